@@ -1,0 +1,51 @@
+"""The exception tree: every mistake a user can make, as one line that names the value and the remedy.
+
+    TrimtabError
+    ├── ConfigurationError     an experiment file, override or option that cannot be run
+    ├── AssetError             a model or data set that cannot be found, read or trusted
+    │   └── HashMismatchError  a downloaded file that is not the one the catalogue names
+    ├── DataError              reviews, prompts or preference records that cannot be used
+    ├── ModelError             a model that cannot play the role it was given
+    │   └── VocabularyError    models that would have to share a vocabulary and do not
+    └── RunError               a run directory that cannot be used
+
+`cli.main` prints the message of any of these and exits with `exit_code`. Code never raises them for its own faults:
+those are `assert`s.
+
+    >>> str(ConfigurationError("width is 0: give a width of at least 1"))
+    'width is 0: give a width of at least 1'
+"""
+
+
+class TrimtabError(Exception):
+    """Base of all errors that a user can mend; its message is one line."""
+
+    exit_code = 2
+
+
+class ConfigurationError(TrimtabError):
+    """An experiment file, an override or an option that cannot be run."""
+
+
+class AssetError(TrimtabError):
+    """A model or data set that cannot be found, read or trusted."""
+
+
+class HashMismatchError(AssetError):
+    """A downloaded file whose sha256 is not the one that the catalogue names."""
+
+
+class DataError(TrimtabError):
+    """Reviews, prompts or preference records that cannot be used."""
+
+
+class ModelError(TrimtabError):
+    """A model that cannot play the role it was given."""
+
+
+class VocabularyError(ModelError):
+    """Models that would have to share one vocabulary and do not."""
+
+
+class RunError(TrimtabError):
+    """A run directory that cannot be used."""

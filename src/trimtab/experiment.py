@@ -1,0 +1,400 @@
+"""The configuration of a run: one frozen object, one part for each stage.
+
+Reads the experiment file and nothing else: no network, no models, no output. What is wrong is reported all at once.
+
+    >>> experiment = Experiment.model_validate({"name": "demo", "guide": {"decoders": [{"model": "large"}]}})
+    >>> experiment.guide.decoders[0].name
+    'base'
+"""
+
+import difflib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+import yaml
+from pydantic import Field, StringConstraints, model_validator
+
+from trimtab.errors import ConfigurationError
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
+
+
+class Config(pydantic.BaseModel):
+    """Base of all parts: frozen, no unknown keys, no NaN or infinity."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class ModelConfig(Config):
+    """A causal language model and how it is shown a prompt.
+
+    `name` is a folder, a name in the path map, a hub name or a name of the catalogue (`trimtab assets`).
+    `template` must hold `{prompt}` once. `adapter` is a PEFT folder put on top of the model.
+    `start_token` is the text of the token that begins a text where there is no prompt.
+    """
+
+    name: str = Field(min_length=1)
+    template: str = "{prompt}"
+    adapter: str | None = None
+    start_token: str | None = None
+    dtype: Dtype = "auto"
+    allow_pickle: bool = False
+
+    @model_validator(mode="after")
+    def _template_holds_prompt(self) -> Self:
+        if self.template.count("{prompt}") != 1:
+            raise ValueError(f"template {self.template!r} must hold {{prompt}} exactly once")
+        return self
+
+
+class DataConfig(Config):
+    """Reviews, and the prompts cut from them.
+
+    `reviews` names a labelled set of reviews with official halves. Prompts are the first words of reviews, their
+    number drawn evenly from `prompt_words` (both ends included). `preferences` names an existing preference data set
+    (`prompt`, `responses`, `chosen`; splits train, validation, test): then prompts and pairs come from it.
+    """
+
+    reviews: str = "imdb"
+    preferences: str | None = None
+    reward_reviews: int = Field(8000, ge=2)
+    reward_heldout: int = Field(2000, ge=2)
+    judge_reviews: int = Field(8000, ge=2)
+    tuning_prompts: int = Field(256, ge=1)
+    validation_prompts: int = Field(32, ge=1)
+    test_prompts: int = Field(96, ge=1)
+    prompt_words: tuple[int, int] = (2, 8)
+
+    @model_validator(mode="after")
+    def _words_in_order(self) -> Self:
+        low, high = self.prompt_words
+        if not 1 <= low <= high:
+            raise ValueError(f"prompt_words is [{low}, {high}]: give two numbers of at least 1, the smaller first")
+        return self
+
+
+class RewardTrainingConfig(Config):
+    """How a sentence encoder is fine-tuned into the sentiment classifier.
+
+    Each epoch cuts a new snippet of `snippet_words` (drawn evenly, both ends included) out of every review.
+    Training freezes the embeddings and the lowest `frozen_layers` layers.
+    """
+
+    epochs: int = Field(1, ge=1)
+    snippet_words: tuple[int, int] = (15, 60)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    warmup: float = Field(0.1, ge=0, lt=1)
+    frozen_layers: int = Field(0, ge=0)
+
+
+class RewardConfig(Config):
+    """The gold reward: a sequence classifier with a positive and a negative label.
+
+    `definition` is `margin`, log p(positive) - log p(negative), or `positive_logit`. With `training`, `model` is an
+    encoder that is fine-tuned first; without, it is a ready classifier. `positive_label` is the index or name of the
+    positive class.
+    """
+
+    model: str = "sentence-transformers/all-MiniLM-L6-v2"
+    definition: Literal["margin", "positive_logit"] = "margin"
+    training: RewardTrainingConfig | None = None
+    positive_label: int | str = 1
+    max_length: int = Field(256, ge=8)
+    batch_size: int = Field(64, ge=1)
+    allow_pickle: bool = False
+
+
+class SamplingConfig(Config):
+    """How one token is drawn. Temperature 0 is greedy. `top_k` 0 and `top_p` 1 switch those filters off."""
+
+    temperature: float = Field(0.7, ge=0)
+    top_k: int = Field(50, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+
+
+class SynthesizeConfig(Config):
+    """Samples of the untuned small model, scored by the gold reward.
+
+    `unprompted` samples start from the model's `start_token` alone; they count as one prompt each.
+    """
+
+    samples: int = Field(8, ge=2)
+    unprompted: bool = False
+    max_new_tokens: int = Field(40, ge=1)
+    sampling: SamplingConfig = SamplingConfig(temperature=1.0)
+    block: int = Field(32, ge=1)
+
+
+class Threshold(Config):
+    """A reward: an absolute `value`, or a `quantile` of all rewards of the training generations."""
+
+    value: float | None = None
+    quantile: float | None = Field(None, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.value is None) == (self.quantile is None):
+            raise ValueError("give either value or quantile")
+        return self
+
+
+class PairsConfig(Config):
+    """Which two responses make a pair, and who wins.
+
+    `margin` is used by the strategy `margin` (rewards differ by more than that; a quantile is one of all differences
+    of two responses to one prompt), `threshold` by `straddle` (one response below, one above).
+    `per_prompt` pairs are made of each prompt's responses at most. `unprompted` responses all share one prompt, from
+    which `total` pairs are drawn.
+    """
+
+    strategy: Literal["random", "margin", "straddle", "best_worst"] = "best_worst"
+    labels: Literal["bradley_terry", "argmax"] = "argmax"
+    per_prompt: int = Field(1, ge=1)
+    total: int | None = Field(None, ge=1)
+    margin: Threshold = Threshold(value=1.0)
+    threshold: Threshold = Threshold(quantile=0.5)
+
+
+class LoraSettings(Config):
+    """A LoRA adapter. `top_layers` puts it on that many of the uppermost layers only; None puts it on all."""
+
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    top_layers: int | None = Field(None, ge=1)
+
+
+class TuneConfig(Config):
+    """Preference tuning with TRL's DPOTrainer.
+
+    `loss`: `sigmoid` is DPO, `hinge` is SLiC-HF's calibration term, `hinge_sft` adds `sft_weight` times the
+    likelihood of the chosen response, SLiC-HF's regulariser. Full fine-tuning where `lora` is None.
+    `evaluations` are spread evenly over the run; the model of the best one (lowest validation loss) is kept.
+    """
+
+    loss: Literal["sigmoid", "hinge", "hinge_sft"] = "sigmoid"
+    beta: float = Field(0.1, gt=0)
+    sft_weight: float = Field(0.1, gt=0)
+    lora: LoraSettings | None = LoraSettings()
+    epochs: float = Field(1.0, gt=0)
+    learning_rate: float = Field(5e-4, gt=0)
+    batch_size: int = Field(16, ge=1)
+    gradient_accumulation: int = Field(1, ge=1)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup: float = Field(0.1, ge=0, lt=1)
+    optimizer: Literal["adamw_torch", "rmsprop"] = "adamw_torch"
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    evaluations: int = Field(4, ge=1)
+    logging_steps: int = Field(5, ge=1)
+    max_length: int = Field(512, ge=8)
+    trackers: tuple[str, ...] = ()
+
+
+class DecoderConfig(Config):
+    """One way to decode: a model and a search.
+
+    base is (width 1, successors 1, chunk none), best-of-N (1, N, none), chunk-level beam search (W, K, L).
+    `model` is `large`, or the small model `untuned` or `tuned`. `beta` adds beta * (tuned - untuned) to its logits
+    (EFT). `best_of` names another decoder instead: of all its candidates, the best by the gold reward itself.
+    The search is guided by the tuned/untuned pair wherever it has anything to choose from.
+    """
+
+    name: Name = "base"
+    model: Literal["large", "untuned", "tuned"] = "large"
+    width: int = Field(1, ge=1)
+    successors: int = Field(1, ge=1)
+    chunk: int | None = Field(None, ge=1)
+    beta: float | None = None
+    best_of: Name | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_name(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not values.get("name"):
+            return {**values, "name": _decoder_name(values)}
+        return values
+
+    @model_validator(mode="after")
+    def _settings_fit(self) -> Self:
+        if self.best_of is not None and self.model_fields_set - {"name", "best_of"}:
+            extra = ", ".join(sorted(self.model_fields_set - {"name", "best_of"}))
+            raise ValueError(f"best_of takes everything from the decoder it names: drop {extra}")
+        if self.width > 1 and self.chunk is None:
+            raise ValueError(f"width is {self.width} without a chunk: give chunk, or width 1")
+        return self
+
+    @property
+    def guided(self) -> bool:
+        """Whether the search has candidates to choose from."""
+        return self.width * self.successors > 1
+
+
+def _decoder_name(values: dict[str, Any]) -> str:
+    if values.get("best_of"):
+        return f"gold-{values['best_of']}"
+    width, successors, chunk = values.get("width", 1), values.get("successors", 1), values.get("chunk")
+    model = values.get("model", "large")
+    parts = [] if model == "large" else [str(model)]
+    if values.get("beta") is not None:
+        beta = values["beta"]
+        parts = [f"eft-{beta:g}" if isinstance(beta, int | float) and math.isfinite(beta) else f"eft-{beta}"]
+    if chunk is not None:
+        parts.append(f"cbs-{width}-{successors}-{chunk}")
+    elif successors != 1:
+        parts.append(f"bon-{successors}")
+    return "-".join(parts) or "base"
+
+
+class GuideConfig(Config):
+    """Decoding of the test prompts. `block` prompts are decoded together, and are the unit of resume."""
+
+    max_new_tokens: int = Field(40, ge=1)
+    sampling: SamplingConfig = SamplingConfig()
+    block: int = Field(16, ge=1)
+    decoders: tuple[DecoderConfig, ...] = (DecoderConfig(),)
+
+    @model_validator(mode="after")
+    def _decoders_fit(self) -> Self:
+        names = [decoder.name for decoder in self.decoders]
+        if not names:
+            raise ValueError("decoders is empty: name at least one")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two decoders are named {', '.join(twice)}: give each a name of its own")
+        for decoder in self.decoders:
+            if decoder.best_of is not None and decoder.best_of not in names:
+                raise ValueError(f"{decoder.name} picks from {decoder.best_of}, which is no decoder of this experiment")
+        return self
+
+    def decoder(self, name: str) -> DecoderConfig:
+        """The decoder of this name, which must be one of `decoders`."""
+        return next(decoder for decoder in self.decoders if decoder.name == name)
+
+    def reference_of(self, decoder: DecoderConfig) -> DecoderConfig | None:
+        """The same model decoded without guidance, which gains are measured against; None where it is not asked for.
+
+        The tuned model and EFT over the untuned one are measured against the untuned model.
+        """
+        source = decoder if decoder.best_of is None else self.decoder(decoder.best_of)
+        model = "untuned" if source.model == "tuned" else source.model
+        for other in self.decoders:
+            if other.best_of is None and other.model == model and not other.guided and other.beta is None:
+                return other
+        return None
+
+
+class EvaluateConfig(Config):
+    """What is measured. Intervals are percentile bootstraps over prompts."""
+
+    bootstrap: int = Field(2000, ge=100)
+    confidence: float = Field(0.95, gt=0, lt=1)
+    examples: int = Field(4, ge=0)
+
+
+class Experiment(Config):
+    """A whole run, from reviews to report. `small` is the model that is tuned, `large` the frozen one it guides."""
+
+    name: Name
+    seed: int = Field(0, ge=0, lt=2**31)
+    small: ModelConfig = ModelConfig(name="HuggingFaceTB/SmolLM2-135M-Instruct")
+    large: ModelConfig = ModelConfig(
+        name="google/gemma-3-270m", template="Here is a movie review from imdb: {prompt}"
+    )
+    data: DataConfig = DataConfig()
+    reward: RewardConfig = RewardConfig()
+    synthesize: SynthesizeConfig = SynthesizeConfig()
+    pairs: PairsConfig = PairsConfig()
+    tune: TuneConfig = TuneConfig()
+    guide: GuideConfig = GuideConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+
+def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment file and put overrides such as `tune.beta=0.2` on top of it; their values are YAML.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or anything in it is wrong; the message lists every fault.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigurationError(f"{path} does not exist: give the path of an experiment file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from None
+    values = _parse_yaml(text, str(path))
+    if not isinstance(values, dict):
+        raise ConfigurationError(f"{path} holds no experiment: it must be a mapping that starts with `name:`")
+    for override in overrides:
+        _apply(values, override)
+    return parse_experiment(values, origin=str(path))
+
+
+def parse_experiment(values: dict[str, Any], *, origin: str) -> Experiment:
+    """The experiment in a plain mapping; `origin` is named in the message of a ConfigurationError."""
+    try:
+        return Experiment.model_validate(values)
+    except pydantic.ValidationError as error:
+        faults = "; ".join(_fault(entry) for entry in error.errors())
+        raise ConfigurationError(f"{origin}: {faults}") from None
+
+
+def _parse_yaml(text: str, origin: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{origin} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Set one dotted key; numbers in the key are indices of lists."""
+    key, separator, text = override.partition("=")
+    if not separator:
+        raise ConfigurationError(f"override {override!r} has no `=`: write it as part.field=value")
+    *parents, last = key.strip().split(".")
+    target: Any = values
+    for parent in parents:
+        target = target[int(parent)] if isinstance(target, list) and parent.isdigit() else target.setdefault(parent, {})
+        if not isinstance(target, dict | list):
+            raise ConfigurationError(f"override {override!r}: {parent} is {target!r} and has no fields")
+    value = _parse_yaml(text, f"override {override!r}")
+    if isinstance(target, list):
+        if not last.isdigit() or int(last) >= len(target):
+            raise ConfigurationError(f"override {override!r}: there is no entry {last!r} in a list of {len(target)}")
+        target[int(last)] = value
+    else:
+        target[last] = value
+
+
+def _fault(entry: Any) -> str:
+    """One fault of a ValidationError as `path: what is wrong (value)`."""
+    place = ".".join(str(part) for part in entry["loc"])
+    if entry["type"] == "extra_forbidden":
+        known = _fields_at(entry["loc"][:-1])
+        close = difflib.get_close_matches(str(entry["loc"][-1]), known, n=1, cutoff=0.5)
+        return f"{place} is unknown" + (f": did you mean {close[0]}?" if close else f": known are {', '.join(known)}")
+    message = entry["msg"].removeprefix("Value error, ")
+    if entry["type"] in ("value_error", "missing"):
+        return f"{place}: {message}" if place else message
+    return f"{place} is {entry['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _fields_at(place: Sequence[int | str]) -> list[str]:
+    """Names of the fields of the part at `place`."""
+    part: Any = Experiment
+    for step in place:
+        if isinstance(step, int):
+            continue
+        part = _config_in(part.model_fields[step].annotation)
+    return list(part.model_fields)
+
+
+def _config_in(annotation: Any) -> Any:
+    """The Config class inside an annotation such as `X | None` or `tuple[X, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return annotation
+    return next(found for argument in annotation.__args__ if (found := _config_in(argument)) is not None)
