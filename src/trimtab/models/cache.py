@@ -1,0 +1,100 @@
+"""A key-value cache whose rows have lengths of their own.
+
+Every row begins at column 0 and is written at its own end, so rows of unlike lengths need no left padding, a row is cut
+back by lowering its length, and what stands beyond a row's length is never attended to. Knows nothing of tokens.
+
+    >>> cache = SlotCache(layers=30, rows=4, capacity=64)                               # doctest: +SKIP
+    >>> cache.place(starts=torch.tensor([3, 5, 2, 2]), count=1)                         # doctest: +SKIP
+    >>> model(input_ids=tokens, past_key_values=cache, attention_mask=cache.mask())     # doctest: +SKIP
+"""
+
+from collections.abc import Sequence
+
+import torch
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+
+class SlotLayer(CacheLayerMixin):
+    """One layer's keys and values, [rows, heads, capacity, head dimension], allocated at the first write."""
+
+    is_sliding = False
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self.capacity = capacity
+        self.columns: torch.Tensor | None = None
+        self.used = 0
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        rows, heads, _, dimension = key_states.shape
+        self.keys = key_states.new_zeros(rows, heads, self.capacity, dimension)
+        self.values = value_states.new_zeros(rows, value_states.shape[1], self.capacity, value_states.shape[3])
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write each row's new columns and return all columns in use."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        assert self.columns is not None and self.keys is not None and self.values is not None
+        rows = torch.arange(key_states.shape[0], device=key_states.device)[:, None, None]
+        heads = torch.arange(key_states.shape[1], device=key_states.device)[None, :, None]
+        self.keys[rows, heads, self.columns[:, None, :]] = key_states
+        self.values[rows, heads, self.columns[:, None, :]] = value_states
+        return self.keys[:, :, : self.used], self.values[:, :, : self.used]
+
+    def selected(self, rows: torch.Tensor, used: int, capacity: int) -> "SlotLayer":
+        """A layer that holds these rows' first `used` columns."""
+        layer = SlotLayer(capacity)
+        if self.keys is None or self.values is None:
+            return layer
+        layer.keys, layer.values = _fork(self.keys, rows, used, capacity), _fork(self.values, rows, used, capacity)
+        layer.is_initialized = True
+        return layer
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.used, 0
+
+    def get_seq_length(self) -> int:
+        return self.used
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+def _fork(tensor: torch.Tensor, rows: torch.Tensor, used: int, capacity: int) -> torch.Tensor:
+    # zeros, not empty: columns beyond a row's length are masked, but 0 * NaN would still spoil a sum
+    fork = tensor.new_zeros(len(rows), tensor.shape[1], capacity, tensor.shape[3])
+    fork[:, :, :used] = tensor[:, :, :used].index_select(0, rows)
+    return fork
+
+
+class SlotCache(Cache):
+    """The layers of one state. `place` says where the next read writes; `mask` what it may attend to."""
+
+    def __init__(self, layers: Sequence[SlotLayer], capacity: int) -> None:
+        super().__init__(layers=list(layers))
+        self.slots = list(layers)
+        self.capacity = capacity
+
+    @classmethod
+    def empty(cls, layers: int, capacity: int) -> "SlotCache":
+        return cls([SlotLayer(capacity) for _ in range(layers)], capacity)
+
+    def place(self, starts: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Prepare to read `count` tokens a row, row r's from column starts[r] on.
+
+        Returns positions [rows, count] and the mask [rows, 1, count, used], True where a token may attend.
+        """
+        columns = starts[:, None] + torch.arange(count, device=starts.device)
+        used = int(columns.max()) + 1
+        assert used <= self.capacity, f"{used} columns in a cache of {self.capacity}"
+        for layer in self.slots:
+            layer.columns, layer.used = columns, used
+        mask = torch.arange(used, device=starts.device)[None, None, None, :] <= columns[:, None, :, None]
+        return columns, mask
+
+    def select(self, rows: torch.Tensor, used: int, capacity: int) -> "SlotCache":
+        """These rows, in this order, with room for `capacity` columns; their first `used` columns are kept."""
+        return SlotCache([layer.selected(rows, used, capacity) for layer in self.slots], capacity)

@@ -1,0 +1,206 @@
+"""A transformers model as a `LanguageModel`: it is composed, never wrapped or patched.
+
+Reads only new tokens, each once per row, through a `SlotCache`. Knows nothing of sampling or search.
+
+    >>> model = TransformersModel(causal_lm, Vocabulary(tokenizer), template="{prompt}")    # doctest: +SKIP
+    >>> model.next_logits(model.start(["I really"], room=40)).shape                         # doctest: +SKIP
+    torch.Size([1, 49152])
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from trimtab.errors import ModelError
+from trimtab.models.cache import SlotCache
+from trimtab.models.head import Head
+from trimtab.models.vocabulary import Vocabulary
+from trimtab.records import PromptInput
+
+GROWTH = 16  # spare columns where a cache has to grow
+
+
+@dataclass
+class TransformersState:
+    """Rows of ids, how many of each are prompt, and how many of each the cache holds."""
+
+    ids: list[list[int]]
+    prompt_lengths: list[int]
+    cached: list[int]
+    cache: SlotCache
+
+    def select(self, rows: Sequence[int]) -> "TransformersState":
+        index = torch.tensor(list(rows), dtype=torch.long, device=self._device)
+        cached = [self.cached[row] for row in rows]
+        return TransformersState(
+            ids=[list(self.ids[row]) for row in rows],
+            prompt_lengths=[self.prompt_lengths[row] for row in rows],
+            cached=cached,
+            cache=self.cache.select(index, max(cached, default=0), self.cache.capacity),
+        )
+
+    def append(self, tokens: Sequence[int]) -> None:
+        for ids, token in zip(self.ids, tokens, strict=True):
+            ids.append(int(token))
+
+    def rewind(self, lengths: Sequence[int | None]) -> None:
+        """Cut row r back to its first lengths[r] tokens, the last of which will be read again; None leaves it alone."""
+        for row, length in enumerate(lengths):
+            if length is None:
+                continue
+            assert self.prompt_lengths[row] <= length <= len(self.ids[row])
+            del self.ids[row][length:]
+            self.cached[row] = min(self.cached[row], length - 1)
+
+    def pending(self) -> list[list[int]]:
+        """Each row's tokens that have not been read: its last one."""
+        return [ids[cached:] for ids, cached in zip(self.ids, self.cached, strict=True)]
+
+    @property
+    def _device(self) -> torch.device | None:
+        keys = self.cache.slots[0].keys
+        return None if keys is None else keys.device
+
+
+class TransformersModel:
+    """A causal language model of transformers with a prompt template. Its weights may be shared with others."""
+
+    def __init__(self, model: PreTrainedModel, vocabulary: Vocabulary, template: str = "{prompt}") -> None:
+        self.model = model
+        self.vocabulary = vocabulary
+        self.template = template
+        self.name = str(model.config._name_or_path)
+        self.tokens_read = 0
+        self.heads_read = 0
+        self._body, head = _parts(model)
+        self._head = Head(head.weight, head.bias)
+        self._layers = int(model.config.get_text_config().num_hidden_layers)
+        self._limit = int(model.config.get_text_config().max_position_embeddings)
+        self._body_weights = sum(part.numel() for part in model.parameters()) - _embedding_weights(model)
+
+    @property
+    def flops(self) -> float:
+        """Forward FLOPs so far: 2 per weight of the body and token, and of the head where it was applied."""
+        return 2.0 * (self._body_weights * self.tokens_read + self._head.weight.numel() * self.heads_read)
+
+    def start(self, prompts: Sequence[PromptInput], room: int) -> TransformersState:
+        return self.start_ids([self.vocabulary.encode_prompt(prompt, self.template) for prompt in prompts], room)
+
+    def start_ids(self, prompts: Sequence[Sequence[int]], room: int) -> TransformersState:
+        """`start` from ids, each at least one."""
+        longest = max(map(len, prompts), default=1)
+        if longest + room > self._limit:
+            raise ModelError(
+                f"a prompt of {longest} tokens and {room} new ones exceed {self.name}'s context of {self._limit}: "
+                "shorten the prompt or lower max_new_tokens"
+            )
+        state = TransformersState(
+            ids=[list(ids) for ids in prompts],
+            prompt_lengths=[len(ids) for ids in prompts],
+            cached=[0] * len(prompts),
+            cache=SlotCache.empty(self._layers, longest + room + 1),
+        )
+        if longest > 1:
+            self._read(state, [ids[:-1] for ids in prompts])
+        return state
+
+    @torch.inference_mode()
+    def next_logits(self, state: TransformersState) -> torch.Tensor:
+        hidden = self._read(state, state.pending())
+        self.heads_read += len(state.ids)
+        return self._head.logits(hidden[:, -1])
+
+    @torch.inference_mode()
+    def score(
+        self, state: TransformersState, parents: Sequence[int], keep: Sequence[int], tokens: Sequence[Sequence[int]]
+    ) -> tuple[TransformersState, list[list[float]]]:
+        # A parent's last token is read once, however many children it has: their first new token is predicted from
+        # the same hidden state. Children that are cut back read the token at their cut again, each for itself.
+        uncut = [bool(new) and kept == len(state.ids[p]) for p, kept, new in zip(parents, keep, tokens, strict=True)]
+        roots = {parent for parent, whole in zip(parents, uncut, strict=True) if whole}
+        root_hidden = self._read(state, [ids if row in roots else [] for row, ids in enumerate(state.pending())])
+        children = state.select(parents)
+        children.rewind([None if whole else kept for whole, kept in zip(uncut, keep, strict=True)])
+        feeds = [
+            [*ids[cached:], *new][:-1] if whole or new else []
+            for ids, cached, new, whole in zip(children.ids, children.cached, tokens, uncut, strict=True)
+        ]
+        hidden = self._read(children, feeds)
+        for ids, new in zip(children.ids, tokens, strict=True):
+            ids.extend(int(token) for token in new)
+
+        # One row of `flat` for each hidden state that predicts something: the roots', then each child's own.
+        order = sorted(roots)
+        flat = torch.cat([root_hidden[order, :1].flatten(0, 1), *(hidden[i, : len(feed)] for i, feed in enumerate(feeds))])
+        root_row = {root: row for row, root in enumerate(order)}
+        sources: list[int] = []
+        first = len(order)
+        for parent, whole, feed in zip(parents, uncut, feeds, strict=True):
+            sources += ([root_row[parent]] if whole else []) + list(range(first, first + len(feed)))
+            first += len(feed)
+        return children, self._log_probabilities(flat, sources, tokens)
+
+    def _log_probabilities(
+        self, flat: torch.Tensor, sources: Sequence[int], tokens: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        """log softmax of flat[sources[n]] at the n-th of all tokens, given back row by row."""
+        self.heads_read += len(flat)
+        if not sources:
+            return [[] for _ in tokens]
+        index = torch.tensor(sources, device=flat.device)
+        wanted = torch.tensor([int(token) for row in tokens for token in row], device=flat.device)
+        values = iter((self._head.logit_of(flat[index], wanted) - self._head.log_normalizer(flat)[index]).tolist())
+        return [[next(values) for _ in row] for row in tokens]
+
+    def _read(self, state: TransformersState, feeds: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Read feeds[r] at the end of what row r's cache holds; hidden states [rows, longest feed, width]."""
+        count = max(map(len, feeds), default=0)
+        needed = max(state.cached, default=0) + count
+        if needed > state.cache.capacity:
+            everything = torch.arange(len(state.ids), device=self.model.device)
+            state.cache = state.cache.select(everything, max(state.cached), needed + GROWTH)
+        padded = torch.tensor([[*feed, *[0] * (count - len(feed))] for feed in feeds], device=self.model.device)
+        if count == 0:
+            return torch.empty(len(feeds), 0, self._head.weight.shape[1], device=self.model.device, dtype=self.model.dtype)
+        positions, allowed = state.cache.place(torch.tensor(state.cached, device=self.model.device), count)
+        blocked = torch.finfo(self.model.dtype).min
+        mask = torch.zeros(allowed.shape, dtype=self.model.dtype, device=allowed.device).masked_fill_(~allowed, blocked)
+        state.cached = [cached + len(feed) for cached, feed in zip(state.cached, feeds, strict=True)]
+        self.tokens_read += sum(map(len, feeds))
+        output = self._body(
+            input_ids=padded,
+            attention_mask=mask,
+            position_ids=positions.clamp(max=self._limit - 1),  # padding may lie beyond the last position
+            past_key_values=state.cache,
+            use_cache=True,
+        )
+        hidden: torch.Tensor = output.last_hidden_state
+        return hidden
+
+
+def _parts(model: PreTrainedModel) -> tuple[torch.nn.Module, torch.nn.Linear]:
+    """The body and the head of a causal language model, where its logits are the one applied to the other.
+
+    Raises:
+        ModelError: they are not: the model scales or caps its logits, or keeps no key-value cache that can be forked.
+    """
+    name = model.config._name_or_path
+    body, head = model.base_model, model.get_output_embeddings()
+    if not isinstance(head, torch.nn.Linear):
+        raise ModelError(f"{name} is no causal language model: it has no output embedding")
+    with torch.inference_mode():
+        probe = torch.zeros(1, 2, dtype=torch.long, device=model.device)
+        expected = model(input_ids=probe, use_cache=False).logits
+        found = head(body(input_ids=probe, use_cache=False).last_hidden_state)
+    if not torch.allclose(expected.float(), found.float(), rtol=1e-3, atol=1e-3):
+        raise ModelError(f"{name} changes its logits after the output embedding: such models are not supported")
+    return body, head
+
+
+def _embedding_weights(model: PreTrainedModel) -> int:
+    """How many weights only look tokens up: they cost no arithmetic, and the head counts apart."""
+    tables = {id(module.weight): module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+    head = model.get_output_embeddings()
+    return sum({**tables, id(head.weight): head.weight.numel()}.values())

@@ -1,0 +1,111 @@
+"""A tokenizer as the search needs it: prompts to ids, ids to text, and whether two of them are the same.
+
+Knows nothing of models. A response is always encoded and decoded apart from its prompt's characters, so that the
+boundary between the two never moves.
+
+    >>> vocabulary = Vocabulary(tokenizer)                                              # doctest: +SKIP
+    >>> prompt = vocabulary.encode_prompt("I really", "{prompt}")                       # doctest: +SKIP
+    >>> vocabulary.decode_response(prompt, vocabulary.encode_response(" like it"))      # doctest: +SKIP
+    ' like it'
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Sequence
+from functools import cached_property
+
+from transformers import PreTrainedTokenizerBase
+
+from trimtab.errors import ModelError
+from trimtab.records import PromptInput
+
+INCOMPLETE = "\ufffd"  # what a tokenizer decodes the first bytes of an unfinished character to
+
+
+class Vocabulary:
+    """The tokens of one model. `eos_ids` are all ids that end a text; `start_token` begins an empty one."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, eos_ids: Collection[int] = (), start_token: str | None = None
+    ) -> None:
+        self.tokenizer = tokenizer
+        own = () if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),)
+        self.eos_ids = frozenset({*own, *eos_ids})
+        self.start_token = start_token
+        if not self.eos_ids:
+            raise ModelError(f"{tokenizer.name_or_path} has no end token: name one in its tokenizer's eos_token")
+
+    @property
+    def end_id(self) -> int:
+        """The id that is put where a text of another vocabulary ended."""
+        own = self.tokenizer.eos_token_id
+        return int(own) if own is not None else min(self.eos_ids)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the map from tokens to ids: equal exactly where two vocabularies are the same."""
+        return hashlib.sha256(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode()).hexdigest()
+
+    def encode_prompt(self, prompt: PromptInput, template: str) -> list[int]:
+        """The ids that a model reads before it answers: a string put into `template`, or messages in their chat form.
+
+        A start token stands first where the tokenizer puts one, or where the text is empty.
+
+        Raises:
+            ModelError: the text is empty and there is no start token to begin with.
+        """
+        if isinstance(prompt, list):
+            return [int(token) for token in self._chat(prompt)]
+        text = template.replace("{prompt}", prompt)
+        ids = [int(token) for token in self.tokenizer.encode(text, add_special_tokens=True)]
+        while ids and ids[-1] in self.eos_ids and len(ids) > 1:  # some tokenizers close every text
+            ids.pop()
+        if not text or not ids:
+            return [self.start_id]
+        return ids
+
+    def _chat(self, messages: Sequence[object]) -> list[int]:
+        if self.tokenizer.chat_template is None:
+            raise ModelError(f"{self.tokenizer.name_or_path} has no chat template: give its prompts as plain text")
+        encoded = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+        ids: list[int] = encoded["input_ids"]
+        return ids
+
+    @property
+    def start_id(self) -> int:
+        """The id that begins a text without a prompt.
+
+        Raises:
+            ModelError: neither the configuration nor the tokenizer names one.
+        """
+        if self.start_token is not None:
+            ids = self.tokenizer.encode(self.start_token, add_special_tokens=False)
+            if len(ids) != 1:
+                raise ModelError(f"start_token {self.start_token!r} is {len(ids)} tokens: name a single token")
+            return int(ids[0])
+        if self.tokenizer.bos_token_id is None:
+            name = self.tokenizer.name_or_path
+            raise ModelError(f"the prompt is empty and {name} has no start token: give start_token")
+        return int(self.tokenizer.bos_token_id)
+
+    def encode_response(self, text: str) -> list[int]:
+        """The ids of a text that continues a prompt, without start or end tokens."""
+        return [int(token) for token in self.tokenizer.encode(text, add_special_tokens=False)]
+
+    def encode_responses(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode_response` of many texts at once."""
+        if not texts:
+            return []
+        encoded = self.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)
+        ids: list[list[int]] = encoded["input_ids"]
+        return ids
+
+    def decode_response(self, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> str:
+        """The text that `token_ids` add after `prompt_ids`, an unfinished last character left out."""
+        before = self._decode(prompt_ids)
+        return self._decode([*prompt_ids, *token_ids])[len(before) :].rstrip(INCOMPLETE)
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        assert isinstance(text, str)
+        return text

@@ -1,0 +1,1 @@
+"""Decoding: one search over a proposer and a value."""

@@ -1,0 +1,149 @@
+"""What a candidate is worth to the search.
+
+`ImplicitValue` is the paper's: log p_tuned(y|x) - log p_untuned(y|x), summed over the response's tokens (arXiv
+2405.19262, equation 5; no length normalisation, no beta). Both models keep their own state, so a chunk costs only its
+new tokens. `RewardValue` lets any reward guide. Knows nothing of where candidates come from.
+
+    >>> value = ImplicitValue(tuned, untuned, same_vocabulary=True)                     # doctest: +SKIP
+    >>> state, values = value.advance(value.start(prompts, room=40), [0, 0], candidates)    # doctest: +SKIP
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from trimtab.models.language_model import DecodeState, LanguageModel
+from trimtab.records import Finish, Prompt
+from trimtab.rewards.reward import Reward
+from trimtab.search.retokenize import common_prefix
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A response so far: all its tokens (an end token included where one was sampled) and its text."""
+
+    token_ids: list[int]
+    text: str
+    finish: Finish | None
+
+
+class ValueState(Protocol):
+    """What a value remembers of each row."""
+
+    def select(self, rows: Sequence[int]) -> Self:
+        """These rows, in this order."""
+        ...
+
+
+class Value(Protocol):
+    """Judges growing responses."""
+
+    def start(self, prompts: Sequence[Prompt], room: int) -> ValueState:
+        """One row a prompt, with no response yet; responses may reach `room` tokens."""
+        ...
+
+    def advance(
+        self, state: ValueState, parents: Sequence[int], candidates: Sequence[Candidate]
+    ) -> tuple[ValueState, list[float]]:
+        """Each candidate continues row parents[i]. A state with a row a candidate, and the candidates' values."""
+        ...
+
+
+@dataclass
+class ImplicitState:
+    """Both models' rows, each row's response in the guides' vocabulary, and its tokens' log-ratios in nats."""
+
+    tuned: DecodeState
+    untuned: DecodeState
+    responses: list[list[int]]
+    ratios: list[list[float]]
+
+    def select(self, rows: Sequence[int]) -> "ImplicitState":
+        return ImplicitState(
+            self.tuned.select(rows),
+            self.untuned.select(rows),
+            [self.responses[row] for row in rows],
+            [self.ratios[row] for row in rows],
+        )
+
+
+class ImplicitValue:
+    """The log-ratio of a tuned and an untuned model.
+
+    Args:
+        tuned, untuned: two models with one vocabulary.
+        same_vocabulary: whether candidates' token ids are of that vocabulary. If not, their text is encoded anew.
+    """
+
+    def __init__(self, tuned: LanguageModel, untuned: LanguageModel, *, same_vocabulary: bool) -> None:
+        self.tuned = tuned
+        self.untuned = untuned
+        self.same_vocabulary = same_vocabulary
+
+    def start(self, prompts: Sequence[Prompt], room: int) -> ImplicitState:
+        texts = [prompt.text for prompt in prompts]
+        states = self.tuned.start(texts, room), self.untuned.start(texts, room)
+        return ImplicitState(*states, [[] for _ in prompts], [[] for _ in prompts])
+
+    def advance(
+        self, state: ImplicitState, parents: Sequence[int], candidates: Sequence[Candidate]
+    ) -> tuple[ImplicitState, list[float]]:
+        responses = self._encode(candidates)
+        kept = [common_prefix(state.responses[p], ids) for p, ids in zip(parents, responses, strict=True)]
+        new = [ids[start:] for ids, start in zip(responses, kept, strict=True)]
+        tuned, tuned_logs = _continue(self.tuned, state.tuned, parents, kept, new)
+        untuned, untuned_logs = _continue(self.untuned, state.untuned, parents, kept, new)
+        ratios = [
+            state.ratios[p][:start] + [high - low for high, low in zip(highs, lows, strict=True)]
+            for p, start, highs, lows in zip(parents, kept, tuned_logs, untuned_logs, strict=True)
+        ]
+        return ImplicitState(tuned, untuned, responses, ratios), [sum(row) for row in ratios]
+
+    def _encode(self, candidates: Sequence[Candidate]) -> list[list[int]]:
+        """The candidates in the guides' vocabulary; the end counts only where the base sampled it."""
+        if self.same_vocabulary:
+            return [candidate.token_ids for candidate in candidates]
+        encoded = self.tuned.vocabulary.encode_responses([candidate.text for candidate in candidates])
+        end = self.tuned.vocabulary.end_id
+        return [
+            [*ids, end] if candidate.finish == "eos" else ids
+            for ids, candidate in zip(encoded, candidates, strict=True)
+        ]
+
+
+def _continue(
+    model: LanguageModel,
+    state: DecodeState,
+    parents: Sequence[int],
+    kept: Sequence[int],
+    new: Sequence[Sequence[int]],
+) -> tuple[DecodeState, list[list[float]]]:
+    lengths = [state.prompt_lengths[p] + count for p, count in zip(parents, kept, strict=True)]
+    return model.score(state, parents, lengths, new)
+
+
+@dataclass
+class RewardState:
+    """The prompts of the rows."""
+
+    prompts: list[Prompt]
+
+    def select(self, rows: Sequence[int]) -> "RewardState":
+        return RewardState([self.prompts[row] for row in rows])
+
+
+class RewardValue:
+    """Any reward as a value: it reads each candidate's whole text anew."""
+
+    def __init__(self, reward: Reward) -> None:
+        self.reward = reward
+
+    def start(self, prompts: Sequence[Prompt], room: int) -> RewardState:
+        return RewardState(list(prompts))
+
+    def advance(
+        self, state: RewardState, parents: Sequence[int], candidates: Sequence[Candidate]
+    ) -> tuple[RewardState, list[float]]:
+        after = state.select(parents)
+        values = self.reward.score([prompt.text for prompt in after.prompts], [each.text for each in candidates])
+        return after, values
