@@ -1,0 +1,77 @@
+"""Which prompts each decoder answered, and with what: the checks that make decoders comparable.
+
+Knows nothing of rewards or models. A decoder's answer to a prompt is its generation of lowest index; its other
+generations are candidates that it did not choose.
+
+    >>> check_same_prompts({"base": ["a", "b"], "bon-4": ["b", "a"]})
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from trimtab.errors import DataError
+from trimtab.evaluation import metrics
+from trimtab.records import Generation, Score
+
+
+def answers(generations: Sequence[Generation]) -> list[Generation]:
+    """Each prompt's generation of lowest index, prompts in the order of their first appearance."""
+    first: dict[str, Generation] = {}
+    for generation in generations:
+        kept = first.get(generation.prompt_id)
+        if kept is None or generation.index < kept.index:
+            first[generation.prompt_id] = generation
+    return list(first.values())
+
+
+def scores_by_prompt(decoder: str, scores: Mapping[str, list[Score]]) -> dict[str, Score]:
+    """The decoder's scores by prompt id.
+
+    Raises:
+        DataError: it has none, or two for one prompt.
+    """
+    if not scores.get(decoder):
+        raise DataError(f"decoder {decoder} has no scores: score it first, or drop it from guide.decoders")
+    entries = {score.prompt_id: score for score in scores[decoder]}
+    if len(entries) < len(scores[decoder]):
+        raise DataError(f"decoder {decoder} has more than one score for a prompt: give one for each")
+    return entries
+
+
+def check_same_prompts(prompts: Mapping[str, Sequence[str]]) -> None:
+    """Check that all decoders cover the same prompt ids, in whatever order.
+
+    Raises:
+        DataError: two differ; the message names both and the first prompts.
+    """
+    first, *others = prompts
+    for other in others:
+        differing = sorted(set(prompts[first]) ^ set(prompts[other]))
+        if differing:
+            shown = ", ".join(differing[:3]) + (", ..." if len(differing) > 3 else "")
+            raise DataError(
+                f"decoders {first} and {other} cover different prompts ({len(differing)} differ: {shown}): "
+                "decode the same prompts with both"
+            )
+
+
+def tokens_of_equal_counts(
+    decoders: Sequence[str],
+    generations: Mapping[str, Sequence[Generation]],
+    prompts: Sequence[str],
+    encode: Callable[[str], list[int]],
+) -> dict[str, list[list[int]]]:
+    """Each decoder's answers in the order of `prompts`, encoded and cut to equal counts (`metrics.equal_counts`).
+
+    Raises:
+        DataError: a decoder's generations are not of these prompts.
+    """
+    texts = {
+        decoder: {answer.prompt_id: answer.text for answer in answers(generations.get(decoder, []))}
+        for decoder in decoders
+    }
+    for name, entries in texts.items():
+        if set(entries) != set(prompts):
+            raise DataError(f"the generations of decoder {name} are not those that were scored: score them again")
+    return metrics.equal_counts(
+        {name: [encode(entries[prompt]) for prompt in prompts] for name, entries in texts.items()}
+    )

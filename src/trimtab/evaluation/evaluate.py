@@ -1,0 +1,250 @@
+"""From generations to scores, and from scores to the rows of the table.
+
+Models come in as functions (rewards, fluency, a tokenizer), so this module knows none of them, and no files.
+
+    >>> guide = Experiment.model_validate({"name": "demo", "guide": {"decoders": [{"successors": 4}]}}).guide
+    >>> model_name(Experiment(name="demo"), guide.decoders[0])
+    'google/gemma-3-270m'
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trimtab.errors import DataError
+from trimtab.evaluation import metrics
+from trimtab.evaluation.coverage import answers, check_same_prompts, scores_by_prompt, tokens_of_equal_counts
+from trimtab.experiment import DecoderConfig, Experiment, GuideConfig
+from trimtab.records import Generation, Score
+
+if TYPE_CHECKING:
+    from trimtab.rewards.reward import Reward
+
+Fluency = Callable[[Sequence[Generation]], tuple[list[float], list[int]]]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one decoder cost over all prompts: forward FLOPs of all models together, and wall seconds."""
+
+    flops: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One decoder's line of the table; the fields are the columns of `table.csv`.
+
+    Rewards and gains in the reward's own unit, `headroom`, `positive` and `distinct_n` as shares, `diversity` and
+    `fluency` in nats; `new_tokens`, `flops` and `seconds` are means for one prompt. `prompts` counts the prompts
+    measured and `left_out` those left out because a reward on them was not finite. None where a column has no
+    meaning: an unguided reference has no gain over itself.
+    """
+
+    decoder: str
+    model: str
+    reward: float
+    reward_low: float
+    reward_high: float
+    gain: float | None
+    gain_low: float | None
+    gain_high: float | None
+    headroom: float | None
+    judge: float
+    judge_gain: float | None
+    judge_gain_low: float | None
+    judge_gain_high: float | None
+    positive: float
+    diversity: float
+    distinct_1: float
+    distinct_2: float
+    fluency: float | None
+    new_tokens: float
+    flops: float
+    seconds: float
+    prompts: int
+    left_out: int
+
+
+def score_decoder(
+    decoder: str, generations: Sequence[Generation], gold: "Reward", judge: "Reward", fluency: Fluency
+) -> list[Score]:
+    """Score the decoder's answer to each prompt, which is its generation of lowest index.
+
+    `fluency` gives for each generation its log-probability in nats under the unguided base, summed over its tokens,
+    and the number of those tokens.
+    """
+    chosen = answers(generations)
+    prompts, texts = [answer.prompt for answer in chosen], [answer.text for answer in chosen]
+    golds, judgements = gold.score(prompts, texts), judge.score(prompts, texts)
+    log_probabilities, counts = fluency(chosen)
+    columns = zip(chosen, golds, judgements, log_probabilities, counts, strict=True)
+    return [
+        Score(decoder, answer.prompt_id, reward, judgement, log_probability, count, len(answer.token_ids))
+        for answer, reward, judgement, log_probability, count in columns
+    ]
+
+
+def best_of(generations: Sequence[Generation], gold: "Reward") -> list[Generation]:
+    """Each prompt's candidate of highest gold reward, with `reward` filled in; of equals the one of lowest index.
+
+    A reward of NaN loses to every number.
+    """
+    rewards = gold.score([candidate.prompt for candidate in generations], [each.text for each in generations])
+    candidates: dict[str, list[Generation]] = {}
+    for generation, reward in zip(generations, rewards, strict=True):
+        candidates.setdefault(generation.prompt_id, []).append(dataclasses.replace(generation, reward=reward))
+    return [max(entries, key=_rank) for entries in candidates.values()]
+
+
+def _rank(candidate: Generation) -> tuple[float, int]:
+    assert candidate.reward is not None
+    return (-math.inf if math.isnan(candidate.reward) else candidate.reward, -candidate.index)
+
+
+def summarise(
+    experiment: Experiment,
+    scores: Mapping[str, list[Score]],
+    generations: Mapping[str, list[Generation]],
+    encode: Callable[[str], list[int]],
+    costs: Mapping[str, Cost],
+) -> list[Row]:
+    """One row for each decoder, in the experiment's order.
+
+    `encode` is the one tokenizer that diversity and distinct-n are counted with, for every decoder. A `best_of`
+    decoder without a cost of its own has the cost of the decoder it picks from.
+
+    Raises:
+        DataError: a decoder lacks scores, generations or a cost, decoders cover different prompts, or all of a
+            decoder's rewards are NaN or infinite.
+    """
+    guide = experiment.guide
+    table = {decoder.name: scores_by_prompt(decoder.name, scores) for decoder in guide.decoders}
+    check_same_prompts({name: list(entries) for name, entries in table.items()})
+    tokens = tokens_of_equal_counts(list(table), generations, list(next(iter(table.values()))), encode)
+    rows = {
+        decoder.name: _row(experiment, decoder, table, tokens[decoder.name], _cost(decoder, costs))
+        for decoder in guide.decoders
+    }
+    for decoder in guide.decoders:
+        oracle, row = oracle_of(guide, decoder), rows[decoder.name]
+        best_gain = rows[oracle.name].gain if oracle is not None else None
+        if row.gain is not None and best_gain is not None:
+            rows[decoder.name] = dataclasses.replace(row, headroom=metrics.headroom(row.gain, best_gain))
+    return list(rows.values())
+
+
+def oracle_of(guide: GuideConfig, decoder: DecoderConfig) -> DecoderConfig | None:
+    """The `best_of` decoder whose gain is the whole headroom of `decoder`; None where there is none for its model.
+
+    Of several: the one that picks from `decoder` itself, else from as many candidates, else from the most.
+    """
+    source = decoder if decoder.best_of is None else guide.decoder(decoder.best_of)
+    fitting = [
+        (other, sampled)
+        for other in guide.decoders
+        if other.best_of is not None
+        for sampled in [guide.decoder(other.best_of)]
+        if (sampled.model, sampled.beta) == (source.model, source.beta)
+    ]
+
+    def closeness(entry: tuple[DecoderConfig, DecoderConfig]) -> tuple[bool, bool, int]:
+        size = entry[1].width * entry[1].successors
+        return (entry[1] == source, size == source.width * source.successors, size)
+
+    return max(fitting, key=closeness)[0] if fitting else None
+
+
+def model_name(experiment: Experiment, decoder: DecoderConfig) -> str:
+    """The name of the model that the decoder samples from; the tuned model is the small one's name and `(tuned)`."""
+    source = decoder if decoder.best_of is None else experiment.guide.decoder(decoder.best_of)
+    names = {
+        "large": experiment.large.name,
+        "untuned": experiment.small.name,
+        "tuned": f"{experiment.small.name} (tuned)",
+    }
+    return names[source.model]
+
+
+def _row(
+    experiment: Experiment,
+    decoder: DecoderConfig,
+    table: Mapping[str, Mapping[str, Score]],
+    tokens: list[list[int]],
+    cost: Cost,
+) -> Row:
+    every = len(table[decoder.name])
+    ours, theirs = _measured(experiment.guide, decoder, table)
+    rewards, judgements = [score.reward for score in ours], [score.judge for score in ours]
+    reward = _estimate(experiment, rewards)
+    gain = _estimate(experiment, rewards, [score.reward for score in theirs]) if theirs else None
+    judged = _estimate(experiment, judgements, [score.judge for score in theirs]) if theirs else None
+    return Row(
+        decoder=decoder.name,
+        model=model_name(experiment, decoder),
+        reward=reward.mean,
+        reward_low=reward.low,
+        reward_high=reward.high,
+        gain=gain.mean if gain else None,
+        gain_low=gain.low if gain else None,
+        gain_high=gain.high if gain else None,
+        headroom=None,
+        judge=float(np.mean(judgements)),
+        judge_gain=judged.mean if judged else None,
+        judge_gain_low=judged.low if judged else None,
+        judge_gain_high=judged.high if judged else None,
+        positive=metrics.share_positive(rewards),
+        diversity=metrics.token_entropy(tokens),
+        distinct_1=metrics.distinct_n(tokens, 1),
+        distinct_2=metrics.distinct_n(tokens, 2),
+        fluency=metrics.mean_log_probability([s.log_probability for s in ours], [s.base_tokens for s in ours]),
+        new_tokens=float(np.mean([score.tokens for score in ours])),
+        flops=cost.flops / every,
+        seconds=cost.seconds / every,
+        prompts=len(ours),
+        left_out=every - len(ours),
+    )
+
+
+def _measured(
+    guide: GuideConfig, decoder: DecoderConfig, table: Mapping[str, Mapping[str, Score]]
+) -> tuple[list[Score], list[Score]]:
+    """The decoder's scores and, prompt by prompt beside them, its reference's; the latter empty for a reference.
+
+    A prompt counts only where every number is finite on both sides, so that each mean of a row is over one set.
+    """
+    reference = guide.reference_of(decoder)
+    ours = table[decoder.name]
+    theirs = {} if reference is None or reference == decoder else table[reference.name]
+    kept = [prompt for prompt in ours if _finite(ours[prompt]) and (not theirs or _finite(theirs[prompt]))]
+    if not kept:
+        raise DataError(f"no prompt has finite scores under decoder {decoder.name}: check the reward and the judge")
+    return [ours[prompt] for prompt in kept], [theirs[prompt] for prompt in kept if theirs]
+
+
+def _finite(score: Score) -> bool:
+    return all(map(math.isfinite, (score.reward, score.judge, score.log_probability)))
+
+
+def _estimate(experiment: Experiment, values: list[float], reference: list[float] | None = None) -> metrics.Estimate:
+    """The mean of the values, or their gain over the reference.
+
+    Every call starts the generator anew from the run's seed: all decoders are resampled at the same prompts, and no
+    decoder's interval depends on which others are there.
+    """
+    rng = np.random.default_rng(experiment.seed)
+    resamples, confidence = experiment.evaluate.bootstrap, experiment.evaluate.confidence
+    if reference is None:
+        return metrics.mean_estimate(values, resamples=resamples, confidence=confidence, rng=rng)
+    return metrics.paired_gain(values, reference, resamples=resamples, confidence=confidence, rng=rng)
+
+
+def _cost(decoder: DecoderConfig, costs: Mapping[str, Cost]) -> Cost:
+    cost = costs.get(decoder.name) or costs.get(decoder.best_of or "")
+    if cost is not None:
+        return cost
+    raise DataError(f"decoder {decoder.name} has no cost: count its FLOPs and seconds while it decodes")
