@@ -1,0 +1,54 @@
+"""Turns a GGUF model into a folder that loads in a second: safetensors in bfloat16 and a tokenizer.
+
+Knows nothing of names or caches. Reading GGUF takes about a minute of parsing, hence once only.
+
+    convert_gguf(Path("model.gguf"), Path("model/"))
+"""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+
+from trimtab.errors import AssetError
+
+# Tokens that end a text or a turn, as llama.cpp lists them: GGUF keeps only one of them as its eos token.
+_END_TEXTS = ("<|im_end|>", "<|endoftext|>", "<eos>", "<end_of_turn>", "<|eot_id|>", "<|end_of_text|>")
+
+
+def convert_gguf(source: Path, target: Path) -> None:
+    """Write the model of `source` to the folder `target`, which must exist.
+
+    The model's generation configuration names every token that ends a text, the tokenizer's own eos token first.
+
+    Raises:
+        AssetError: transformers cannot read the file as a causal language model.
+    """
+    folder, name = str(source.parent), source.name
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name, local_files_only=True)
+        quantized = AutoModelForCausalLM.from_pretrained(
+            folder, gguf_file=name, dtype=torch.float32, local_files_only=True
+        )
+    except (ValueError, KeyError, NotImplementedError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise AssetError(f"{source} cannot be read as a GGUF language model ({reason}): use safetensors") from None
+    config = quantized.config
+    # transformers refuses to save a model that it still holds to be quantized: the weights move to one that is not.
+    del config.quantization_config
+    config.dtype = torch.bfloat16
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.load_state_dict(quantized.state_dict())
+    model.tie_weights()
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id, pad_token_id=tokenizer.pad_token_id, eos_token_id=end_ids(tokenizer)
+    )
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+
+
+def end_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids of all tokens that end a text, the tokenizer's eos token first."""
+    vocabulary = tokenizer.get_vocab()
+    ids = [tokenizer.eos_token_id, *(vocabulary[text] for text in _END_TEXTS if text in vocabulary)]
+    return list(dict.fromkeys(ids))

@@ -1,0 +1,86 @@
+"""What the model hub, or its cache on this machine, holds of a name.
+
+Knows nothing of the catalogue. A hub that cannot be reached costs two seconds once, and is not asked again.
+
+    folder, reason = from_hub("gpt2", "model", allow_pickle=False)
+"""
+
+import functools
+import json
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from trimtab.assets.catalog import Kind
+
+_PATIENCE = 2.0  # seconds to wait for the hub's first answer
+_PATTERNS: dict[Kind, list[str]] = {
+    "model": ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"],
+    "dataset": ["*.csv", "*.json", "*.jsonl", "*.parquet", "*.arrow"],
+}
+
+
+def from_hub(name: str, kind: Kind, *, allow_pickle: bool) -> tuple[Path | None, str]:
+    """The folder of a repository's files, from the cache or downloaded now; or None and the reason in a few words."""
+    # Imported here: it takes half a second, and names in the path map do without.
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError
+
+    reason = "it holds no safetensors weights" if kind == "model" else "it holds no CSV, JSON or Parquet file"
+    attempts = [
+        (offline, pickles) for offline in (True, False) for pickles in {False, allow_pickle and kind == "model"}
+    ]
+    for offline, pickles in attempts:
+        if not offline and constants.HF_HUB_OFFLINE:
+            return None, "not in its cache, and HF_HUB_OFFLINE is set"
+        if not offline and not hub_answers(constants.ENDPOINT):
+            return None, "not in its cache, and it cannot be reached"
+        patterns = _PATTERNS[kind] + (["*.bin"] if pickles else [])
+        try:
+            folder = Path(snapshot_download(name, repo_type=kind, allow_patterns=patterns, local_files_only=offline))
+        except HFValidationError:
+            return None, "no name that it could know"
+        except LocalEntryNotFoundError:
+            continue
+        except (HTTPError, OSError) as error:
+            return None, " ".join(str(error).split())[:120]
+        if whole(folder, kind, pickles=pickles):
+            return folder, ""
+    return None, reason
+
+
+def whole(folder: Path, kind: Kind, *, pickles: bool) -> bool:
+    """Whether a snapshot holds what it is for: all weights that its index names, or a data file."""
+    if kind == "dataset":
+        return any(path.is_file() for pattern in _PATTERNS["dataset"] for path in folder.rglob(pattern))
+    names = ["model.safetensors", "adapter_model.safetensors"] + (["pytorch_model.bin"] if pickles else [])
+    if any((folder / name).is_file() for name in names):
+        return True
+    for name in names:
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            return all((folder / shard).is_file() for shard in shards)
+    return False
+
+
+@functools.cache
+def hub_answers(endpoint: str) -> bool:
+    """Whether anything answers there within two seconds; asked once in a process."""
+    answers: list[bool] = []
+    # In a thread of its own: no timeout of a request bounds the look-up of a host's name.
+    thread = threading.Thread(target=lambda: answers.append(_ask(endpoint)), daemon=True)
+    thread.start()
+    thread.join(_PATIENCE)
+    return bool(answers) and answers[0]
+
+
+def _ask(endpoint: str) -> bool:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=_PATIENCE):
+            return True
+    except urllib.error.HTTPError:  # an answer, if not a friendly one
+        return True
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,192 @@
+"""From a name to local files: the path map or a local folder, then the model hub or its cache, then the catalogue.
+
+Loads no model and reads no data set; it only says where they lie, and makes them lie there.
+
+    folder = Assets().model("google/gemma-3-270m")
+"""
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+import yaml
+
+from trimtab.assets.catalog import CATALOG, Entry, Kind, find
+from trimtab.assets.download import download, making, sha256_of
+from trimtab.assets.hub import from_hub
+from trimtab.errors import AssetError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AssetRow:
+    """One line of `trimtab assets`. `size` is the download in bytes; `place` is None where it has not been fetched."""
+
+    name: str
+    kind: Kind
+    what: str
+    licence: str
+    size: int
+    place: Path | None
+
+
+class Assets:
+    """Where models and data sets lie.
+
+    `cache` defaults to the environment's TRIMTAB_CACHE, or `trimtab` in the user's cache directory. `path_map` is a
+    YAML file of names and folders; it defaults to TRIMTAB_PATH_MAP, or `paths.yaml` in the cache if there is one.
+    """
+
+    def __init__(self, cache: Path | None = None, path_map: Path | None = None) -> None:
+        named = os.environ.get("TRIMTAB_CACHE")
+        self.cache = cache or (Path(named).expanduser() if named else platformdirs.user_cache_path("trimtab"))
+        mapped = os.environ.get("TRIMTAB_PATH_MAP")
+        chosen = path_map or (Path(mapped).expanduser() if mapped else None)
+        if chosen is None and (self.cache / "paths.yaml").is_file():
+            chosen = self.cache / "paths.yaml"
+        self._paths = {} if chosen is None else read_path_map(chosen)
+
+    def model(self, name: str, *, allow_pickle: bool = False) -> Path:
+        """A folder that `from_pretrained` reads; GGUF weights are converted once, into the cache.
+
+        Raises:
+            AssetError: the name resolves to nothing, or to weights that are pickled, against `allow_pickle`.
+        """
+        place = self._place(name, "model", allow_pickle=allow_pickle)
+        return self._readable(place, allow_pickle=allow_pickle)
+
+    def dataset(self, name: str) -> Path:
+        """The file or folder of a data set.
+
+        Raises:
+            AssetError: the name resolves to nothing.
+        """
+        return self._place(name, "dataset", allow_pickle=False)
+
+    def adapter(self, name: str) -> Path:
+        """The folder of a PEFT adapter, with `adapter_config.json` and safetensors in it.
+
+        Raises:
+            AssetError: the name resolves to nothing, or to a folder that is no adapter.
+        """
+        folder = self._place(name, "model", allow_pickle=False)
+        for file in ("adapter_config.json", "adapter_model.safetensors"):
+            if not (folder / file).is_file():
+                raise AssetError(f"{folder} is no PEFT adapter: {file} is missing; save it with save_pretrained")
+        return folder
+
+    def describe(self) -> list[AssetRow]:
+        """What the catalogue knows and where it lies; downloads nothing."""
+        return [
+            AssetRow(entry.name, entry.kind, entry.what, entry.licence, entry.size, self._present(entry))
+            for entry in CATALOG.values()
+        ]
+
+    def _place(self, name: str, kind: Kind, *, allow_pickle: bool) -> Path:
+        if name in self._paths:
+            mapped = self._paths[name]
+            if not mapped.exists():
+                raise AssetError(f"the path map gives {mapped} for {name}, which does not exist: mend the path map")
+            return _snapshot(mapped)
+        local = Path(name).expanduser()
+        if local.exists():
+            return _snapshot(local)
+        entry = find(name)
+        found, reason = from_hub(name, kind, allow_pickle=allow_pickle)
+        if found is not None:
+            return found
+        if entry is not None and entry.kind == kind:
+            return download(entry, self._download_folder(entry))
+        known = ", ".join(other.name for other in CATALOG.values() if other.kind == kind)
+        raise AssetError(
+            f"{kind} {name!r} is no local path, not in the path map, not to be had from the model hub ({reason}) and "
+            f"not in the catalogue ({known}): give a folder, or map the name to one"
+        )
+
+    def _readable(self, place: Path, *, allow_pickle: bool) -> Path:
+        if place.suffix == ".gguf":
+            return self._converted(place)
+        if not place.is_dir():
+            raise AssetError(f"{place} is not a folder: give the folder that holds config.json and the weights")
+        if any(place.glob("*.safetensors")):
+            return place
+        ggufs = sorted(place.glob("*.gguf"))
+        if len(ggufs) == 1:
+            return self._converted(ggufs[0])
+        if ggufs:
+            raise AssetError(f"{place} holds {len(ggufs)} GGUF files: name one of them, such as {ggufs[0]}")
+        if any(place.glob("*.bin")):
+            if allow_pickle:
+                return place
+            raise AssetError(
+                f"{place} has only pickled weights (*.bin), which can run code when read: convert them to safetensors, "
+                f"or set allow_pickle: true if you trust their origin"
+            )
+        raise AssetError(f"{place} holds no weights: a model folder needs *.safetensors or one *.gguf")
+
+    def _converted(self, gguf: Path) -> Path:
+        target = self._converted_folder(self._known_sha256(gguf) or sha256_of(gguf))
+        if target.is_dir():
+            return target
+        with making(target) as partial:
+            if partial is not None:
+                # Imported here: it takes seconds, and only the first use of a GGUF file needs it.
+                from trimtab.assets.convert import convert_gguf
+
+                _log.info("converting %s to safetensors, once", gguf.name)
+                convert_gguf(gguf, partial)
+        return target
+
+    def _known_sha256(self, gguf: Path) -> str | None:
+        """The sha256 of a file that this cache downloaded and checked, without reading it again."""
+        for entry in CATALOG.values():
+            if gguf.parent == self._download_folder(entry):
+                return next(file.sha256 for file in entry.files if file.name == gguf.name)
+        return None
+
+    def _download_folder(self, entry: Entry) -> Path:
+        return self.cache / "downloads" / f"{entry.name.replace('/', '--')}-{entry.digest}"
+
+    def _converted_folder(self, sha256: str) -> Path:
+        return self.cache / "converted" / sha256[:16]
+
+    def _present(self, entry: Entry) -> Path | None:
+        for name in (entry.name, *entry.aliases):
+            if name in self._paths:
+                return self._paths[name]
+        for file in entry.files:
+            if file.name.endswith(".gguf") and self._converted_folder(file.sha256).is_dir():
+                return self._converted_folder(file.sha256)
+        folder = self._download_folder(entry)
+        return folder if folder.is_dir() else None
+
+
+def _snapshot(path: Path) -> Path:
+    """The files of a repository that lies as the hub's cache lays it out; any other path itself."""
+    main = path / "refs" / "main"
+    return path / "snapshots" / main.read_text().strip() if main.is_file() else path
+
+
+def read_path_map(path: Path) -> dict[str, Path]:
+    """Names and the folders they stand for, `~` expanded; relative folders are relative to the map's own.
+
+    Raises:
+        AssetError: the file cannot be read, or is not a mapping of names to paths.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise AssetError(f"the path map {path} cannot be read ({error.strerror}): mend TRIMTAB_PATH_MAP") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise AssetError(f"the path map {path} is not YAML: {' '.join(str(error).split())}") from None
+    if values is None:  # empty, or comments alone
+        return {}
+    if not isinstance(values, dict):
+        raise AssetError(f"the path map {path} is no mapping: write one `name: folder` a line")
+    wrong = [name for name, folder in values.items() if not isinstance(name, str) or not isinstance(folder, str)]
+    if wrong:
+        raise AssetError(f"the path map {path} gives no folder for {wrong[0]!r}: write `name: folder`")
+    return {name: path.parent / Path(folder).expanduser() for name, folder in values.items()}

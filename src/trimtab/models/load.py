@@ -1,0 +1,152 @@
+"""Loads models and their tokenizers: the element type, the attention, adapters, and one-line errors.
+
+Knows nothing of prompts, sampling or rewards.
+
+    model, tokenizer = load_causal_lm(ModelConfig(name="google/gemma-3-270m"), Assets())
+"""
+
+from pathlib import Path
+
+import torch
+import transformers
+from peft import PeftModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from trimtab.assets.resolve import Assets
+from trimtab.errors import ModelError
+from trimtab.experiment import Dtype, ModelConfig
+
+# What transformers and peft raise for folders that they cannot read.
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError)
+
+
+def default_device() -> torch.device:
+    """The first CUDA device, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def pick_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
+    """The element type for a model: as named, or for `auto` bfloat16 where the hardware multiplies it, else float32.
+
+    Without AMX a CPU computes bfloat16 several times more slowly than float32.
+    """
+    named: dict[str, torch.dtype] = {
+        "float32": torch.float32,
+        "bfloat16": torch.bfloat16,
+        "float16": torch.float16,
+        "float64": torch.float64,
+    }
+    if dtype != "auto":
+        return named[dtype]
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    return torch.bfloat16 if fast else torch.float32
+
+
+def load_causal_lm(config: ModelConfig, assets: Assets) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model in evaluation mode on the default device, its adapter merged into it, and its tokenizer.
+
+    Raises:
+        AssetError: the name or the adapter resolves to nothing that may be read.
+        ModelError: the folder holds no whole causal language model with a tokenizer, or the adapter does not fit.
+    """
+    folder = assets.model(config.name, allow_pickle=config.allow_pickle)
+    device = default_device()
+    tokenizer = load_tokenizer(folder)
+    quiet_libraries()
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=pick_dtype(config.dtype, device),
+            attn_implementation="sdpa",
+            use_safetensors=None if config.allow_pickle else True,
+            weights_only=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except _UNREADABLE as error:
+        raise ModelError(f"{config.name} in {folder} is no causal language model ({_line(error)})") from None
+    if info["missing_keys"]:
+        raise ModelError(
+            f"{config.name} in {folder} is no causal language model: its weights lack {sorted(info['missing_keys'])[0]}"
+        )
+    if config.adapter is not None:
+        model = _with_adapter(model, config.adapter, assets)
+    return model.to(device).eval(), tokenizer
+
+
+def _with_adapter(model: PreTrainedModel, name: str, assets: Assets) -> PreTrainedModel:
+    """The model with the adapter's weights added to its own."""
+    folder = assets.adapter(name)
+    try:
+        adapted = PeftModel.from_pretrained(model, folder, is_trainable=False, local_files_only=True)
+        return adapted.merge_and_unload()
+    except _UNREADABLE as error:
+        raise ModelError(f"the adapter {name} in {folder} does not fit its model ({_line(error)})") from None
+
+
+def load_classifier(
+    name: str, assets: Assets, *, allow_pickle: bool, num_labels: int | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A sequence classifier in float32 and evaluation mode on the default device, and its tokenizer.
+
+    With `num_labels`, an encoder is taken and given a new head of that many classes, drawn from torch's global
+    generator; without, the folder must hold a ready classifier.
+
+    Raises:
+        AssetError: the name resolves to nothing that may be read.
+        ModelError: the folder holds no encoder with a tokenizer, or a ready classifier was needed and is not there.
+    """
+    folder = assets.model(name, allow_pickle=allow_pickle)
+    tokenizer = load_tokenizer(folder)
+    quiet_libraries()
+    head = {} if num_labels is None else {"num_labels": num_labels}
+    try:
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            use_safetensors=None if allow_pickle else True,
+            weights_only=True,
+            local_files_only=True,
+            output_loading_info=True,
+            **head,
+        )
+    except _UNREADABLE as error:
+        raise ModelError(f"{name} in {folder} is no sequence classifier ({_line(error)})") from None
+    if num_labels is None and info["missing_keys"]:
+        raise ModelError(
+            f"{name} in {folder} is no ready classifier, its weights lack {sorted(info['missing_keys'])[0]}: "
+            f"name a fine-tuned one, or train one with reward.training"
+        )
+    return model.to(default_device()).eval(), tokenizer
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder.
+
+    Raises:
+        ModelError: the folder holds none that can be read.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except _UNREADABLE as error:
+        raise ModelError(f"{folder} holds no tokenizer ({_line(error)}): save one beside the weights") from None
+
+
+def quiet_libraries() -> None:
+    """Switch off transformers' bars and remarks while loading; what matters of them is raised as an error."""
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+
+
+def _line(error: Exception) -> str:
+    """The start of a library's message, on one line."""
+    return " ".join(str(error).split())[:160]
