@@ -1,0 +1,1 @@
+"""Preference data: scored samples, the pairs made of them, and pairs as a data set."""

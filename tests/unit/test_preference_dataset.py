@@ -1,0 +1,156 @@
+"""Pairs as a data set, and other people's data sets as pairs."""
+
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+
+from trimtab.errors import DataError
+from trimtab.preferences.dataset import read_dataset, write_dataset
+from trimtab.records import Pair
+
+
+def pair(number: int, split: str, prompt: object = "I really") -> Pair:
+    return Pair(
+        prompt_id=f"tune-{number}",
+        prompt=prompt,
+        responses=[" like it\n “très bien” 😀", f" hate it {number}"],
+        chosen=number % 2,
+        rewards=[1.5, -0.1 * number],
+        probability=0.75,
+        prompt_ids=[1, 7, number],
+        token_ids=[[5, 6, 0], [8, number]],
+        ended=[True, False],
+        split=split,
+    )
+
+
+PAIRS = [pair(0, "train"), pair(1, "train"), pair(2, "validation"), pair(3, "test")]
+
+
+def write_lines(folder: Path, **splits: list[dict]) -> Path:
+    for split, rows in splits.items():
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_pairs_come_back_as_they_were_written(tmp_path):
+    write_dataset(PAIRS, tmp_path / "pairs")
+    assert read_dataset(tmp_path / "pairs") == PAIRS
+
+
+def test_prompts_that_are_messages_come_back_too(tmp_path):
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    pairs = [pair(0, "train", messages), pair(1, "validation", messages)]
+    write_dataset(pairs, tmp_path)
+    assert read_dataset(tmp_path) == pairs
+    with pytest.raises(DataError, match="some prompts are strings"):
+        write_dataset([pair(0, "train"), pair(1, "train", messages)], tmp_path)
+
+
+def test_the_folder_is_what_the_datasets_library_reads(tmp_path):
+    """The schema of ZHZisZZ/imdb_preference: prompt, two responses, chosen; three splits."""
+    write_dataset(PAIRS, tmp_path / "pairs")
+    loaded = datasets.load_dataset(str(tmp_path / "pairs"), cache_dir=str(tmp_path / "cache"))
+    assert {name: len(rows) for name, rows in loaded.items()} == {"train": 2, "validation": 1, "test": 1}
+    row = loaded["train"][1]
+    assert (row["prompt"], row["responses"], row["chosen"]) == (PAIRS[1].prompt, PAIRS[1].responses, 1)
+
+
+def test_one_list_of_pairs_gives_one_file_of_bytes(tmp_path):
+    for name in ("a", "b"):
+        write_dataset(PAIRS, tmp_path / name)
+    files = [path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.parquet")]
+    assert len(files) == 3
+    assert all((tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes() for file in files)
+
+
+BARE = [{"prompt": "It was", "responses": [" good", " bad"], "chosen": 1}]
+
+
+@pytest.mark.parametrize("layout", ["jsonl", "parquet", "save_to_disk"])
+def test_the_bare_schema_is_read_in_every_layout(tmp_path, layout):
+    """What only text says: no ids, no rewards, no end token."""
+    if layout == "jsonl":
+        write_lines(tmp_path, train=BARE, validation=BARE)
+    elif layout == "parquet":
+        (tmp_path / "data").mkdir()
+        for split in ("train", "validation"):
+            datasets.Dataset.from_list(BARE).to_parquet(tmp_path / "data" / f"{split}-00000-of-00001.parquet")
+    else:
+        table = datasets.Dataset.from_list(BARE)
+        datasets.DatasetDict({"train": table, "validation": table}).save_to_disk(tmp_path)
+    train, validation = read_dataset(tmp_path)
+    assert train == Pair("train-00000", "It was", [" good", " bad"], 1, [], 0.5, [], [], [False, False], "train")
+    assert (validation.split, validation.prompt_id) == ("validation", "validation-00000")
+
+
+def test_chosen_and_rejected_texts_are_read(tmp_path):
+    """In this schema `chosen` is a text, not an index."""
+    rows = [{"prompt": "It was", "chosen": " good", "rejected": " bad"}]
+    train, _ = read_dataset(write_lines(tmp_path, train=rows, validation=rows), ended=True)
+    assert (train.responses[train.chosen], train.responses[1 - train.chosen]) == (" good", " bad")
+    assert train.ended == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"chosen": 2}, r"split train, row 1: chosen is 2 and must be 0 or 1"),
+        ({"responses": [" good"]}, r"row 1: responses and chosen must give two texts"),
+        ({"responses": [" good", None]}, r"row 1: responses and chosen must give two texts"),
+        ({"prompt": None}, r"row 1: prompt is 'None' and must be a text or a list of messages"),
+        ({"rewards": [1.0]}, r"row 1: rewards is \[1.0\] and must hold one entry for each of two responses"),
+    ],
+)
+def test_a_row_that_is_no_pair_is_named(tmp_path, change, message):
+    good = {**BARE[0], "rewards": [0.0, 1.0]}
+    with pytest.raises(DataError, match=message):
+        read_dataset(write_lines(tmp_path, train=[good, {**good, **change}], validation=[good]))
+
+
+def test_missing_columns_are_named_with_what_would_do(tmp_path):
+    rows = [{"question": "a", "chosen": 1}]
+    with pytest.raises(
+        DataError, match=r"columns chosen, question: it needs \(prompt, responses, chosen\) or \(prompt, chosen, rej"
+    ):
+        read_dataset(write_lines(tmp_path, train=rows, validation=rows))
+
+
+def test_one_split_alone_is_refused_with_the_remedy(tmp_path):
+    with pytest.raises(DataError, match=r"has the splits 'train' and lacks 'validation': add it, .*train_test_split"):
+        read_dataset(write_lines(tmp_path, train=BARE))
+    datasets.Dataset.from_list(BARE).save_to_disk(tmp_path / "saved")
+    with pytest.raises(DataError, match="lacks 'train' and 'validation'"):
+        read_dataset(tmp_path / "saved")
+
+
+def test_a_folder_without_data_is_refused_in_one_line(tmp_path):
+    with pytest.raises(DataError, match="is no folder"):
+        read_dataset(tmp_path / "nowhere")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "train.jsonl").write_text("{oops")
+    with pytest.raises(DataError, match="cannot be read as a data set") as caught:
+        read_dataset(tmp_path / "broken")
+    assert "\n" not in str(caught.value)
+    (tmp_path / "script").mkdir()
+    (tmp_path / "script" / "script.py").write_text("raise SystemExit('a data set must not run code')")
+    with pytest.raises(DataError, match="cannot be read as a data set"):
+        read_dataset(tmp_path / "script")
+
+
+def test_progress_bars_of_the_library_are_as_before(tmp_path):
+    write_dataset(PAIRS, tmp_path)
+    assert not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        read_dataset(tmp_path)
+        assert datasets.are_progress_bars_disabled()
+    finally:
+        datasets.enable_progress_bars()
+
+
+def test_nothing_to_write_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no pairs"):
+        write_dataset([], tmp_path)
