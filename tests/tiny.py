@@ -1,6 +1,6 @@
 """Tiny random models and tokenizers, made on the spot: the identities hold for any weights."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 
 import torch
@@ -64,9 +64,16 @@ def gpt2(seed: int, vocabulary: int = 320, dtype: torch.dtype = torch.float64) -
     return GPT2LMHeadModel(config).to(dtype).eval()
 
 
-def language_model(seed: int, *, size: int = 320, template: str = "{prompt}", dtype: torch.dtype = torch.float64) -> TransformersModel:
-    """A tiny Llama as a `LanguageModel`."""
-    return TransformersModel(llama(seed, size, dtype=dtype), Vocabulary(tokenizer(size)), template)
+def language_model(
+    seed: int,
+    *,
+    size: int = 320,
+    template: str = "{prompt}",
+    ends: Collection[int] = (),
+    dtype: torch.dtype = torch.float64,
+) -> TransformersModel:
+    """A tiny Llama as a `LanguageModel`; `ends` are further end tokens, so that a random model ends now and then."""
+    return TransformersModel(llama(seed, size, dtype=dtype), Vocabulary(tokenizer(size), ends), template)
 
 
 @torch.no_grad()

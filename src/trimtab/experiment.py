@@ -81,13 +81,15 @@ class RewardTrainingConfig(Config):
     """How a sentence encoder is fine-tuned into the sentiment classifier.
 
     Each epoch cuts a new snippet of `snippet_words` (drawn evenly, both ends included) out of every review.
-    Training freezes the embeddings and the lowest `frozen_layers` layers.
+    Training freezes the embeddings and the lowest `frozen_layers` layers. Weights above the layers, which start
+    almost untrained, learn at `head_learning_rate`.
     """
 
     epochs: int = Field(1, ge=1)
     snippet_words: tuple[int, int] = (15, 60)
     batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(1e-4, gt=0)
+    head_learning_rate: float = Field(1e-3, gt=0)
     warmup: float = Field(0.1, ge=0, lt=1)
     frozen_layers: int = Field(0, ge=0)
 
@@ -107,6 +109,12 @@ class RewardConfig(Config):
     max_length: int = Field(256, ge=8)
     batch_size: int = Field(64, ge=1)
     allow_pickle: bool = False
+
+
+class JudgeConfig(Config):
+    """The second, independent judge (TF-IDF and logistic regression), fitted on snippets of reviews of its own."""
+
+    snippet_words: tuple[int, int] = (15, 60)
 
 
 class SamplingConfig(Config):
@@ -251,10 +259,14 @@ def _decoder_name(values: dict[str, Any]) -> str:
 
 
 class GuideConfig(Config):
-    """Decoding of the test prompts. `block` prompts are decoded together, and are the unit of resume."""
+    """Decoding of the test prompts. `block` prompts are decoded together, and are the unit of resume.
+
+    A response ends before the first of the `stop` strings, besides at an end token and at `max_new_tokens`.
+    """
 
     max_new_tokens: int = Field(40, ge=1)
     sampling: SamplingConfig = SamplingConfig()
+    stop: tuple[str, ...] = ()
     block: int = Field(16, ge=1)
     decoders: tuple[DecoderConfig, ...] = (DecoderConfig(),)
 
@@ -307,6 +319,7 @@ class Experiment(Config):
     )
     data: DataConfig = DataConfig()
     reward: RewardConfig = RewardConfig()
+    judge: JudgeConfig = JudgeConfig()
     synthesize: SynthesizeConfig = SynthesizeConfig()
     pairs: PairsConfig = PairsConfig()
     tune: TuneConfig = TuneConfig()

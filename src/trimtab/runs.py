@@ -123,12 +123,12 @@ def write_blocks(
     prompts: Sequence[Prompt],
     size: int,
     decode: Callable[[Sequence[Prompt]], Block],
-    advance: Callable[[int], None],
+    advance: Callable[[int, int], None],
 ) -> None:
     """Decode `prompts` in blocks of `size`, each written when it is done; blocks found in `partial` are kept.
 
-    At the end `partial` holds `records.jsonl`, `cost.json` (FLOPs by model) and no block. `advance(n)` is told of
-    every n prompts that are done, kept ones included.
+    At the end `partial` holds `records.jsonl`, `cost.json` (FLOPs by model) and no block. `advance(done, all)` is
+    told of the prompts that are done, kept ones included.
     """
     blocks = partial / "blocks"
     blocks.mkdir(exist_ok=True)
@@ -139,7 +139,7 @@ def write_blocks(
             block = decode(group)
             write_text(blocks / f"{number:05d}.jsonl", lines_of(block.records))
             write_json(blocks / f"{number:05d}.json", {"flops": block.flops, "seconds": block.seconds})
-        advance(len(group))
+        advance(start + len(group), len(prompts))
     with (partial / "records.jsonl").open("w", encoding="utf-8") as whole:
         for number in range(len(starts)):
             whole.write((blocks / f"{number:05d}.jsonl").read_text(encoding="utf-8"))

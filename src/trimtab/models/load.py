@@ -6,10 +6,12 @@ Knows nothing of prompts, sampling or rewards.
 """
 
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 import transformers
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -23,7 +25,7 @@ from trimtab.errors import ModelError
 from trimtab.experiment import Dtype, ModelConfig
 
 # What transformers and peft raise for folders that they cannot read.
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError)
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError, UnpicklingError)
 
 
 def default_device() -> torch.device:
@@ -69,15 +71,15 @@ def load_causal_lm(config: ModelConfig, assets: Assets) -> tuple[PreTrainedModel
             attn_implementation="sdpa",
             use_safetensors=None if config.allow_pickle else True,
             weights_only=True,
+            trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
         )
     except _UNREADABLE as error:
-        raise ModelError(f"{config.name} in {folder} is no causal language model ({_line(error)})") from None
+        raise ModelError(f"{folder} holds no causal language model ({_line(error)}): name one") from None
     if info["missing_keys"]:
-        raise ModelError(
-            f"{config.name} in {folder} is no causal language model: its weights lack {sorted(info['missing_keys'])[0]}"
-        )
+        lacking = sorted(info["missing_keys"])[0]
+        raise ModelError(f"{folder} holds no causal language model: its weights lack {lacking}; name one that has it")
     if config.adapter is not None:
         model = _with_adapter(model, config.adapter, assets)
     return model.to(device).eval(), tokenizer
@@ -90,7 +92,7 @@ def _with_adapter(model: PreTrainedModel, name: str, assets: Assets) -> PreTrain
         adapted = PeftModel.from_pretrained(model, folder, is_trainable=False, local_files_only=True)
         return adapted.merge_and_unload()
     except _UNREADABLE as error:
-        raise ModelError(f"the adapter {name} in {folder} does not fit its model ({_line(error)})") from None
+        raise ModelError(f"the adapter in {folder} does not fit its model ({_line(error)}): name its own") from None
 
 
 def load_classifier(
@@ -115,15 +117,16 @@ def load_classifier(
             dtype=torch.float32,
             use_safetensors=None if allow_pickle else True,
             weights_only=True,
+            trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
             **head,
         )
     except _UNREADABLE as error:
-        raise ModelError(f"{name} in {folder} is no sequence classifier ({_line(error)})") from None
+        raise ModelError(f"{folder} holds no sequence classifier ({_line(error)}): name one") from None
     if num_labels is None and info["missing_keys"]:
         raise ModelError(
-            f"{name} in {folder} is no ready classifier, its weights lack {sorted(info['missing_keys'])[0]}: "
+            f"{folder} holds no ready classifier, its weights lack {sorted(info['missing_keys'])[0]}: "
             f"name a fine-tuned one, or train one with reward.training"
         )
     return model.to(default_device()).eval(), tokenizer
@@ -136,7 +139,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         ModelError: the folder holds none that can be read.
     """
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except _UNREADABLE as error:
         raise ModelError(f"{folder} holds no tokenizer ({_line(error)}): save one beside the weights") from None
 
@@ -149,4 +152,6 @@ def quiet_libraries() -> None:
 
 def _line(error: Exception) -> str:
     """The start of a library's message, on one line."""
+    if isinstance(error, UnpicklingError):  # torch's message would advise to switch the check off
+        return "its pickle holds more than tensors, and was not run"
     return " ".join(str(error).split())[:160]

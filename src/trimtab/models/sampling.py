@@ -77,7 +77,7 @@ def filtered(logits: torch.Tensor, settings: SamplingConfig) -> tuple[torch.Tens
 
 def _nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
     """Zero all but the smallest set of most likely tokens whose mass reaches top_p (Holtzman et al. 2020)."""
-    ordered, places = probabilities.sort(-1, descending=True, stable=True)
+    ordered, places = probabilities.sort(dim=-1, descending=True, stable=True)
     before = ordered.cumsum(-1) - ordered
     ordered = ordered.masked_fill(before >= top_p, 0.0)
     kept = torch.zeros_like(probabilities).scatter_(1, places, ordered)

@@ -67,11 +67,13 @@ class TransformersState:
 class TransformersModel:
     """A causal language model of transformers with a prompt template. Its weights may be shared with others."""
 
-    def __init__(self, model: PreTrainedModel, vocabulary: Vocabulary, template: str = "{prompt}") -> None:
+    def __init__(
+        self, model: PreTrainedModel, vocabulary: Vocabulary, template: str = "{prompt}", name: str | None = None
+    ) -> None:
         self.model = model
         self.vocabulary = vocabulary
         self.template = template
-        self.name = str(model.config._name_or_path)
+        self.name = name or str(model.config._name_or_path)
         self.tokens_read = 0
         self.heads_read = 0
         self._body, head = _parts(model)

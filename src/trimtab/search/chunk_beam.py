@@ -20,23 +20,25 @@ from trimtab.search.value import Candidate, Value, ValueState
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """One response to prompt number `prompt`. `rows` are its rows in the proposer's and the value's state.
+    """One response to prompt number `prompt`, which the proposer reads as `prompt_ids`.
 
-    `finish` is None while it can go on; `value` is 0 where the search has no value.
+    `finish` is None while it can go on; `value` is 0 where the search has no value. `proposer_row` and `value_row` are
+    its rows in the two states.
     """
 
     prompt: int
+    prompt_ids: list[int]
     token_ids: list[int]
     text: str
     finish: Finish | None
     value: float
-    proposer_row: int | None = None
-    value_row: int = 0
+    proposer_row: int | None
+    value_row: int
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of the search: all candidates, by prompt, best first; the first `width` of each go on."""
+    """One step of the search: all candidates by prompt, best first, and the first `width` of each, which go on."""
 
     number: int
     candidates: list[list[Hypothesis]]
@@ -47,9 +49,19 @@ class Step:
         return all(beam.finish is not None for beams in self.kept for beam in beams)
 
 
+@dataclass
+class _Frontier:
+    """Where the search stands: each prompt's beams, and the states behind those that can go on."""
+
+    beams: list[list[Hypothesis]]
+    proposed: ProposerState
+    valued: ValueState | None
+
+
 @dataclass(frozen=True)
 class Search:
-    """Settings of the search; `keep` hypotheses a prompt are returned, at least `width` (default: `width`)."""
+    """Settings of the search. Of the last step's finished candidates the best `keep` a prompt are returned
+    (default: `width`)."""
 
     width: int = 1
     successors: int = 1
@@ -59,72 +71,56 @@ class Search:
 
     @property
     def candidates(self) -> int:
-        """Rows a prompt takes at most."""
+        """Rows that a prompt takes at most."""
         return self.width * self.successors
 
     def run(self, prompts: Sequence[Prompt], proposer: Proposer, value: Value | None) -> list[list[Hypothesis]]:
-        """The best `keep` finished hypotheses of each prompt, best value first."""
-        last: Step | None = None
-        for step in self.steps(prompts, proposer, value):
-            last = step
-        assert last is not None
-        count = self.keep or self.width
-        return [beams if count <= self.width else found[:count] for beams, found in zip(last.kept, last.candidates, strict=True)]
+        """The best finished hypotheses of each prompt, best value first; without a value, in the order of their slots."""
+        *_, last = self.steps(prompts, proposer, value)
+        finished = [[each for each in group if each.finish is not None] for group in last.candidates]
+        return [group[: self.keep or self.width] for group in finished]
 
     def steps(self, prompts: Sequence[Prompt], proposer: Proposer, value: Value | None) -> Iterator[Step]:
-        """All steps, until every kept hypothesis has finished. Without a value, candidates keep their order."""
+        """All steps, until every kept hypothesis has finished."""
         proposed = proposer.start(prompts, self.max_new_tokens)
         valued = None if value is None else value.start(prompts, self.max_new_tokens)
-        roots = [Hypothesis(n, [], "", None, 0.0, proposer_row=n, value_row=n) for n in range(len(prompts))]
-        # the first step has one beam to continue, which stands in for all `width` of them
-        beams, successors, number = [[root] for root in roots], self.width * self.successors, 0
-        prompt_ids = proposer.prompt_ids(proposed)
+        read = proposer.prompt_ids(proposed)
+        roots = [[Hypothesis(n, read[n], [], "", None, 0.0, proposer_row=n, value_row=n)] for n in range(len(prompts))]
+        frontier = _Frontier(roots, proposed, valued)
+        # the first step has one beam a prompt to continue, which stands in for all `width` of them
+        successors, number = self.candidates, 0
         while True:
-            proposed, valued, step = self._step(number, beams, successors, prompt_ids, proposer, proposed, value, valued)
+            step = self._step(number, frontier, successors, proposer, value)
             yield step
             if step.finished:
                 return
-            beams, successors, number = step.kept, self.successors, number + 1
+            successors, number = self.successors, number + 1
 
     def _step(
-        self,
-        number: int,
-        beams: list[list[Hypothesis]],
-        successors: int,
-        prompt_ids: list[list[int]],
-        proposer: Proposer,
-        proposed: ProposerState,
-        value: Value | None,
-        valued: ValueState | None,
-    ) -> tuple[ProposerState, ValueState | None, Step]:
-        """Continue, value, choose."""
-        parents, forks = _forks(beams, successors)
-        done = number * (self.chunk or 0)
-        tokens = min(self.chunk or self.max_new_tokens, self.max_new_tokens - done)
-        proposed, continuations = proposer.propose(proposed, forks, tokens)
-        grown = [
-            self._grown(parent, continuation, prompt_ids[parent.prompt], proposer)
-            for parent, continuation in zip(parents, continuations, strict=True)
-        ]
-        if value is not None and valued is not None:
-            candidates = [Candidate(each.token_ids, each.text, each.finish) for each in grown]
-            valued, values = value.advance(valued, [parent.value_row for parent in parents], candidates)
-            grown = [replace(each, value=worth, value_row=row) for row, (each, worth) in enumerate(zip(grown, values, strict=True))]
-        found = _by_prompt(beams, grown)
-        if value is not None:
-            found = [sorted(group, key=lambda each: each.value, reverse=True) for group in found]
-        kept = [group[: self.width] for group in found]
-        proposed, valued, kept = _keep(kept, proposed, valued)
-        return proposed, valued, Step(number, found, kept)
+        self, number: int, frontier: _Frontier, successors: int, proposer: Proposer, value: Value | None
+    ) -> Step:
+        """Continue the open beams, value their candidates, keep the best `width` of each prompt."""
+        parents, forks = _forks(frontier.beams, successors)
+        left = self.max_new_tokens - number * (self.chunk or 0)
+        frontier.proposed, grown = proposer.propose(frontier.proposed, forks, min(self.chunk or left, left))
+        candidates = [self._grow(parent, more, proposer) for parent, more in zip(parents, grown, strict=True)]
+        if value is not None and frontier.valued is not None:
+            seen = [Candidate(each.token_ids, each.text, each.finish) for each in candidates]
+            rows = [parent.value_row for parent in parents]
+            frontier.valued, values = value.advance(frontier.valued, rows, seen)
+            candidates = [
+                replace(each, value=worth, value_row=row)
+                for row, (each, worth) in enumerate(zip(candidates, values, strict=True))
+            ]
+        groups = _compete(frontier.beams, candidates, ranked=value is not None)
+        _keep(frontier, [group[: self.width] for group in groups])
+        return Step(number, groups, frontier.beams)
 
-    def _grown(
-        self, parent: Hypothesis, continuation: Continuation, prompt_ids: list[int], proposer: Proposer
-    ) -> Hypothesis:
-        ids = [*parent.token_ids, *continuation.token_ids]
-        ended = continuation.finish
-        finish: Finish | None = ended if ended else "length" if len(ids) >= self.max_new_tokens else None
-        text = proposer.text(prompt_ids, ids)
-        return Hypothesis(parent.prompt, ids, text, finish, parent.value, continuation.row, parent.value_row)
+    def _grow(self, parent: Hypothesis, more: Continuation, proposer: Proposer) -> Hypothesis:
+        ids = [*parent.token_ids, *more.token_ids]
+        finish: Finish | None = more.finish or ("length" if len(ids) >= self.max_new_tokens else None)
+        text = proposer.text(parent.prompt_ids, ids)
+        return replace(parent, token_ids=ids, text=text, finish=finish, proposer_row=more.row)
 
 
 def _forks(beams: list[list[Hypothesis]], successors: int) -> tuple[list[Hypothesis], list[Fork]]:
@@ -137,32 +133,33 @@ def _forks(beams: list[list[Hypothesis]], successors: int) -> tuple[list[Hypothe
             assert beam.proposer_row is not None
             for successor in range(successors):
                 parents.append(beam)
-                forks.append(Fork(beam.proposer_row, place * successors + successor, len(beam.token_ids)))
+                forks.append(Fork(beam.proposer_row, place * successors + successor, beam.token_ids))
     return parents, forks
 
 
-def _by_prompt(beams: list[list[Hypothesis]], grown: list[Hypothesis]) -> list[list[Hypothesis]]:
-    """All candidates of each prompt: finished beams as they are, then the new ones in the order of their slots."""
-    found = [[beam for beam in group if beam.finish is not None] for group in beams]
-    for each in grown:
-        found[each.prompt].append(each)
-    return found
+def _compete(
+    beams: list[list[Hypothesis]], candidates: list[Hypothesis], *, ranked: bool
+) -> list[list[Hypothesis]]:
+    """Each prompt's finished beams and new candidates, best first where they are valued; equals keep their order."""
+    groups = [[beam for beam in group if beam.finish is not None] for group in beams]
+    for each in candidates:
+        groups[each.prompt].append(each)
+    if not ranked:
+        return groups
+    return [sorted(group, key=lambda each: each.value, reverse=True) for group in groups]
 
 
-def _keep(
-    kept: list[list[Hypothesis]], proposed: ProposerState, valued: ValueState | None
-) -> tuple[ProposerState, ValueState | None, list[list[Hypothesis]]]:
-    """Drop all rows but those of kept hypotheses that go on, and number these anew."""
+def _keep(frontier: _Frontier, kept: list[list[Hypothesis]]) -> None:
+    """Make `kept` the beams: drop all rows but those of the ones that go on, and number these anew."""
     going = [each for group in kept for each in group if each.finish is None]
+    frontier.proposed = frontier.proposed.select([each.proposer_row for each in going if each.proposer_row is not None])
+    if frontier.valued is not None:
+        frontier.valued = frontier.valued.select([each.value_row for each in going])
     row_of = {id(each): row for row, each in enumerate(going)}
-    proposed = proposed.select([each.proposer_row for each in going if each.proposer_row is not None])
-    if valued is not None:
-        valued = valued.select([each.value_row for each in going])
-    renumbered = [
+    frontier.beams = [
         [
-            replace(each, proposer_row=row_of[id(each)], value_row=row_of[id(each)]) if each.finish is None else each
+            replace(each, proposer_row=row_of[id(each)], value_row=row_of[id(each)]) if id(each) in row_of else each
             for each in group
         ]
         for group in kept
     ]
-    return proposed, valued, renumbered

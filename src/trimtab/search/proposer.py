@@ -5,12 +5,14 @@ text alone. Knows nothing of values.
 
     >>> proposer = LanguageModelProposer(model, SamplingConfig(), seed=0)               # doctest: +SKIP
     >>> state = proposer.start([Prompt("p0", "I really")], room=40)                     # doctest: +SKIP
-    >>> state, continuations = proposer.propose(state, [Fork(row=0, slot=0, step=0)], tokens=5)    # doctest: +SKIP
+    >>> state, more = proposer.propose(state, [Fork(row=0, slot=0, token_ids=[])], tokens=5)    # doctest: +SKIP
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+import numpy as np
 
 from trimtab.experiment import SamplingConfig
 from trimtab.models.language_model import DecodeState, LanguageModel
@@ -22,11 +24,11 @@ COMPACT = 0.75  # drop ended rows from the batch when no more than this share of
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """Continue `row`; the draws are numbered by the prompt's `slot` and from token `step` of the response on."""
+    """Continue `row`, whose response so far is `token_ids`; draws are numbered by `slot` and the token's place."""
 
     row: int
     slot: int
-    step: int
+    token_ids: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Proposer(Protocol):
         ...
 
     def text(self, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> str:
-        """The text of a response."""
+        """The text of a response, cut before a stop string."""
         ...
 
 
@@ -78,15 +80,23 @@ class LanguageModelProposer:
         model: the language model.
         sampling: temperature and filters.
         seed: the run's seed.
-        ignore_eos: never end a response before its length (for measurements at equal lengths).
+        stop: strings that end a response; it is cut before the first of them.
+        ignore_eos: never end a response at an end token (for measurements at equal lengths).
     """
 
     def __init__(
-        self, model: LanguageModel, sampling: SamplingConfig, seed: int, *, ignore_eos: bool = False
+        self,
+        model: LanguageModel,
+        sampling: SamplingConfig,
+        seed: int,
+        *,
+        stop: Sequence[str] = (),
+        ignore_eos: bool = False,
     ) -> None:
         self.model = model
         self.sampling = sampling
         self.seed = seed
+        self.stop = tuple(stop)
         self.ends: frozenset[int] = frozenset() if ignore_eos else model.vocabulary.eos_ids
 
     def start(self, prompts: Sequence[Prompt], room: int) -> ProposerState:
@@ -97,44 +107,49 @@ class LanguageModelProposer:
         return [ids[:length] for ids, length in zip(state.model.ids, state.model.prompt_lengths, strict=True)]
 
     def text(self, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> str:
-        return self.model.vocabulary.decode_response(prompt_ids, token_ids)
+        text = self.model.vocabulary.decode_response(prompt_ids, token_ids)
+        return text[: min((found for each in self.stop if (found := text.find(each)) >= 0), default=len(text))]
 
     def propose(
         self, state: ProposerState, forks: Sequence[Fork], tokens: int
     ) -> tuple[ProposerState, list[Continuation]]:
-        responses: list[list[int]] = [[] for _ in forks]
+        new: list[list[int]] = [[] for _ in forks]
+        finish: list[Finish | None] = [None] * len(forks)
         place = list(range(len(forks)))  # the fork behind each row of `rows`
-        keys = [state.keys[fork.row] for fork in forks]
-        # Siblings share the reading of their parent's last token, so the first draw comes before the fork.
-        logits, source, rows = self.model.next_logits(state.model), [fork.row for fork in forks], None
+        # Siblings share the reading of their parent's last token: the first draw comes before the fork.
+        source = [fork.row for fork in forks]
+        logits = self.model.next_logits(state.model)
+        rows = state.select(source)
         for offset in range(tokens):
-            if rows is not None:
-                logits, source = self.model.next_logits(rows), list(range(len(place)))
-            numbers = uniforms(
-                self.seed,
-                [keys[fork] for fork in place],
-                [forks[fork].slot for fork in place],
-                [forks[fork].step + offset for fork in place],
-            )
-            drawn = draw(logits, source, numbers, self.sampling)
-            if rows is None:
-                rows = state.model.select(source)
-            rows.append(drawn)
-            for fork, token in zip(place, drawn, strict=True):
-                if not self._ended(responses[fork]):
-                    responses[fork].append(token)
-            going = [row for row, fork in enumerate(place) if not self._ended(responses[fork])]
-            if offset == tokens - 1 or len(going) <= COMPACT * len(place):
-                rows, place = rows.select(going) if len(going) < len(place) else rows, [place[row] for row in going]
+            if offset:
+                logits, source = self.model.next_logits(rows.model), list(range(len(place)))
+            drawn = draw(logits, source, self._numbers(rows, [forks[fork] for fork in place], offset), self.sampling)
+            rows.model.append(drawn)
+            for row, (fork, token) in enumerate(zip(place, drawn, strict=True)):
+                if finish[fork] is None:
+                    new[fork].append(token)
+                    finish[fork] = self._finish(rows.model, row, len(forks[fork].token_ids) + len(new[fork]))
+            going = [row for row, fork in enumerate(place) if finish[fork] is None]
+            # An ended row goes at the end of the chunk, or before where enough have ended to pay for the copying.
+            if len(going) < len(place) and (offset == tokens - 1 or len(going) <= COMPACT * len(place)):
+                rows, place = rows.select(going), [place[row] for row in going]
             if not place:
                 break
-        assert rows is not None
         row_of = {fork: row for row, fork in enumerate(place)}
-        continuations = [
-            Continuation(response, "eos" if self._ended(response) else None, row_of.get(fork))
-            for fork, response in enumerate(responses)
-        ]
-        return ProposerState(rows, [keys[fork] for fork in place]), continuations
+        return rows, [Continuation(ids, finish[fork], row_of.get(fork)) for fork, ids in enumerate(new)]
 
-    def _ended(self, response: Sequence[int]) -> bool:
-        return bool(response) and response[-1] in self.ends
+    def _numbers(self, rows: ProposerState, forks: Sequence[Fork], offset: int) -> np.ndarray:
+        steps = [len(fork.token_ids) + offset for fork in forks]
+        return uniforms(self.seed, rows.keys, [fork.slot for fork in forks], steps)
+
+    def _finish(self, rows: DecodeState, row: int, length: int) -> Finish | None:
+        """Why the response of `length` tokens that a row holds has ended, if it has."""
+        ids = rows.ids[row]
+        if ids[-1] in self.ends:
+            return "eos"
+        if self.stop:
+            prompt, response = ids[: len(ids) - length], ids[len(ids) - length :]
+            text = self.model.vocabulary.decode_response(prompt, response)
+            if any(each in text for each in self.stop):
+                return "stop"
+        return None

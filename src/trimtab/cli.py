@@ -1,0 +1,139 @@
+"""The command line: one subcommand for each stage, `run` for the whole line, `assets` and `check` beside them.
+
+Imports the heavy libraries only when a stage runs, so that `trimtab --help` answers at once.
+
+    $ trimtab run quickstart
+    $ trimtab tune quickstart --set tune.beta=0.2 tune.loss=hinge
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from trimtab.errors import ConfigurationError, TrimtabError
+from trimtab.experiment import Experiment, load_experiment
+
+SHIPPED = Path(__file__).parent / "experiments"
+
+File = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT")]
+Overrides = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="[PART.FIELD=VALUE ...]")]
+PathMap = Annotated[Path | None, tyro.conf.arg(name="path-map")]
+
+
+def run(
+    file: File, overrides: Overrides = (), runs: Path = Path("runs"), path_map: PathMap = None, quiet: bool = False
+) -> None:
+    """Run a whole experiment, from reviews to the report; what has been made before is used again.
+
+    Args:
+        file: An experiment file, or the name of one that comes with trimtab (quickstart, imdb-gpt2).
+        overrides: Fields to change, such as tune.beta=0.2 guide.decoders.0.successors=8.
+        runs: The folder that holds run directories; this run's is named after the experiment.
+        path_map: A YAML file of model or data set names and the local folders they stand for.
+        quiet: Show no progress.
+    """
+    _run(file, overrides, runs, path_map, quiet, until="report")
+
+
+def _stage(name: str, what: str) -> Callable[..., None]:
+    """A subcommand that runs the line up to and including one stage."""
+
+    def command(
+        file: File, overrides: Overrides = (), runs: Path = Path("runs"), path_map: PathMap = None, quiet: bool = False
+    ) -> None:
+        _run(file, overrides, runs, path_map, quiet, until=name)
+
+    command.__doc__ = f"{what} Stages before it are run where they have not been.\n\n" + (run.__doc__ or "").split("\n\n", 1)[1]
+    return command
+
+
+def assets(path_map: PathMap = None) -> None:
+    """List the models and data sets that need no hub: where they lie, their licences and sizes.
+
+    Args:
+        path_map: A YAML file of model or data set names and the local folders they stand for.
+    """
+    from rich.table import Table
+
+    from trimtab.assets.resolve import Assets
+
+    found = Assets(path_map=path_map)
+    table = Table("name", "kind", "what", "licence", "size", "lies in", title=f"cache: {found.cache}")
+    for row in found.describe():
+        place = str(row.place) if row.place is not None else "not downloaded"
+        table.add_row(row.name, row.kind, row.what, row.licence, f"{row.size / 1e6:.0f} MB", place)
+    Console().print(table)
+
+
+def check(file: File, overrides: Overrides = ()) -> None:
+    """Check an experiment file and say what is wrong with it; runs nothing.
+
+    Args:
+        file: An experiment file, or the name of one that comes with trimtab.
+        overrides: Fields to change, such as tune.beta=0.2.
+    """
+    experiment = load_experiment(experiment_file(file), overrides)
+    names = ", ".join(decoder.name for decoder in experiment.guide.decoders)
+    print(f"{experiment.name}: sound; decoders {names}")
+
+
+def experiment_file(name: str) -> Path:
+    """The experiment file that a name or path stands for: a file, or one of those that come with trimtab.
+
+    Raises:
+        ConfigurationError: there is neither.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    shipped = SHIPPED / f"{name}.yaml"
+    if shipped.is_file():
+        return shipped
+    known = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
+    raise ConfigurationError(f"there is no file {name}: give the path of an experiment file, or one of {known}")
+
+
+def _run(
+    file: str, overrides: tuple[str, ...], runs: Path, path_map: Path | None, quiet: bool, until: str
+) -> None:
+    experiment = load_experiment(experiment_file(file), overrides)
+    from trimtab import pipeline
+    from trimtab.assets.resolve import Assets
+    from trimtab.progress import watching
+
+    with watching(quiet=quiet) as watch:
+        line = pipeline.run(experiment, runs, Assets(path_map=path_map), watch, until)
+    if until == "report":
+        _print_report(experiment, line)
+    else:
+        print(f"{until}: done, in {line.directory.path}")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "run": run,
+    "data": _stage("data", "Split the reviews and cut prompts from them."),
+    "reward": _stage("reward", "Train and calibrate the gold reward, and fit the second judge."),
+    "synthesize": _stage("synthesize", "Sample the untuned small model and score its samples with the gold reward."),
+    "pairs": _stage("pairs", "Make preference pairs of the samples."),
+    "tune": _stage("tune", "Tune the small model on the pairs, by DPO or SLiC-HF."),
+    "guide": _stage("guide", "Decode the test prompts with every decoder of the experiment."),
+    "evaluate": _stage("evaluate", "Score what the decoders wrote."),
+    "report": _stage("report", "Write the tables, the figures and the page."),
+    "assets": assets,
+    "check": check,
+}
+
+
+def main() -> None:
+    """The entry point: a user's mistake is one line and exit code 2, Ctrl-C one line and exit code 130."""
+    try:
+        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="trimtab", description="Tune a small language model towards a reward and steer large frozen ones with it.")
+    except TrimtabError as error:
+        print(f"trimtab: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("trimtab: stopped; the same command goes on where it was", file=sys.stderr)
+        sys.exit(130)

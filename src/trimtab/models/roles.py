@@ -1,0 +1,59 @@
+"""The models of a run by the parts they play: the large frozen one, and the small one untuned and tuned.
+
+Each is loaded when it is first asked for, and once. Knows nothing of what is done with them.
+
+    >>> roles = Roles(experiment, Assets())                                             # doctest: +SKIP
+    >>> roles["untuned"].vocabulary.decode_response([], [28, 1057])                     # doctest: +SKIP
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from trimtab.assets.resolve import Assets
+from trimtab.experiment import Experiment, ModelConfig
+from trimtab.models.load import load_causal_lm
+from trimtab.models.transformers_model import TransformersModel
+from trimtab.models.vocabulary import Vocabulary
+
+Role = Literal["large", "untuned", "tuned"]
+
+
+class Roles:
+    """The tuned model can be asked for once `tuned_is` has said where it lies."""
+
+    def __init__(self, experiment: Experiment, assets: Assets) -> None:
+        self._assets = assets
+        self._configs: dict[Role, ModelConfig] = {"large": experiment.large, "untuned": experiment.small}
+        self._loaded: dict[Role, TransformersModel] = {}
+
+    def tuned_is(self, folder: Path) -> None:
+        """The tuned model lies in `folder`; it is shown prompts as the untuned one is."""
+        own = {"name": str(folder), "adapter": None, "allow_pickle": False}
+        self._configs["tuned"] = self._configs["untuned"].model_copy(update=own)
+
+    def __getitem__(self, role: Role) -> TransformersModel:
+        if role not in self._loaded:
+            self._loaded[role] = load_language_model(self._configs[role], self._assets, name=role)
+        return self._loaded[role]
+
+    def flops(self) -> dict[str, float]:
+        """Forward FLOPs so far of each model that has been loaded, by role."""
+        return {role: model.flops for role, model in self._loaded.items()}
+
+    def drop(self) -> None:
+        """Forget all models, so that their memory can be used again."""
+        self._loaded.clear()
+
+
+def load_language_model(config: ModelConfig, assets: Assets, name: str | None = None) -> TransformersModel:
+    """The model of a configuration, ready to decode; `name` is what messages call it (default: its own name).
+
+    Raises:
+        AssetError: it cannot be found or trusted.
+        ModelError: it is no causal language model.
+    """
+    model, tokenizer = load_causal_lm(config, assets)
+    ends = model.generation_config.eos_token_id if model.generation_config is not None else None
+    eos_ids = [ends] if isinstance(ends, int) else list(ends or [])
+    vocabulary = Vocabulary(tokenizer, eos_ids, config.start_token)
+    return TransformersModel(model, vocabulary, config.template, name=name or config.name)

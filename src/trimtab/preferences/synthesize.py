@@ -1,0 +1,40 @@
+"""Samples of the untuned small model, scored by the gold reward: what pairs are made of.
+
+Sampling is the search's: best-of-N without a value, all N kept. Knows nothing of pairs or files.
+
+    >>> prompts = synthesis_prompts(config, tuning, validation)                         # doctest: +SKIP
+    >>> block = synthesize(prompts[:32], config, roles, reward, seed=0)                 # doctest: +SKIP
+    >>> block.records[0].reward                                                         # doctest: +SKIP
+    -1.73
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from trimtab.experiment import SynthesizeConfig
+from trimtab.models.roles import Roles
+from trimtab.records import Prompt
+from trimtab.rewards.reward import Reward
+from trimtab.runs import Block
+from trimtab.search.chunk_beam import Search
+from trimtab.search.decoders import decode_block
+from trimtab.search.proposer import LanguageModelProposer
+
+
+def synthesis_prompts(config: SynthesizeConfig, prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The prompts to sample from; unprompted, as many empty ones under the same ids."""
+    return [dataclasses.replace(prompt, text="") for prompt in prompts] if config.unprompted else list(prompts)
+
+
+def synthesize(prompts: Sequence[Prompt], config: SynthesizeConfig, roles: Roles, reward: Reward, seed: int) -> Block:
+    """`config.samples` generations a prompt, in the order of their slots, each with its reward.
+
+    The reward reads the prompt and the response together. FLOPs cover the small model and the reward.
+    """
+    search = Search(successors=config.samples, max_new_tokens=config.max_new_tokens, keep=config.samples)
+    proposer = LanguageModelProposer(roles["untuned"], config.sampling, seed)
+    before = reward.flops
+    block = decode_block(prompts, search, proposer, None, roles)
+    rewards = reward.score([each.prompt for each in block.records], [each.text for each in block.records])
+    records = [dataclasses.replace(each, reward=worth) for each, worth in zip(block.records, rewards, strict=True)]
+    return dataclasses.replace(block, records=records, flops={**block.flops, "reward": reward.flops - before})

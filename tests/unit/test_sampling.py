@@ -1,0 +1,64 @@
+"""Drawing tokens: filters mean what they mean in transformers, and draws depend on nothing but their place."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from trimtab.experiment import SamplingConfig
+from trimtab.models.sampling import draw, filtered, prompt_key, top, uniforms
+
+
+@pytest.mark.parametrize("top_k", [0, 1, 7, 500])
+@pytest.mark.parametrize("top_p", [1.0, 0.9, 0.3])
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
+def test_filters_are_those_of_transformers(top_k: int, top_p: float, temperature: float) -> None:
+    logits = torch.randn(4, 300, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
+    ids, probabilities = filtered(logits, SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p))
+    found = probabilities if ids is None else torch.zeros_like(logits).scatter_(1, ids, probabilities)
+    expected = TemperatureLogitsWarper(temperature)(None, logits)  # type: ignore[arg-type]
+    if top_k:
+        expected = TopKLogitsWarper(top_k)(None, expected)  # type: ignore[arg-type]
+    if top_p < 1:
+        expected = TopPLogitsWarper(top_p)(None, expected)  # type: ignore[arg-type]
+    assert torch.allclose(found, expected.softmax(-1), atol=1e-12)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 20), st.sampled_from([600, 20_480, 26_000]))
+@settings(max_examples=25, deadline=None)
+def test_top_finds_the_largest(seed: int, count: int, size: int) -> None:
+    logits = torch.randn(2, size, generator=torch.Generator().manual_seed(seed))
+    found = top(logits, count).sort(-1).values
+    assert torch.equal(found, logits.topk(count).indices.sort(-1).values)
+
+
+def test_a_number_depends_on_its_place_alone() -> None:
+    keys = [prompt_key("a"), prompt_key("b")]
+    together = uniforms(3, keys * 2, [0, 0, 1, 1], [5, 5, 5, 5])
+    assert [float(uniforms(3, [key], [slot], [5])[0]) for slot in (0, 1) for key in keys] == together.tolist()
+    assert len({*together.tolist(), float(uniforms(4, keys[:1], [0], [5])[0]), float(uniforms(3, keys[:1], [0], [6])[0])}) == 6
+
+
+def test_numbers_are_uniform_and_unrelated() -> None:
+    numbers = uniforms(0, [prompt_key(str(n // 100)) for n in range(20_000)], [n % 100 for n in range(20_000)], [0] * 20_000)
+    assert 0 <= numbers.min() and numbers.max() < 1
+    counts, _ = np.histogram(numbers, bins=20, range=(0, 1))
+    assert ((counts - 1000) ** 2 / 1000).sum() < 43.8  # chi-squared, 19 degrees of freedom, p = 0.001
+    assert abs(np.corrcoef(numbers[:-1], numbers[1:])[0, 1]) < 0.03
+
+
+def test_draws_follow_the_probabilities() -> None:
+    logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]], dtype=torch.float64)
+    numbers = (np.arange(10_000) + 0.5) / 10_000
+    drawn = draw(logits, [0] * 10_000, numbers, SamplingConfig(temperature=1.0, top_k=0))
+    shares = np.bincount(drawn, minlength=4) / 10_000
+    assert np.allclose(shares, logits.softmax(-1)[0].numpy(), atol=2e-4)
+
+
+def test_a_dropped_token_is_never_drawn_at_the_ends() -> None:
+    logits = torch.tensor([[-5.0, 1.0, 1.0, -5.0]])
+    edges = np.array([0.0, np.nextafter(1.0, 0.0)])
+    assert draw(logits, [0, 0], edges, SamplingConfig(temperature=1.0, top_k=2)) == [1, 2]
+    assert draw(logits, [0, 0], edges, SamplingConfig(temperature=1.0, top_k=0, top_p=0.9)) == [1, 2]
