@@ -1,1 +1,1 @@
-"""Models and data sets: what is known (`catalog`), how it comes here (`download`, `convert`, `hub`), where (`resolve`)."""
+"""Models and data sets: what is known (`catalog`), how it comes (`hub`, `download`, `convert`), where (`resolve`)."""

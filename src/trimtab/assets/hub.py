@@ -25,12 +25,14 @@ def from_hub(name: str, kind: Kind, *, allow_pickle: bool) -> tuple[Path | None,
     """The folder of a repository's files, from the cache or downloaded now; or None and the reason in a few words."""
     # Imported here: it takes half a second, and names in the path map do without.
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    # The hub's client raises its HTTP library's own errors where a connection breaks; which library differs by version.
+    from huggingface_hub.errors import HTTPError as BrokenConnection  # type: ignore[attr-defined]
 
     reason = "it holds no safetensors weights" if kind == "model" else "it holds no CSV, JSON or Parquet file"
-    attempts = [
-        (offline, pickles) for offline in (True, False) for pickles in {False, allow_pickle and kind == "model"}
-    ]
+    with_pickles = (False, True) if allow_pickle and kind == "model" else (False,)
+    attempts = [(offline, pickles) for offline in (True, False) for pickles in with_pickles]
     for offline, pickles in attempts:
         if not offline and constants.HF_HUB_OFFLINE:
             return None, "not in its cache, and HF_HUB_OFFLINE is set"
@@ -43,7 +45,7 @@ def from_hub(name: str, kind: Kind, *, allow_pickle: bool) -> tuple[Path | None,
             return None, "no name that it could know"
         except LocalEntryNotFoundError:
             continue
-        except (HTTPError, OSError) as error:
+        except (BrokenConnection, OSError) as error:
             return None, " ".join(str(error).split())[:120]
         if whole(folder, kind, pickles=pickles):
             return folder, ""

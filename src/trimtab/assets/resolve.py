@@ -78,6 +78,15 @@ class Assets:
                 raise AssetError(f"{folder} is no PEFT adapter: {file} is missing; save it with save_pretrained")
         return folder
 
+    def catalogued(self, name: str) -> Path:
+        """The downloaded folder of an entry of the catalogue, whatever else may bear its name."""
+        entry = CATALOG[name]
+        return download(entry, self._download_folder(entry))
+
+    def entry_of(self, place: Path) -> Entry | None:
+        """The entry of the catalogue that `place` was downloaded for; None where it came from elsewhere."""
+        return next((entry for entry in CATALOG.values() if place == self._download_folder(entry)), None)
+
     def describe(self) -> list[AssetRow]:
         """What the catalogue knows and where it lies; downloads nothing."""
         return [
@@ -94,12 +103,12 @@ class Assets:
         local = Path(name).expanduser()
         if local.exists():
             return _snapshot(local)
-        entry = find(name)
         found, reason = from_hub(name, kind, allow_pickle=allow_pickle)
         if found is not None:
             return found
+        entry = find(name)
         if entry is not None and entry.kind == kind:
-            return download(entry, self._download_folder(entry))
+            return self.catalogued(entry.name)
         known = ", ".join(other.name for other in CATALOG.values() if other.kind == kind)
         raise AssetError(
             f"{kind} {name!r} is no local path, not in the path map, not to be had from the model hub ({reason}) and "
@@ -142,10 +151,8 @@ class Assets:
 
     def _known_sha256(self, gguf: Path) -> str | None:
         """The sha256 of a file that this cache downloaded and checked, without reading it again."""
-        for entry in CATALOG.values():
-            if gguf.parent == self._download_folder(entry):
-                return next(file.sha256 for file in entry.files if file.name == gguf.name)
-        return None
+        entry = self.entry_of(gguf.parent)
+        return None if entry is None else next(file.sha256 for file in entry.files if file.name == gguf.name)
 
     def _download_folder(self, entry: Entry) -> Path:
         return self.cache / "downloads" / f"{entry.name.replace('/', '--')}-{entry.digest}"

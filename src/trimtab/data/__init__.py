@@ -1,0 +1,1 @@
+"""Data that a run starts from: labelled reviews and their split, instructions."""
