@@ -1,0 +1,143 @@
+"""An independent second judge: TF-IDF of words and pairs of words, and a logistic regression.
+
+It shares neither reviews nor architecture with the gold reward and is never used for tuning, so a gain that it sees too
+is no quirk of the gold reward. Knows nothing of runs or configuration.
+
+    >>> judge, report = fit_judge(reviews, heldout, seed=0, snippet_words=(10, 50))  # doctest: +SKIP
+    >>> judge.score(["This film"], [" is a joy."])                                   # doctest: +SKIP
+    [2.31]
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from trimtab.errors import DataError
+from trimtab.records import PromptInput, Review
+from trimtab.rewards.reward import judged_texts
+from trimtab.rewards.snippets import cut_snippet
+from trimtab.runs import write_json
+
+FEATURES = 200_000
+SNIPPETS_PER_REVIEW = 3
+REPORT_WORDS = 50
+
+
+class TfidfJudge:
+    """The Reward given by log-odds = idf-weighted, length-normalised counts times coefficients, plus intercept.
+
+    `vocabulary` lists the words and pairs of words; `idf` and `coefficients` have one number for each of them.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Sequence[str],
+        idf: NDArray[np.float64],
+        coefficients: NDArray[np.float64],
+        intercept: float,
+    ) -> None:
+        self._vocabulary = list(vocabulary)
+        self._idf = idf
+        self._coefficients = coefficients
+        self._intercept = intercept
+        self._vectorizer = _vectorizer(vocabulary=self._vocabulary)
+        self._vectorizer.idf_ = idf
+        self._read = 0
+
+    def score(self, prompts: Sequence[PromptInput], responses: Sequence[str]) -> list[float]:
+        """Log-odds of positive (nats) for each prompt and response; a text without known words gets the intercept."""
+        texts = judged_texts(prompts, responses)
+        if not texts:
+            return []
+        counts = self._vectorizer.transform(texts)
+        self._read += counts.nnz
+        scores: list[float] = (counts @ self._coefficients + self._intercept).tolist()
+        return scores
+
+    @property
+    def flops(self) -> float:
+        """Two for each known word or pair read: one product, one sum."""
+        return 2.0 * self._read
+
+    def save(self, folder: Path) -> None:
+        """Write `vocabulary.json` and `weights.npz` into an existing folder; nothing is pickled."""
+        write_json(folder / "vocabulary.json", self._vocabulary)
+        np.savez(
+            folder / "weights.npz", idf=self._idf, coefficients=self._coefficients, intercept=np.array(self._intercept)
+        )
+
+
+def load_judge(folder: Path) -> TfidfJudge:
+    """The judge that `save` wrote; it gives the very same scores.
+
+    Raises:
+        DataError: the files are missing, unreadable or do not fit each other.
+    """
+    try:
+        vocabulary = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
+        with np.load(folder / "weights.npz", allow_pickle=False) as weights:
+            idf, coefficients, intercept = weights["idf"], weights["coefficients"], float(weights["intercept"])
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{folder} holds no judge ({error}): delete it and fit the judge again") from None
+    if not len(vocabulary) == len(idf) == len(coefficients):
+        raise DataError(
+            f"{folder} holds {len(vocabulary)} words but {len(idf)} and {len(coefficients)} weights: delete it and fit "
+            "the judge again"
+        )
+    return TfidfJudge(vocabulary, idf, coefficients, intercept)
+
+
+def fit_judge(
+    reviews: Sequence[Review], heldout: Sequence[Review], seed: int, snippet_words: tuple[int, int]
+) -> tuple[TfidfJudge, dict[str, Any]]:
+    """Fit on snippets of `reviews`, their lengths drawn from `snippet_words`; measure on 50 words of each of `heldout`.
+
+    Returns:
+        The judge, and a report: `accuracy_50_words`, `snippets`, `heldout`, `features`.
+
+    Raises:
+        DataError: `reviews` has only one label or no word that occurs twice, or `heldout` is empty.
+    """
+    if {review.label for review in reviews} != {0, 1}:
+        raise DataError(f"the judge's {len(reviews)} reviews hold only one label: give positive and negative ones")
+    if not heldout:
+        raise DataError("the judge has no held-out reviews: give at least 1")
+    rng = np.random.default_rng(seed)
+    drawn = [review for review in reviews for _ in range(SNIPPETS_PER_REVIEW)]
+    vectorizer = _vectorizer(min_df=2, max_features=FEATURES)
+    try:
+        counts = vectorizer.fit_transform([cut_snippet(review.text, snippet_words, rng) for review in drawn])
+    except ValueError as error:
+        raise DataError(f"the judge cannot be fitted on {len(reviews)} reviews: {error}") from None
+    model = LogisticRegression(C=2.0, solver="liblinear", random_state=seed)
+    model.fit(counts, [review.label for review in drawn])
+    judge = TfidfJudge(
+        vectorizer.get_feature_names_out().tolist(), vectorizer.idf_, model.coef_[0].copy(), float(model.intercept_[0])
+    )
+    texts = [cut_snippet(review.text, (REPORT_WORDS, REPORT_WORDS), rng) for review in heldout]
+    right = [
+        (score > 0) == (review.label == 1)
+        for score, review in zip(judge.score(texts, [""] * len(texts)), heldout, strict=True)
+    ]
+    report = {
+        "accuracy_50_words": float(np.mean(right)),
+        "snippets": len(drawn),
+        "heldout": len(heldout),
+        "features": len(vectorizer.idf_),
+    }
+    return judge, report
+
+
+def _vectorizer(
+    *, vocabulary: list[str] | None = None, min_df: int = 1, max_features: int | None = None
+) -> TfidfVectorizer:
+    """Words of two characters or more and their neighbours in pairs, lower-cased; 1 + log(count), idf, unit length."""
+    return TfidfVectorizer(
+        vocabulary=vocabulary, min_df=min_df, max_features=max_features, ngram_range=(1, 2), sublinear_tf=True
+    )

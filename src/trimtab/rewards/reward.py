@@ -1,0 +1,65 @@
+"""The Reward protocol: what any judge of responses offers, and which text it judges.
+
+Knows nothing of how a reward is computed, nor of tokens. The text judged is the prompt directly followed by the
+response: a response carries its own leading space.
+
+    >>> judged_text("I really", " liked it.")
+    'I really liked it.'
+    >>> judged_text([{"role": "user", "content": "Hello"}], " there")
+    'Hello there'
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+from trimtab.errors import ModelError
+from trimtab.records import PromptInput
+
+
+class Reward(Protocol):
+    """Scores responses; higher is better.
+
+    Scores are in nats where the reward is a difference of log-probabilities (`margin`, and the judge's log-odds), and
+    in the classifier's own logit units for `positive_logit`. A score depends on its own prompt and response alone.
+    """
+
+    def score(self, prompts: Sequence[PromptInput], responses: Sequence[str]) -> list[float]:
+        """One reward for each prompt and response, in order; both sequences have the same length."""
+        ...
+
+    @property
+    def flops(self) -> float:
+        """Forward FLOPs spent on scoring since this object was made."""
+        ...
+
+
+def judged_text(prompt: PromptInput, response: str) -> str:
+    """The text that a reward reads: the prompt directly followed by the response.
+
+    The contents of a prompt of messages are joined by line breaks; their roles are not shown.
+    """
+    if isinstance(prompt, str):
+        return prompt + response
+    return "\n".join(message["content"] for message in prompt) + response
+
+
+def judged_texts(prompts: Sequence[PromptInput], responses: Sequence[str]) -> list[str]:
+    """`judged_text` of each prompt and its response."""
+    assert len(prompts) == len(responses), f"{len(prompts)} prompts but {len(responses)} responses"
+    return [judged_text(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+
+
+def checked_scores(scores: Sequence[float], texts: Sequence[str], origin: str) -> list[float]:
+    """`scores` as floats, one finite number for each text.
+
+    Raises:
+        ModelError: there are more or fewer scores than texts, or one of them is not a finite number.
+    """
+    if len(scores) != len(texts):
+        raise ModelError(f"{origin} gave {len(scores)} rewards for {len(texts)} texts: it must give one for each text")
+    values = [float(score) for score in scores]
+    for value, text in zip(values, texts, strict=True):
+        if not math.isfinite(value):
+            raise ModelError(f"{origin} gave {value} for {text[:60]!r}: a reward must be a finite number")
+    return values

@@ -1,0 +1,1 @@
+"""Fitting models: the reward classifier and the tuned small model."""

@@ -1,0 +1,225 @@
+"""Fine-tune a sentence encoder into the sentiment classifier that serves as gold reward, and calibrate it.
+
+transformers' Trainer trains on short snippets of reviews; calibration (a temperature, and a bias where it helps) is
+fitted on held-out snippets and baked into the head's weights, so that the saved folder is an ordinary
+sequence-classification checkpoint. Knows nothing of where reviews come from or of runs.
+
+    >>> report = train_reward(train, heldout, config, assets, Path("reward"), seed=0)  # doctest: +SKIP
+    >>> report["accuracy_50_words"]                                                    # doctest: +SKIP
+    0.81
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+from transformers import (
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+
+from trimtab.assets.resolve import Assets
+from trimtab.errors import ConfigurationError, DataError
+from trimtab.experiment import RewardConfig, RewardTrainingConfig
+from trimtab.models.load import load_classifier
+from trimtab.records import Review
+from trimtab.rewards.classifier import ClassifierReward
+from trimtab.rewards.snippets import cut_snippet
+from trimtab.runs import write_json
+from trimtab.training.calibration import (
+    Floats,
+    choose_calibration,
+    expected_calibration_error,
+    negative_log_likelihood,
+)
+from trimtab.training.encoder import bake, freeze, head_of, is_head
+
+LABELS = {0: "negative", 1: "positive"}
+REPORT_WORDS = 50
+CALIBRATION_BINS = 10
+LENGTH_GROUP = 20
+"""Batches whose snippets are sorted by length together: little padding, and still a random order of batches."""
+
+
+def train_reward(
+    train: Sequence[Review],
+    heldout: Sequence[Review],
+    config: RewardConfig,
+    assets: Assets,
+    folder: Path,
+    seed: int,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Train on `train`, calibrate and measure on `heldout`, save model, tokenizer and `report.json` into `folder`.
+
+    `advance(done, total)` is told of each optimizer step.
+
+    Returns:
+        The report: `accuracy_50_words`; `accuracy` on the trained lengths; `calibration_error` (expected, 10 bins) and
+        `negative_log_likelihood` (nats), each `_before` and `_after` calibration; `temperature`, `bias`, `snippets`,
+        `steps`, `heldout`. The `_after` figures are cross-fitted: each half of the snippets is measured with
+        the calibration of the other.
+
+    Raises:
+        ConfigurationError: `config.training` is None.
+        DataError: one of the labels is missing among the reviews.
+        ModelError: the encoder has no layers that `frozen_layers` could freeze, or a head that cannot be calibrated.
+    """
+    if config.training is None:
+        raise ConfigurationError("reward.training is not set: give it (it may be empty) to fine-tune the reward")
+    for name, reviews in (("training", train), ("held-out", heldout)):
+        if {review.label for review in reviews} != {0, 1}:
+            raise DataError(f"the reward's {len(reviews)} {name} reviews lack a label: give positive and negative ones")
+    set_seed(seed)
+    rng = np.random.default_rng(seed)
+    model, tokenizer = load_classifier(config.model, assets, allow_pickle=config.allow_pickle, num_labels=2)
+    model.config.id2label, model.config.label2id = dict(LABELS), {name: index for index, name in LABELS.items()}
+    head_of(model)
+    freeze(model, config.training.frozen_layers)
+    snippets = training_snippets(train, tokenizer, config.training, config.max_length, rng)
+    _fit(model, tokenizer, snippets, config.training, folder, seed, advance)
+    model.requires_grad_(True)
+    fixed = heldout_margins(model, tokenizer, heldout, config, (REPORT_WORDS, REPORT_WORDS), rng)
+    drawn = heldout_margins(model, tokenizer, heldout, config, config.training.snippet_words, rng)
+    labels = np.array([review.label for review in heldout])
+    calibration, judged = choose_calibration(drawn, labels)
+    bake(model, calibration)
+    report: dict[str, Any] = {"temperature": calibration.temperature, "bias": calibration.bias}
+    for moment, margins in (("before", drawn), ("after", judged)):
+        report[f"calibration_error_{moment}"] = expected_calibration_error(margins, labels, CALIBRATION_BINS)
+        report[f"negative_log_likelihood_{moment}"] = negative_log_likelihood(margins, labels)
+    report["accuracy"] = float(np.mean((judged > 0) == labels))
+    report["accuracy_50_words"] = float(np.mean((calibration.apply(fixed) > 0) == labels))
+    report |= {"snippets": len(snippets), "steps": -(-len(snippets) // config.training.batch_size)}
+    report["heldout"] = len(heldout)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_json(folder / "report.json", report)
+    return report
+
+
+class _Snippets(Dataset[dict[str, Any]]):
+    """Encoded snippets with their labels, in the order in which they are trained on."""
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._rows[index]
+
+
+class _Progress(TrainerCallback):
+    """Tells `advance` of each optimizer step."""
+
+    def __init__(self, advance: Callable[[int, int], None]) -> None:
+        self._advance = advance
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._advance(state.global_step, state.max_steps)
+
+
+def training_snippets(
+    reviews: Sequence[Review],
+    tokenizer: PreTrainedTokenizerBase,
+    config: RewardTrainingConfig,
+    max_length: int,
+    rng: np.random.Generator,
+) -> list[dict[str, Any]]:
+    """A new snippet of every review for each epoch, encoded, in training order.
+
+    The order is random but for length: every 20 batches' snippets are sorted into batches of like length, and those
+    batches are shuffled.
+    """
+    drawn, order = [], []
+    for epoch in range(config.epochs):
+        drawn += [cut_snippet(review.text, config.snippet_words, rng) for review in reviews]
+        order += (rng.permutation(len(reviews)) + epoch * len(reviews)).tolist()
+    encoded = tokenizer(drawn, truncation=True, max_length=max_length, padding=False)["input_ids"]
+    size, ordered = config.batch_size, []
+    for start in range(0, len(order), size * LENGTH_GROUP):
+        near = sorted(order[start : start + size * LENGTH_GROUP], key=lambda number: len(encoded[number]))
+        whole = len(near) // size
+        for place in rng.permutation(whole).tolist():
+            ordered += near[place * size : (place + 1) * size]
+        ordered += near[whole * size :]  # only the very last batch can be short
+    return [{"input_ids": encoded[number], "labels": reviews[number % len(reviews)].label} for number in ordered]
+
+
+def _fit(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    snippets: list[dict[str, Any]],
+    config: RewardTrainingConfig,
+    folder: Path,
+    seed: int,
+    advance: Callable[[int, int], None],
+) -> None:
+    """One pass over `snippets` in their order, by transformers' Trainer, with a linear schedule; writes no files."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0  # one short pass cannot overfit: dropout would only slow it down
+    head = [weight for name, weight in model.named_parameters() if weight.requires_grad and is_head(model, name)]
+    body = [weight for name, weight in model.named_parameters() if weight.requires_grad and not is_head(model, name)]
+    optimizer = torch.optim.AdamW(
+        [{"params": body, "lr": config.learning_rate}, {"params": head, "lr": config.head_learning_rate}],
+        weight_decay=0.0,
+    )
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(folder),
+            num_train_epochs=1,
+            per_device_train_batch_size=config.batch_size,
+            train_sampling_strategy="sequential",
+            learning_rate=config.learning_rate,
+            warmup_steps=config.warmup,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+            seed=seed,
+        ),
+        train_dataset=_Snippets(snippets),
+        data_collator=DataCollatorWithPadding(tokenizer),
+        optimizers=(optimizer, None),
+        callbacks=[_Progress(advance)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+
+
+def heldout_margins(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    reviews: Sequence[Review],
+    config: RewardConfig,
+    words: tuple[int, int],
+    rng: np.random.Generator,
+) -> Floats:
+    """The model's margin on one snippet of each review, [reviews]."""
+    reward = ClassifierReward(
+        model,
+        tokenizer,
+        definition="margin",
+        positive_label=1,
+        max_length=config.max_length,
+        batch_size=config.batch_size,
+    )
+    texts = [cut_snippet(review.text, words, rng) for review in reviews]
+    return np.array(reward.score(texts, [""] * len(texts)))

@@ -1,0 +1,40 @@
+"""Which text a reward judges, and the checks on what it gives."""
+
+import math
+
+import pytest
+
+from trimtab.errors import ModelError
+from trimtab.rewards.function import FunctionReward
+from trimtab.rewards.reward import judged_text
+
+
+def test_response_follows_prompt_without_a_character_between():
+    # The original moved the boundary by a character: nothing may be added, stripped or cleaned up here.
+    assert judged_text("It was", " n't good .") == "It was n't good ."
+    assert judged_text("", "Alone") == "Alone"
+
+
+def test_messages_are_joined_by_line_breaks_and_the_response_follows_the_last():
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
+    assert judged_text(messages, " there") == "Be brief.\nHello there"
+
+
+def test_function_gets_the_judged_texts_in_order():
+    seen = []
+
+    def function(texts):
+        seen.extend(texts)
+        return [len(text) for text in texts]
+
+    reward = FunctionReward(function)
+    assert reward.score(["a", "bb"], [" c", " ddd"]) == [3.0, 6.0]
+    assert seen == ["a c", "bb ddd"]
+    assert reward.flops == 0.0
+
+
+@pytest.mark.parametrize("bad", [[1.0], [1.0, 2.0, 3.0], [1.0, math.nan], [math.inf, 1.0]])
+def test_function_with_missing_surplus_or_non_finite_rewards_is_refused(bad):
+    with pytest.raises(ModelError, match="reward function gave") as caught:
+        FunctionReward(lambda texts: bad).score(["a", "b"], [" c", " d"])
+    assert "\n" not in str(caught.value)
