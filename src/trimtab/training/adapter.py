@@ -1,0 +1,54 @@
+"""Where a LoRA adapter goes: the linear maps of the uppermost layers.
+
+With `top_layers` the gradient stops at the lowest adapted layer: below it nothing is trained, so autograd keeps no
+activations there and goes no further back. That needs gradient checkpointing to be off.
+
+    >>> lora_config(model, LoraSettings(top_layers=8)).layers_to_transform              # doctest: +SKIP
+    [22, 23, 24, 25, 26, 27, 28, 29]
+"""
+
+import torch
+from peft import LoraConfig
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from trimtab.errors import ConfigurationError, ModelError
+from trimtab.experiment import LoraSettings
+
+
+def lora_config(model: PreTrainedModel, settings: LoraSettings) -> LoraConfig:
+    """LoRA on every linear map of the adapted layers; embeddings and output head stay as they are.
+
+    Raises:
+        ConfigurationError: `top_layers` is more than the model has.
+        ModelError: the model's layers cannot be found.
+    """
+    name, layers = _layers(model)
+    top = len(layers) if settings.top_layers is None else settings.top_layers
+    if top > len(layers):
+        raise ConfigurationError(f"tune.lora.top_layers is {top} and the model has {len(layers)} layers: give fewer")
+    linear = [
+        (path, module)
+        for layer in layers
+        for path, module in layer.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D)
+    ]
+    return LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=sorted({path.rpartition(".")[2] for path, _ in linear}),
+        layers_to_transform=list(range(len(layers) - top, len(layers))),
+        layers_pattern=name.rpartition(".")[2],
+        fan_in_fan_out=any(isinstance(module, Conv1D) for _, module in linear),
+        task_type="CAUSAL_LM",
+    )
+
+
+def _layers(model: PreTrainedModel) -> tuple[str, torch.nn.ModuleList]:
+    """The stack of decoder layers and its name, whatever the architecture calls it."""
+    count = model.config.get_text_config().num_hidden_layers
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == count:
+            return name, module
+    raise ModelError(f"{type(model).__name__} has no stack of {count} layers to adapt: set tune.lora to null")

@@ -1,0 +1,142 @@
+"""Pairs as the tokens that are trained on, and the batches they stand in.
+
+Ids that a model sampled are taken as they are; text is encoded, prompt and response apart. Nothing here adds an end
+token to a response that was cut. Knows nothing of losses or trainers.
+
+    >>> encoded = encode_pairs(pairs, tokenizer, "{prompt}", max_length=512, vocabulary_size=320)  # doctest: +SKIP
+    >>> encoded.rows[0].chosen_ids                                                      # doctest: +SKIP
+    [312, 55, 0]
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import Sampler
+from transformers import PreTrainedTokenizerBase
+
+from trimtab.errors import DataError, VocabularyError
+from trimtab.models.vocabulary import Vocabulary
+from trimtab.records import Pair
+
+WINDOW = 50  # batches whose rows are sorted by length together
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PairTokens:
+    """One pair as ids; the names are the columns that TRL's collator reads."""
+
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longer of the two sequences, the prompt included."""
+        return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedPairs:
+    """`truncated` rows lost the end of a response to `max_length`; `dropped` pairs had a response without a token
+    left, because it was empty or the prompt alone fills `max_length`."""
+
+    rows: list[PairTokens]
+    truncated: int
+    dropped: int
+
+
+def encode_pairs(
+    pairs: Sequence[Pair],
+    tokenizer: PreTrainedTokenizerBase,
+    prompt_template: str,
+    max_length: int,
+    vocabulary_size: int,
+) -> EncodedPairs:
+    """The tokens of each pair, cut to `max_length` with the prompt.
+
+    A pair with `token_ids` is its `prompt_ids` followed by exactly these. A pair without has its prompt put into
+    `prompt_template` and encoded, its responses encoded apart, and the tokenizer's end token behind those that ended.
+
+    Raises:
+        DataError: no pair is left, or a pair with ids has no `prompt_ids`.
+        VocabularyError: an id is not below `vocabulary_size`.
+        ModelError: a text prompt is empty and the tokenizer has no start token.
+    """
+    vocabulary = Vocabulary(tokenizer)
+    rows = []
+    truncated = dropped = 0
+    for pair in pairs:
+        prompt, responses = _ids(pair, vocabulary, prompt_template)
+        largest = max(max(ids, default=0) for ids in (prompt, *responses))
+        if largest >= vocabulary_size:
+            raise VocabularyError(
+                f"pair {pair.prompt_id} holds token {largest} and the model has {vocabulary_size}: "
+                "tune the model that the responses were sampled from"
+            )
+        room = max_length - len(prompt)
+        if room < 1 or not all(responses):
+            dropped += 1
+            continue
+        truncated += any(len(ids) > room for ids in responses)
+        chosen, rejected = responses[pair.chosen][:room], responses[1 - pair.chosen][:room]
+        rows.append(PairTokens(prompt, chosen, rejected))
+    if not rows:
+        raise DataError(
+            f"none of {len(pairs)} pairs has two responses that fit max_length {max_length} behind their prompt: "
+            "raise tune.max_length or give longer responses"
+        )
+    return EncodedPairs(rows, truncated, dropped)
+
+
+def _ids(pair: Pair, vocabulary: Vocabulary, prompt_template: str) -> tuple[list[int], list[list[int]]]:
+    if pair.token_ids:
+        if not pair.prompt_ids:
+            raise DataError(f"pair {pair.prompt_id} has token_ids and no prompt_ids: the start token belongs there")
+        return pair.prompt_ids, pair.token_ids
+    ends = [[vocabulary.end_id] if ended else [] for ended in pair.ended]
+    responses = vocabulary.encode_responses(pair.responses)
+    return vocabulary.encode_prompt(pair.prompt, prompt_template), [a + b for a, b in zip(responses, ends, strict=True)]
+
+
+def arrange(rows: Sequence[PairTokens], batch_size: int, seed: int) -> list[PairTokens]:
+    """The rows in an order whose runs of `batch_size` are the batches: drawn at random, then of like length.
+
+    Little is padded, as in transformers' `group_by_length`: within each window of `WINDOW` batches rows are sorted.
+    """
+    order = np.random.default_rng(seed).permutation(len(rows))
+    window = batch_size * WINDOW
+    arranged: list[PairTokens] = []
+    for start in range(0, len(rows), window):
+        arranged += sorted((rows[index] for index in order[start : start + window]), key=_length, reverse=True)
+    return arranged
+
+
+def _length(row: PairTokens) -> int:
+    return row.length
+
+
+class BatchOrder(Sampler[int]):
+    """Rows batch by batch, the batches in a new order each epoch, what is in a batch always the same.
+
+    A sequence's log-probability depends in its last digits on the shape of the batch it stands in. With fixed batches
+    the reference, computed once, is exact for every step: an untuned model has rewards of exactly 0.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        whole = self.count // self.batch_size
+        for batch in np.random.default_rng([self.seed, self.epoch]).permutation(whole):
+            yield from range(int(batch) * self.batch_size, (int(batch) + 1) * self.batch_size)
+        # A last, smaller batch elsewhere would shift the rows of all that follow it.
+        yield from range(whole * self.batch_size, self.count)

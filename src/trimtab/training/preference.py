@@ -1,0 +1,177 @@
+"""Preference tuning: pairs and a small model in, an ordinary model folder out.
+
+`tune` is the stage; rows and batches are made in `pair_tokens`, the trainer is in `pair_trainer`. Knows nothing of how
+the pairs came to be.
+
+    >>> summary = tune(train, validation, model, tokenizer, TuneConfig(), Path("tuned"), 0, print)  # doctest: +SKIP
+    >>> summary["eval_accuracy"]                                                        # doctest: +SKIP
+    0.81
+"""
+
+import contextlib
+import copy
+import json
+import math
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from trimtab.errors import DataError, ModelError
+from trimtab.experiment import TuneConfig
+from trimtab.records import Pair
+from trimtab.runs import write_text
+from trimtab.training.pair_tokens import EncodedPairs, arrange, encode_pairs
+from trimtab.training.pair_trainer import PairTrainer
+
+# Wall time has no place beside numbers that are the same each time.
+TIMES = frozenset(
+    f"{phase}_{name}"
+    for phase in ("train", "eval")
+    for name in ("runtime", "samples_per_second", "steps_per_second", "tokens_per_second")
+)
+
+
+def tune(
+    train: Sequence[Pair],
+    validation: Sequence[Pair],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    config: TuneConfig,
+    folder: Path,
+    seed: int,
+    advance: Callable[[int, int], None],
+    prompt_template: str = "{prompt}",
+) -> dict[str, Any]:
+    """Tune `model` towards the chosen responses and keep the weights of the best evaluation.
+
+    Leaves `folder/model` (an ordinary transformers folder, an adapter merged into it), `folder/adapter` where there
+    is one, and `folder/log.jsonl`, one line for each logged step: `rewards/*` and `logps/*` of chosen and rejected
+    responses in nats, the former times beta; `eval_*` on the validation pairs. `model` is trained in place and is of
+    no use afterwards. Training runs on the device and in the dtype that the model has; bfloat16 weights are trained
+    under autocast. `advance(done, total)` counts batches. One seed and thread count give one result.
+
+    Returns:
+        What was trained on and how it went; `eval_*` are those of the model that is kept, at step `best_step`.
+
+    Raises:
+        DataError: there are no usable training or validation pairs.
+        ModelError: the model cannot be tuned so, or training diverged.
+        VocabularyError: the pairs are another model's tokens.
+        ConfigurationError: a tracker that is not installed, or more `top_layers` than there are.
+    """
+    encoded = {}
+    for name, pairs in (("training", train), ("validation", validation)):
+        if not pairs:
+            raise DataError(f"there are no {name} pairs: tuning needs training and validation pairs")
+        size = model.get_input_embeddings().weight.shape[0]
+        encoded[name] = encode_pairs(pairs, tokenizer, prompt_template, config.max_length, size)
+    checkpoints = folder / "checkpoints"
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    # The trainer writes its own special tokens into these; what is saved is what was given.
+    given = copy.deepcopy(model.config), copy.deepcopy(model.generation_config), tokenizer
+    with _quiet():
+        trainer = _trainer(encoded, model, copy.deepcopy(tokenizer), config, checkpoints, seed, advance)
+        trainer.train()
+        history = [_timeless(entry) for entry in trainer.state.log_history]
+        write_text(folder / "log.jsonl", (json.dumps(entry, sort_keys=True) + "\n" for entry in history))
+        summary = _summary(history, encoded, trainer)
+        _save(trainer.model, given, folder)
+    _keep_tracks(checkpoints, folder)
+    return summary
+
+
+def _trainer(
+    encoded: Mapping[str, EncodedPairs],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    config: TuneConfig,
+    checkpoints: Path,
+    seed: int,
+    advance: Callable[[int, int], None],
+) -> PairTrainer:
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return PairTrainer(
+        model,
+        tokenizer,
+        arrange(encoded["training"].rows, config.batch_size, seed),
+        sorted(encoded["validation"].rows, key=lambda row: row.length),
+        config,
+        checkpoints,
+        seed,
+        advance,
+    )
+
+
+def _timeless(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if name not in TIMES}
+
+
+def _summary(
+    history: Sequence[Mapping[str, Any]], encoded: Mapping[str, EncodedPairs], trainer: PairTrainer
+) -> dict[str, Any]:
+    """Raises ModelError where no evaluation gave a number."""
+    evaluations = [entry for entry in history if "eval_loss" in entry]
+    finite = [entry for entry in evaluations if math.isfinite(entry["eval_loss"])]
+    if not finite:
+        raise ModelError(
+            f"training diverged: the validation loss is {evaluations[-1]['eval_loss']} after "
+            f"{evaluations[-1]['step']} steps; lower tune.learning_rate"
+        )
+    best = min(finite, key=lambda entry: entry["eval_loss"])
+    assert best["step"] == trainer.state.best_global_step
+    return {
+        "training_pairs": len(encoded["training"].rows),
+        "validation_pairs": len(encoded["validation"].rows),
+        "truncated_pairs": sum(pairs.truncated for pairs in encoded.values()),
+        "dropped_pairs": sum(pairs.dropped for pairs in encoded.values()),
+        "trained_parameters": sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad),
+        "steps": trainer.state.global_step,
+        "evaluations": len(evaluations),
+        "best_step": best["step"],
+        "eval_loss": best["eval_loss"],
+        "eval_accuracy": best["eval_rewards/accuracies"],
+        "eval_margin": best["eval_rewards/margins"],
+        "eval_logps_chosen": best["eval_logps/chosen"],
+        "eval_logps_rejected": best["eval_logps/rejected"],
+        "final_eval_loss": evaluations[-1]["eval_loss"] if math.isfinite(evaluations[-1]["eval_loss"]) else None,
+    }
+
+
+def _save(model: PreTrainedModel | PeftModel, given: tuple[Any, Any, PreTrainedTokenizerBase], folder: Path) -> None:
+    """The tuned model with the configuration and tokenizer that it came with."""
+    if isinstance(model, PeftModel):
+        model.save_pretrained(folder / "adapter", save_embedding_layers=False)
+        model = model.merge_and_unload()
+    model.config, model.generation_config, tokenizer = given
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+
+
+def _keep_tracks(checkpoints: Path, folder: Path) -> None:
+    """Delete the checkpoints, but not what a tracker wrote among them."""
+    if (checkpoints / "runs").is_dir():
+        (checkpoints / "runs").rename(folder / "trackers")
+    shutil.rmtree(checkpoints)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Inside, transformers shows no bars for the files it writes, and nothing is said about names it will retire."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing.*deprecated")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
