@@ -22,7 +22,10 @@ from trimtab.records import Prompt, Review
 
 Split = Literal["train", "test"]
 
-_LABELS = {"positive": 1, "pos": 1, "1": 1, "true": 1, "negative": 0, "neg": 0, "0": 0, "false": 0}
+# With the spellings that a table gives to whole numbers in a column of floats.
+_POSITIVE = ("positive", "pos", "1", "1.0", "true")
+_NEGATIVE = ("negative", "neg", "0", "0.0", "false")
+_LABELS = {**dict.fromkeys(_POSITIVE, 1), **dict.fromkeys(_NEGATIVE, 0)}
 _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _TAG = re.compile(r"</?[A-Za-z][^\s<>]*\s*/?>")
 # Reviews that were read as Latin-1 hold Windows' dashes, quotes and dots as control characters.

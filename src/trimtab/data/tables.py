@@ -65,10 +65,8 @@ def _rows_of(path: Path, split: str) -> Iterator[Row]:
 
 
 def _spelled(value: object) -> str:
-    """A cell as text: a label that pandas read as 1.0 is `1`, an empty cell is empty."""
-    if value is None or value != value:
-        return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    """A cell as text; an empty one, which is None or a NaN that equals nothing, is empty."""
+    return "" if value is None or value != value else str(value)
 
 
 def _column(table: pandas.DataFrame, names: tuple[str, ...], path: Path) -> str:
