@@ -29,8 +29,9 @@ _LABELS = {**dict.fromkeys(_POSITIVE, 1), **dict.fromkeys(_NEGATIVE, 0)}
 _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _TAG = re.compile(r"</?[A-Za-z][^\s<>]*\s*/?>")
 # Reviews that were read as Latin-1 hold Windows' dashes, quotes and dots as control characters.
+_CONTROL = re.compile("[\x80-\x9f]")
 _WINDOWS = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
-_NEITHER_LETTER_NOR_DIGIT = str.maketrans("", "", string.punctuation + string.whitespace)
+_NEITHER_LETTER_NOR_DIGIT = (string.punctuation + string.whitespace).encode()
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def clean(text: str) -> str:
         text = _TAG.sub("", _BREAK.sub(" ", text))
     if "&" in text:
         text = html.unescape(text)
-    if not text.isascii():
+    if not text.isascii() and _CONTROL.search(text):
         text = text.translate(_WINDOWS)
     return " ".join(text.split())
 
@@ -157,7 +158,8 @@ def _digest(text: str) -> str:
 
 def _key(text: str) -> str:
     """What two copies of one review share: its letters and digits, of whatever case."""
-    return text.lower().translate(_NEITHER_LETTER_NOR_DIGIT) or text
+    # As bytes, which are ten times as fast to thin out as a string.
+    return text.lower().encode().translate(None, _NEITHER_LETTER_NOR_DIGIT).decode() or text
 
 
 def _official_train_keys(assets: Assets) -> frozenset[str]:
