@@ -24,6 +24,7 @@ from trimtab.records import Generation, Score
 if TYPE_CHECKING:
     from trimtab.rewards.reward import Reward
 
+TUNED = " (tuned)"  # what a tuned model's name ends with
 Fluency = Callable[[Sequence[Generation]], tuple[list[float], list[int]]]
 
 
@@ -160,14 +161,10 @@ def oracle_of(guide: GuideConfig, decoder: DecoderConfig) -> DecoderConfig | Non
 
 
 def model_name(experiment: Experiment, decoder: DecoderConfig) -> str:
-    """The name of the model that the decoder samples from; the tuned model is the small one's name and `(tuned)`."""
+    """The name of the model that the decoder samples from; the tuned model's is the small one's with `TUNED`."""
     source = decoder if decoder.best_of is None else experiment.guide.decoder(decoder.best_of)
-    names = {
-        "large": experiment.large.name,
-        "untuned": experiment.small.name,
-        "tuned": f"{experiment.small.name} (tuned)",
-    }
-    return names[source.model]
+    large, small = experiment.large.name, experiment.small.name
+    return {"large": large, "untuned": small, "tuned": small + TUNED}[source.model]
 
 
 def _row(

@@ -1,0 +1,123 @@
+"""How the columns of the table read: heading, rounded text and explanation, the same wherever the table is shown.
+
+Knows nothing of files or of how a table is drawn.
+
+    >>> interval(1.938, 1.6, 2.281)
+    '1.94 [1.60, 2.28]'
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from trimtab.evaluation.evaluate import Row
+from trimtab.experiment import DecoderConfig, Experiment
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column as people read it: its heading, what it means, and its text for a row (empty where undefined).
+
+    `narrow` is the heading broken into lines where there is little room; an empty one leaves the column out there.
+    """
+
+    heading: str
+    narrow: str
+    meaning: str
+    text: Callable[[Row], str]
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """The value with so many decimals, never `-0.00`; empty for None."""
+    return "" if value is None else f"{value:z.{digits}f}"
+
+
+def interval(mean: float | None, low: float | None, high: float | None) -> str:
+    """Mean and interval, as `1.94 [1.60, 2.28]`; empty where there is none."""
+    return "" if mean is None else f"{number(mean)} [{number(low)}, {number(high)}]"
+
+
+def percent(share: float | None) -> str:
+    """A share as whole percent; empty for None."""
+    return "" if share is None else f"{100 * share:.0f} %"
+
+
+def significant(value: float) -> str:
+    """Three significant digits, all digits from 1,000 on: `0.0213`, `1.94`, `12300`."""
+    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
+
+
+def reward_unit(experiment: Experiment) -> str:
+    """The unit of the gold reward: a difference of log-probabilities is in nats, a bare logit in its own units."""
+    return "nats" if experiment.reward.definition == "margin" else "logits"
+
+
+def description(decoder: DecoderConfig) -> str:
+    """The decoder's settings in words, such as `CBS 4/4/5`."""
+    if decoder.best_of is not None:
+        return f"the best of {decoder.best_of}'s samples by the gold reward"
+    search = "unguided decoding"
+    if decoder.chunk is not None:
+        search = f"CBS {decoder.width}/{decoder.successors}/{decoder.chunk}"
+    elif decoder.guided:
+        search = f"best-of-{decoder.successors}"
+    if decoder.beta is None:
+        return search
+    return f"EFT beta {decoder.beta:g}" + (f" with {search}" if decoder.guided else "")
+
+
+COLUMNS = (
+    Column("decoder", "decoder", "How the text was chosen.", lambda row: row.decoder),
+    Column(
+        "reward",
+        "reward",
+        "Mean gold reward of prompt and response, with its bootstrap interval over prompts.",
+        lambda row: interval(row.reward, row.reward_low, row.reward_high),
+    ),
+    Column(
+        "gain",
+        "gain",
+        "Reward minus that of the same model unguided on the same prompt, averaged, with its interval: clear where "
+        "the interval does not hold 0. The tuned model is compared with the untuned one.",
+        lambda row: interval(row.gain, row.gain_low, row.gain_high),
+    ),
+    Column(
+        "headroom",
+        "head-\nroom",
+        "Gain as a share of what picking the best of the model's samples by the gold reward itself gains; blank "
+        "where no such pick was made.",
+        lambda row: percent(row.headroom),
+    ),
+    Column(
+        "judge gain",
+        "judge gain",
+        "The same gain in the eyes of a second judge, which took no part in tuning or search.",
+        lambda row: interval(row.judge_gain, row.judge_gain_low, row.judge_gain_high),
+    ),
+    Column("positive", "posi-\ntive", "Share of responses with a reward above 0.", lambda row: percent(row.positive)),
+    Column(
+        "diversity",
+        "diver-\nsity",
+        "Entropy in nats of the distribution of tokens, all decoders cut to equally many; higher is more varied.",
+        lambda row: number(row.diversity),
+    ),
+    Column(
+        "distinct-2",
+        "dist-\ninct-2",
+        "Share of pairs of neighbouring tokens that are different ones, among the same tokens; low means repetition.",
+        lambda row: number(row.distinct_2),
+    ),
+    Column(
+        "fluency",
+        "fluency",
+        "Mean log-probability of a token in nats under the unguided large model; nearer to 0 is more fluent.",
+        lambda row: number(row.fluency),
+    ),
+    Column("tokens", "", "Mean number of new tokens in a response.", lambda row: number(row.new_tokens, 1)),
+    Column(
+        "TFLOP",
+        "TFLOP",
+        "Forward-pass arithmetic of all models together for one prompt, in 10¹² operations.",
+        lambda row: significant(row.flops / 1e12),
+    ),
+    Column("seconds", "sec.", "Wall seconds for one prompt.", lambda row: significant(row.seconds)),
+)

@@ -1,0 +1,81 @@
+"""Labels beside the points of a figure, where they cover neither a point nor a bar nor one another.
+
+Knows nothing of what the points mean: places are tried in a fixed order, so the outcome is always the same.
+
+    >>> candidates()[0]
+    (10.0, 0.0)
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+CLEAR = 7.0  # half the side in pixels of the square around each point that labels keep out of
+LABEL: dict[str, Any] = {"weight": "bold", "fontsize": 9.5}
+
+
+def candidates() -> list[tuple[float, float]]:
+    """Offsets in points to try, nearest first: right, left, above, below, then the corners, in growing circles."""
+    directions = [0, 180, 90, 270, 45, 135, 315, 225, 20, 160, 340, 200]
+    return [
+        (round(radius * math.cos(math.radians(angle)), 6), round(radius * math.sin(math.radians(angle)), 6))
+        for radius in (10.0, 18.0, 28.0, 40.0, 55.0, 75.0)
+        for angle in directions
+    ]
+
+
+def place_labels(
+    figure: Figure,
+    axes: Axes,
+    points: Sequence[tuple[str, float, float, str]],
+    bars: Sequence[tuple[float, float, float]],
+) -> None:
+    """Write each point's text near it. `points` are (text, x, y, colour), `bars` are (x, low, high), in data units.
+
+    Of all places the first with the fewest collisions is taken, and where one is free that has none.
+    """
+    figure.draw_without_rendering()
+    taken = [
+        Bbox.from_extents(px - CLEAR, py - CLEAR, px + CLEAR, py + CLEAR)
+        for px, py in axes.transData.transform([(x, y) for _, x, y, _ in points])
+    ]
+    for x, low, high in bars:
+        (left, bottom), (_, top) = axes.transData.transform([(x, low), (x, high)])
+        taken.append(Bbox.from_extents(left - 5, bottom - 2, left + 5, top + 2))
+    inside = axes.get_window_extent()
+
+    def collisions(box: Bbox) -> int:
+        outside = not (inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1))
+        return sum(box.overlaps(other) for other in taken) + len(taken) * outside
+
+    for text, x, y, colour in points:
+        label = axes.annotate(text, (x, y), color=colour, **LABEL)
+        extent = label.get_window_extent()
+        label.remove()
+        px, py = axes.transData.transform((x, y))
+        places = [(offset, _box(px, py, offset, extent, figure.dpi / 72)) for offset in candidates()]
+        (dx, dy), box = min(places, key=lambda place: collisions(place[1]))
+        taken.append(box)
+        place = {"xytext": (dx, dy), "textcoords": "offset points", "ha": _across(dx), "va": _along(dy)}
+        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.7} if math.hypot(dx, dy) > 15 else None
+        axes.annotate(text, (x, y), color=colour, arrowprops=line, **place, **LABEL)
+
+
+def _across(dx: float) -> Literal["left", "center", "right"]:
+    return "left" if dx > 1 else "right" if dx < -1 else "center"
+
+
+def _along(dy: float) -> Literal["bottom", "center", "top"]:
+    return "bottom" if dy > 1 else "top" if dy < -1 else "center"
+
+
+def _box(px: float, py: float, offset: tuple[float, float], extent: Bbox, scale: float) -> Bbox:
+    """Where a text as large as `extent` stands, in pixels, at this offset in points from pixel (px, py)."""
+    shift = {"left": 0.0, "bottom": 0.0, "center": 0.5, "right": 1.0, "top": 1.0}
+    left = px + offset[0] * scale - shift[_across(offset[0])] * extent.width
+    bottom = py + offset[1] * scale - shift[_along(offset[1])] * extent.height
+    return Bbox.from_bounds(left, bottom, extent.width, extent.height)
