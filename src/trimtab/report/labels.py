@@ -58,9 +58,9 @@ def place_labels(
         label.remove()
         px, py = axes.transData.transform((x, y))
         places = [(offset, _box(px, py, offset, extent, figure.dpi / 72)) for offset in candidates()]
-        (dx, dy), box = min(places, key=lambda place: collisions(place[1]))
+        (dx, dy), box = min(places, key=lambda entry: collisions(entry[1]))
         taken.append(box)
-        place = {"xytext": (dx, dy), "textcoords": "offset points", "ha": _across(dx), "va": _along(dy)}
+        place: dict[str, Any] = {"xytext": (dx, dy), "textcoords": "offset points", "ha": _across(dx), "va": _along(dy)}
         line = {"arrowstyle": "-", "color": colour, "linewidth": 0.7} if math.hypot(dx, dy) > 15 else None
         axes.annotate(text, (x, y), color=colour, arrowprops=line, **place, **LABEL)
 

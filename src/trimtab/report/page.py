@@ -70,9 +70,8 @@ def write_report(
     """Fill `folder` with report.html, table.csv, table.md and figures/, and give the page's path.
 
     Args:
-        rows: the table, in the experiment's order of decoders.
-        scores: each decoder's scores, one for each prompt.
-        generations: each decoder's generations; of several for a prompt the one of lowest index is shown.
+        rows, scores: the table in the experiment's order, and each decoder's scores, one for each prompt.
+        generations: each decoder's generations; of several to a prompt that of lowest index is shown.
         stage_seconds: wall time of each stage, in order.
         details: heading -> mapping of names to numbers, strings or lists and mappings of these.
     """
