@@ -74,8 +74,8 @@ class Pair:
     """Two responses to one prompt and which of them won.
 
     `chosen` indexes `responses`. `probability` is the Bradley-Terry probability that response 0 beats response 1.
-    `token_ids` is empty where the pair comes from a data set that has only text; `ended[i]` says whether response i
-    ended with an end token that the model sampled.
+    `token_ids` is empty where the pair comes from a data set that has only text, `rewards` where it has none (then
+    `probability` is 0.5); `ended[i]` says whether response i ended with an end token that the model sampled.
     """
 
     prompt_id: str
