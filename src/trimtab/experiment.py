@@ -86,12 +86,19 @@ class RewardTrainingConfig(Config):
     """
 
     epochs: int = Field(1, ge=1)
-    snippet_words: tuple[int, int] = (15, 60)
-    batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(1e-4, gt=0)
-    head_learning_rate: float = Field(1e-3, gt=0)
+    snippet_words: tuple[int, int] = (20, 60)
+    batch_size: int = Field(16, ge=1)
+    learning_rate: float = Field(3e-4, gt=0)
+    head_learning_rate: float = Field(1.5e-3, gt=0)
     warmup: float = Field(0.1, ge=0, lt=1)
-    frozen_layers: int = Field(0, ge=0)
+    frozen_layers: int = Field(2, ge=0)
+
+    @model_validator(mode="after")
+    def _words_in_order(self) -> Self:
+        low, high = self.snippet_words
+        if not 1 <= low <= high:
+            raise ValueError(f"snippet_words is [{low}, {high}]: give two numbers of at least 1, the smaller first")
+        return self
 
 
 class RewardConfig(Config):
@@ -314,9 +321,7 @@ class Experiment(Config):
     name: Name
     seed: int = Field(0, ge=0, lt=2**31)
     small: ModelConfig = ModelConfig(name="HuggingFaceTB/SmolLM2-135M-Instruct")
-    large: ModelConfig = ModelConfig(
-        name="google/gemma-3-270m", template="Here is a movie review from imdb: {prompt}"
-    )
+    large: ModelConfig = ModelConfig(name="google/gemma-3-270m", template="Here is a movie review from imdb: {prompt}")
     data: DataConfig = DataConfig()
     reward: RewardConfig = RewardConfig()
     judge: JudgeConfig = JudgeConfig()

@@ -33,7 +33,7 @@ def test_scores_have_the_sign_of_the_label_and_read_prompt_and_response(judge):
 def test_report_counts_what_was_measured():
     _, report = fit_judge(reviews(80), reviews(20, start=100), seed=0, snippet_words=(6, 12))
     assert report["accuracy_50_words"] == 1.0
-    assert (report["heldout"], report["snippets"]) == (20, 240)
+    assert (report["heldout"], report["snippets"]) == (20, 400)
 
 
 def test_scores_after_save_and_load_are_identical(judge, tmp_path):

@@ -186,6 +186,12 @@ def test_reviews_of_one_label_are_refused(encoder, tmp_path):
         train_reward(reviews(64, 1), reviews(60, 2)[::2], config(encoder), Assets(cache=tmp_path), tmp_path, 0)
 
 
+@pytest.mark.parametrize("words", [(0, 5), (9, 5)])
+def test_snippet_lengths_out_of_order_are_refused(words):
+    with pytest.raises(ValueError, match="the smaller first"):
+        RewardTrainingConfig(snippet_words=words)
+
+
 def test_configuration_without_training_is_refused(encoder, tmp_path):
     ready = RewardConfig(model=str(encoder))
     with pytest.raises(ConfigurationError, match=r"reward\.training is not set"):

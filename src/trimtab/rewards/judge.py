@@ -25,7 +25,7 @@ from trimtab.rewards.snippets import cut_snippet
 from trimtab.runs import write_json
 
 FEATURES = 200_000
-SNIPPETS_PER_REVIEW = 3
+SNIPPETS_PER_REVIEW = 5
 REPORT_WORDS = 50
 
 
@@ -115,7 +115,7 @@ def fit_judge(
         counts = vectorizer.fit_transform([cut_snippet(review.text, snippet_words, rng) for review in drawn])
     except ValueError as error:
         raise DataError(f"the judge cannot be fitted on {len(reviews)} reviews: {error}") from None
-    model = LogisticRegression(C=2.0, solver="liblinear", random_state=seed)
+    model = LogisticRegression(C=3.0, solver="liblinear", random_state=seed)
     model.fit(counts, [review.label for review in drawn])
     judge = TfidfJudge(
         vectorizer.get_feature_names_out().tolist(), vectorizer.idf_, model.coef_[0].copy(), float(model.intercept_[0])
