@@ -1,4 +1,4 @@
-"""Makes the shared modules of tests importable, and keeps tests to one thread each, so that they can run side by side."""
+"""Makes shared modules of tests importable, and keeps each test to one thread, so that they run side by side."""
 
 import sys
 from pathlib import Path

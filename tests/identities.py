@@ -4,8 +4,8 @@ the tests of planted faults call them on code with one fault in it."""
 from collections.abc import Sequence
 
 import torch
-from tiny import full_log_probabilities, language_model
 
+from tiny import full_log_probabilities, language_model
 from trimtab.experiment import SamplingConfig
 from trimtab.models.sampling import draw, prompt_key, uniforms
 from trimtab.models.transformers_model import TransformersModel

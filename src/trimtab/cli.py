@@ -7,15 +7,18 @@ Imports the heavy libraries only when a stage runs, so that `trimtab --help` ans
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
 
 from trimtab.errors import ConfigurationError, TrimtabError
 from trimtab.experiment import Experiment, load_experiment
+
+if TYPE_CHECKING:
+    from trimtab.evaluation.evaluate import Row
 
 SHIPPED = Path(__file__).parent / "experiments"
 
@@ -47,7 +50,9 @@ def _stage(name: str, what: str) -> Callable[..., None]:
     ) -> None:
         _run(file, overrides, runs, path_map, quiet, until=name)
 
-    command.__doc__ = f"{what} Stages before it are run where they have not been.\n\n" + (run.__doc__ or "").split("\n\n", 1)[1]
+    command.__doc__ = (
+        f"{what} Stages before it are run where they have not been.\n\n" + (run.__doc__ or "").split("\n\n", 1)[1]
+    )
     return command
 
 
@@ -96,9 +101,7 @@ def experiment_file(name: str) -> Path:
     raise ConfigurationError(f"there is no file {name}: give the path of an experiment file, or one of {known}")
 
 
-def _run(
-    file: str, overrides: tuple[str, ...], runs: Path, path_map: Path | None, quiet: bool, until: str
-) -> None:
+def _run(file: str, overrides: tuple[str, ...], runs: Path, path_map: Path | None, quiet: bool, until: str) -> None:
     experiment = load_experiment(experiment_file(file), overrides)
     from trimtab import pipeline
     from trimtab.assets.resolve import Assets
@@ -107,9 +110,17 @@ def _run(
     with watching(quiet=quiet) as watch:
         line = pipeline.run(experiment, runs, Assets(path_map=path_map), watch, until)
     if until == "report":
-        _print_report(experiment, line)
+        _print_report(experiment, line.report, line.directory.path / "report")
     else:
         print(f"{until}: done, in {line.directory.path}")
+
+
+def _print_report(experiment: Experiment, rows: "Sequence[Row]", folder: Path) -> None:
+    from trimtab.report.tables import terminal_table, verdict
+
+    console = Console()
+    console.print(terminal_table(rows, console.width))
+    console.print(f"\n{verdict(experiment, rows)}\n\n{folder / 'report.html'}", highlight=False, soft_wrap=True)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -130,7 +141,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
 def main() -> None:
     """The entry point: a user's mistake is one line and exit code 2, Ctrl-C one line and exit code 130."""
     try:
-        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="trimtab", description="Tune a small language model towards a reward and steer large frozen ones with it.")
+        tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog="trimtab",
+            description="Tune a small language model towards a reward and steer large frozen ones with it.",
+        )
     except TrimtabError as error:
         print(f"trimtab: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

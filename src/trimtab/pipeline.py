@@ -18,12 +18,13 @@ from typing import Any, Literal
 
 from trimtab.assets.resolve import Assets
 from trimtab.data.reviews import load_reviews, split_reviews
+from trimtab.errors import DataError
 from trimtab.evaluation.evaluate import Cost, Row, best_of, score_decoder, summarise
 from trimtab.experiment import Config, DecoderConfig, Experiment
 from trimtab.models.language_model import sequence_log_probabilities
 from trimtab.models.load import load_causal_lm
 from trimtab.models.roles import Roles
-from trimtab.preferences.dataset import read_pairs, write_pairs
+from trimtab.preferences.dataset import read_dataset, write_dataset
 from trimtab.preferences.pairs import make_pairs, resolve_bounds, summarize
 from trimtab.preferences.synthesize import synthesis_prompts, synthesize
 from trimtab.progress import Advance, Watch
@@ -71,7 +72,7 @@ class Line:
             "tune": lambda: self.tuned,
             "guide": lambda: [self.guided(decoder) for decoder in decoders],
             "evaluate": lambda: [self.evaluated(decoder) for decoder in decoders],
-            "report": self.report,
+            "report": lambda: self.report,
         }
         makers[stage]()
 
@@ -139,16 +140,18 @@ class Line:
 
         def make(folder: Path, advance: Advance) -> None:
             if existing:
-                pairs = read_pairs(self.assets.dataset(existing))
+                pairs = read_dataset(self.assets.dataset(existing))
             else:
                 bounds = resolve_bounds(inputs[0].records(Generation), experiment.pairs)
                 splits: tuple[Literal["train", "validation"], ...] = ("train", "validation")
                 pairs = [
                     pair
                     for samples, split in zip(inputs, splits, strict=True)
-                    for pair in make_pairs(samples.records(Generation), experiment.pairs, experiment.seed, split, bounds)
+                    for pair in make_pairs(
+                        samples.records(Generation), experiment.pairs, experiment.seed, split, bounds
+                    )
                 ]
-                write_pairs(pairs, folder / "dataset")
+                write_dataset(pairs, folder / "dataset")
             write_records(folder / "records.jsonl", pairs)
             write_json(folder / "summary.json", summarize([pair for pair in pairs if pair.split == "train"]))
 
@@ -165,7 +168,9 @@ class Line:
             pairs = self.pairs.records(Pair)
             train, validation = ([p for p in pairs if p.split == split] for split in ("train", "validation"))
             model, tokenizer = load_causal_lm(experiment.small, self.assets)
-            tune(train, validation, model, tokenizer, experiment.tune, folder, experiment.seed, advance, experiment.small.template)
+            template, seed = experiment.small.template, experiment.seed
+            summary = tune(train, validation, model, tokenizer, experiment.tune, folder, seed, advance, template)
+            write_json(folder / "summary.json", summary)
 
         artifact = self._stage("tune", {"small": experiment.small, "tune": experiment.tune}, [self.pairs], make)
         self.roles.tuned_is(artifact.folder / "model")
@@ -179,7 +184,7 @@ class Line:
 
         def make(folder: Path, advance: Advance) -> None:
             ready = Decoder(experiment, decoder, self.roles)
-            write_blocks(folder, self.data.records(Prompt, "test"), guide.block, ready.decode, advance)
+            write_blocks(folder, self._test_prompts(), guide.block, ready.decode, advance)
 
         uses_tuned = decoder.guided or decoder.model == "tuned" or decoder.beta is not None
         parts = {
@@ -187,8 +192,23 @@ class Line:
             "guide": guide.model_dump(mode="json", exclude={"decoders"}),
             "model": experiment.large if decoder.model == "large" else experiment.small,
         }
-        inputs = [self.data, self.tuned] if uses_tuned else [self.data]
+        prompts = self.pairs if experiment.data.preferences else self.data
+        inputs = [prompts, self.tuned] if uses_tuned else [prompts]
         return self._stage("guide", parts, inputs, make, label=f"guide {decoder.name}")
+
+    def _test_prompts(self) -> list[Prompt]:
+        """Prompts cut from test reviews; or the first different ones of an existing data set's test split."""
+        if not self.experiment.data.preferences:
+            return self.data.records(Prompt, "test")
+        pairs = [pair for pair in self.pairs.records(Pair) if pair.split == "test"]
+        first = list({json.dumps(pair.prompt): pair.prompt for pair in pairs}.values())
+        wanted = self.experiment.data.test_prompts
+        if len(first) < wanted:
+            raise DataError(
+                f"{self.experiment.data.preferences} has {len(first)} test prompts and data.test_prompts asks for "
+                f"{wanted}: lower it to {len(first)}, or give a data set with a test split"
+            )
+        return [Prompt(f"test-{number:05d}", text) for number, text in enumerate(first[:wanted])]
 
     def _picked(self, decoder: DecoderConfig, source: Artifact) -> Artifact:
         """Of another decoder's candidates, those that the gold reward likes best."""
@@ -197,7 +217,9 @@ class Line:
             gold = self._gold
             started, before = time.monotonic(), gold.flops
             write_records(folder / "records.jsonl", best_of(source.records(Generation), gold))
-            sampling = {role: spent for role, spent in source.summary("cost").items() if role not in ("tuned", "untuned")}
+            sampling = {
+                role: spent for role, spent in source.summary("cost").items() if role not in ("tuned", "untuned")
+            }
             write_json(folder / "cost.json", {**sampling, "reward": gold.flops - before})
             seconds = json.loads((source.folder / "decode_seconds.json").read_text())
             write_json(folder / "decode_seconds.json", seconds + time.monotonic() - started)
@@ -216,6 +238,7 @@ class Line:
         inputs = [self.guided(decoder), self.reward, self.judge]
         return self._stage("evaluate", parts, inputs, make, label=f"evaluate {decoder.name}")
 
+    @cached_property
     def report(self) -> list[Row]:
         """The table's rows; tables, figures and the page are written to `report/`."""
         decoders = self.experiment.guide.decoders

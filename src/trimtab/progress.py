@@ -1,7 +1,7 @@
 """Progress of a run: one live view of all its stages. Knows nothing of what the stages do.
 
-    >>> with watching(quiet=True) as watch, watch("guide base") as advance:
-    ...     advance(16, 96)
+>>> with watching(quiet=True) as watch, watch("guide base") as advance:
+...     advance(16, 96)
 """
 
 import contextlib

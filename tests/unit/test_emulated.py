@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+
 from identities import EXACT, PROMPTS, SAMPLING, SEED, log_ratio
 from tiny import full_log_probabilities, language_model
-
 from trimtab.errors import VocabularyError
 from trimtab.models.emulated import EmulatedModel, emulate
 from trimtab.models.language_model import LanguageModel

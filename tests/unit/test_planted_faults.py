@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+
 from identities import (
     check_beam_search_equals_reference,
     check_end_counts_only_where_sampled,
     check_values_are_rescored_and_in_order,
 )
-
 from trimtab.models.cache import SlotCache
 from trimtab.search import chunk_beam
 from trimtab.search.chunk_beam import Hypothesis, Search

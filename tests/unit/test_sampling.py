@@ -38,12 +38,17 @@ def test_a_number_depends_on_its_place_alone() -> None:
     keys = [prompt_key("a"), prompt_key("b")]
     together = uniforms(3, keys * 2, [0, 0, 1, 1], [5, 5, 5, 5])
     assert [float(uniforms(3, [key], [slot], [5])[0]) for slot in (0, 1) for key in keys] == together.tolist()
-    assert len({*together.tolist(), float(uniforms(4, keys[:1], [0], [5])[0]), float(uniforms(3, keys[:1], [0], [6])[0])}) == 6
+    assert (
+        len({*together.tolist(), float(uniforms(4, keys[:1], [0], [5])[0]), float(uniforms(3, keys[:1], [0], [6])[0])})
+        == 6
+    )
 
 
 def test_numbers_are_uniform_and_unrelated() -> None:
-    numbers = uniforms(0, [prompt_key(str(n // 100)) for n in range(20_000)], [n % 100 for n in range(20_000)], [0] * 20_000)
-    assert 0 <= numbers.min() and numbers.max() < 1
+    numbers = uniforms(
+        0, [prompt_key(str(n // 100)) for n in range(20_000)], [n % 100 for n in range(20_000)], [0] * 20_000
+    )
+    assert numbers.min() >= 0 and numbers.max() < 1
     counts, _ = np.histogram(numbers, bins=20, range=(0, 1))
     assert ((counts - 1000) ** 2 / 1000).sum() < 43.8  # chi-squared, 19 degrees of freedom, p = 0.001
     assert abs(np.corrcoef(numbers[:-1], numbers[1:])[0, 1]) < 0.03

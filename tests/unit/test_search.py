@@ -1,6 +1,9 @@
-"""The one search: it equals its naive reference, its settings are what they say, and the original's faults are absent."""
+"""The one search equals its naive reference, its settings are what they say, the original's faults are absent."""
+
+import itertools
 
 import pytest
+
 from identities import (
     ENDS,
     PROMPTS,
@@ -14,7 +17,6 @@ from identities import (
     searched,
 )
 from tiny import language_model
-
 from trimtab.experiment import SamplingConfig
 from trimtab.records import Prompt
 from trimtab.rewards.function import FunctionReward
@@ -26,7 +28,9 @@ CBS = Search(width=3, successors=2, chunk=4, max_new_tokens=14)
 BEST_OF = Search(successors=6, max_new_tokens=12, keep=6)
 
 
-@pytest.mark.parametrize("search", [CBS, Search(2, 3, 1, 5), Search(1, 4, 5, 10), Search(successors=5, max_new_tokens=9)])
+@pytest.mark.parametrize(
+    "search", [CBS, Search(2, 3, 1, 5), Search(1, 4, 5, 10), Search(successors=5, max_new_tokens=9)]
+)
 def test_batched_cached_search_equals_the_naive_reference(search: Search) -> None:
     check_beam_search_equals_reference(search)
 
@@ -72,7 +76,7 @@ def test_a_finished_beam_holds_one_slot_and_competes() -> None:
     value = RewardValue(FunctionReward(lambda texts: [-float(len(text)) for text in texts]))
     steps = list(Search(3, 3, 2, 12).steps(PROMPTS, LanguageModelProposer(base, SAMPLING, SEED), value))
     finished_early = 0
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in itertools.pairwise(steps):
         for kept, candidates in zip(before.kept, after.candidates, strict=True):
             for beam in kept:
                 if beam.finish is not None:
@@ -91,7 +95,9 @@ def test_a_stop_string_ends_a_response_within_its_token_limit() -> None:
     assert finishes == {"eos", "length", "stop"}
     for group, prompt in zip(found, PROMPTS, strict=True):
         for each in group:
-            whole = base.vocabulary.decode_response(base.vocabulary.encode_prompt(prompt.text, "{prompt}"), each.token_ids)
+            whole = base.vocabulary.decode_response(
+                base.vocabulary.encode_prompt(prompt.text, "{prompt}"), each.token_ids
+            )
             assert len(each.token_ids) <= 14
             assert ("s" in whole or "m " in whole) == (each.finish == "stop")
             assert "s" not in each.text and "m " not in each.text and whole.startswith(each.text)
@@ -100,7 +106,9 @@ def test_a_stop_string_ends_a_response_within_its_token_limit() -> None:
 def test_temperature_zero_is_greedy() -> None:
     """Fault of the original: temperature 0 means 1."""
     base = language_model(0)
-    (group,) = Search(max_new_tokens=5).run(PROMPTS[:1], LanguageModelProposer(base, SamplingConfig(temperature=0), 0), None)
+    (group,) = Search(max_new_tokens=5).run(
+        PROMPTS[:1], LanguageModelProposer(base, SamplingConfig(temperature=0), 0), None
+    )
     state = base.start(["I really"], room=5)
     for token in group[0].token_ids:
         assert int(base.next_logits(state)[0].argmax()) == token
@@ -111,7 +119,9 @@ def test_a_reward_can_guide() -> None:
     base = language_model(0, ends=ENDS)
     value = RewardValue(FunctionReward(lambda texts: [float(text.count("a")) for text in texts]))
     (found,) = Search(4, 4, 3, 12).run([Prompt("p", "A")], LanguageModelProposer(base, SAMPLING, SEED), value)
-    (plain,) = Search(successors=16, max_new_tokens=12, keep=16).run([Prompt("p", "A")], LanguageModelProposer(base, SAMPLING, SEED), None)
+    (plain,) = Search(successors=16, max_new_tokens=12, keep=16).run(
+        [Prompt("p", "A")], LanguageModelProposer(base, SAMPLING, SEED), None
+    )
     assert found[0].value == ("A" + found[0].text).count("a")
     assert found[0].value > sum(each.text.count("a") for each in plain) / 16
 

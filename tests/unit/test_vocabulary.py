@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tiny import language_model, tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from tiny import language_model, tokenizer
 from trimtab.errors import ModelError
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.search.retokenize import common_prefix
@@ -12,7 +12,9 @@ from trimtab.search.retokenize import common_prefix
 
 def test_clean_up_does_not_move_the_boundary() -> None:
     """Fault of the original: decoding clean-up (" ," -> ",") moves the boundary between prompt and response."""
-    tidy = PreTrainedTokenizerFast(tokenizer_object=tokenizer().backend_tokenizer, eos_token="<end>", clean_up_tokenization_spaces=True)
+    tidy = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer().backend_tokenizer, eos_token="<end>", clean_up_tokenization_spaces=True
+    )
     vocabulary = Vocabulary(tidy)
     prompt = vocabulary.encode_prompt("Good , I said .", "{prompt}")
     assert vocabulary.decode_response(prompt, vocabulary.encode_response(" , but n't")) == " , but n't"

@@ -96,10 +96,12 @@ class EmulatedModel:
     def _completed(self, children: EmulatedState, tokens: Sequence[Sequence[int]]) -> EmulatedState:
         """The children with all their tokens, read by each model."""
         lengths = [[len(row) for row in part.ids] for part in children.states]
-        return EmulatedState([
-            model.score(part, range(len(tokens)), kept, tokens)[0]
-            for model, part, kept in zip(self.models, children.states, lengths, strict=True)
-        ])
+        return EmulatedState(
+            [
+                model.score(part, range(len(tokens)), kept, tokens)[0]
+                for model, part, kept in zip(self.models, children.states, lengths, strict=True)
+            ]
+        )
 
 
 def emulate(base: LanguageModel, pairs: Sequence[tuple[LanguageModel, LanguageModel, float]]) -> LanguageModel:

@@ -10,7 +10,7 @@ can be cut back to any length without anything being computed again.
 """
 
 from collections.abc import Sequence
-from typing import Protocol, Self
+from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 import torch
 
@@ -37,7 +37,10 @@ class DecodeState(Protocol):
         ...
 
 
-class LanguageModel(Protocol):
+State = TypeVar("State", bound=DecodeState)
+
+
+class StatefulModel(Protocol[State]):
     """A causal language model with a prompt template and a tokenizer of its own.
 
     `flops` counts the forward FLOPs of all tokens read so far, 2 per weight and token (Kaplan et al. 2020, without the
@@ -50,11 +53,11 @@ class LanguageModel(Protocol):
     @property
     def flops(self) -> float: ...
 
-    def start(self, prompts: Sequence[PromptInput], room: int) -> DecodeState:
+    def start(self, prompts: Sequence[PromptInput], room: int) -> State:
         """A state of one row a prompt, with room for `room` more tokens a row (it grows where that is not enough)."""
         ...
 
-    def next_logits(self, state: DecodeState) -> torch.Tensor:
+    def next_logits(self, state: State) -> torch.Tensor:
         """Logits [rows, vocabulary] of the next token of each row; reads each row's last token.
 
         The tensor is valid until the model's next call.
@@ -62,14 +65,18 @@ class LanguageModel(Protocol):
         ...
 
     def score(
-        self, state: DecodeState, parents: Sequence[int], keep: Sequence[int], tokens: Sequence[Sequence[int]]
-    ) -> tuple[DecodeState, list[list[float]]]:
+        self, state: State, parents: Sequence[int], keep: Sequence[int], tokens: Sequence[Sequence[int]]
+    ) -> tuple[State, list[list[float]]]:
         """Fork rows, continue them, and give each new token's log-probability in nats.
 
         Child i is the first `keep[i]` tokens of row `parents[i]` (at least its prompt), continued by `tokens[i]`,
         which may be empty. Returns the children's state and one list of log-probabilities a child.
         """
         ...
+
+
+LanguageModel: TypeAlias = StatefulModel[Any]
+"""A language model whatever its state: callers pass states back to the model that made them."""
 
 
 def sequence_log_probabilities(

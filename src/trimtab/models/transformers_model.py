@@ -135,7 +135,9 @@ class TransformersModel:
 
         # One row of `flat` for each hidden state that predicts something: the roots', then each child's own.
         order = sorted(roots)
-        flat = torch.cat([root_hidden[order, :1].flatten(0, 1), *(hidden[i, : len(feed)] for i, feed in enumerate(feeds))])
+        flat = torch.cat(
+            [root_hidden[order, :1].flatten(0, 1), *(hidden[i, : len(feed)] for i, feed in enumerate(feeds))]
+        )
         root_row = {root: row for row, root in enumerate(order)}
         sources: list[int] = []
         first = len(order)
@@ -165,7 +167,9 @@ class TransformersModel:
             state.cache = state.cache.select(everything, max(state.cached), needed + GROWTH)
         padded = torch.tensor([[*feed, *[0] * (count - len(feed))] for feed in feeds], device=self.model.device)
         if count == 0:
-            return torch.empty(len(feeds), 0, self._head.weight.shape[1], device=self.model.device, dtype=self.model.dtype)
+            return torch.empty(
+                len(feeds), 0, self._head.weight.shape[1], device=self.model.device, dtype=self.model.dtype
+            )
         positions, allowed = state.cache.place(torch.tensor(state.cached, device=self.model.device), count)
         blocked = torch.finfo(self.model.dtype).min
         mask = torch.zeros(allowed.shape, dtype=self.model.dtype, device=allowed.device).masked_fill_(~allowed, blocked)
@@ -203,6 +207,8 @@ def _parts(model: PreTrainedModel) -> tuple[torch.nn.Module, torch.nn.Linear]:
 
 def _embedding_weights(model: PreTrainedModel) -> int:
     """How many weights only look tokens up: they cost no arithmetic, and the head counts apart."""
-    tables = {id(module.weight): module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+    tables = {
+        id(module.weight): module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Embedding)
+    }
     head = model.get_output_embeddings()
     return sum({**tables, id(head.weight): head.weight.numel()}.values())

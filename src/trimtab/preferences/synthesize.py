@@ -29,7 +29,8 @@ def synthesis_prompts(config: SynthesizeConfig, prompts: Sequence[Prompt]) -> li
 def synthesize(prompts: Sequence[Prompt], config: SynthesizeConfig, roles: Roles, reward: Reward, seed: int) -> Block:
     """`config.samples` generations a prompt, in the order of their slots, each with its reward.
 
-    The reward reads the prompt and the response together. FLOPs cover the small model and the reward.
+    The reward reads the prompt and the response together. FLOPs cover the small model and the reward. Unprompted
+    samples all answer one prompt, whose id is `unprompted`.
     """
     search = Search(successors=config.samples, max_new_tokens=config.max_new_tokens, keep=config.samples)
     proposer = LanguageModelProposer(roles["untuned"], config.sampling, seed)
@@ -37,4 +38,6 @@ def synthesize(prompts: Sequence[Prompt], config: SynthesizeConfig, roles: Roles
     block = decode_block(prompts, search, proposer, None, roles)
     rewards = reward.score([each.prompt for each in block.records], [each.text for each in block.records])
     records = [dataclasses.replace(each, reward=worth) for each, worth in zip(block.records, rewards, strict=True)]
+    if config.unprompted:
+        records = [dataclasses.replace(each, prompt_id="unprompted") for each in records]
     return dataclasses.replace(block, records=records, flops={**block.flops, "reward": reward.flops - before})

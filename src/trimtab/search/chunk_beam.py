@@ -75,7 +75,7 @@ class Search:
         return self.width * self.successors
 
     def run(self, prompts: Sequence[Prompt], proposer: Proposer, value: Value | None) -> list[list[Hypothesis]]:
-        """The best finished hypotheses of each prompt, best value first; without a value, in the order of their slots."""
+        """The best finished hypotheses of each prompt, best value first, or in the order of their slots."""
         *_, last = self.steps(prompts, proposer, value)
         finished = [[each for each in group if each.finish is not None] for group in last.candidates]
         return [group[: self.keep or self.width] for group in finished]
@@ -96,9 +96,7 @@ class Search:
                 return
             successors, number = self.successors, number + 1
 
-    def _step(
-        self, number: int, frontier: _Frontier, successors: int, proposer: Proposer, value: Value | None
-    ) -> Step:
+    def _step(self, number: int, frontier: _Frontier, successors: int, proposer: Proposer, value: Value | None) -> Step:
         """Continue the open beams, value their candidates, keep the best `width` of each prompt."""
         parents, forks = _forks(frontier.beams, successors)
         left = self.max_new_tokens - number * (self.chunk or 0)
@@ -137,9 +135,7 @@ def _forks(beams: list[list[Hypothesis]], successors: int) -> tuple[list[Hypothe
     return parents, forks
 
 
-def _compete(
-    beams: list[list[Hypothesis]], candidates: list[Hypothesis], *, ranked: bool
-) -> list[list[Hypothesis]]:
+def _compete(beams: list[list[Hypothesis]], candidates: list[Hypothesis], *, ranked: bool) -> list[list[Hypothesis]]:
     """Each prompt's finished beams and new candidates, best first where they are valued; equals keep their order."""
     groups = [[beam for beam in group if beam.finish is not None] for group in beams]
     for each in candidates:

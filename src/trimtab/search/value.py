@@ -10,7 +10,7 @@ new tokens. `RewardValue` lets any reward guide. Knows nothing of where candidat
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 from trimtab.models.language_model import DecodeState, LanguageModel
 from trimtab.records import Finish, Prompt
@@ -35,18 +35,25 @@ class ValueState(Protocol):
         ...
 
 
-class Value(Protocol):
+State = TypeVar("State", bound=ValueState)
+
+
+class StatefulValue(Protocol[State]):
     """Judges growing responses."""
 
-    def start(self, prompts: Sequence[Prompt], room: int) -> ValueState:
+    def start(self, prompts: Sequence[Prompt], room: int) -> State:
         """One row a prompt, with no response yet; responses may reach `room` tokens."""
         ...
 
     def advance(
-        self, state: ValueState, parents: Sequence[int], candidates: Sequence[Candidate]
-    ) -> tuple[ValueState, list[float]]:
+        self, state: State, parents: Sequence[int], candidates: Sequence[Candidate]
+    ) -> tuple[State, list[float]]:
         """Each candidate continues row parents[i]. A state with a row a candidate, and the candidates' values."""
         ...
+
+
+Value: TypeAlias = StatefulValue[Any]
+"""A value whatever its state."""
 
 
 @dataclass

@@ -1,0 +1,206 @@
+"""The whole line on tiny random models behind a path map: both experiments, resume, what follows from what."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from tiny_hub import tiny_hub
+from trimtab import cli
+from trimtab.assets.resolve import Assets
+from trimtab.experiment import Experiment, load_experiment
+from trimtab.pipeline import Line, run
+from trimtab.progress import watching
+from trimtab.records import Generation, Pair, Score
+from trimtab.runs import RunDirectory
+
+COLUMNS = {
+    "decoder", "model", "reward", "reward_low", "reward_high", "gain", "gain_low", "gain_high", "headroom",
+    "judge_gain", "judge_gain_low", "positive", "diversity", "distinct_2", "fluency", "flops", "seconds",
+}  # fmt: skip
+SMALL = [
+    "reward.max_length=128",
+    "data.reward_reviews=40", "data.reward_heldout=20", "data.judge_reviews=20", "data.tuning_prompts=12",
+    "data.validation_prompts=4", "data.test_prompts=6", "guide.max_new_tokens=8", "guide.block=4",
+    "synthesize.max_new_tokens=8", "synthesize.block=8", "evaluate.bootstrap=200", "tune.epochs=1",
+    "tune.batch_size=8", "tune.lora.rank=2",
+]  # fmt: skip
+READY_REWARD = ["reward.training=null", "reward.model=lvwerra/distilbert-imdb", "reward.positive_label=POSITIVE"]
+PLACES = Path(cli.SHIPPED)
+
+
+@pytest.fixture(scope="module")
+def path_map(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_hub(tmp_path_factory.mktemp("hub"))
+
+
+def quickstart(*more: str) -> Experiment:
+    return load_experiment(PLACES / "quickstart.yaml", [*SMALL, *READY_REWARD, *more])
+
+
+def finished(experiment: Experiment, folder: Path, path_map: Path) -> Line:
+    with watching(quiet=True) as watch:
+        return run(experiment, folder, Assets(cache=folder / "cache", path_map=path_map), watch)
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "report" / "table.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_imdb_gpt2_runs_end_to_end_behind_a_path_map(
+    tmp_path: Path, path_map: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first write-up's experiment, its models and data replaced by tiny ones of the same names."""
+    small = ["tune.lora=null" if entry.startswith("tune.lora") else entry for entry in SMALL]
+    monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(
+        "sys.argv",
+        [
+            "trimtab",
+            "run",
+            "imdb-gpt2",
+            "--quiet",
+            "--runs",
+            str(tmp_path),
+            "--path-map",
+            str(path_map),
+            "--set",
+            *small,
+        ],
+    )
+    cli.main()
+    printed = capsys.readouterr().out
+    assert "cbs-4-4-5" in printed and "report.html" in printed
+    rows = table(tmp_path / "imdb-gpt2")
+    assert [row["decoder"] for row in rows] == [
+        "base", "bon-16", "gold-bon-16", "bon-32", "gold-bon-32", "cbs-4-4-5", "eft-1", "untuned", "tuned",
+    ]  # fmt: skip
+    assert set(rows[0]) >= COLUMNS
+    assert {path.suffix for path in (tmp_path / "imdb-gpt2/report/figures").iterdir()} == {".png", ".svg"}
+    assert (tmp_path / "imdb-gpt2/report/table.md").read_text().count("|") > 40
+
+
+def test_quickstart_gives_the_same_table_twice_but_for_times(tmp_path: Path, path_map: Path) -> None:
+    tables = []
+    for name in ("one", "two"):
+        finished(quickstart(), tmp_path / name, path_map)
+        tables.append(
+            [{k: v for k, v in row.items() if k != "seconds"} for row in table(tmp_path / name / "quickstart")]
+        )
+    assert tables[0] == tables[1]
+    by_name = {row["decoder"]: row for row in tables[0]}
+    assert list(by_name) == ["base", "bon-16", "gold-bon-16", "cbs-4-4-5", "untuned", "tuned", "eft-0.5", "eft-2"]
+    assert float(by_name["gold-bon-16"]["headroom"]) == 1
+    assert float(by_name["gold-bon-16"]["reward"]) >= float(by_name["bon-16"]["reward"])
+    assert by_name["base"]["gain"] == ""
+
+
+def test_changing_one_decoder_runs_only_what_follows_from_it(tmp_path: Path, path_map: Path) -> None:
+    finished(quickstart(), tmp_path, path_map)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "quickstart").iterdir()}
+    finished(quickstart("guide.decoders.3.chunk=4"), tmp_path, path_map)
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "quickstart").iterdir()}
+    made = sorted(name.partition("-")[0] for name in after if after[name] != before.get(name) and name != ".lock")
+    assert made == ["evaluate", "guide", "report"]
+
+
+def test_a_killed_decoding_goes_on_at_its_open_block(
+    tmp_path: Path, path_map: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = finished(quickstart(), tmp_path / "whole", path_map)
+    from trimtab.search.decoders import Decoder
+
+    sound, calls = Decoder.decode, []
+
+    def dies(self: Decoder, prompts: object) -> object:
+        calls.append(prompts)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return sound(self, prompts)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Decoder, "decode", dies)
+    with pytest.raises(KeyboardInterrupt):
+        finished(quickstart(), tmp_path / "killed", path_map)
+    resumed = finished(quickstart(), tmp_path / "killed", path_map)
+    blocks = math.ceil(6 / 4)
+    assert (
+        len(calls) == 1 + 1 + (blocks - 1) + 6 * blocks
+    )  # one block kept, one lost, then all others: 7 searches in all
+    for decoder in whole.experiment.guide.decoders:
+        bytes_of = [(line.guided(decoder).folder / "records.jsonl").read_bytes() for line in (whole, resumed)]
+        assert bytes_of[0] == bytes_of[1], decoder.name
+
+
+def test_records_agree_along_the_line(tmp_path: Path, path_map: Path) -> None:
+    line = finished(quickstart(), tmp_path, path_map)
+    samples = line.samples("tuning").records(Generation)
+    assert len(samples) == 12 * line.experiment.synthesize.samples
+    assert all(sample.reward is not None and len(sample.token_ids) <= 8 for sample in samples)
+    for pair in line.pairs.records(Pair):
+        assert pair.rewards[pair.chosen] >= pair.rewards[1 - pair.chosen]
+    log = [json.loads(entry) for entry in (line.tuned.folder / "log.jsonl").read_text().splitlines()]
+    assert log[0]["rewards/chosen"] == 0 and log[0]["rewards/rejected"] == 0
+    bon, gold, base = (
+        line.guided(line.experiment.guide.decoder(name)).records(Generation)
+        for name in ("bon-16", "gold-bon-16", "base")
+    )
+    texts = {(each.prompt_id, each.text) for each in bon}
+    assert len(bon) == 6 * 16 and len(gold) == 6
+    assert all((each.prompt_id, each.text) in texts for each in gold)
+    # slot 0 of best-of-N draws the same numbers as plain sampling
+    assert all((each.prompt_id, each.text) in texts for each in base)
+    scores = line.evaluated(line.experiment.guide.decoder("base")).records(Score)
+    assert [score.prompt_id for score in scores] == [each.prompt_id for each in base]
+
+
+def test_eft_over_a_base_of_another_vocabulary_is_refused_in_one_line(
+    tmp_path: Path, path_map: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(
+        "sys.argv",
+        [
+            "trimtab",
+            "run",
+            "quickstart",
+            "--quiet",
+            "--runs",
+            str(tmp_path),
+            "--path-map",
+            str(path_map),
+            "--set",
+            *SMALL,
+            *READY_REWARD,
+            "guide.decoders.7.model=large",
+        ],
+    )
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert len(error.splitlines()) == 1 and "use best-of-N or CBS" in error
+
+
+def test_unprompted_samples_start_from_the_named_token(tmp_path: Path, path_map: Path) -> None:
+    more = ["synthesize.unprompted=true", "small.start_token=<start>", "pairs.strategy=random", "pairs.total=20"]
+    experiment = quickstart(*more, "guide.decoders=[{model: large}]")
+    line = finished(experiment, tmp_path, path_map)
+    samples = line.samples("tuning").records(Generation)
+    assert {(sample.prompt_id, sample.prompt, tuple(sample.prompt_ids)) for sample in samples} == {
+        ("unprompted", "", (1,))
+    }
+    assert len([pair for pair in line.pairs.records(Pair) if pair.split == "train"]) == 20
+
+
+def test_a_second_writer_is_told_so(tmp_path: Path) -> None:
+    from trimtab.errors import RunError
+
+    with (
+        RunDirectory(tmp_path).lock(),
+        pytest.raises(RunError, match="in use by another run"),
+        RunDirectory(tmp_path).lock(),
+    ):
+        pass
