@@ -33,7 +33,7 @@ def searched(
     size = 320 if same_vocabulary else 300
     base = language_model(0, ends=ENDS)
     tuned, untuned = language_model(1, size=size), language_model(2, size=size)
-    value = ImplicitValue(tuned, untuned, same_vocabulary=same_vocabulary)
+    value = ImplicitValue(tuned, untuned, base)
     found = search.run(prompts, LanguageModelProposer(base, SAMPLING, SEED), value)
     return found, base, tuned, untuned
 

@@ -174,6 +174,9 @@ class Line:
 
         artifact = self._stage("tune", {"small": experiment.small, "tune": experiment.tune}, [self.pairs], make)
         self.roles.tuned_is(artifact.folder / "model")
+        link = self.directory.path / "tuned"  # a name that stays, for whoever wants the model itself
+        link.unlink(missing_ok=True)
+        link.symlink_to(Path(artifact.folder.name) / "model")
         return artifact
 
     def guided(self, decoder: DecoderConfig) -> Artifact:

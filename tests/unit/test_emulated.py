@@ -86,7 +86,7 @@ def test_scores_are_those_of_the_normalized_sum_and_the_state_goes_on() -> None:
 def test_cbs_over_an_emulated_base_values_what_it_returns() -> None:
     base, tuned, untuned = language_model(0), language_model(1), language_model(2)
     emulated = emulate(base, [(tuned, untuned, 0.5)])
-    value = ImplicitValue(tuned, untuned, same_vocabulary=True)
+    value = ImplicitValue(tuned, untuned, emulated)
     found = Search(2, 2, 3, 9).run(PROMPTS, LanguageModelProposer(emulated, SAMPLING, SEED), value)
     for prompt, group in zip(PROMPTS, found, strict=True):
         for each in group:

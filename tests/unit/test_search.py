@@ -131,7 +131,7 @@ def test_each_token_is_read_once() -> None:
     base, tuned, untuned = language_model(0), language_model(1), language_model(2)
     prompt, length = PROMPTS[3], 20
     proposer = LanguageModelProposer(base, SAMPLING, SEED, ignore_eos=True)
-    value = ImplicitValue(tuned, untuned, same_vocabulary=True)
+    value = ImplicitValue(tuned, untuned, base)
     Search(4, 4, 5, length).run([prompt], proposer, value)
     read = len(base.vocabulary.encode_prompt(prompt.text, "{prompt}"))
     chunks = length // 5

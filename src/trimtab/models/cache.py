@@ -24,11 +24,12 @@ class SlotLayer(CacheLayerMixin):
         self.capacity = capacity
         self.columns: torch.Tensor | None = None
         self.used = 0
+        self.filled = 0  # columns that hold numbers; memory beyond them has not been touched
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         rows, heads, _, dimension = key_states.shape
-        self.keys = key_states.new_zeros(rows, heads, self.capacity, dimension)
-        self.values = value_states.new_zeros(rows, value_states.shape[1], self.capacity, value_states.shape[3])
+        self.keys = key_states.new_empty(rows, heads, self.capacity, dimension)
+        self.values = value_states.new_empty(rows, value_states.shape[1], self.capacity, value_states.shape[3])
         self.is_initialized = True
 
     def update(
@@ -38,6 +39,11 @@ class SlotLayer(CacheLayerMixin):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.columns is not None and self.keys is not None and self.values is not None
+        if self.used > self.filled:
+            # a shorter row's columns beyond its end are masked, but 0 * NaN would still spoil a sum
+            self.keys[:, :, self.filled : self.used] = 0
+            self.values[:, :, self.filled : self.used] = 0
+            self.filled = self.used
         rows = torch.arange(key_states.shape[0], device=key_states.device)[:, None, None]
         heads = torch.arange(key_states.shape[1], device=key_states.device)[None, :, None]
         self.keys[rows, heads, self.columns[:, None, :]] = key_states
@@ -49,7 +55,9 @@ class SlotLayer(CacheLayerMixin):
         layer = SlotLayer(capacity)
         if self.keys is None or self.values is None:
             return layer
+        used = min(used, self.filled)
         layer.keys, layer.values = _fork(self.keys, rows, used, capacity), _fork(self.values, rows, used, capacity)
+        layer.filled = used
         layer.is_initialized = True
         return layer
 
@@ -64,8 +72,7 @@ class SlotLayer(CacheLayerMixin):
 
 
 def _fork(tensor: torch.Tensor, rows: torch.Tensor, used: int, capacity: int) -> torch.Tensor:
-    # zeros, not empty: columns beyond a row's length are masked, but 0 * NaN would still spoil a sum
-    fork = tensor.new_zeros(len(rows), tensor.shape[1], capacity, tensor.shape[3])
+    fork = tensor.new_empty(len(rows), tensor.shape[1], capacity, tensor.shape[3])
     fork[:, :, :used] = tensor[:, :, :used].index_select(0, rows)
     return fork
 

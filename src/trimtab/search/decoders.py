@@ -56,9 +56,7 @@ class Decoder:
         return emulate(base, [(self.roles["tuned"], self.roles["untuned"], config.beta)])
 
     def _value(self) -> Value:
-        tuned, untuned = self.roles["tuned"], self.roles["untuned"]
-        same = self.model.vocabulary.fingerprint == tuned.vocabulary.fingerprint
-        return ImplicitValue(tuned, untuned, same_vocabulary=same)
+        return ImplicitValue(self.roles["tuned"], self.roles["untuned"], self.model)
 
 
 def decode_block(

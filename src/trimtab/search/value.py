@@ -4,7 +4,7 @@
 2405.19262, equation 5; no length normalisation, no beta). Both models keep their own state, so a chunk costs only its
 new tokens. `RewardValue` lets any reward guide. Knows nothing of where candidates come from.
 
-    >>> value = ImplicitValue(tuned, untuned, same_vocabulary=True)                     # doctest: +SKIP
+    >>> value = ImplicitValue(tuned, untuned, base)                                     # doctest: +SKIP
     >>> state, values = value.advance(value.start(prompts, room=40), [0, 0], candidates)    # doctest: +SKIP
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
+from trimtab.errors import VocabularyError
 from trimtab.models.language_model import DecodeState, LanguageModel
 from trimtab.records import Finish, Prompt
 from trimtab.rewards.reward import Reward
@@ -79,13 +80,21 @@ class ImplicitValue:
 
     Args:
         tuned, untuned: two models with one vocabulary.
-        same_vocabulary: whether candidates' token ids are of that vocabulary. If not, their text is encoded anew.
+        base: the model that candidates come from. Where its vocabulary is another, their text is encoded anew.
+
+    Raises:
+        VocabularyError: tuned and untuned have unlike vocabularies, so that their log-probabilities do not compare.
     """
 
-    def __init__(self, tuned: LanguageModel, untuned: LanguageModel, *, same_vocabulary: bool) -> None:
+    def __init__(self, tuned: LanguageModel, untuned: LanguageModel, base: LanguageModel) -> None:
+        if tuned.vocabulary.fingerprint != untuned.vocabulary.fingerprint:
+            raise VocabularyError(
+                f"a guide compares two models token by token, and {tuned.name} and {untuned.name} have unlike "
+                "vocabularies: give the untuned model that the tuned one was made from"
+            )
         self.tuned = tuned
         self.untuned = untuned
-        self.same_vocabulary = same_vocabulary
+        self.same_vocabulary = base.vocabulary.fingerprint == tuned.vocabulary.fingerprint
 
     def start(self, prompts: Sequence[Prompt], room: int) -> ImplicitState:
         texts = [prompt.text for prompt in prompts]

@@ -1,0 +1,70 @@
+"""The command line: experiments are found by path or name, mistakes are one line and exit code 2, help is quick."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trimtab import cli
+from trimtab.errors import ConfigurationError
+from trimtab.experiment import load_experiment
+
+
+@pytest.mark.parametrize("file", sorted(cli.SHIPPED.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_experiment_is_sound_and_named_after_its_file(file: Path) -> None:
+    assert load_experiment(file).name == file.stem
+    assert cli.experiment_file(file.stem) == file
+
+
+def test_the_experiments_folder_of_the_checkout_is_the_shipped_one() -> None:
+    assert (Path(__file__).parents[2] / "experiments").resolve() == cli.SHIPPED.resolve()
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr("sys.argv", ["trimtab", *arguments])
+    cli.main()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            ["check", "quickstrat"],
+            "there is no file quickstrat: give the path of an experiment file, or one of imdb-gpt2",
+        ),
+        (["check", "quickstart", "--set", "tune.betta=1"], "tune.betta is unknown: did you mean beta?"),
+        (["check", "quickstart", "--set", "tune.beta=-1", "guide.block=0"], "tune.beta is -1: input should be greater"),
+        (["check", "quickstart", "--set", "seed"], "override 'seed' has no `=`: write it as part.field=value"),
+        (["check", "quickstart", "--set", "guide.decoders.99.chunk=2"], "there is no entry 99"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    arguments: list[str], line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, *arguments)
+    error = capsys.readouterr().err.strip()
+    assert ended.value.code == 2
+    assert len(error.splitlines()) == 1 and line in error
+
+
+def test_all_faults_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match=r"tune\.beta is -1.*guide\.block is 0"):
+        load_experiment(cli.SHIPPED / "quickstart.yaml", ["tune.beta=-1", "guide.block=0"])
+
+
+def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "load_experiment", stopped)
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, "run", "quickstart")
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "trimtab: stopped; the same command goes on where it was\n"
+
+
+def test_help_loads_no_heavy_library() -> None:
+    code = "import sys, trimtab.cli; print(*[m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
