@@ -376,16 +376,24 @@ def _apply(values: dict[str, Any], override: str) -> None:
     *parents, last = key.strip().split(".")
     target: Any = values
     for parent in parents:
-        target = target[int(parent)] if isinstance(target, list) and parent.isdigit() else target.setdefault(parent, {})
+        if isinstance(target, dict):
+            target = target.setdefault(parent, {})
+        else:
+            target = target[_index(target, parent, override)]
         if not isinstance(target, dict | list):
             raise ConfigurationError(f"override {override!r}: {parent} is {target!r} and has no fields")
     value = _parse_yaml(text, f"override {override!r}")
-    if isinstance(target, list):
-        if not last.isdigit() or int(last) >= len(target):
-            raise ConfigurationError(f"override {override!r}: there is no entry {last!r} in a list of {len(target)}")
-        target[int(last)] = value
-    else:
+    if isinstance(target, dict):
         target[last] = value
+    else:
+        target[_index(target, last, override)] = value
+
+
+def _index(entries: list[Any], part: str, override: str) -> int:
+    """The place in a list that a part of an override's key names."""
+    if part.isdigit() and int(part) < len(entries):
+        return int(part)
+    raise ConfigurationError(f"override {override!r}: there is no entry {part} in a list of {len(entries)}")
 
 
 def _fault(entry: Any) -> str:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny import llama
-from tiny_hub import save_causal_lm, tiny_hub
 
 import trimtab
+from tiny import llama
+from tiny_hub import save_causal_lm, tiny_hub
 from trimtab import cli
 from trimtab.experiment import load_experiment, parse_experiment
 

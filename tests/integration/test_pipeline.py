@@ -26,6 +26,7 @@ SMALL = [
     "data.validation_prompts=4", "data.test_prompts=6", "guide.max_new_tokens=8", "guide.block=4",
     "synthesize.max_new_tokens=8", "synthesize.block=8", "evaluate.bootstrap=200", "tune.epochs=1",
     "tune.batch_size=8", "tune.lora.rank=2",
+    "tune.lora.top_layers=1",
 ]  # fmt: skip
 READY_REWARD = ["reward.training=null", "reward.model=lvwerra/distilbert-imdb", "reward.positive_label=POSITIVE"]
 PLACES = Path(cli.SHIPPED)
