@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trimtab.assets.resolve import Assets
     from trimtab.errors import TrimtabError
-    from trimtab.experiment import Experiment, ModelConfig, SamplingConfig, load_experiment
+    from trimtab.experiment import Experiment, ModelConfig, SamplingConfig
+    from trimtab.experiment_file import load_experiment
     from trimtab.models.emulated import emulate
     from trimtab.models.roles import load_language_model
     from trimtab.pipeline import run
@@ -41,7 +42,7 @@ _PLACES = {
     "TrimtabError": "errors",
     "emulate": "models.emulated",
     "load_classifier_reward": "rewards.classifier",
-    "load_experiment": "experiment",
+    "load_experiment": "experiment_file",
     "load_language_model": "models.roles",
     "make_pairs": "preferences.pairs",
     "run": "pipeline",

@@ -15,7 +15,8 @@ import tyro
 from rich.console import Console
 
 from trimtab.errors import ConfigurationError, TrimtabError
-from trimtab.experiment import Experiment, load_experiment
+from trimtab.experiment import Experiment
+from trimtab.experiment_file import load_experiment
 
 if TYPE_CHECKING:
     from trimtab.evaluation.evaluate import Row

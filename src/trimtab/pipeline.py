@@ -1,318 +1,41 @@
 """The straight line: reviews -> prompts -> generations -> rewards -> pairs -> tuned model -> guided generations ->
 scores -> report.
 
-Each stage is a plain function from records to records; this module only says which follows from which, and keeps what
-they make in the run directory. A stage whose configuration and inputs have not changed is not run again.
-
-    >>> run(load_experiment(Path("experiments/quickstart.yaml")), Path("runs"), Assets())   # doctest: +SKIP
+    >>> run(load_experiment(Path("experiments/quickstart.yaml")), Path("runs"), Assets(), watch)   # doctest: +SKIP
 """
 
-import dataclasses
-import json
-import shutil
-import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
 
 from trimtab.assets.resolve import Assets
-from trimtab.data.reviews import load_reviews, split_reviews
-from trimtab.errors import DataError
-from trimtab.evaluation.evaluate import Cost, Row, best_of, score_decoder, summarise
-from trimtab.experiment import Config, DecoderConfig, Experiment
-from trimtab.models.language_model import sequence_log_probabilities
-from trimtab.models.load import load_causal_lm
-from trimtab.models.roles import Roles
-from trimtab.preferences.dataset import read_dataset, write_dataset
-from trimtab.preferences.pairs import make_pairs, resolve_bounds, summarize
-from trimtab.preferences.synthesize import synthesis_prompts, synthesize
-from trimtab.progress import Advance, Watch
-from trimtab.records import Generation, Pair, Prompt, Review, Score
-from trimtab.report.page import write_report
-from trimtab.rewards.classifier import load_classifier_reward
-from trimtab.rewards.judge import fit_judge, load_judge
-from trimtab.rewards.reward import Reward
-from trimtab.runs import Artifact, Block, RunDirectory, read_seconds, write_blocks, write_json, write_records
-from trimtab.search.decoders import Decoder
-from trimtab.training.preference import tune
-from trimtab.training.reward import train_reward
+from trimtab.experiment import Experiment
+from trimtab.line import Line
+from trimtab.progress import Watch
+from trimtab.runs import RunDirectory
 
-STAGES = ("data", "reward", "synthesize", "pairs", "tune", "guide", "evaluate", "report")
+STAGES: dict[str, Callable[[Line], object]] = {
+    "data": lambda line: line.data,
+    "reward": lambda line: (line.reward, line.judge),
+    "synthesize": lambda line: line.samples("tuning") if line.experiment.data.preferences is None else None,
+    "pairs": lambda line: line.pairs,
+    "tune": lambda line: line.tuned,
+    "guide": lambda line: [line.guided(decoder) for decoder in line.experiment.guide.decoders],
+    "evaluate": lambda line: [line.evaluated(decoder) for decoder in line.experiment.guide.decoders],
+    "report": lambda line: line.report,
+}
 
 
-def run(experiment: Experiment, runs: Path, assets: Assets, watch: Watch, until: str = "report") -> "Line":
-    """Run the line up to and including the stage `until`, in `runs`/`experiment.name`."""
+def run(experiment: Experiment, runs: Path, assets: Assets, watch: Watch, until: str = "report") -> Line:
+    """Run the line up to and including the stage `until`, in the folder `runs`/`experiment.name`.
+
+    Raises:
+        TrimtabError: anything that a user can mend; what was made before is kept, and the same call goes on from it.
+    """
     directory = RunDirectory(runs / experiment.name)
     with directory.lock():
         line = Line(experiment, directory, assets, watch)
-        for stage in STAGES[: STAGES.index(until) + 1]:
-            line.make(stage)
+        for stage, make in STAGES.items():
+            make(line)
+            if stage == until:
+                break
     return line
-
-
-class Line:
-    """The artifacts of one experiment, each made when it is first asked for."""
-
-    def __init__(self, experiment: Experiment, directory: RunDirectory, assets: Assets, watch: Watch) -> None:
-        self.experiment = experiment
-        self.directory = directory
-        self.assets = assets
-        self.watch = watch
-        self.roles = Roles(experiment, assets)
-
-    def make(self, stage: str) -> None:
-        """Make all artifacts of one of STAGES that are not there yet."""
-        decoders = self.experiment.guide.decoders
-        makers: dict[str, Callable[[], object]] = {
-            "data": lambda: self.data,
-            "reward": lambda: (self.reward, self.judge),
-            "synthesize": lambda: None if self.experiment.data.preferences else self.samples("tuning"),
-            "pairs": lambda: self.pairs,
-            "tune": lambda: self.tuned,
-            "guide": lambda: [self.guided(decoder) for decoder in decoders],
-            "evaluate": lambda: [self.evaluated(decoder) for decoder in decoders],
-            "report": lambda: self.report,
-        }
-        makers[stage]()
-
-    @cached_property
-    def data(self) -> Artifact:
-        """Reviews for the reward and the judge, and prompts to tune, validate and test on."""
-
-        def make(folder: Path, advance: Advance) -> None:
-            config = self.experiment.data
-            split = split_reviews(load_reviews(self.assets, config.reviews), config, self.experiment.seed)
-            for field in dataclasses.fields(split):
-                write_records(folder / f"{field.name}.jsonl", getattr(split, field.name))
-
-        return self._stage("data", {"data": self.experiment.data}, [], make)
-
-    @cached_property
-    def reward(self) -> Artifact:
-        """The gold reward: a classifier trained here, or the note that a ready one is used."""
-
-        def make(folder: Path, advance: Advance) -> None:
-            config = self.experiment.reward
-            if config.training is None:
-                write_json(folder / "report.json", {"classifier": config.model})
-                return
-            reviews = self.data.records(Review, "reward_train"), self.data.records(Review, "reward_heldout")
-            train_reward(*reviews, config, self.assets, folder, self.experiment.seed, advance)
-
-        inputs = [self.data] if self.experiment.reward.training is not None else []
-        return self._stage("reward", {"reward": self.experiment.reward}, inputs, make)
-
-    @cached_property
-    def judge(self) -> Artifact:
-        """The second judge, fitted on reviews of its own."""
-
-        def make(folder: Path, advance: Advance) -> None:
-            reviews = self.data.records(Review, "judge_train"), self.data.records(Review, "reward_heldout")
-            judge, report = fit_judge(*reviews, self.experiment.seed, self.experiment.judge.snippet_words)
-            judge.save(folder)
-            write_json(folder / "report.json", report)
-
-        return self._stage("judge", {"judge": self.experiment.judge}, [self.data], make)
-
-    def samples(self, split: Literal["tuning", "validation"]) -> Artifact:
-        """Scored generations of the untuned small model."""
-        experiment = self.experiment
-
-        def make(folder: Path, advance: Advance) -> None:
-            prompts = synthesis_prompts(experiment.synthesize, self.data.records(Prompt, split))
-            gold = self._gold
-
-            def decode(block: Sequence[Prompt]) -> Block:
-                return synthesize(block, experiment.synthesize, self.roles, gold, experiment.seed)
-
-            write_blocks(folder, prompts, experiment.synthesize.block, decode, advance)
-
-        parts = {"small": experiment.small, "synthesize": experiment.synthesize, "split": split}
-        return self._stage("synthesize", parts, [self.data, self.reward], make, label=f"synthesize {split}")
-
-    @cached_property
-    def pairs(self) -> Artifact:
-        """Preference pairs of both splits, as records and as a `datasets` folder; or those of an existing data set."""
-        experiment = self.experiment
-        existing = experiment.data.preferences
-        inputs = [] if existing else [self.samples("tuning"), self.samples("validation")]
-
-        def make(folder: Path, advance: Advance) -> None:
-            if existing:
-                pairs = read_dataset(self.assets.dataset(existing))
-            else:
-                bounds = resolve_bounds(inputs[0].records(Generation), experiment.pairs)
-                splits: tuple[Literal["train", "validation"], ...] = ("train", "validation")
-                pairs = [
-                    pair
-                    for samples, split in zip(inputs, splits, strict=True)
-                    for pair in make_pairs(
-                        samples.records(Generation), experiment.pairs, experiment.seed, split, bounds
-                    )
-                ]
-                write_dataset(pairs, folder / "dataset")
-            write_records(folder / "records.jsonl", pairs)
-            write_json(folder / "summary.json", summarize([pair for pair in pairs if pair.split == "train"]))
-
-        parts = {"preferences": existing} if existing else {"pairs": experiment.pairs}
-        return self._stage("pairs", parts, inputs, make)
-
-    @cached_property
-    def tuned(self) -> Artifact:
-        """The tuned small model, an ordinary folder under `model`."""
-        experiment = self.experiment
-
-        def make(folder: Path, advance: Advance) -> None:
-            self.roles.drop()  # training wants the memory
-            pairs = self.pairs.records(Pair)
-            train, validation = ([p for p in pairs if p.split == split] for split in ("train", "validation"))
-            model, tokenizer = load_causal_lm(experiment.small, self.assets)
-            template, seed = experiment.small.template, experiment.seed
-            summary = tune(train, validation, model, tokenizer, experiment.tune, folder, seed, advance, template)
-            write_json(folder / "summary.json", summary)
-
-        artifact = self._stage("tune", {"small": experiment.small, "tune": experiment.tune}, [self.pairs], make)
-        self.roles.tuned_is(artifact.folder / "model")
-        link = self.directory.path / "tuned"  # a name that stays, for whoever wants the model itself
-        link.unlink(missing_ok=True)
-        link.symlink_to(Path(artifact.folder.name) / "model")
-        return artifact
-
-    def guided(self, decoder: DecoderConfig) -> Artifact:
-        """The generations of one decoder on the test prompts."""
-        experiment, guide = self.experiment, self.experiment.guide
-        if decoder.best_of is not None:
-            return self._picked(decoder, self.guided(guide.decoder(decoder.best_of)))
-
-        def make(folder: Path, advance: Advance) -> None:
-            ready = Decoder(experiment, decoder, self.roles)
-            write_blocks(folder, self._test_prompts(), guide.block, ready.decode, advance)
-
-        uses_tuned = decoder.guided or decoder.model == "tuned" or decoder.beta is not None
-        parts = {
-            "decoder": decoder.model_dump(mode="json", exclude={"name"}),
-            "guide": guide.model_dump(mode="json", exclude={"decoders"}),
-            "model": experiment.large if decoder.model == "large" else experiment.small,
-        }
-        prompts = self.pairs if experiment.data.preferences else self.data
-        inputs = [prompts, self.tuned] if uses_tuned else [prompts]
-        return self._stage("guide", parts, inputs, make, label=f"guide {decoder.name}")
-
-    def _test_prompts(self) -> list[Prompt]:
-        """Prompts cut from test reviews; or the first different ones of an existing data set's test split."""
-        if not self.experiment.data.preferences:
-            return self.data.records(Prompt, "test")
-        pairs = [pair for pair in self.pairs.records(Pair) if pair.split == "test"]
-        first = list({json.dumps(pair.prompt): pair.prompt for pair in pairs}.values())
-        wanted = self.experiment.data.test_prompts
-        if len(first) < wanted:
-            raise DataError(
-                f"{self.experiment.data.preferences} has {len(first)} test prompts and data.test_prompts asks for "
-                f"{wanted}: lower it to {len(first)}, or give a data set with a test split"
-            )
-        return [Prompt(f"test-{number:05d}", text) for number, text in enumerate(first[:wanted])]
-
-    def _picked(self, decoder: DecoderConfig, source: Artifact) -> Artifact:
-        """Of another decoder's candidates, those that the gold reward likes best."""
-
-        def make(folder: Path, advance: Advance) -> None:
-            gold = self._gold
-            started, before = time.monotonic(), gold.flops
-            write_records(folder / "records.jsonl", best_of(source.records(Generation), gold))
-            sampling = {
-                role: spent for role, spent in source.summary("cost").items() if role not in ("tuned", "untuned")
-            }
-            write_json(folder / "cost.json", {**sampling, "reward": gold.flops - before})
-            seconds = json.loads((source.folder / "decode_seconds.json").read_text())
-            write_json(folder / "decode_seconds.json", seconds + time.monotonic() - started)
-
-        return self._stage("guide", {"best_of": "gold"}, [source, self.reward], make, label=f"guide {decoder.name}")
-
-    def evaluated(self, decoder: DecoderConfig) -> Artifact:
-        """The scores of one decoder's generations."""
-
-        def make(folder: Path, advance: Advance) -> None:
-            generations = self.guided(decoder).records(Generation)
-            scores = score_decoder(decoder.name, generations, self._gold, load_judge(self.judge.folder), self._fluency)
-            write_records(folder / "records.jsonl", scores)
-
-        parts = {"decoder": decoder.name, "large": self.experiment.large}
-        inputs = [self.guided(decoder), self.reward, self.judge]
-        return self._stage("evaluate", parts, inputs, make, label=f"evaluate {decoder.name}")
-
-    @cached_property
-    def report(self) -> list[Row]:
-        """The table's rows; tables, figures and the page are written to `report/`."""
-        decoders = self.experiment.guide.decoders
-        scores = {decoder.name: self.evaluated(decoder).records(Score) for decoder in decoders}
-        generations = {decoder.name: self.guided(decoder).records(Generation) for decoder in decoders}
-        costs = {decoder.name: _cost(self.guided(decoder)) for decoder in decoders}
-        rows = summarise(self.experiment, scores, generations, self._encode, costs)
-        partial, folder = self.directory.path / "report.partial", self.directory.path / "report"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        write_report(partial, self.experiment, rows, scores, generations, self._seconds(), self._details())
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-        return rows
-
-    def _stage(
-        self,
-        stage: str,
-        parts: Mapping[str, Any],
-        inputs: Sequence[Artifact],
-        make: Callable[[Path, Advance], None],
-        label: str | None = None,
-    ) -> Artifact:
-        """The artifact of a stage with this configuration and these inputs, made where it is not there."""
-        configuration = {
-            name: part.model_dump(mode="json") if isinstance(part, Config) else part for name, part in parts.items()
-        }
-        artifact = self.directory.artifact(stage, {"seed": self.experiment.seed, **configuration}, inputs)
-        if not artifact.whole:
-            with self.directory.writing(artifact) as folder, self.watch(label or stage) as advance:
-                make(folder, advance)
-        return artifact
-
-    @cached_property
-    def _gold(self) -> Reward:
-        config = self.experiment.reward
-        return load_classifier_reward(config, self.assets, None if config.training is None else self.reward.folder)
-
-    def _fluency(self, generations: Sequence[Generation]) -> tuple[list[float], list[int]]:
-        """log p of each response under the unguided base, and its number of tokens there.
-
-        Responses are encoded anew, all in the same way, whichever model wrote them.
-        """
-        base = self.roles["large"]
-        responses = base.vocabulary.encode_responses([generation.text for generation in generations])
-        logs = sequence_log_probabilities(base, [generation.prompt for generation in generations], responses)
-        return logs, [len(response) for response in responses]
-
-    def _encode(self, text: str) -> list[int]:
-        return self.roles["large"].vocabulary.encode_response(text)
-
-    def _seconds(self) -> dict[str, float]:
-        """Wall seconds that each stage has taken, over all sessions it was made in."""
-        decoders = self.experiment.guide.decoders
-        artifacts = {"data": self.data, "reward": self.reward, "judge": self.judge}
-        if not self.experiment.data.preferences:
-            artifacts |= {f"synthesize {split}": self.samples(split) for split in ("tuning", "validation")}
-        artifacts |= {"pairs": self.pairs, "tune": self.tuned}
-        artifacts |= {f"guide {decoder.name}": self.guided(decoder) for decoder in decoders}
-        artifacts |= {f"evaluate {decoder.name}": self.evaluated(decoder) for decoder in decoders}
-        return {name: read_seconds(artifact.folder) for name, artifact in artifacts.items()}
-
-    def _details(self) -> dict[str, Any]:
-        return {
-            "reward": self.reward.summary("report"),
-            "judge": self.judge.summary("report"),
-            "pairs": self.pairs.summary(),
-            "tune": self.tuned.summary(),
-        }
-
-
-def _cost(artifact: Artifact) -> Cost:
-    seconds = json.loads((artifact.folder / "decode_seconds.json").read_text(encoding="utf-8"))
-    return Cost(flops=sum(artifact.summary("cost").values()), seconds=seconds)

@@ -10,8 +10,10 @@ import pytest
 from tiny_hub import tiny_hub
 from trimtab import cli
 from trimtab.assets.resolve import Assets
-from trimtab.experiment import Experiment, load_experiment
-from trimtab.pipeline import Line, run
+from trimtab.experiment import Experiment
+from trimtab.experiment_file import load_experiment
+from trimtab.line import Line
+from trimtab.pipeline import run
 from trimtab.progress import watching
 from trimtab.records import Generation, Pair, Score
 from trimtab.runs import RunDirectory

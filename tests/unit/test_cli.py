@@ -8,7 +8,7 @@ import pytest
 
 from trimtab import cli
 from trimtab.errors import ConfigurationError
-from trimtab.experiment import load_experiment
+from trimtab.experiment_file import load_experiment
 
 
 @pytest.mark.parametrize("file", sorted(cli.SHIPPED.glob("*.yaml")), ids=lambda path: path.stem)
