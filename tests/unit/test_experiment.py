@@ -1,0 +1,79 @@
+"""The configuration: decoders are named and compared as the table needs, and what cannot run is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trimtab.errors import ConfigurationError
+from trimtab.experiment import Experiment
+from trimtab.experiment_file import load_experiment, parse_experiment
+
+
+def experiment(**parts: Any) -> Experiment:
+    return parse_experiment({"name": "demo", **parts}, origin="demo.yaml")
+
+
+def test_decoders_name_themselves() -> None:
+    made = experiment(
+        guide={
+            "decoders": [
+                {"model": "large"}, {"successors": 16}, {"best_of": "bon-16"},
+                {"width": 4, "successors": 4, "chunk": 5}, {"model": "untuned"}, {"model": "tuned"},
+                {"model": "untuned", "beta": 0.5}, {"model": "untuned", "beta": 2}, {"name": "mine", "successors": 3},
+            ]
+        }
+    ).guide  # fmt: skip
+    names = [decoder.name for decoder in made.decoders]
+    assert names == ["base", "bon-16", "gold-bon-16", "cbs-4-4-5", "untuned", "tuned", "eft-0.5", "eft-2", "mine"]
+    references = [reference.name if (reference := made.reference_of(each)) else None for each in made.decoders]
+    assert references == ["base"] * 4 + ["untuned"] * 4 + ["base"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "fault"),
+    [
+        ({"tune": {"beta": float("nan")}}, "tune.beta is nan"),
+        ({"guide": {"decoders": [{"width": 0}]}}, "guide.decoders.0.width is 0"),
+        ({"guide": {"decoders": [{"successors": 2, "chunk": -1}]}}, "guide.decoders.0.chunk is -1"),
+        ({"guide": {"decoders": [{"width": 2}]}}, "width is 2 without a chunk"),
+        ({"guide": {"decoders": []}}, "decoders is empty"),
+        ({"guide": {"decoders": [{}, {}]}}, "two decoders are named base"),
+        ({"guide": {"decoders": [{"best_of": "bon-16"}]}}, "picks from bon-16, which is no decoder"),
+        ({"guide": {"decoders": [{"successors": 4}, {"best_of": "bon-4", "width": 2}]}}, "drop width"),
+        ({"small": {"name": "x", "template": "no place"}}, "must hold {prompt} exactly once"),
+        ({"data": {"prompt_words": [8, 2]}}, "prompt_words is [8, 2]"),
+        ({"pairs": {"margin": {}}}, "give either value or quantile"),
+        ({"widht": 1}, "widht is unknown"),
+        ({"guide": {"decoders": [{"widht": 4}]}}, "did you mean width?"),
+        ({"tune": {"lora": {"rnak": 4}}}, "tune.lora.rnak is unknown: did you mean rank?"),
+    ],
+)
+def test_what_cannot_run_is_refused(parts: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        experiment(**parts)
+    assert fault in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "holds no experiment"),
+        ("- a", "holds no experiment"),
+        ("a: [", "is not YAML"),
+        ("seed: 1", "name: Field required"),
+    ],
+)
+def test_files_that_are_no_experiment(tmp_path: Path, text: str, fault: str) -> None:
+    file = tmp_path / "demo.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigurationError) as raised:
+        load_experiment(file)
+    assert fault in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_byte_order_mark_is_no_fault_and_overrides_win(tmp_path: Path) -> None:
+    file = tmp_path / "demo.yaml"
+    file.write_text("name: demo\ntune: {beta: 1}\nguide: {decoders: [{successors: 2}]}\n", encoding="utf-8-sig")
+    made = load_experiment(file, ["tune.beta=0.3", "guide.decoders.0.successors=5", "pairs.threshold={quantile: 0.2}"])
+    assert (made.tune.beta, made.guide.decoders[0].name, made.pairs.threshold.quantile) == (0.3, "bon-5", 0.2)
