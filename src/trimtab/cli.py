@@ -150,6 +150,10 @@ def main() -> None:
     except TrimtabError as error:
         print(f"trimtab: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"trimtab: {place}{error.strerror or error}; mend it, and the same command goes on", file=sys.stderr)
+        sys.exit(TrimtabError.exit_code)
     except KeyboardInterrupt:
         print("trimtab: stopped; the same command goes on where it was", file=sys.stderr)
         sys.exit(130)

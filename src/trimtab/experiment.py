@@ -111,6 +111,14 @@ class RewardConfig(Config):
     batch_size: int = Field(64, ge=1)
     allow_pickle: bool = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default_is_trained(cls, values: Any) -> Any:
+        """The default model is a bare encoder, so leaving it means training it."""
+        if isinstance(values, dict) and "model" not in values:
+            return {"training": {}, **values}
+        return values
+
 
 class JudgeConfig(Config):
     """The second, independent judge (TF-IDF and logistic regression), fitted on snippets of reviews of its own."""
@@ -127,9 +135,9 @@ class SamplingConfig(Config):
 
 
 class SynthesizeConfig(Config):
-    """Samples of the untuned small model, scored by the gold reward.
+    """Samples of the untuned small model, scored by the gold reward: `samples` for each of the tuning prompts.
 
-    `unprompted` samples start from the model's `start_token` alone; they count as one prompt each.
+    `unprompted`: as many samples, but all from the model's `start_token` alone; they share one empty prompt.
     """
 
     samples: int = Field(8, ge=2)
@@ -280,8 +288,14 @@ class GuideConfig(Config):
         if twice:
             raise ValueError(f"two decoders are named {', '.join(twice)}: give each a name of its own")
         for decoder in self.decoders:
-            if decoder.best_of is not None and decoder.best_of not in names:
+            if decoder.best_of is None:
+                continue
+            if decoder.best_of not in names:
                 raise ValueError(f"{decoder.name} picks from {decoder.best_of}, which is no decoder of this experiment")
+            if self.decoder(decoder.best_of).best_of is not None:
+                raise ValueError(
+                    f"{decoder.name} picks from {decoder.best_of}, which samples nothing: name a sampling decoder"
+                )
         return self
 
     def decoder(self, name: str) -> DecoderConfig:
@@ -317,10 +331,16 @@ class Experiment(Config):
     small: ModelConfig = ModelConfig(name="HuggingFaceTB/SmolLM2-135M-Instruct")
     large: ModelConfig = ModelConfig(name="google/gemma-3-270m", template="Here is a movie review from imdb: {prompt}")
     data: DataConfig = DataConfig()
-    reward: RewardConfig = RewardConfig()
+    reward: RewardConfig = RewardConfig(training=RewardTrainingConfig())
     judge: JudgeConfig = JudgeConfig()
     synthesize: SynthesizeConfig = SynthesizeConfig()
     pairs: PairsConfig = PairsConfig()
     tune: TuneConfig = TuneConfig()
     guide: GuideConfig = GuideConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+
+    @model_validator(mode="after")
+    def _unprompted_pairs_are_counted(self) -> Self:
+        if self.synthesize.unprompted and self.pairs.total is None and self.data.preferences is None:
+            raise ValueError("synthesize.unprompted shares one prompt: say in pairs.total how many pairs to make of it")
+        return self

@@ -16,17 +16,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from trimtab.assets.resolve import Assets
+from trimtab.assets.resolve import Assets, identity
 from trimtab.data.reviews import load_reviews, split_reviews
 from trimtab.errors import DataError
 from trimtab.evaluation.evaluate import Cost, Row, best_of, score_decoder, summarise
-from trimtab.experiment import Config, DecoderConfig, Experiment
+from trimtab.experiment import Config, DecoderConfig, Experiment, ModelConfig, RewardConfig
 from trimtab.models.language_model import sequence_log_probabilities
 from trimtab.models.load import load_causal_lm
 from trimtab.models.roles import Roles
 from trimtab.preferences.dataset import read_dataset, write_dataset
 from trimtab.preferences.pairs import make_pairs, resolve_bounds, summarize
 from trimtab.preferences.synthesize import synthesis_prompts, synthesize
+from trimtab.preflight import model_identity
 from trimtab.progress import Advance, Watch
 from trimtab.records import Generation, Pair, Prompt, Review, Score
 from trimtab.report.page import write_report
@@ -59,7 +60,8 @@ class Line:
             for name, records in vars(split).items():
                 write_records(folder / f"{name}.jsonl", records)
 
-        return self._stage("data", {"data": self.experiment.data}, [], make)
+        reviews = identity(self.assets.dataset(self.experiment.data.reviews))
+        return self._stage("data", {"data": self.experiment.data, "reviews": reviews}, [], make)
 
     @cached_property
     def reward(self) -> Artifact:
@@ -128,7 +130,9 @@ class Line:
             write_records(folder / "records.jsonl", pairs)
             write_json(folder / "summary.json", summarize([pair for pair in pairs if pair.split == "train"]))
 
-        parts = {"preferences": existing} if existing else {"pairs": experiment.pairs}
+        parts: dict[str, Any] = {"pairs": experiment.pairs}
+        if existing:
+            parts = {"preferences": existing, "identity": identity(self.assets.dataset(existing))}
         return self._stage("pairs", parts, inputs, make)
 
     @cached_property
@@ -168,7 +172,9 @@ class Line:
             "guide": guide.model_dump(mode="json", exclude={"decoders"}),
             "model": experiment.large if decoder.model == "large" else experiment.small,
         }
-        prompts = self.pairs if experiment.data.preferences else self.data
+        prompts = self.data
+        if experiment.data.preferences:
+            prompts, parts["test_prompts"] = self.pairs, experiment.data.test_prompts
         inputs = [prompts, self.tuned] if uses_tuned else [prompts]
         return self._stage("guide", parts, inputs, make, label=f"guide {decoder.name}")
 
@@ -193,9 +199,10 @@ class Line:
             gold = self._gold
             started, before = time.monotonic(), gold.flops
             write_records(folder / "records.jsonl", best_of(source.records(Generation), gold))
-            sampling = {
-                role: spent for role, spent in source.summary("cost").items() if role not in ("tuned", "untuned")
-            }
+            # a large model alone did the sampling; under EFT, or without it, the small ones did their part
+            config = self.experiment.guide.decoder(decoder.best_of or "")
+            guides = ("tuned", "untuned") if config.model == "large" and config.beta is None else ()
+            sampling = {role: spent for role, spent in source.summary("cost").items() if role not in guides}
             write_json(folder / "cost.json", {**sampling, "reward": gold.flops - before})
             seconds = json.loads((source.folder / "decode_seconds.json").read_text())
             write_json(folder / "decode_seconds.json", seconds + time.monotonic() - started)
@@ -239,9 +246,11 @@ class Line:
         label: str | None = None,
     ) -> Artifact:
         """The artifact of a stage with this configuration and these inputs, made where it is not there."""
-        configuration = {
-            name: part.model_dump(mode="json") if isinstance(part, Config) else part for name, part in parts.items()
-        }
+        configuration: dict[str, Any] = {}
+        for name, part in parts.items():
+            configuration[name] = part.model_dump(mode="json") if isinstance(part, Config) else part
+            if isinstance(part, ModelConfig | RewardConfig):
+                configuration[f"{name} is"] = model_identity(part, self.assets)
         artifact = self.directory.artifact(stage, {"seed": self.experiment.seed, **configuration}, inputs)
         if not artifact.whole:
             with self.directory.writing(artifact) as folder, self.watch(label or stage) as advance:

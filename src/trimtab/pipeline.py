@@ -10,6 +10,7 @@ from pathlib import Path
 from trimtab.assets.resolve import Assets
 from trimtab.experiment import Experiment
 from trimtab.line import Line
+from trimtab.preflight import check_models
 from trimtab.progress import Watch
 from trimtab.runs import RunDirectory
 
@@ -31,8 +32,10 @@ def run(experiment: Experiment, runs: Path, assets: Assets, watch: Watch, until:
     Raises:
         TrimtabError: anything that a user can mend; what was made before is kept, and the same call goes on from it.
     """
+    assert until in STAGES, until
     directory = RunDirectory(runs / experiment.name)
     with directory.lock():
+        check_models(experiment, assets, until)
         line = Line(experiment, directory, assets, watch)
         for stage, make in STAGES.items():
             make(line)

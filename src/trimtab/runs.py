@@ -26,16 +26,21 @@ from filelock import FileLock, Timeout
 from trimtab.errors import RunError
 from trimtab.records import Generation, Pair, Prompt, Record, Review, Score, lines_of, read_jsonl
 
+LIBRARIES = ("torch", "transformers", "trl", "peft", "tokenizers", "numpy")
 AnyRecord = Review | Prompt | Generation | Pair | Score
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """One stage's output: `folder` when whole, `partial` while it is being made."""
+    """One stage's output: `folder` when whole, `partial` while it is being made.
+
+    `made_from` is what `digest` is a hash of; it is kept in the folder, beside the libraries' versions.
+    """
 
     stage: str
     digest: str
     folder: Path
+    made_from: Mapping[str, Any]
 
     @property
     def partial(self) -> Path:
@@ -74,18 +79,22 @@ class RunDirectory:
             "inputs": [artifact.digest for artifact in inputs],
         }
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-        return Artifact(stage, digest, self.path / f"{stage}-{digest}")
+        return Artifact(stage, digest, self.path / f"{stage}-{digest}", content)
 
     @contextlib.contextmanager
     def writing(self, artifact: Artifact) -> Iterator[Path]:
         """The partial folder to fill; it becomes the artifact where the block ends without an exception."""
-        artifact.partial.mkdir(exist_ok=True)
-        started = time.monotonic()
-        yield artifact.partial
-        seconds = read_seconds(artifact.partial) + time.monotonic() - started
-        write_json(artifact.partial / "seconds.json", seconds)
-        if artifact.folder.exists():
-            shutil.rmtree(artifact.folder)
+        try:
+            artifact.partial.mkdir(exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{artifact.partial} cannot be made: {error.strerror}; give another folder") from None
+        started, before = time.monotonic(), read_seconds(artifact.partial)
+        libraries = {name: version(name) for name in LIBRARIES}
+        write_json(artifact.partial / "made_from.json", {**artifact.made_from, "libraries": libraries})
+        try:
+            yield artifact.partial
+        finally:
+            write_json(artifact.partial / "seconds.json", before + time.monotonic() - started)
         artifact.partial.rename(artifact.folder)
 
     @contextlib.contextmanager
@@ -100,6 +109,8 @@ class RunDirectory:
             lock.acquire(timeout=0)
         except Timeout:
             raise RunError(f"{self.path} is in use by another run: wait for it, or give another directory") from None
+        except OSError as error:
+            raise RunError(f"{self.path} cannot be written: {error.strerror}; give another folder") from None
         try:
             yield
         finally:
@@ -130,7 +141,11 @@ def write_blocks(
     At the end `partial` holds `records.jsonl`, `cost.json` (FLOPs by model) and no block. `advance(done, all)` is
     told of the prompts that are done, kept ones included.
     """
-    blocks = partial / "blocks"
+    blocks, last = partial / "blocks", partial / "decode_seconds.json"
+    if last.exists():  # killed after the last block, before the artifact was renamed
+        shutil.rmtree(blocks, ignore_errors=True)
+        advance(len(prompts), len(prompts))
+        return
     blocks.mkdir(exist_ok=True)
     starts = range(0, len(prompts), size)
     for number, start in enumerate(starts):
@@ -140,13 +155,12 @@ def write_blocks(
             write_text(blocks / f"{number:05d}.jsonl", lines_of(block.records))
             write_json(blocks / f"{number:05d}.json", {"flops": block.flops, "seconds": block.seconds})
         advance(start + len(group), len(prompts))
-    with (partial / "records.jsonl").open("w", encoding="utf-8") as whole:
-        for number in range(len(starts)):
-            whole.write((blocks / f"{number:05d}.jsonl").read_text(encoding="utf-8"))
+    texts = ((blocks / f"{number:05d}.jsonl").read_text(encoding="utf-8") for number in range(len(starts)))
+    write_text(partial / "records.jsonl", texts)
     costs = [json.loads((blocks / f"{number:05d}.json").read_text()) for number in range(len(starts))]
     models = sorted({model for cost in costs for model in cost["flops"]})
     write_json(partial / "cost.json", {model: sum(cost["flops"].get(model, 0.0) for cost in costs) for model in models})
-    write_json(partial / "decode_seconds.json", sum(cost["seconds"] for cost in costs))
+    write_json(last, sum(cost["seconds"] for cost in costs))
     shutil.rmtree(blocks)
 
 

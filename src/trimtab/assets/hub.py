@@ -49,6 +49,8 @@ def from_hub(name: str, kind: Kind, *, allow_pickle: bool) -> tuple[Path | None,
             return None, " ".join(str(error).split())[:120]
         if whole(folder, kind, pickles=pickles):
             return folder, ""
+    if kind == "model" and not allow_pickle:
+        reason += "; allow_pickle: true would read pickled ones"
     return None, reason
 
 

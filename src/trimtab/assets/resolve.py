@@ -5,6 +5,7 @@ Loads no model and reads no data set; it only says where they lie, and makes the
     folder = Assets().model("google/gemma-3-270m")
 """
 
+import hashlib
 import logging
 import os
 from dataclasses import dataclass
@@ -197,3 +198,13 @@ def read_path_map(path: Path) -> dict[str, Path]:
     if wrong:
         raise AssetError(f"the path map {path} gives no folder for {wrong[0]!r}: write `name: folder`")
     return {name: path.parent / Path(folder).expanduser() for name, folder in values.items()}
+
+
+def identity(place: Path) -> str:
+    """A hash that changes when the files of a model or data set do: of their names, sizes and times of change.
+
+    Reading the bytes of large models again for every run would take minutes.
+    """
+    files = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
+    facts = [f"{path.relative_to(place)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]

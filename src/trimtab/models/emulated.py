@@ -17,6 +17,7 @@ import torch
 
 from trimtab.errors import VocabularyError
 from trimtab.models.language_model import DecodeState, LanguageModel
+from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import PromptInput
 
 
@@ -104,6 +105,16 @@ class EmulatedModel:
         )
 
 
+def check_one_vocabulary(base: str, ours: Vocabulary, guide: str, theirs: Vocabulary) -> None:
+    """Raise VocabularyError unless two models, called `base` and `guide`, have the same tokens under the same ids."""
+    if ours.fingerprint != theirs.fingerprint:
+        raise VocabularyError(
+            f"EFT adds logits, and {base} and {guide} have unlike vocabularies "
+            f"({len(ours.tokenizer)} and {len(theirs.tokenizer)} tokens): "
+            "use best-of-N or CBS, which work across vocabularies, or a guide with the base's tokenizer"
+        )
+
+
 def emulate(base: LanguageModel, pairs: Sequence[tuple[LanguageModel, LanguageModel, float]]) -> LanguageModel:
     """base + the sum of weight * (tuned - untuned) over `pairs` of (tuned, untuned, weight).
 
@@ -111,12 +122,7 @@ def emulate(base: LanguageModel, pairs: Sequence[tuple[LanguageModel, LanguageMo
         VocabularyError: the models do not all have the same vocabulary.
     """
     for model in [model for tuned, untuned, _ in pairs for model in (tuned, untuned)]:
-        if model.vocabulary.fingerprint != base.vocabulary.fingerprint:
-            raise VocabularyError(
-                f"EFT adds logits, and {base.name} and {model.name} have unlike vocabularies "
-                f"({len(base.vocabulary.tokenizer)} and {len(model.vocabulary.tokenizer)} tokens): "
-                "use best-of-N or CBS, which work across vocabularies, or a guide with the base's tokenizer"
-            )
+        check_one_vocabulary(base.name, base.vocabulary, model.name, model.vocabulary)
     terms: dict[int, tuple[LanguageModel, float]] = {id(base): (base, 1.0)}
     for tuned, untuned, weight in pairs:
         for model, share in ((tuned, weight), (untuned, -weight)):

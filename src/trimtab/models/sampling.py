@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from trimtab.errors import ModelError
 from trimtab.experiment import SamplingConfig
 
 GROUP = 512  # columns whose maximum stands for them in the first pass of `top`
@@ -49,6 +50,8 @@ def draw(logits: torch.Tensor, rows: Sequence[int], numbers: np.ndarray, setting
         settings: filters in transformers' order: temperature, top-k, top-p. Temperature 0 takes the most likely token.
     """
     index = torch.tensor(list(rows), dtype=torch.long, device=logits.device)
+    if not torch.isfinite(logits).any(-1).all() or torch.isnan(logits).any():
+        raise ModelError("the model's logits are not numbers: set its dtype to float32 or bfloat16")
     if settings.temperature == 0:
         return [int(token) for token in logits.argmax(-1)[index].tolist()]
     ids, probabilities = filtered(logits, settings)

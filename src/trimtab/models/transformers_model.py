@@ -79,7 +79,7 @@ class TransformersModel:
         self._body, head = _parts(model)
         self._head = Head(head.weight, head.bias)
         self._layers = int(model.config.get_text_config().num_hidden_layers)
-        self._limit = int(model.config.get_text_config().max_position_embeddings)
+        self._limit = _context(model)
         self._body_weights = sum(part.numel() for part in model.parameters()) - _embedding_weights(model)
 
     @property
@@ -90,6 +90,7 @@ class TransformersModel:
     def start(self, prompts: Sequence[PromptInput], room: int) -> TransformersState:
         return self.start_ids([self.vocabulary.encode_prompt(prompt, self.template) for prompt in prompts], room)
 
+    @torch.inference_mode()
     def start_ids(self, prompts: Sequence[Sequence[int]], room: int) -> TransformersState:
         """`start` from ids, each at least one."""
         longest = max(map(len, prompts), default=1)
@@ -162,6 +163,12 @@ class TransformersModel:
         """Read feeds[r] at the end of what row r's cache holds; hidden states [rows, longest feed, width]."""
         count = max(map(len, feeds), default=0)
         needed = max(state.cached, default=0) + count
+        longest = max((cached + len(feed) for cached, feed in zip(state.cached, feeds, strict=True)), default=0)
+        if longest > self._limit:
+            raise ModelError(
+                f"a text of {longest} tokens exceeds {self.name}'s context of {self._limit}: "
+                "shorten the prompt or lower max_new_tokens"
+            )
         if needed > state.cache.capacity:
             everything = torch.arange(len(state.ids), device=self.model.device)
             state.cache = state.cache.select(everything, max(state.cached), needed + GROWTH)
@@ -203,6 +210,18 @@ def _parts(model: PreTrainedModel) -> tuple[torch.nn.Module, torch.nn.Linear]:
     if not torch.allclose(expected.float(), found.float(), rtol=1e-3, atol=1e-3):
         raise ModelError(f"{name} changes its logits after the output embedding: such models are not supported")
     return body, head
+
+
+def _context(model: PreTrainedModel) -> int:
+    """Tokens that the model can attend to all at once: its positions, or a sliding window where it has one.
+
+    Beyond its window a layer would have to forget; the cache's mask does not, so texts end before.
+    """
+    config = model.config.get_text_config()
+    limit, written = int(config.max_position_embeddings), config.to_dict()
+    window = written.get("sliding_window")
+    slides = "sliding_attention" in (written.get("layer_types") or ["sliding_attention"])
+    return min(limit, int(window)) if window and slides and written.get("use_sliding_window", True) else limit
 
 
 def _embedding_weights(model: PreTrainedModel) -> int:
