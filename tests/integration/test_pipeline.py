@@ -207,3 +207,29 @@ def test_a_second_writer_is_told_so(tmp_path: Path) -> None:
         RunDirectory(tmp_path).lock(),
     ):
         pass
+
+
+def test_what_a_name_stands_for_takes_part_in_hashes(tmp_path: Path, path_map: Path) -> None:
+    """The same names behind other files make other artifacts, and fewer test prompts of a data set others, too."""
+    other = tiny_hub(tmp_path / "other")
+    experiment = load_experiment(PLACES / "imdb-gpt2.yaml", ["data.reward_reviews=40", "data.judge_reviews=20"])
+    digests = []
+    for place, prompts in ((path_map, 8), (path_map, 4), (other, 8)):
+        data = experiment.data.model_copy(update={"test_prompts": prompts, "reward_heldout": 20, "tuning_prompts": 4})
+        with watching(quiet=True) as watch:
+            line = Line(
+                experiment.model_copy(update={"data": data}),
+                RunDirectory(tmp_path / "run"),
+                Assets(cache=tmp_path / "cache", path_map=place),
+                watch,
+            )
+            digests.append((line.pairs.digest, line.guided(experiment.guide.decoder("base")).digest))
+    assert len({pairs for pairs, _ in digests}) == 2 and len({base for _, base in digests}) == 3
+
+
+def test_an_unknown_model_is_named_before_anything_runs(tmp_path: Path, path_map: Path) -> None:
+    from trimtab.errors import AssetError
+
+    with pytest.raises(AssetError, match="nobody/nothing"):
+        finished(quickstart("large.name=nobody/nothing"), tmp_path, path_map)
+    assert not [path for path in (tmp_path / "quickstart").iterdir() if path.is_dir()]

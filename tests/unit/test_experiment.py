@@ -41,6 +41,11 @@ def test_decoders_name_themselves() -> None:
         ({"guide": {"decoders": [{}, {}]}}, "two decoders are named base"),
         ({"guide": {"decoders": [{"best_of": "bon-16"}]}}, "picks from bon-16, which is no decoder"),
         ({"guide": {"decoders": [{"successors": 4}, {"best_of": "bon-4", "width": 2}]}}, "drop width"),
+        (
+            {"guide": {"decoders": [{"successors": 4}, {"best_of": "bon-4"}, {"best_of": "gold-bon-4"}]}},
+            "gold-gold-bon-4 picks from gold-bon-4, which samples nothing",
+        ),
+        ({"synthesize": {"unprompted": True}}, "say in pairs.total how many pairs"),
         ({"small": {"name": "x", "template": "no place"}}, "must hold {prompt} exactly once"),
         ({"data": {"prompt_words": [8, 2]}}, "prompt_words is [8, 2]"),
         ({"pairs": {"margin": {}}}, "give either value or quantile"),
@@ -77,3 +82,8 @@ def test_a_byte_order_mark_is_no_fault_and_overrides_win(tmp_path: Path) -> None
     file.write_text("name: demo\ntune: {beta: 1}\nguide: {decoders: [{successors: 2}]}\n", encoding="utf-8-sig")
     made = load_experiment(file, ["tune.beta=0.3", "guide.decoders.0.successors=5", "pairs.threshold={quantile: 0.2}"])
     assert (made.tune.beta, made.guide.decoders[0].name, made.pairs.threshold.quantile) == (0.3, "bon-5", 0.2)
+
+
+def test_the_default_reward_is_an_encoder_that_is_trained_and_a_named_one_is_ready() -> None:
+    assert experiment().reward.training is not None and experiment(reward={}).reward.training is not None
+    assert experiment(reward={"model": "lvwerra/distilbert-imdb"}).reward.training is None

@@ -8,7 +8,7 @@ import pytest
 
 from trimtab.errors import RunError
 from trimtab.records import Generation, Prompt
-from trimtab.runs import Block, RunDirectory, write_blocks, write_text
+from trimtab.runs import Block, RunDirectory, read_seconds, write_blocks, write_text
 
 PROMPTS = [Prompt(f"p{number}", f"text {number}") for number in range(7)]
 
@@ -73,6 +73,39 @@ def test_blocks_are_cut_by_size_alone_and_finished_ones_are_kept(tmp_path: Path)
         assert (tmp_path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert json.loads((tmp_path / "cost.json").read_text()) == {"large": 70.0}
     assert not (tmp_path / "blocks").exists()
+
+
+def test_a_kill_after_the_last_block_repeats_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The finished blocks are deleted last: a kill while that happens must not leave a folder that cannot be read."""
+    import shutil
+
+    def killed(path: Path, ignore_errors: bool = False) -> None:
+        (path / "00001.jsonl").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", killed)
+        write_blocks(tmp_path, PROMPTS, 3, decode, lambda done, total: None)
+
+    def never(prompts: Sequence[Prompt]) -> Block:
+        raise AssertionError("decoded again")
+
+    write_blocks(tmp_path, PROMPTS, 3, never, lambda done, total: None)
+    assert len((tmp_path / "records.jsonl").read_text().splitlines()) == 7
+    assert not (tmp_path / "blocks").exists()
+
+
+def test_an_artifact_says_what_it_was_made_from_and_how_long_it_took_in_all(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    artifact = run.artifact("stage", {"width": 4}, [])
+    with pytest.raises(ZeroDivisionError), run.writing(artifact):
+        raise ZeroDivisionError
+    (artifact.partial / "seconds.json").write_text("100")
+    with run.writing(artifact):
+        pass
+    assert artifact.summary("made_from")["configuration"] == {"width": 4}
+    assert "torch" in artifact.summary("made_from")["libraries"]
+    assert 100 <= read_seconds(artifact.folder) < 101
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

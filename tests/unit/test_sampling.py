@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
+from trimtab.errors import ModelError
 from trimtab.experiment import SamplingConfig
 from trimtab.models.sampling import draw, filtered, prompt_key, top, uniforms
 
@@ -67,3 +68,10 @@ def test_a_dropped_token_is_never_drawn_at_the_ends() -> None:
     edges = np.array([0.0, np.nextafter(1.0, 0.0)])
     assert draw(logits, [0, 0], edges, SamplingConfig(temperature=1.0, top_k=2)) == [1, 2]
     assert draw(logits, [0, 0], edges, SamplingConfig(temperature=1.0, top_k=0, top_p=0.9)) == [1, 2]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_that_are_not_numbers_are_refused(temperature: float) -> None:
+    logits = torch.tensor([[0.0, float("nan"), 1.0]])
+    with pytest.raises(ModelError, match="set its dtype to float32 or bfloat16"):
+        draw(logits, [0], np.array([0.5]), SamplingConfig(temperature=temperature))
