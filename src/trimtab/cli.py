@@ -119,8 +119,9 @@ def _run(file: str, overrides: tuple[str, ...], runs: Path, path_map: Path | Non
 def _print_report(experiment: Experiment, rows: "Sequence[Row]", folder: Path) -> None:
     from trimtab.report.tables import terminal_table, verdict
 
-    console = Console()
-    console.print(terminal_table(rows, console.width))
+    width = max(Console().width, 100)  # what the table needs, also where the output is a file
+    console = Console(width=width)
+    console.print(terminal_table(rows, width))
     console.print(f"\n{verdict(experiment, rows)}\n\n{folder / 'report.html'}", highlight=False, soft_wrap=True)
 
 
