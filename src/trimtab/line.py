@@ -12,7 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,6 +49,8 @@ class Line:
         self.assets = assets
         self.watch = watch
         self.roles = Roles(experiment, assets)
+        # names are resolved once: every artifact is asked for several times, and its hash needs what they stand for
+        self._identity = cache(lambda config: model_identity(config, assets))
 
     @cached_property
     def data(self) -> Artifact:
@@ -250,7 +252,7 @@ class Line:
         for name, part in parts.items():
             configuration[name] = part.model_dump(mode="json") if isinstance(part, Config) else part
             if isinstance(part, ModelConfig | RewardConfig):
-                configuration[f"{name} is"] = model_identity(part, self.assets)
+                configuration[f"{name} is"] = self._identity(part)
         artifact = self.directory.artifact(stage, {"seed": self.experiment.seed, **configuration}, inputs)
         if not artifact.whole:
             with self.directory.writing(artifact) as folder, self.watch(label or stage) as advance:
