@@ -137,14 +137,15 @@ class SamplingConfig(Config):
 class SynthesizeConfig(Config):
     """Samples of the untuned small model, scored by the gold reward: `samples` for each of the tuning prompts.
 
-    `unprompted`: as many samples, but all from the model's `start_token` alone; they share one empty prompt.
+    `unprompted`: as many samples, but all from the model's `start_token` alone; they share one empty prompt. `rows`
+    samples are decoded together: `rows // samples` prompts, which are the unit of resume.
     """
 
     samples: int = Field(8, ge=2)
     unprompted: bool = False
     max_new_tokens: int = Field(40, ge=1)
     sampling: SamplingConfig = SamplingConfig(temperature=1.0)
-    block: int = Field(32, ge=1)
+    rows: int = Field(256, ge=1)
 
 
 class Threshold(Config):
@@ -268,7 +269,8 @@ def _decoder_name(values: dict[str, Any]) -> str:
 
 
 class GuideConfig(Config):
-    """Decoding of the test prompts. `block` prompts are decoded together, and are the unit of resume.
+    """Decoding of the test prompts. Prompts are decoded together in blocks, the unit of resume: as many prompts as have
+    `rows` candidates under a decoder, and one at least.
 
     A response ends before the first of the `stop` strings, besides at an end token and at `max_new_tokens`.
     """
@@ -276,7 +278,7 @@ class GuideConfig(Config):
     max_new_tokens: int = Field(40, ge=1)
     sampling: SamplingConfig = SamplingConfig()
     stop: tuple[str, ...] = ()
-    block: int = Field(16, ge=1)
+    rows: int = Field(256, ge=1)
     decoders: tuple[DecoderConfig, ...] = (DecoderConfig(),)
 
     @model_validator(mode="after")

@@ -34,7 +34,16 @@ from trimtab.report.page import write_report
 from trimtab.rewards.classifier import load_classifier_reward
 from trimtab.rewards.judge import fit_judge, load_judge
 from trimtab.rewards.reward import Reward
-from trimtab.runs import Artifact, Block, RunDirectory, read_seconds, write_blocks, write_json, write_records
+from trimtab.runs import (
+    Artifact,
+    Block,
+    RunDirectory,
+    block_size,
+    read_seconds,
+    write_blocks,
+    write_json,
+    write_records,
+)
 from trimtab.search.decoders import Decoder
 from trimtab.training.preference import tune
 from trimtab.training.reward import train_reward
@@ -103,7 +112,9 @@ class Line:
             def decode(block: Sequence[Prompt]) -> Block:
                 return synthesize(block, experiment.synthesize, self.roles, gold, experiment.seed)
 
-            write_blocks(folder, prompts, experiment.synthesize.block, decode, advance)
+            write_blocks(
+                folder, prompts, block_size(experiment.synthesize.rows, experiment.synthesize.samples), decode, advance
+            )
 
         parts = {"small": experiment.small, "synthesize": experiment.synthesize, "split": split}
         return self._stage("synthesize", parts, [self.data, self.reward], make, label=f"synthesize {split}")
@@ -166,7 +177,13 @@ class Line:
 
         def make(folder: Path, advance: Advance) -> None:
             ready = Decoder(experiment, decoder, self.roles)
-            write_blocks(folder, self._test_prompts(), guide.block, ready.decode, advance)
+            write_blocks(
+                folder,
+                self._test_prompts(),
+                block_size(guide.rows, decoder.width * decoder.successors),
+                ready.decode,
+                advance,
+            )
 
         uses_tuned = decoder.guided or decoder.model == "tuned" or decoder.beta is not None
         parts = {

@@ -129,6 +129,11 @@ class Block:
     seconds: float
 
 
+def block_size(rows: int, candidates: int) -> int:
+    """How many prompts of `candidates` rows each are decoded together where `rows` are allowed: at least one."""
+    return max(1, rows // candidates)
+
+
 def write_blocks(
     partial: Path,
     prompts: Sequence[Prompt],

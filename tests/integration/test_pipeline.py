@@ -2,7 +2,7 @@
 
 import csv
 import json
-import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,8 @@ from trimtab.experiment_file import load_experiment
 from trimtab.line import Line
 from trimtab.pipeline import run
 from trimtab.progress import watching
-from trimtab.records import Generation, Pair, Score
-from trimtab.runs import RunDirectory
+from trimtab.records import Generation, Pair, Prompt, Score
+from trimtab.runs import Block, RunDirectory
 
 COLUMNS = {
     "decoder", "model", "reward", "reward_low", "reward_high", "gain", "gain_low", "gain_high", "headroom",
@@ -25,8 +25,8 @@ COLUMNS = {
 SMALL = [
     "reward.max_length=128",
     "data.reward_reviews=40", "data.reward_heldout=20", "data.judge_reviews=20", "data.tuning_prompts=12",
-    "data.validation_prompts=4", "data.test_prompts=6", "guide.max_new_tokens=8", "guide.block=4",
-    "synthesize.max_new_tokens=8", "synthesize.block=8", "evaluate.bootstrap=200", "tune.epochs=1",
+    "data.validation_prompts=4", "data.test_prompts=6", "guide.max_new_tokens=8", "guide.rows=48",
+    "synthesize.max_new_tokens=8", "synthesize.rows=32", "evaluate.bootstrap=200", "tune.epochs=1",
     "tune.batch_size=8", "tune.lora.rank=2",
     "tune.lora.top_layers=1",
 ]  # fmt: skip
@@ -116,22 +116,21 @@ def test_a_killed_decoding_goes_on_at_its_open_block(
     whole = finished(quickstart(), tmp_path / "whole", path_map)
     from trimtab.search.decoders import Decoder
 
-    sound, calls = Decoder.decode, []
+    sound = Decoder.decode
+    calls: list[Sequence[Prompt]] = []
 
-    def dies(self: Decoder, prompts: object) -> object:
+    def dies(self: Decoder, prompts: Sequence[Prompt]) -> Block:
         calls.append(prompts)
-        if len(calls) == 2:
+        if len(calls) == 3:
             raise KeyboardInterrupt
-        return sound(self, prompts)  # type: ignore[arg-type]
+        return sound(self, prompts)
 
     monkeypatch.setattr(Decoder, "decode", dies)
     with pytest.raises(KeyboardInterrupt):
         finished(quickstart(), tmp_path / "killed", path_map)
     resumed = finished(quickstart(), tmp_path / "killed", path_map)
-    blocks = math.ceil(6 / 4)
-    assert (
-        len(calls) == 1 + 1 + (blocks - 1) + 6 * blocks
-    )  # one block kept, one lost, then all others: 7 searches in all
+    # base is one block of 6 prompts, bon-16 and cbs-4-4-5 two of 3; the second of bon-16 is decoded twice
+    assert [len(prompts) for prompts in calls] == [6, 3, 3, 3, 3, 3, 6, 6, 6, 6]
     for decoder in whole.experiment.guide.decoders:
         bytes_of = [(line.guided(decoder).folder / "records.jsonl").read_bytes() for line in (whole, resumed)]
         assert bytes_of[0] == bytes_of[1], decoder.name

@@ -34,7 +34,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
             "there is no file quickstrat: give the path of an experiment file, or one of imdb-gpt2",
         ),
         (["check", "quickstart", "--set", "tune.betta=1"], "tune.betta is unknown: did you mean beta?"),
-        (["check", "quickstart", "--set", "tune.beta=-1", "guide.block=0"], "tune.beta is -1: input should be greater"),
+        (["check", "quickstart", "--set", "tune.beta=-1", "guide.rows=0"], "tune.beta is -1: input should be greater"),
         (["check", "quickstart", "--set", "seed"], "override 'seed' has no `=`: write it as part.field=value"),
         (["check", "quickstart", "--set", "guide.decoders.99.chunk=2"], "there is no entry 99"),
     ],
@@ -50,8 +50,8 @@ def test_a_mistake_is_one_line(
 
 
 def test_all_faults_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigurationError, match=r"tune\.beta is -1.*guide\.block is 0"):
-        load_experiment(cli.SHIPPED / "quickstart.yaml", ["tune.beta=-1", "guide.block=0"])
+    with pytest.raises(ConfigurationError, match=r"tune\.beta is -1.*guide\.rows is 0"):
+        load_experiment(cli.SHIPPED / "quickstart.yaml", ["tune.beta=-1", "guide.rows=0"])
 
 
 def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,9 +3,9 @@
 Every row begins at column 0 and is written at its own end, so rows of unlike lengths need no left padding, a row is cut
 back by lowering its length, and what stands beyond a row's length is never attended to. Knows nothing of tokens.
 
-    >>> cache = SlotCache(layers=30, rows=4, capacity=64)                               # doctest: +SKIP
-    >>> cache.place(starts=torch.tensor([3, 5, 2, 2]), count=1)                         # doctest: +SKIP
-    >>> model(input_ids=tokens, past_key_values=cache, attention_mask=cache.mask())     # doctest: +SKIP
+    >>> cache = SlotCache.empty(layers=30, rows=4, capacity=64)                         # doctest: +SKIP
+    >>> positions, mask = cache.place(slice(0, 4), torch.tensor([3, 5, 2, 2]), count=1)  # doctest: +SKIP
+    >>> model(input_ids=tokens, position_ids=positions, past_key_values=cache)          # doctest: +SKIP
 """
 
 from collections.abc import Sequence
@@ -19,23 +19,26 @@ class SlotLayer(CacheLayerMixin):
 
     is_sliding = False
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, rows: int, capacity: int) -> None:
         super().__init__()
+        self.rows = rows
         self.capacity = capacity
+        self.window = slice(0, rows)
         self.columns: torch.Tensor | None = None
         self.used = 0
         self.filled = 0  # columns that hold numbers; memory beyond them has not been touched
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        rows, heads, _, dimension = key_states.shape
-        self.keys = key_states.new_empty(rows, heads, self.capacity, dimension)
-        self.values = value_states.new_empty(rows, value_states.shape[1], self.capacity, value_states.shape[3])
+        self.keys, self.values = (
+            states.new_empty(self.rows, states.shape[1], self.capacity, states.shape[3])
+            for states in (key_states, value_states)
+        )
         self.is_initialized = True
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write each row's new columns and return all columns in use."""
+        """Write the new columns of each row of the window and return all of its columns in use."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.columns is not None and self.keys is not None and self.values is not None
@@ -46,13 +49,14 @@ class SlotLayer(CacheLayerMixin):
             self.filled = self.used
         rows = torch.arange(key_states.shape[0], device=key_states.device)[:, None, None]
         heads = torch.arange(key_states.shape[1], device=key_states.device)[None, :, None]
-        self.keys[rows, heads, self.columns[:, None, :]] = key_states
-        self.values[rows, heads, self.columns[:, None, :]] = value_states
-        return self.keys[:, :, : self.used], self.values[:, :, : self.used]
+        keys, values = self.keys[self.window], self.values[self.window]
+        keys[rows, heads, self.columns[:, None, :]] = key_states
+        values[rows, heads, self.columns[:, None, :]] = value_states
+        return keys[:, :, : self.used], values[:, :, : self.used]
 
     def selected(self, rows: torch.Tensor, used: int, capacity: int) -> "SlotLayer":
         """A layer that holds these rows' first `used` columns."""
-        layer = SlotLayer(capacity)
+        layer = SlotLayer(len(rows), capacity)
         if self.keys is None or self.values is None:
             return layer
         used = min(used, self.filled)
@@ -78,7 +82,7 @@ def _fork(tensor: torch.Tensor, rows: torch.Tensor, used: int, capacity: int) ->
 
 
 class SlotCache(Cache):
-    """The layers of one state. `place` says where the next read writes; `mask` what it may attend to."""
+    """The layers of one state. `place` says where the next read writes and what it may attend to."""
 
     def __init__(self, layers: Sequence[SlotLayer], capacity: int) -> None:
         super().__init__(layers=list(layers))
@@ -86,19 +90,19 @@ class SlotCache(Cache):
         self.capacity = capacity
 
     @classmethod
-    def empty(cls, layers: int, capacity: int) -> "SlotCache":
-        return cls([SlotLayer(capacity) for _ in range(layers)], capacity)
+    def empty(cls, layers: int, rows: int, capacity: int) -> "SlotCache":
+        return cls([SlotLayer(rows, capacity) for _ in range(layers)], capacity)
 
-    def place(self, starts: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Prepare to read `count` tokens a row, row r's from column starts[r] on.
+    def place(self, window: slice, starts: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Prepare to read `count` tokens into each row of the window, into its r-th from column starts[r] on.
 
-        Returns positions [rows, count] and the mask [rows, 1, count, used], True where a token may attend.
+        Returns positions [window, count] and the mask [window, 1, count, used], True where a token may attend.
         """
         columns = starts[:, None] + torch.arange(count, device=starts.device)
         used = int(columns.max()) + 1
         assert used <= self.capacity, f"{used} columns in a cache of {self.capacity}"
         for layer in self.slots:
-            layer.columns, layer.used = columns, used
+            layer.window, layer.columns, layer.used = window, columns, used
         mask = torch.arange(used, device=starts.device)[None, None, None, :] <= columns[:, None, :, None]
         return columns, mask
 

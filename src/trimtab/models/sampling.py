@@ -9,7 +9,7 @@ so that a small change of the logits moves every boundary only a little.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ import torch
 from trimtab.errors import ModelError
 from trimtab.experiment import SamplingConfig
 
-GROUP = 512  # columns whose maximum stands for them in the first pass of `top`
+GROUP = 128  # columns whose maximum stands for them in the first pass of `top`
 
 
 def prompt_key(prompt_id: str) -> int:
@@ -50,14 +50,14 @@ def draw(logits: torch.Tensor, rows: Sequence[int], numbers: np.ndarray, setting
         settings: filters in transformers' order: temperature, top-k, top-p. Temperature 0 takes the most likely token.
     """
     index = torch.tensor(list(rows), dtype=torch.long, device=logits.device)
-    if not torch.isfinite(logits).any(-1).all() or torch.isnan(logits).any():
-        raise ModelError("the model's logits are not numbers: set its dtype to float32 or bfloat16")
     if settings.temperature == 0:
-        return [int(token) for token in logits.argmax(-1)[index].tolist()]
+        return [int(token) for token in _likeliest(logits)[index].tolist()]
+    if not settings.top_k and settings.top_p == 1:
+        return [int(token) for token in _draw_of_all(logits, index, numbers, settings.temperature).tolist()]
     ids, probabilities = filtered(logits, settings)
     cumulative = probabilities.cumsum(-1)[index]
     targets = torch.from_numpy(numbers).to(cumulative.device)[:, None] * cumulative[:, -1:]
-    column = torch.searchsorted(cumulative, targets, right=True).squeeze(1).clamp(max=cumulative.shape[1] - 1)
+    column = _inverted(cumulative, targets).squeeze(1)
     if ids is None:
         return [int(token) for token in column.tolist()]
     return [int(token) for token in ids[index, column].tolist()]
@@ -72,10 +72,17 @@ def filtered(logits: torch.Tensor, settings: SamplingConfig) -> tuple[torch.Tens
     if settings.top_k and settings.top_k < logits.shape[1]:
         ids = top(logits, settings.top_k).sort(-1).values
         logits = logits.gather(1, ids)
+    _check_finite(logits.amax(-1))
     probabilities = torch.softmax(logits.double() / settings.temperature, dim=-1)
     if settings.top_p < 1:
         probabilities = _nucleus(probabilities, settings.top_p)
     return ids, probabilities
+
+
+def _check_finite(maxima: torch.Tensor) -> None:
+    """Raise ModelError unless each row's largest logit is finite: NaN counts as the largest of its row."""
+    if not torch.isfinite(maxima).all():
+        raise ModelError("the model's logits are not numbers: set its dtype to float32 or bfloat16")
 
 
 def _nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
@@ -97,11 +104,45 @@ def top(logits: torch.Tensor, count: int) -> torch.Tensor:
     groups = size // GROUP
     if groups < 2 * count:
         return logits.topk(count, dim=-1, sorted=False).indices
-    body, tail = logits[:, : groups * GROUP].view(rows, groups, GROUP), logits[:, groups * GROUP :]
-    best = body.amax(-1).topk(count, dim=-1, sorted=False).indices
+    best = _by_group(logits[:, : groups * GROUP], torch.amax).topk(count, dim=-1, sorted=False).indices
     columns = (best[:, :, None] * GROUP + torch.arange(GROUP, device=logits.device)).flatten(1)
-    values = body.gather(1, best[:, :, None].expand(-1, -1, GROUP)).flatten(1)
-    if tail.shape[1]:
-        rest = torch.arange(groups * GROUP, size, device=logits.device).expand(rows, -1)
-        columns, values = torch.cat([columns, rest], dim=1), torch.cat([values, tail], dim=1)
-    return columns.gather(1, values.topk(count, dim=-1, sorted=False).indices)
+    rest = torch.arange(groups * GROUP, size, device=logits.device).expand(rows, -1)
+    columns = torch.cat([columns, rest], dim=1)
+    return columns.gather(1, logits.gather(1, columns).topk(count, dim=-1, sorted=False).indices)
+
+
+def _likeliest(logits: torch.Tensor) -> torch.Tensor:
+    """The most likely token of each row; of several the one with the lowest id, as long as they are no more than 8."""
+    ids = top(logits, min(8, logits.shape[1])).sort(-1).values
+    best, place = logits.gather(1, ids).max(-1)
+    _check_finite(best)
+    return ids.gather(1, place[:, None]).squeeze(1)
+
+
+def _draw_of_all(logits: torch.Tensor, index: torch.Tensor, numbers: np.ndarray, temperature: float) -> torch.Tensor:
+    """One token for each number from the unfiltered distribution, by inverting it in two steps: group, then token."""
+    largest = logits.amax(-1, keepdim=True)
+    _check_finite(largest)
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    masses = ((wide - largest) / temperature).exp_()
+    masses = torch.nn.functional.pad(masses, (0, -masses.shape[1] % GROUP)) if masses.shape[1] % GROUP else masses
+    groups = _by_group(masses, torch.sum).double().cumsum(-1)[index]
+    targets = torch.from_numpy(numbers).to(groups.device)[:, None] * groups[:, -1:]
+    group = _inverted(groups, targets)
+    before = torch.where(group > 0, groups.gather(1, (group - 1).clamp(min=0)), 0.0)
+    columns = group * GROUP + torch.arange(GROUP, device=groups.device)
+    inside = masses[index[:, None], columns].double().cumsum(-1)
+    return (group * GROUP + _inverted(inside, targets - before)).squeeze(1)
+
+
+def _inverted(cumulative: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The first column of each row whose cumulative mass is above the target, [rows, 1]; never one without mass."""
+    last = (cumulative < cumulative[:, -1:]).sum(-1, keepdim=True)
+    return torch.searchsorted(cumulative, targets, right=True).minimum(last)
+
+
+def _by_group(values: torch.Tensor, reduce: Callable[..., torch.Tensor]) -> torch.Tensor:
+    """Each group of `GROUP` columns as one number, [rows, groups]."""
+    if values.stride(1) == 1:
+        return reduce(values.unflatten(1, (-1, GROUP)), dim=-1)
+    return reduce(values.t().unflatten(0, (-1, GROUP)), dim=1).t()  # stored by token: the same, in the faster order

@@ -20,6 +20,8 @@ from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import PromptInput
 
 GROWTH = 16  # spare columns where a cache has to grow
+TOKENS = 2048  # read at a time on a CPU: their activations stay in its cache
+TOKENS_ON_ACCELERATOR = 32_768
 
 
 @dataclass
@@ -80,6 +82,7 @@ class TransformersModel:
         self._head = Head(head.weight, head.bias)
         self._layers = int(model.config.get_text_config().num_hidden_layers)
         self._limit = _context(model)
+        self._tokens = TOKENS if model.device.type == "cpu" else TOKENS_ON_ACCELERATOR
         self._body_weights = sum(part.numel() for part in model.parameters()) - _embedding_weights(model)
 
     @property
@@ -103,7 +106,7 @@ class TransformersModel:
             ids=[list(ids) for ids in prompts],
             prompt_lengths=[len(ids) for ids in prompts],
             cached=[0] * len(prompts),
-            cache=SlotCache.empty(self._layers, longest + room + 1),
+            cache=SlotCache.empty(self._layers, len(prompts), longest + room + 1),
         )
         if longest > 1:
             self._read(state, [ids[:-1] for ids in prompts])
@@ -172,16 +175,26 @@ class TransformersModel:
         if needed > state.cache.capacity:
             everything = torch.arange(len(state.ids), device=self.model.device)
             state.cache = state.cache.select(everything, max(state.cached), needed + GROWTH)
-        padded = torch.tensor([[*feed, *[0] * (count - len(feed))] for feed in feeds], device=self.model.device)
+        shape = len(feeds), count, self._head.weight.shape[1]
         if count == 0:
-            return torch.empty(
-                len(feeds), 0, self._head.weight.shape[1], device=self.model.device, dtype=self.model.dtype
-            )
-        positions, allowed = state.cache.place(torch.tensor(state.cached, device=self.model.device), count)
-        blocked = torch.finfo(self.model.dtype).min
-        mask = torch.zeros(allowed.shape, dtype=self.model.dtype, device=allowed.device).masked_fill_(~allowed, blocked)
+            return torch.empty(shape, device=self.model.device, dtype=self.model.dtype)
+        at_a_time = max(1, self._tokens // count)
+        parts = [
+            self._read_window(state, slice(first, first + at_a_time), feeds[first : first + at_a_time], count)
+            for first in range(0, len(feeds), at_a_time)
+        ]
         state.cached = [cached + len(feed) for cached, feed in zip(state.cached, feeds, strict=True)]
         self.tokens_read += sum(map(len, feeds))
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _read_window(
+        self, state: TransformersState, rows: slice, feeds: Sequence[Sequence[int]], count: int
+    ) -> torch.Tensor:
+        """Hidden states [rows, count, width] of the feeds of these rows, padded to `count`."""
+        device, dtype = self.model.device, self.model.dtype
+        padded = torch.tensor([[*feed, *[0] * (count - len(feed))] for feed in feeds], device=device)
+        positions, allowed = state.cache.place(rows, torch.tensor(state.cached[rows], device=device), count)
+        mask = torch.zeros(allowed.shape, dtype=dtype, device=device).masked_fill_(~allowed, torch.finfo(dtype).min)
         output = self._body(
             input_ids=padded,
             attention_mask=mask,
