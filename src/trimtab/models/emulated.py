@@ -17,6 +17,7 @@ import torch
 
 from trimtab.errors import VocabularyError
 from trimtab.models.language_model import DecodeState, LanguageModel
+from trimtab.models.trunk import share_trunk
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import PromptInput
 
@@ -125,10 +126,14 @@ def emulate(base: LanguageModel, pairs: Sequence[tuple[LanguageModel, LanguageMo
         check_one_vocabulary(base.name, base.vocabulary, model.name, model.vocabulary)
     terms: dict[int, tuple[LanguageModel, float]] = {id(base): (base, 1.0)}
     for tuned, untuned, weight in pairs:
-        for model, share in ((tuned, weight), (untuned, -weight)):
+        for model, share in ((untuned, -weight), (tuned, weight)):
             terms[id(model)] = (model, terms.get(id(model), (model, 0.0))[1] + share)
     kept = [(model, weight) for model, weight in terms.values() if weight != 0]
     if len(kept) == 1 and kept[0][1] == 1:
         return kept[0][0]
+    if len(pairs) == 1 and all(any(model is each for each, _ in kept) for model in pairs[0][:2]):
+        tuned, untuned, _ = pairs[0]
+        shared = dict(zip((id(untuned), id(tuned)), share_trunk(untuned, tuned), strict=True))
+        kept = [(shared.get(id(model), model), weight) for model, weight in kept]
     name = " + ".join([base.name, *(f"{weight:g} ({tuned.name} - {untuned.name})" for tuned, untuned, weight in pairs)])
     return EmulatedModel(kept, name)

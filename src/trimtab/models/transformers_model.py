@@ -7,6 +7,7 @@ Reads only new tokens, each once per row, through a `SlotCache`. Knows nothing o
     torch.Size([1, 49152])
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,14 @@ from trimtab.records import PromptInput
 GROWTH = 16  # spare columns where a cache has to grow
 TOKENS = 2048  # read at a time on a CPU: their activations stay in its cache
 TOKENS_ON_ACCELERATOR = 32_768
+
+
+@dataclass
+class Work:
+    """What a model has done so far: tokens read and forward FLOPs."""
+
+    tokens: int = 0
+    flops: float = 0.0
 
 
 @dataclass
@@ -76,8 +85,7 @@ class TransformersModel:
         self.vocabulary = vocabulary
         self.template = template
         self.name = name or str(model.config._name_or_path)
-        self.tokens_read = 0
-        self.heads_read = 0
+        self._work = Work()
         self._body, head = _parts(model)
         self._head = Head(head.weight, head.bias)
         self._layers = int(model.config.get_text_config().num_hidden_layers)
@@ -88,7 +96,18 @@ class TransformersModel:
     @property
     def flops(self) -> float:
         """Forward FLOPs so far: 2 per weight of the body and token, and of the head where it was applied."""
-        return 2.0 * (self._body_weights * self.tokens_read + self._head.weight.numel() * self.heads_read)
+        return self._work.flops
+
+    @property
+    def tokens_read(self) -> int:
+        """How many tokens it has read so far, each of each row once, padding apart."""
+        return self._work.tokens
+
+    def with_body(self, body: torch.nn.Module, idle_weights: int = 0) -> "TransformersModel":
+        """This model with another body in its place, of whose weights so many do nothing; FLOPs are counted with it."""
+        other = copy.copy(self)
+        other._body, other._body_weights = body, self._body_weights - idle_weights
+        return other
 
     def start(self, prompts: Sequence[PromptInput], room: int) -> TransformersState:
         return self.start_ids([self.vocabulary.encode_prompt(prompt, self.template) for prompt in prompts], room)
@@ -115,7 +134,7 @@ class TransformersModel:
     @torch.inference_mode()
     def next_logits(self, state: TransformersState) -> torch.Tensor:
         hidden = self._read(state, state.pending())
-        self.heads_read += len(state.ids)
+        self._count_heads(len(state.ids))
         return self._head.logits(hidden[:, -1])
 
     @torch.inference_mode()
@@ -154,13 +173,16 @@ class TransformersModel:
         self, flat: torch.Tensor, sources: Sequence[int], tokens: Sequence[Sequence[int]]
     ) -> list[list[float]]:
         """log softmax of flat[sources[n]] at the n-th of all tokens, given back row by row."""
-        self.heads_read += len(flat)
+        self._count_heads(len(flat))
         if not sources:
             return [[] for _ in tokens]
         index = torch.tensor(sources, device=flat.device)
         wanted = torch.tensor([int(token) for row in tokens for token in row], device=flat.device)
         values = iter((self._head.logit_of(flat[index], wanted) - self._head.log_normalizer(flat)[index]).tolist())
         return [[next(values) for _ in row] for row in tokens]
+
+    def _count_heads(self, rows: int) -> None:
+        self._work.flops += 2.0 * self._head.weight.numel() * rows
 
     def _read(self, state: TransformersState, feeds: Sequence[Sequence[int]]) -> torch.Tensor:
         """Read feeds[r] at the end of what row r's cache holds; hidden states [rows, longest feed, width]."""
@@ -184,7 +206,9 @@ class TransformersModel:
             for first in range(0, len(feeds), at_a_time)
         ]
         state.cached = [cached + len(feed) for cached, feed in zip(state.cached, feeds, strict=True)]
-        self.tokens_read += sum(map(len, feeds))
+        tokens = sum(map(len, feeds))
+        self._work.tokens += tokens
+        self._work.flops += 2.0 * self._body_weights * tokens
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _read_window(

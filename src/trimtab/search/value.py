@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 from trimtab.errors import VocabularyError
 from trimtab.models.language_model import DecodeState, LanguageModel
+from trimtab.models.trunk import share_trunk
 from trimtab.records import Finish, Prompt
 from trimtab.rewards.reward import Reward
 from trimtab.search.retokenize import common_prefix
@@ -92,14 +93,13 @@ class ImplicitValue:
                 f"a guide compares two models token by token, and {tuned.name} and {untuned.name} have unlike "
                 "vocabularies: give the untuned model that the tuned one was made from"
             )
-        self.tuned = tuned
-        self.untuned = untuned
+        self.untuned, self.tuned = share_trunk(untuned, tuned)
         self.same_vocabulary = base.vocabulary.fingerprint == tuned.vocabulary.fingerprint
 
     def start(self, prompts: Sequence[Prompt], room: int) -> ImplicitState:
         texts = [prompt.text for prompt in prompts]
-        states = self.tuned.start(texts, room), self.untuned.start(texts, room)
-        return ImplicitState(*states, [[] for _ in prompts], [[] for _ in prompts])
+        untuned = self.untuned.start(texts, room)  # before the tuned one, which may take up what it has computed
+        return ImplicitState(self.tuned.start(texts, room), untuned, [[] for _ in prompts], [[] for _ in prompts])
 
     def advance(
         self, state: ImplicitState, parents: Sequence[int], candidates: Sequence[Candidate]
@@ -107,8 +107,8 @@ class ImplicitValue:
         responses = self._encode(candidates)
         kept = [common_prefix(state.responses[p], ids) for p, ids in zip(parents, responses, strict=True)]
         new = [ids[start:] for ids, start in zip(responses, kept, strict=True)]
-        tuned, tuned_logs = _continue(self.tuned, state.tuned, parents, kept, new)
         untuned, untuned_logs = _continue(self.untuned, state.untuned, parents, kept, new)
+        tuned, tuned_logs = _continue(self.tuned, state.tuned, parents, kept, new)
         ratios = [
             state.ratios[p][:start] + [high - low for high, low in zip(highs, lows, strict=True)]
             for p, start, highs, lows in zip(parents, kept, tuned_logs, untuned_logs, strict=True)

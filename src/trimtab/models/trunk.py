@@ -1,0 +1,99 @@
+"""Two models that differ in their upper layers only, such as a model and its LoRA-tuned self, share the lower ones.
+
+Whatever one of the two reads, the other reads next. So the hidden states between the layers that are equal and those
+that are not are computed by the first and recalled by the second, which runs its upper layers alone. Every number stays
+what it was, to the bit. Knows nothing of search or values.
+
+    >>> untuned, tuned = share_trunk(untuned, tuned)                                    # doctest: +SKIP
+    >>> untuned.next_logits(a), tuned.next_logits(b)    # always in this order          # doctest: +SKIP
+"""
+
+import copy
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+
+import torch
+from transformers import PreTrainedModel
+
+from trimtab.models.language_model import LanguageModel
+from trimtab.models.transformers_model import TransformersModel
+
+
+def share_trunk(first: LanguageModel, second: LanguageModel) -> tuple[LanguageModel, LanguageModel]:
+    """The same two models, where their lower layers are equal so that the second takes up what the first has computed.
+
+    Of the returned models, the first must be asked first each time, and then the second exactly the same. Their FLOPs
+    are counted with those of the given ones. Models that have nothing to share are returned as they are.
+    """
+    if not (isinstance(first, TransformersModel) and isinstance(second, TransformersModel)):
+        return first, second
+    alike = first.template == second.template and first.vocabulary.fingerprint == second.vocabulary.fingerprint
+    depth = equal_layers(first.model, second.model) if alike and first is not second else 0
+    if depth == 0:
+        return first, second
+    passed: deque[torch.Tensor] = deque()
+    skipped = sum(weight.numel() for layer in _stack(second.model)[1][:depth] for weight in layer.parameters())
+    return (
+        first.with_body(_recording(first.model, depth, passed)),
+        second.with_body(_recalling(second.model, depth, passed), skipped),
+    )
+
+
+def equal_layers(first: PreTrainedModel, second: PreTrainedModel) -> int:
+    """How many of the lowest layers of two models are equal; 0 where anything beside their layers differs."""
+    if type(first) is not type(second) or (first.dtype, first.device) != (second.dtype, second.device):
+        return 0
+    (name, layers), (_, others) = _stack(first), _stack(second)
+    beside = [{n: w for n, w in m.base_model.named_parameters() if not n.startswith(name)} for m in (first, second)]
+    if len(layers) != len(others) or not _equal(*beside):
+        return 0
+    alike = [
+        _equal(dict(ours.named_parameters()), dict(theirs.named_parameters()))
+        for ours, theirs in zip(layers, others, strict=True)
+    ]
+    return [*alike, False].index(False)
+
+
+def _equal(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
+
+
+def _stack(model: PreTrainedModel) -> tuple[str, list[torch.nn.Module]]:
+    """The name and the layers of the stack that is a part of the model's body itself; none where it lies deeper."""
+    count = model.config.get_text_config().num_hidden_layers
+    for name, module in model.base_model.named_children():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == count:
+            return f"{name}.", list(module)
+    return "", []
+
+
+def _recording(model: PreTrainedModel, depth: int, passed: deque[torch.Tensor]) -> torch.nn.Module:
+    """The model's body, whose layer number `depth` leaves what it gives in `passed`."""
+    name, layers = _stack(model)
+    last = copy.copy(layers[depth - 1])
+    last._forward_hooks = OrderedDict()
+    last.register_forward_hook(lambda module, given, hidden: passed.append(hidden))
+    return _with_layers(model.base_model, name, [*layers[: depth - 1], last, *layers[depth:]])
+
+
+def _recalling(model: PreTrainedModel, depth: int, passed: deque[torch.Tensor]) -> torch.nn.Module:
+    """The model's body, whose first `depth` layers do nothing but take their last one's output from `passed`."""
+
+    def recall(hidden: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+        recalled = passed.popleft()
+        assert recalled.shape == hidden.shape, "the two models of a shared trunk were asked for different things"
+        return recalled
+
+    name, layers = _stack(model)
+    idle = [copy.copy(layer) for layer in layers[:depth]]
+    for layer in idle:
+        layer.forward = lambda hidden, *args, **kwargs: hidden
+    idle[-1].forward = recall
+    return _with_layers(model.base_model, name, [*idle, *layers[depth:]])
+
+
+def _with_layers(body: torch.nn.Module, name: str, layers: list[torch.nn.Module]) -> torch.nn.Module:
+    """A body that shares everything with the given one but the list of its layers."""
+    view = copy.copy(body)
+    view._modules = {**body._modules, name.removesuffix("."): torch.nn.ModuleList(layers)}
+    return view

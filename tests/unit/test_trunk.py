@@ -1,0 +1,100 @@
+"""Models that differ in their upper layers only: the lower ones are computed once, and no number changes by a bit."""
+
+import copy
+
+import pytest
+import torch
+from transformers import GPT2LMHeadModel, LlamaForCausalLM
+
+from identities import PROMPTS, SAMPLING, SEED
+from tiny import gpt2, language_model, llama, tokenizer
+from trimtab.models.emulated import emulate
+from trimtab.models.transformers_model import TransformersModel
+from trimtab.models.trunk import equal_layers, share_trunk
+from trimtab.models.vocabulary import Vocabulary
+from trimtab.search.chunk_beam import Search
+from trimtab.search.proposer import LanguageModelProposer
+from trimtab.search.value import ImplicitValue
+
+Causal = LlamaForCausalLM | GPT2LMHeadModel
+
+
+def tuned_above(model: Causal, layer: int) -> Causal:
+    """A copy whose layers from number `layer` on have other weights."""
+    tuned = copy.deepcopy(model)
+    torch.manual_seed(9)
+    stack = tuned.model.layers if isinstance(tuned, LlamaForCausalLM) else tuned.transformer.h
+    with torch.no_grad():
+        for changed in list(stack)[layer:]:
+            for weight in changed.parameters():
+                weight.add_(torch.randn_like(weight), alpha=0.2)
+    return tuned
+
+
+def as_language_model(model: Causal, template: str = "{prompt}") -> TransformersModel:
+    return TransformersModel(model, Vocabulary(tokenizer()), template)
+
+
+MODELS = {"llama": lambda: llama(3, layers=4), "gpt2": lambda: gpt2(3)}
+
+
+@pytest.mark.parametrize("architecture", MODELS)
+def test_values_are_those_of_two_whole_models_to_the_bit(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = MODELS[architecture]()
+    pair = as_language_model(tuned_above(small, 1)), as_language_model(small)
+    base = language_model(0, ends=range(40, 52))
+
+    def values() -> list[list[float]]:
+        value = ImplicitValue(*pair, base)
+        found = Search(4, 4, 5, 12).run(PROMPTS, LanguageModelProposer(base, SAMPLING, SEED), value)
+        return [[each.value for each in group] for group in found]
+
+    before = [model.flops for model in pair]
+    shared = values()
+    cost = [model.flops - start for model, start in zip(pair, before, strict=True)]
+    monkeypatch.setattr("trimtab.search.value.share_trunk", lambda first, second: (first, second))
+    assert values() == shared
+    assert cost[0] < cost[1]  # the tuned model's own layers only
+
+
+def test_the_sum_of_logits_is_that_of_two_whole_models_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = llama(3, layers=4)
+    untuned, tuned = as_language_model(small), as_language_model(tuned_above(small, 3))
+
+    def texts() -> list[list[int]]:
+        proposer = LanguageModelProposer(emulate(untuned, [(tuned, untuned, 0.5)]), SAMPLING, SEED)
+        return [group[0].token_ids for group in Search(max_new_tokens=12).run(PROMPTS, proposer, None)]
+
+    before = tuned.flops
+    shared = texts()
+    cost = tuned.flops - before
+    monkeypatch.setattr("trimtab.models.emulated.share_trunk", lambda first, second: (first, second))
+    assert texts() == shared
+    assert tuned.flops - before > 2 * cost > 0
+
+
+@pytest.mark.parametrize("above", [0, 1, 2, 4])
+def test_only_layers_that_are_equal_are_shared(above: int) -> None:
+    small = llama(3, layers=4)
+    assert equal_layers(small, tuned_above(small, above)) == above
+
+
+def test_nothing_is_shared_where_the_two_would_read_unlike_tokens() -> None:
+    small = llama(3)
+    pair = as_language_model(small), as_language_model(tuned_above(small, 1), "Review: {prompt}")
+    assert share_trunk(*pair) == pair
+
+
+def test_nothing_is_shared_over_unlike_embeddings() -> None:
+    small, other = llama(3), tuned_above(llama(3), 1)
+    with torch.no_grad():
+        other.model.embed_tokens.weight[7, 0] += 1
+    assert equal_layers(small, other) == 0
+
+
+def test_asking_the_two_for_different_things_is_noticed() -> None:
+    small = llama(3)
+    first, second = share_trunk(as_language_model(small), as_language_model(tuned_above(small, 1)))
+    first.start(["I really liked this"], room=2)
+    with pytest.raises(AssertionError, match="different things"):
+        second.start(["I really"], room=2)
