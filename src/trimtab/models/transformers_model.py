@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 from trimtab.errors import ModelError
+from trimtab.models.attention import GROUPED
 from trimtab.models.cache import SlotCache
 from trimtab.models.head import Head
 from trimtab.models.vocabulary import Vocabulary
@@ -86,6 +87,8 @@ class TransformersModel:
         self.template = template
         self.name = name or str(model.config._name_or_path)
         self._work = Work()
+        if model.config._attn_implementation == "sdpa":
+            model.set_attn_implementation(GROUPED)
         self._body, head = _parts(model)
         self._head = Head(head.weight, head.bias)
         self._layers = int(model.config.get_text_config().num_hidden_layers)
