@@ -10,6 +10,7 @@ rows x vocabulary never stands at once.
 """
 
 import torch
+from transformers import PreTrainedModel
 
 SLICE = 4096  # columns of the vocabulary at a time: 256 rows of them in float32 are 4 MB
 ROWS = 512
@@ -54,6 +55,21 @@ class Head:
             self._buffer = columns.new_empty(shape[0] * shape[1])
         logits = torch.mm(self.weight[start:end], columns, out=self._buffer[: shape[0] * shape[1]].view(shape))
         return logits if self.bias is None else logits.add_(self.bias[start:end, None])
+
+
+@torch.inference_mode()
+def plain_head(model: PreTrainedModel) -> torch.nn.Linear | None:
+    """The output embedding of a model whose logits are this applied to its body's output, found by trying.
+
+    None where there is none, or where the model scales or caps its logits behind it.
+    """
+    head = model.get_output_embeddings()
+    if not isinstance(head, torch.nn.Linear):
+        return None
+    probe = torch.zeros(1, 2, dtype=torch.long, device=model.device)
+    expected = model(input_ids=probe, use_cache=False).logits
+    found = head(model.base_model(input_ids=probe, use_cache=False).last_hidden_state)
+    return head if torch.allclose(expected.float(), found.float(), rtol=1e-3, atol=1e-3) else None
 
 
 def _widen(values: torch.Tensor) -> torch.Tensor:

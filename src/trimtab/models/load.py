@@ -23,6 +23,7 @@ from transformers import (
 from trimtab.assets.resolve import Assets
 from trimtab.errors import ModelError
 from trimtab.experiment import Dtype, ModelConfig
+from trimtab.models.allocator import keep_freed_memory
 
 # What transformers and peft raise for folders that they cannot read.
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError, UnpicklingError)
@@ -63,7 +64,7 @@ def load_causal_lm(config: ModelConfig, assets: Assets) -> tuple[PreTrainedModel
     folder = assets.model(config.name, allow_pickle=config.allow_pickle)
     device = default_device()
     tokenizer = load_tokenizer(folder)
-    quiet_libraries()
+    prepare_libraries()
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -109,7 +110,7 @@ def load_classifier(
     """
     folder = assets.model(name, allow_pickle=allow_pickle)
     tokenizer = load_tokenizer(folder)
-    quiet_libraries()
+    prepare_libraries()
     head = {} if num_labels is None else {"num_labels": num_labels}
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
@@ -144,8 +145,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise ModelError(f"{folder} holds no tokenizer ({_line(error)}): save one beside the weights") from None
 
 
-def quiet_libraries() -> None:
-    """Switch off transformers' bars and remarks while loading; what matters of them is raised as an error."""
+def prepare_libraries() -> None:
+    """Keep freed memory, and switch off transformers' bars and remarks; what matters of them is raised as an error."""
+    keep_freed_memory()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
 

@@ -11,7 +11,6 @@ from typing import Literal
 
 from trimtab.assets.resolve import Assets
 from trimtab.experiment import Experiment, ModelConfig
-from trimtab.models.allocator import keep_freed_memory
 from trimtab.models.load import load_causal_lm
 from trimtab.models.transformers_model import TransformersModel
 from trimtab.models.vocabulary import Vocabulary
@@ -53,7 +52,6 @@ def load_language_model(config: ModelConfig, assets: Assets, name: str | None = 
         AssetError: it cannot be found or trusted.
         ModelError: it is no causal language model.
     """
-    keep_freed_memory()
     model, tokenizer = load_causal_lm(config, assets)
     ends = model.generation_config.eos_token_id if model.generation_config is not None else None
     eos_ids = [ends] if isinstance(ends, int) else list(ends or [])

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from trimtab.errors import ModelError
 from trimtab.models.attention import GROUPED
 from trimtab.models.cache import SlotCache
-from trimtab.models.head import Head
+from trimtab.models.head import Head, plain_head
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import PromptInput
 
@@ -89,7 +89,7 @@ class TransformersModel:
         self._work = Work()
         if model.config._attn_implementation == "sdpa":
             model.set_attn_implementation(GROUPED)
-        self._body, head = _parts(model)
+        self._body, head = model.base_model, _head_of(model)
         self._head = Head(head.weight, head.bias)
         self._layers = int(model.config.get_text_config().num_hidden_layers)
         self._limit = _context(model)
@@ -233,23 +233,15 @@ class TransformersModel:
         return hidden
 
 
-def _parts(model: PreTrainedModel) -> tuple[torch.nn.Module, torch.nn.Linear]:
-    """The body and the head of a causal language model, where its logits are the one applied to the other.
-
-    Raises:
-        ModelError: they are not: the model scales or caps its logits, or keeps no key-value cache that can be forked.
-    """
+def _head_of(model: PreTrainedModel) -> torch.nn.Linear:
+    """Raises ModelError where the model's logits are not its output embedding's."""
     name = model.config._name_or_path
-    body, head = model.base_model, model.get_output_embeddings()
-    if not isinstance(head, torch.nn.Linear):
+    if not isinstance(model.get_output_embeddings(), torch.nn.Linear):
         raise ModelError(f"{name} is no causal language model: it has no output embedding")
-    with torch.inference_mode():
-        probe = torch.zeros(1, 2, dtype=torch.long, device=model.device)
-        expected = model(input_ids=probe, use_cache=False).logits
-        found = head(body(input_ids=probe, use_cache=False).last_hidden_state)
-    if not torch.allclose(expected.float(), found.float(), rtol=1e-3, atol=1e-3):
+    head = plain_head(model)
+    if head is None:
         raise ModelError(f"{name} changes its logits after the output embedding: such models are not supported")
-    return body, head
+    return head
 
 
 def _context(model: PreTrainedModel) -> int:

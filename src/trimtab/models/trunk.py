@@ -34,8 +34,8 @@ def share_trunk(first: LanguageModel, second: LanguageModel) -> tuple[LanguageMo
     passed: deque[torch.Tensor] = deque()
     skipped = sum(weight.numel() for layer in _stack(second.model)[1][:depth] for weight in layer.parameters())
     return (
-        first.with_body(_recording(first.model, depth, passed)),
-        second.with_body(_recalling(second.model, depth, passed), skipped),
+        first.with_body(recording_body(first.model, depth, passed)),
+        second.with_body(recalling_body(second.model, depth, passed), skipped),
     )
 
 
@@ -54,6 +54,15 @@ def equal_layers(first: PreTrainedModel, second: PreTrainedModel) -> int:
     return [*alike, False].index(False)
 
 
+def untrained_layers(model: PreTrainedModel) -> int:
+    """How many of the lowest layers no gradient is asked for; 0 where one is asked for anything beside the layers."""
+    name, layers = _stack(model)
+    if any(weight.requires_grad for n, weight in model.base_model.named_parameters() if not n.startswith(name)):
+        return 0
+    trained = [any(weight.requires_grad for weight in layer.parameters()) for layer in layers]
+    return [*trained, True].index(True)
+
+
 def _equal(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
 
@@ -67,8 +76,8 @@ def _stack(model: PreTrainedModel) -> tuple[str, list[torch.nn.Module]]:
     return "", []
 
 
-def _recording(model: PreTrainedModel, depth: int, passed: deque[torch.Tensor]) -> torch.nn.Module:
-    """The model's body, whose layer number `depth` leaves what it gives in `passed`."""
+def recording_body(model: PreTrainedModel, depth: int, passed: deque[torch.Tensor]) -> torch.nn.Module:
+    """A view of the model's body whose lowest `depth` layers leave what the last of them gives in `passed`."""
     name, layers = _stack(model)
     last = copy.copy(layers[depth - 1])
     last._forward_hooks = OrderedDict()
@@ -76,8 +85,8 @@ def _recording(model: PreTrainedModel, depth: int, passed: deque[torch.Tensor]) 
     return _with_layers(model.base_model, name, [*layers[: depth - 1], last, *layers[depth:]])
 
 
-def _recalling(model: PreTrainedModel, depth: int, passed: deque[torch.Tensor]) -> torch.nn.Module:
-    """The model's body, whose first `depth` layers do nothing but take their last one's output from `passed`."""
+def recalling_body(model: PreTrainedModel, depth: int, passed: deque[torch.Tensor]) -> torch.nn.Module:
+    """A view of the model's body that takes the output of its lowest `depth` layers from `passed`."""
 
     def recall(hidden: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
         recalled = passed.popleft()

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from peft import PeftModel
 from torch.utils.data import DataLoader, Sampler
 from transformers import (
     PreTrainedModel,
@@ -33,7 +34,10 @@ from trl.trainer.utils import disable_dropout_in_model
 
 from trimtab.errors import ConfigurationError, ModelError
 from trimtab.experiment import TuneConfig
+from trimtab.models.head import plain_head
+from trimtab.models.trunk import untrained_layers
 from trimtab.training.adapter import lora_config
+from trimtab.training.pair_forward import PairForward
 from trimtab.training.pair_tokens import BatchOrder, PairTokens
 
 # Each gives TRL's names of the terms and their weights. With margin = beta * ((log p(chosen) - log p(rejected)) - the
@@ -104,6 +108,7 @@ class PairTrainer(DPOTrainer):
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         """Add the reference's log-probabilities, computed in the batches that training and evaluation use."""
+        self._install_forward()
         loader = self.accelerator.prepare(DataLoader(dataset, batch_size=batch_size, collate_fn=self.data_collator))
         chosen, rejected = [], []
         for batch in loader:
@@ -114,6 +119,12 @@ class PairTrainer(DPOTrainer):
             self._tick()
         dataset = dataset.add_column("ref_chosen_logps", torch.cat(chosen).tolist())
         return dataset.add_column("ref_rejected_logps", torch.cat(rejected).tolist())
+
+    def _install_forward(self) -> None:
+        """Put `PairForward` in the place of TRL's fused head, where the logits are the head's and nothing else."""
+        model = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        if not isinstance(model.forward, PairForward) and plain_head(model) is not None:
+            PairForward(model, untrained_layers(model)).install()
 
     def compute_loss(
         self,

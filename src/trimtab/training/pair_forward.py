@@ -1,0 +1,158 @@
+"""The forward pass of preference tuning: what does not change is computed once, and only what the loss asks for.
+
+Takes the place of TRL's fused head on a model, under the same call and with the same output. The logits of the
+response's positions alone are computed, in tiles that stay in the processor's cache; and where the lowest layers are
+not trained, their output for a batch is kept from the reference pass. Knows nothing of losses.
+
+    >>> PairForward(model, frozen_layers=18).install()                                  # doctest: +SKIP
+    >>> model(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True).log_probs  # doctest: +SKIP
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from trl.trainer.utils import FusedCausalLMOutput
+
+from trimtab.models.head import ROWS, SLICE
+from trimtab.models.trunk import recalling_body, recording_body
+
+KEPT_BYTES = 1 << 30  # of lower layers' outputs; batches beyond are computed each time
+
+
+class PairForward:
+    """The forward pass of one model whose embeddings and lowest `frozen_layers` layers are not trained."""
+
+    def __init__(self, model: PreTrainedModel, frozen_layers: int) -> None:
+        self._model = model
+        self._plain = model.forward
+        self._kept: dict[tuple[bytes, bytes], torch.Tensor] = {}
+        self._room = KEPT_BYTES
+        self._passed: deque[torch.Tensor] = deque()
+        self._whole = self._upper = model.base_model
+        if frozen_layers:
+            self._whole = recording_body(model, frozen_layers, self._passed)
+            self._upper = recalling_body(model, frozen_layers, self._passed)
+
+    def install(self) -> None:
+        """Make this the model's forward pass wherever it is called with `fused_lm_head=True`."""
+        self._model.forward = self
+
+    def __call__(
+        self, *args: Any, fused_lm_head: bool = False, labels: torch.Tensor | None = None, **kwargs: Any
+    ) -> Any:
+        """As TRL's `add_fused_lm_head`: per-token fields [rows, tokens - 1], 0 where the next label is -100."""
+        if not fused_lm_head or labels is None:
+            return self._plain(*args, labels=labels, **kwargs)
+        hidden = self._hidden(**kwargs)[:, :-1]
+        mask = labels[:, 1:] != -100
+        head = self._model.get_output_embeddings()
+        found = HeadStatistics.apply(hidden[mask], head.weight, head.bias, labels[:, 1:][mask])
+        log_probs, entropy, mean_logits, is_top1 = (x.new_zeros(mask.shape).masked_scatter(mask, x) for x in found)
+        loss = -log_probs.sum() / mask.sum().clamp(min=1)
+        return FusedCausalLMOutput(
+            loss=loss,
+            log_probs=log_probs,
+            entropy=entropy,
+            mean_logits=mean_logits,
+            is_top1=is_top1,
+            label_mask=mask,
+        )
+
+    def _hidden(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """The body's output, [rows, tokens, width]; from the kept output of the frozen layers where there is one."""
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask, **kwargs}
+        if self._whole is self._upper:
+            return self._whole(**batch).last_hidden_state
+        key = (input_ids.cpu().numpy().tobytes(), attention_mask.cpu().numpy().tobytes())
+        if key in self._kept:
+            self._passed.append(self._kept[key])
+            return self._upper(**batch).last_hidden_state
+        hidden = self._whole(**batch).last_hidden_state
+        lower = self._passed.popleft().detach()
+        if lower.nbytes <= self._room:
+            self._kept[key], self._room = lower, self._room - lower.nbytes
+        return hidden
+
+
+class HeadStatistics(torch.autograd.Function):
+    """Of logits hidden @ weight.T: log-probability of the target, entropy, mean, and whether the target is the largest.
+
+    All [tokens], float32 or wider, entropy in nats; only the log-probability has a gradient:
+    d log p_t / d z_j = [j = t] - p_j. Tiles of the logits are computed anew for it rather than kept.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        largest = torch.full((len(hidden),), -torch.inf, dtype=wide, device=hidden.device)
+        mass, moment, total, target = (torch.zeros_like(largest) for _ in range(4))
+        for rows, start, logits in _tiles(hidden, weight, bias):
+            token, place = _inside(targets[rows], start, len(logits))
+            target[rows] = target[rows].index_put((place,), logits[token, place])
+            total[rows] += logits.sum(0)
+            before, now = largest[rows], torch.maximum(largest[rows], logits.amax(0))
+            shrink = (before - now).exp()
+            powers = (logits - now).exp_()
+            mass[rows] = mass[rows] * shrink + powers.sum(0)
+            moment[rows] = moment[rows] * shrink + powers.mul_(logits).sum(0)
+            largest[rows] = now
+        normalizer = mass.log() + largest
+        ctx.save_for_backward(hidden, weight, bias, targets, normalizer)
+        entropy, mean, is_top1 = normalizer - moment / mass, total / len(weight), target >= largest
+        ctx.mark_non_differentiable(entropy, mean, is_top1)
+        return target - normalizer, entropy, mean, is_top1
+
+    @staticmethod
+    def backward(
+        ctx: Any, gradient: torch.Tensor, *_: torch.Tensor
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None, None]:
+        hidden, weight, bias, targets, normalizer = ctx.saved_tensors
+        of_hidden, of_weight, of_bias = (
+            torch.zeros_like(tensor, dtype=normalizer.dtype) if needed else None
+            for tensor, needed in zip((hidden, weight, bias), ctx.needs_input_grad, strict=False)
+        )
+        for rows, start, logits in _tiles(hidden, weight, bias):
+            of_logits = logits.sub_(normalizer[rows]).exp_().mul_(-gradient[rows])
+            token, place = _inside(targets[rows], start, len(of_logits))
+            of_logits[token, place] += gradient[rows][place]
+            if of_bias is not None:
+                of_bias[start : start + len(of_logits)] += of_logits.sum(1)
+            narrow = of_logits.to(hidden.dtype)
+            if of_hidden is not None:
+                of_hidden[rows] += narrow.t() @ weight[start : start + len(of_logits)]
+            if of_weight is not None:
+                of_weight[start : start + len(of_logits)] += narrow @ hidden[rows]
+        return (
+            None if of_hidden is None else of_hidden.to(hidden.dtype),
+            None if of_weight is None else of_weight.to(weight.dtype),
+            None if of_bias is None else of_bias.to(bias.dtype),
+            None,
+        )
+
+
+def _tiles(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> Iterator[tuple[slice, int, torch.Tensor]]:
+    """Rows of `hidden`, the first token of a slice of the vocabulary, and their logits [slice, rows] in a buffer."""
+    buffer = torch.empty(SLICE * ROWS, dtype=hidden.dtype, device=hidden.device)
+    for first in range(0, len(hidden), ROWS):
+        rows = slice(first, min(first + ROWS, len(hidden)))
+        columns = hidden[rows].t().contiguous()
+        for start in range(0, len(weight), SLICE):
+            part = weight[start : start + SLICE]
+            shape = len(part), columns.shape[1]
+            logits = torch.mm(part, columns, out=buffer[: shape[0] * shape[1]].view(shape))
+            if bias is not None:
+                logits.add_(bias[start : start + SLICE, None])
+            yield rows, start, logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _inside(targets: torch.Tensor, start: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of the targets among `size` tokens from `start` on: the token counted from there, and the target's place."""
+    place = ((targets >= start) & (targets < start + size)).nonzero().squeeze(1)
+    return targets[place] - start, place
