@@ -117,7 +117,8 @@ def _run(file: str, overrides: tuple[str, ...], runs: Path, path_map: Path | Non
 
 
 def _print_report(experiment: Experiment, rows: "Sequence[Row]", folder: Path) -> None:
-    from trimtab.report.tables import terminal_table, verdict
+    from trimtab.report.tables import terminal_table
+    from trimtab.report.verdict import verdict
 
     width = max(Console().width, 100)  # what the table needs, also where the output is a file
     console = Console(width=width)

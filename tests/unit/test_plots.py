@@ -1,14 +1,16 @@
 """The figures: the same bytes each time, every decoder named, no label over another, densities that are densities."""
 
 import dataclasses
+import functools
 import itertools
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 from trimtab.evaluation.evaluate import Row
-from trimtab.report import plots
+from trimtab.report import palette, plots
 
 REWARDS = {f"decoder-{place}": np.random.default_rng(place).normal(place / 3, 1, 60).tolist() for place in range(10)}
 
@@ -26,11 +28,19 @@ def crowd():
     return rows
 
 
-FIGURES = {
-    "distributions": lambda: plots.reward_distributions(REWARDS, unit="nats"),
-    "cost": lambda: plots.reward_against_cost(crowd(), unit="nats"),
-    "before-after": lambda: plots.before_after(REWARDS["decoder-0"], REWARDS["decoder-5"], unit="nats"),
+def cost(rows, narrow=False):
+    return plots.reward_against_cost(rows, unit="nats", confidence=0.95, narrow=narrow)
+
+
+DRAW = {
+    "distributions": lambda narrow: plots.reward_distributions(REWARDS, unit="nats", narrow=narrow),
+    "cost": lambda narrow: cost(crowd(), narrow),
+    "before-after": lambda narrow: plots.before_after(
+        REWARDS["decoder-0"], REWARDS["decoder-5"], unit="nats", narrow=narrow
+    ),
 }
+FIGURES = {name: functools.partial(draw, False) for name, draw in DRAW.items()}
+NARROW = {f"{name}, narrow": functools.partial(draw, True) for name, draw in DRAW.items()}
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -43,21 +53,49 @@ def test_a_figure_has_the_same_bytes_twice_and_no_date(name, tmp_path):
     assert "dc:date" not in (tmp_path / "one" / f"{name}.svg").read_text()
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_a_figure_has_a_title_and_a_named_axis_with_its_unit(name):
-    axes = FIGURES[name]().axes[0]
+@pytest.mark.parametrize("draw", [*FIGURES.values(), *NARROW.values()], ids=[*FIGURES, *NARROW])
+def test_a_figure_has_a_title_and_a_named_axis_with_its_unit(draw):
+    axes = draw().axes[0]
     assert axes.get_title(loc="left")
     assert "nats" in axes.get_xlabel() + axes.get_ylabel()
 
 
-def test_every_decoder_is_named_with_its_mean():
-    axes = plots.reward_distributions(REWARDS, unit="nats").axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == list(REWARDS)
-    assert [text.get_text() for text in axes.texts] == [f"{np.mean(values):z.2f}" for values in REWARDS.values()]
+@pytest.mark.parametrize("draw", [*FIGURES.values(), *NARROW.values()], ids=[*FIGURES, *NARROW])
+def test_no_text_of_a_figure_is_cut_off_at_its_edge(draw):
+    figure = draw()
+    figure.draw_without_rendering()
+    drawn = figure.get_tightbbox()  # in inches, of everything that is drawn
+    width, height = figure.get_size_inches()
+    assert drawn.x0 >= -0.005 and drawn.y0 >= -0.005 and drawn.x1 <= width + 0.005 and drawn.y1 <= height + 0.005
 
 
-def test_labels_cover_neither_one_another_nor_the_points():
-    figure = plots.reward_against_cost(crowd(), unit="nats")
+@pytest.mark.parametrize("draw", [*FIGURES.values(), *NARROW.values()], ids=[*FIGURES, *NARROW])
+def test_a_legend_says_what_every_mark_is(draw):
+    (legend,) = draw().legends
+    said = " ".join(text.get_text() for text in legend.get_texts())
+    assert "mean" in said
+    assert ("neutral" in said) or ("95 % interval" in said and "large" in said) or ("tuned" in said)
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_every_decoder_is_named_with_its_mean(narrow):
+    axes = plots.reward_distributions(REWARDS, unit="nats", narrow=narrow).axes[0]
+    means = [f"{np.mean(values):z.2f}" for values in REWARDS.values()]
+    assert [text.get_text() for text in axes.texts] == list(itertools.chain(*zip(REWARDS, means, strict=True)))
+
+
+def test_on_a_phone_names_stand_over_no_density():
+    figure = plots.reward_distributions({"flat": [-3.0, 3.0], "steep": [2.0, 2.01, 2.02]}, unit="nats", narrow=True)
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    for density, text in zip(axes.collections[::2], axes.texts[::2], strict=True):
+        top = axes.transData.transform(density.get_paths()[0].vertices)[:, 1].max()
+        assert Text.get_window_extent(text).y0 >= top
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_labels_cover_neither_one_another_nor_the_points(narrow):
+    figure = cost(crowd(), narrow)
     figure.draw_without_rendering()
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.texts] == [each.decoder for each in crowd()]
@@ -68,6 +106,55 @@ def test_labels_cover_neither_one_another_nor_the_points():
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
     places = axes.transData.transform([(each.flops / 1e12, each.reward) for each in crowd()])
     assert not any(box.contains(x, y) for box in boxes for x, y in places)
+
+
+@pytest.mark.parametrize("ratio", [1, 1.2, 3, 40, 1e4, 1e7])
+def test_the_cost_axis_has_numbers_that_do_not_run_into_one_another(ratio):
+    rows = [
+        dataclasses.replace(row, flops=flops) for row, flops in zip(crowd(), (1.3e10, 1.3e10 * ratio), strict=False)
+    ]
+    for narrow in (False, True):
+        figure = cost(rows, narrow)
+        figure.draw_without_rendering()
+        axes = figure.axes[0]
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in axes.xaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+        boxes = sorted((tick.label1.get_window_extent() for tick in ticks), key=lambda box: box.x0)
+        assert boxes
+        assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
+def test_names_are_taken_literally(tmp_path):
+    names = {"$x$": [1.0, 2.0], "$\\frac$": [0.0, 1.0]}
+    rows = [dataclasses.replace(row, model=model) for row, model in zip(crowd(), ["_hidden", "$y$"], strict=False)]
+    plots.save(plots.reward_distributions(names, unit="nats"), tmp_path, "names")
+    (legend,) = cost(rows).legends
+    assert [text.get_text() for text in legend.get_texts()][:2] == ["_hidden", "$y$"]
+
+
+def luminance(colour):
+    """Relative luminance as WCAG 2 defines it."""
+    channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    return float(np.dot(channels, [0.2126, 0.7152, 0.0722]))
+
+
+def contrast(one, other):
+    darker, lighter = sorted([luminance(one), luminance(other)])
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def test_text_can_be_read_on_white_and_on_dark():
+    texts = [palette.TEXT, palette.SOFT, *map(palette.ink, palette.PALETTE)]
+    dark = palette.dark_colours()
+    for text in texts:
+        assert contrast(text, palette.CARD) >= 4.5, text
+        assert contrast(dark[text], dark[palette.CARD]) >= 4.5, text
+
+
+def test_marks_stand_out_from_white_and_from_dark():
+    dark = palette.dark_colours()
+    for colour in palette.PALETTE:
+        assert contrast(dark[colour.lower()], dark[palette.CARD]) >= 3, colour
 
 
 def test_density_holds_one_unit_of_mass_around_the_values():
@@ -88,7 +175,7 @@ def test_rewards_that_are_not_numbers_are_not_drawn():
     axes = plots.reward_distributions(
         {"a": [1.0, float("nan"), 3.0], "b": [float("nan")], "c": [0.0, 1.0]}, unit="nats"
     )
-    assert [text.get_text() for text in axes.axes[0].texts] == ["2.00", "0.50"]
+    assert [text.get_text() for text in axes.axes[0].texts] == ["a", "2.00", "c", "0.50"]
 
 
 def test_histogram_shares_add_up_to_one_hundred_percent():

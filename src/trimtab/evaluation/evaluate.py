@@ -42,8 +42,9 @@ class Row:
 
     Rewards and gains in the reward's own unit, `headroom`, `positive` and `distinct_n` as shares, `diversity` and
     `fluency` in nats; `new_tokens`, `flops` and `seconds` are means for one prompt. `prompts` counts the prompts
-    measured and `left_out` those left out because a reward on them was not finite. None where a column has no
-    meaning: an unguided reference has no gain over itself.
+    measured, `left_out` those left out because a score on them was not finite and `set_aside` those without a
+    response, because a model's numbers on them were not finite. None where a column has no meaning: an unguided
+    reference has no gain over itself.
     """
 
     decoder: str
@@ -69,6 +70,7 @@ class Row:
     seconds: float
     prompts: int
     left_out: int
+    set_aside: int = 0
 
 
 def score_decoder(

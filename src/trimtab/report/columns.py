@@ -6,7 +6,7 @@ Knows nothing of files or of how a table is drawn.
     '1.94 [1.60, 2.28]'
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from trimtab.evaluation.evaluate import Row
@@ -42,8 +42,21 @@ def percent(share: float | None) -> str:
 
 
 def significant(value: float) -> str:
-    """Three significant digits, all digits from 1,000 on: `0.0213`, `1.94`, `12300`."""
-    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
+    """Three significant digits, all digits from 1,000 on: `0.0120`, `1.94`, `12,300`."""
+    if value == 0:
+        return "0"
+    return f"{value:#.3g}".removesuffix(".") if value < 999.5 else f"{value:,.0f}"
+
+
+def times(ratio: float) -> str:
+    """A ratio as `2.1 times` or, from 10 on, `25 times`."""
+    return f"{ratio:.1f} times" if ratio < 9.95 else f"{ratio:,.0f} times"
+
+
+def short_names(models: Iterable[str]) -> dict[str, str]:
+    """Each model's name without its owner or folder; in full where two would read the same. Order is kept."""
+    last = {model: model.rstrip("/").rsplit("/", 1)[-1] for model in models}
+    return {model: short if list(last.values()).count(short) == 1 else model for model, short in last.items()}
 
 
 def reward_unit(experiment: Experiment) -> str:
@@ -51,13 +64,24 @@ def reward_unit(experiment: Experiment) -> str:
     return "nats" if experiment.reward.definition == "margin" else "logits"
 
 
+def duration(seconds: float) -> str:
+    """Wall time for people: `0.94 s`, `9.6 s`, `25 s`, `15 min 38 s`, `1 h 5 min`."""
+    if seconds < 99.5:
+        return f"{seconds:.2g} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60:,} h {minutes % 60} min"
+
+
 def description(decoder: DecoderConfig) -> str:
-    """The decoder's settings in words, such as `CBS 4/4/5`."""
+    """The decoder's settings in a few words, such as `chunk-level beam search (CBS 4/4/5)`."""
     if decoder.best_of is not None:
         return f"the best of {decoder.best_of}'s samples by the gold reward"
     search = "unguided decoding"
     if decoder.chunk is not None:
-        search = f"CBS {decoder.width}/{decoder.successors}/{decoder.chunk}"
+        search = f"chunk-level beam search (CBS {decoder.width}/{decoder.successors}/{decoder.chunk})"
     elif decoder.guided:
         search = f"best-of-{decoder.successors}"
     if decoder.beta is None:
@@ -65,25 +89,50 @@ def description(decoder: DecoderConfig) -> str:
     return f"EFT beta {decoder.beta:g}" + (f" with {search}" if decoder.guided else "")
 
 
+def explanation(decoder: DecoderConfig) -> str:
+    """How the decoder works, for someone who never heard of it."""
+    if decoder.best_of is not None:
+        return (
+            f"Of {decoder.best_of}'s candidates the one that the gold reward itself likes best: not a method, but the "
+            "mark to measure methods by."
+        )
+    tokens = "token" if decoder.chunk == 1 else f"{decoder.chunk} tokens"
+    search = "Unguided: the model samples by itself."
+    if decoder.chunk is not None:
+        search = (
+            f"Chunk-level beam search (CBS): every {tokens}, each of {decoder.width} beams grows {decoder.successors} "
+            f"ways and the guide keeps the best {decoder.width}."
+        )
+    elif decoder.guided:
+        search = f"Best-of-{decoder.successors}: of {decoder.successors} samples the guide picks one."
+    if decoder.beta is None:
+        return search
+    emulated = (
+        f"Emulated fine-tuning (EFT): at each token {decoder.beta:g} times the difference of tuned and untuned model "
+        "is added to the model's logits."
+    )
+    return f"{emulated} {search}" if decoder.guided else emulated
+
+
 COLUMNS = (
     Column("decoder", "decoder", "How the text was chosen.", lambda row: row.decoder),
     Column(
         "reward",
         "reward",
-        "Mean gold reward of prompt and response, with its bootstrap interval over prompts.",
+        "Mean gold reward of prompt and response, with its bootstrap interval over prompts; higher is better.",
         lambda row: interval(row.reward, row.reward_low, row.reward_high),
     ),
     Column(
         "gain",
         "gain",
         "Reward minus that of the same model unguided on the same prompt, averaged, with its interval: clear where "
-        "the interval does not hold 0. The tuned model is compared with the untuned one.",
+        "the interval leaves out 0. The tuned model is compared with the untuned one.",
         lambda row: interval(row.gain, row.gain_low, row.gain_high),
     ),
     Column(
         "headroom",
         "head-\nroom",
-        "Gain as a share of what picking the best of the model's samples by the gold reward itself gains; blank "
+        "Gain as a share of what picking the best of the model's samples by the gold reward itself gains; none "
         "where no such pick was made.",
         lambda row: percent(row.headroom),
     ),

@@ -1,55 +1,42 @@
 """The figures: rewards of all decoders on one axis, reward against cost, and rewards before and after tuning.
 
-Each function returns a figure that needs no caption; `save` writes it as PNG and SVG with the same bytes every time.
-Figures are drawn without pyplot, so they leave no global state. Knows nothing of pages.
+Each function returns a figure that needs no caption, for a laptop or, with `narrow`, for a phone; `save` writes it as
+PNG and SVG with the same bytes every time. Figures are drawn without pyplot, so they leave no global state. Knows
+nothing of pages.
 
     >>> figure = before_after([0.0, 1.0], [1.0, 2.0], unit="nats")
     >>> figure.axes[0].get_xlabel()
-    'gold reward (nats)'
+    'gold reward of a response (nats)'
 """
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-import matplotlib.colors
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from trimtab.evaluation.evaluate import Row
+from trimtab.report.columns import short_names
 from trimtab.report.labels import place_labels
+from trimtab.report.palette import CARD, GRID, PALETTE, SOFT, STYLE, TEXT, colours, ink
 
-# Paul Tol's "muted" scheme, told apart under all common kinds of colour blindness; decoders are also named in place.
-PALETTE = ("#332288", "#117733", "#CC6677", "#44AA99", "#882255", "#999933", "#AA4499", "#3377AA", "#DD7733", "#666666")
 MARKERS = "osD^vP"
-STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "trimtab",
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 12,
-    "axes.titlelocation": "left",
-    "axes.titlepad": 12,
-}
+DASHED = (0, (4, 3))
+WIDE, NARROW = 8.0, 3.7  # inches; on a phone 3.7 inches are shown at about their own size, so that text stays legible
 
 
-def colours(decoders: Sequence[str]) -> dict[str, str]:
-    """A colour for each decoder by its place in the experiment, so that all figures of a run agree."""
-    return {decoder: PALETTE[place % len(PALETTE)] for place, decoder in enumerate(decoders)}
-
-
-def ink(colour: str) -> str:
-    """The colour darkened so that text in it is easy to read on white."""
-    red, green, blue = matplotlib.colors.to_rgb(colour)
-    return matplotlib.colors.to_hex((0.68 * red, 0.68 * green, 0.68 * blue))
-
-
-def reward_distributions(rewards_by_decoder: Mapping[str, Sequence[float]], *, unit: str) -> Figure:
+def reward_distributions(
+    rewards_by_decoder: Mapping[str, Sequence[float]], *, unit: str, narrow: bool = False
+) -> Figure:
     """One smoothed density for each decoder, one above the other on a shared reward axis, with their means.
 
     Densities are Gaussian kernel estimates at Scott's bandwidth; all have the same area.
@@ -63,24 +50,23 @@ def reward_distributions(rewards_by_decoder: Mapping[str, Sequence[float]], *, u
     tallest = max(curve.max() for curve in curves.values())
     tints = colours(list(rewards_by_decoder))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8, 1.5 + 0.62 * len(rewards)), layout="constrained")
+        figure = Figure(figsize=(NARROW if narrow else WIDE, 1.6 + 0.66 * len(rewards)), layout="constrained")
         axes = figure.add_subplot()
-        axes.axvline(0, color="0.6", linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+        axes.axvline(0, color=SOFT, linewidth=1, linestyle=DASHED, zorder=0)
         top = 0.0
         for place, (name, values) in enumerate(rewards.items()):
-            floor, heights = float(len(rewards) - 1 - place), 1.45 * curves[name] / tallest
-            top = max(top, floor + float(heights.max()))
-            _ridge(axes, grid, heights, floor, values, tints[name], order=2 * place + 1)
-        axes.set_yticks(range(len(rewards) - 1, -1, -1), list(rewards))
-        for label, name in zip(axes.get_yticklabels(), rewards, strict=True):
-            label.set_color(ink(tints[name]))
-            label.set_fontweight("bold")
-        axes.tick_params(axis="y", length=0)
+            floor, heights = float(len(rewards) - 1 - place), (0.62 if narrow else 0.95) * curves[name] / tallest
+            top = max(top, floor + (1.0 if narrow else 0.1 + float(heights.max())))
+            _ridge(axes, grid, heights, floor, values, tints[name])
+            _name_ridge(axes, name, floor, values, ink(tints[name]), narrow)
+        axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.set_xlim(grid[0], grid[-1])
-        axes.set_ylim(-0.12, top + 0.1)
-        axes.set_xlabel(f"gold reward ({unit}); white line and number: mean; dashed: neutral")
-        axes.set_title("Gold reward of each decoder's responses")
+        axes.set_ylim(-0.15, top)
+        axes.set_xlabel(f"gold reward of a response ({unit})")
+        _title(axes, "Gold reward of each decoder's responses", "further right is better", narrow)
+        dashed = Line2D([], [], color=SOFT, linewidth=1, linestyle=DASHED, label="0: neutral")
+        _legend(figure, [_dot("mean (dot, number)"), dashed], columns=2)
     return figure
 
 
@@ -91,18 +77,42 @@ def _ridge(
     floor: float,
     values: NDArray[np.float64],
     colour: str,
-    order: int,
 ) -> None:
-    """One density standing on `floor`, its mean marked and written at the right edge."""
-    mean = float(values.mean())
-    axes.fill_between(grid, floor, floor + heights, color=colour, alpha=0.8, linewidth=0, zorder=order)
-    axes.plot(grid, floor + heights, color="white", linewidth=1.2, zorder=order)
-    axes.hlines(floor, grid[0], grid[-1], color=colour, linewidth=0.8, zorder=order)
-    top = floor + float(np.interp(mean, grid, heights))
-    axes.vlines(mean, floor, top, color="white", linewidth=2, zorder=order + 1)
-    axes.annotate(
-        f"{mean:z.2f}", (1.01, floor), xycoords=("axes fraction", "data"), color=ink(colour), weight="bold", va="bottom"
-    )
+    """One density standing on `floor`, with a dot at its mean."""
+    axes.fill_between(grid, floor, floor + heights, color=colour, alpha=0.8, linewidth=0)
+    axes.hlines(floor, grid[0], grid[-1], color=colour, linewidth=0.8)
+    axes.plot([float(values.mean())], [floor], "o", color=TEXT, markeredgecolor=CARD, markersize=7)
+
+
+def _name_ridge(axes: Axes, name: str, floor: float, values: NDArray[np.float64], colour: str, narrow: bool) -> None:
+    """The decoder's name and mean: beside the density where there is room, else in the strip above it."""
+    left, right, height = (0.0, 1.0, floor + 0.66) if narrow else (-0.01, 1.01, floor)
+    for text, across, edge in ((name, left, "left"), (f"{values.mean():z.2f}", right, "right")):
+        axes.annotate(
+            text,
+            (across, height),
+            xycoords=("axes fraction", "data"),
+            color=colour,
+            weight="bold",
+            ha="right" if (edge == "right") == narrow else "left",
+            va="bottom",
+            annotation_clip=False,
+        )
+
+
+def _dot(label: str) -> Line2D:
+    return Line2D([], [], color=TEXT, marker="o", markeredgecolor=CARD, markersize=7, linestyle="none", label=label)
+
+
+def _title(axes: Axes, title: str, rest: str, narrow: bool) -> None:
+    """The title and how to read the figure, on two lines where one has no room."""
+    axes.set_title(f"{title}:\n{rest}" if narrow else f"{title}: {rest}", fontsize=10.5 if narrow else 12)
+
+
+def _legend(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
+    # labels given apart: of its own accord matplotlib leaves out those that begin with an underscore
+    labels = [str(handle.get_label()) for handle in handles]
+    figure.legend(handles, labels, loc="outside lower left", frameon=False, ncols=columns)
 
 
 def density(values: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -117,31 +127,36 @@ def density(values: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray[n
     return heights
 
 
-def reward_against_cost(rows: Sequence[Row], *, unit: str) -> Figure:
+def reward_against_cost(rows: Sequence[Row], *, unit: str, confidence: float, narrow: bool = False) -> Figure:
     """Mean gold reward with its interval against model FLOPs for one prompt; a marker shape for each model."""
     tints = colours([row.decoder for row in rows])
-    models = list(dict.fromkeys(row.model for row in rows))
+    models = short_names(row.model for row in rows)
+    markers = {model: MARKERS[place % len(MARKERS)] for place, model in enumerate(models)}
     shown = [row for row in rows if row.flops > 0]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8, 5), layout="constrained")
+        figure = Figure(figsize=(NARROW, 4.6) if narrow else (WIDE, 5), layout="constrained")
         axes = figure.add_subplot()
-        axes.set_xscale("log")
         for row in shown:
-            marker = MARKERS[models.index(row.model) % len(MARKERS)]
             bars = [[row.reward - row.reward_low], [row.reward_high - row.reward]]
             axes.errorbar(
-                row.flops / 1e12, row.reward, yerr=bars, fmt=marker, color=tints[row.decoder], markersize=8, capsize=3
+                *(row.flops / 1e12, row.reward),
+                yerr=bars,
+                fmt=markers[row.model],
+                color=tints[row.decoder],
+                markersize=8,
+                capsize=3,
             )
-        for place, model in enumerate(models):
-            axes.plot([], [], MARKERS[place % len(MARKERS)], color="0.35", markersize=8, label=model)
-        axes.grid(color="0.9", linewidth=0.8)
+        _cost_axis(axes, [row.flops / 1e12 for row in shown])
+        axes.grid(color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
-        axes.margins(x=0.12, y=0.1)
-        axes.set_xlabel("model arithmetic for one prompt (TFLOP, all models together, log scale)")
-        axes.set_ylabel(f"mean gold reward ({unit}), with interval")
-        axes.set_title("Gold reward against cost")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        figure.legend(loc="outside lower left", frameon=False, ncols=1)
+        axes.margins(y=0.1)
+        axes.set_xlabel("arithmetic for one prompt (TFLOP, log scale)")
+        axes.set_ylabel(f"mean gold reward ({unit})")
+        _title(axes, "Gold reward against cost", "higher is better, further left is cheaper", narrow)
+        style: dict[str, Any] = {"color": SOFT, "linestyle": "none", "markersize": 8}
+        handles = [Line2D([], [], marker=markers[model], label=short, **style) for model, short in models.items()]
+        handles.append(Line2D([], [], marker="|", label=f"{100 * confidence:g} % interval of the mean", **style))
+        _legend(figure, handles, columns=1 if narrow else 2)
         place_labels(
             figure,
             axes,
@@ -151,8 +166,24 @@ def reward_against_cost(rows: Sequence[Row], *, unit: str) -> Figure:
     return figure
 
 
+def _cost_axis(axes: Axes, costs: Sequence[float]) -> None:
+    """A logarithmic axis with some numbers on it, however near to or far from one another the costs are."""
+    axes.set_xscale("log")
+    if costs:
+        room = max(1.6, (max(costs) / min(costs)) ** 0.15)  # so that at least one of 1, 2 and 5 is inside
+        axes.set_xlim(min(costs) / room, max(costs) * room)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(costs) < 150 * min(costs) else (1,)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
 def before_after(
-    untuned: Sequence[float], tuned: Sequence[float], *, unit: str, tints: tuple[str, str] = (PALETTE[8], PALETTE[0])
+    untuned: Sequence[float],
+    tuned: Sequence[float],
+    *,
+    unit: str,
+    tints: tuple[str, str] = (PALETTE[8], PALETTE[0]),
+    narrow: bool = False,
 ) -> Figure:
     """Histograms of the small model's gold rewards before and after tuning, in the same bins; dashed: the means.
 
@@ -160,22 +191,27 @@ def before_after(
     """
     before, after = _finite(untuned), _finite(tuned)
     every = np.concatenate([before, after])
-    edges = np.linspace(
-        every.min() - 0.1, every.max() + 0.1, 1 + math.ceil(2 * min(len(before), len(after)) ** (1 / 3))
-    )
+    bins = math.ceil(2 * min(len(before), len(after)) ** (1 / 3))
+    edges = np.linspace(every.min() - 0.1, every.max() + 0.1, 1 + bins)
+    handles = []
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8, 3.6), layout="constrained")
+        figure = Figure(figsize=(NARROW, 3.8) if narrow else (WIDE, 3.8), layout="constrained")
         axes = figure.add_subplot()
         for name, values, colour in (("untuned", before, tints[0]), ("tuned", after, tints[1])):
             shares = 100 * np.histogram(values, edges)[0] / len(values)
             axes.stairs(shares, edges, fill=True, color=colour, alpha=0.35)
-            axes.stairs(shares, edges, color=colour, linewidth=2, label=f"{name}: mean {values.mean():z.2f}")
-            axes.axvline(float(values.mean()), color=colour, linewidth=1.5, linestyle=(0, (4, 3)))
+            axes.stairs(shares, edges, color=colour, linewidth=2)
+            mean = float(values.mean())
+            axes.axvline(mean, color=colour, linewidth=1.5, linestyle=DASHED)
+            handles += [
+                Line2D([], [], color=colour, linewidth=2, label=name),
+                Line2D([], [], color=colour, linewidth=1.5, linestyle=DASHED, label=f"its mean, {mean:z.2f}"),
+            ]
         axes.margins(x=0.01)
-        figure.legend(loc="outside lower left", frameon=False, ncols=2)
-        axes.set_xlabel(f"gold reward ({unit})")
+        _legend(figure, handles, columns=2)
+        axes.set_xlabel(f"gold reward of a response ({unit})")
         axes.set_ylabel("share of responses (%)")
-        axes.set_title("Gold reward of the small model before and after tuning")
+        _title(axes, "The small model before and after tuning", "further right is better", narrow)
     return figure
 
 
@@ -183,7 +219,15 @@ def save(figure: Figure, folder: Path, name: str) -> None:
     """Write `<name>.png` (150 dots an inch) and `<name>.svg` into `folder`, without dates or random ids."""
     with matplotlib.rc_context(STYLE):
         figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
+    (folder / f"{name}.svg").write_text(svg(figure), encoding="utf-8")
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an SVG file without dates or random ids."""
+    file = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return file.getvalue()
 
 
 def _finite(values: Sequence[float]) -> NDArray[np.float64]:

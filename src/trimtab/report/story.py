@@ -1,16 +1,18 @@
-"""What was run, in a few sentences for the head of the page.
+"""The head of the page, for a reader who knows nothing of the run: what was run, by how much, how surely, at what cost.
 
 Knows the configuration and the table, nothing of pages.
 
     >>> from trimtab.experiment import Experiment
-    >>> what_was_run(Experiment(name="demo"), [])[-1]
-    'Intervals hold 95 % of 2,000 bootstrap resamples of the prompts. The seed is 0.'
+    >>> lead(Experiment.model_validate({"name": "demo", "small": {"name": "me/tiny"}}))[:40]
+    'A small language model, tiny, was tuned '
 """
 
 from collections.abc import Sequence
 
 from trimtab.evaluation.evaluate import Row, oracle_of
 from trimtab.experiment import Experiment
+from trimtab.report.columns import duration, interval, number, percent, reward_unit, short_names, times
+from trimtab.report.verdict import NOTHING, Finding, findings
 
 LOSSES = {
     "sigmoid": "DPO",
@@ -23,40 +25,60 @@ STRATEGIES = {
     "straddle": "one sample below and one above a threshold",
     "best_worst": "the best and the worst of a prompt's samples",
 }
-DEFINITIONS = {"margin": "log p(positive) − log p(negative)", "positive_logit": "positive logit"}
+DEFINITIONS = {"margin": "log p(positive) − log p(negative)", "positive_logit": "the positive logit"}
 
 
-def what_was_run(experiment: Experiment, rows: Sequence[Row]) -> list[str]:
-    """Sentences on models and data, tuning, the reward, and how surely it was measured."""
-    settings = experiment.evaluate
+def lead(experiment: Experiment) -> str:
+    """One or two sentences on what this experiment is."""
+    names = _names(experiment)
+    tuned = (
+        f"A small language model, {names[experiment.small.name]}, was tuned to write what a classifier scores higher "
+        "(the gold reward: how positive a text reads)."
+    )
+    decoders = experiment.guide.decoders
+    if not any(decoder.model == "large" and (decoder.guided or decoder.beta is not None) for decoder in decoders):
+        return tuned
+    return (
+        f"{tuned} What tuning changed in it then steered {names[experiment.large.name]}, a larger model left as it "
+        "was, while that wrote."
+    )
+
+
+def brief(experiment: Experiment, rows: Sequence[Row], seconds: float) -> list[tuple[str, list[str]]]:
+    """Four questions, each with statements that answer it; `seconds` is the wall time of the whole run."""
+    found = findings(experiment, rows)
     return [
-        _decoding(experiment, rows),
-        _tuning(experiment),
-        f"The gold reward is the {DEFINITIONS[experiment.reward.definition]} of a sentiment classifier "
-        f"({experiment.reward.model}{', fine-tuned here' if experiment.reward.training else ''}) on prompt and "
-        "response; a second judge, trained apart, checks it.",
-        *_headroom(experiment, rows),
-        f"Intervals hold {100 * settings.confidence:g} % of {settings.bootstrap:,} bootstrap resamples of the "
-        f"prompts. The seed is {experiment.seed}.",
+        ("What was run", [_decoding(experiment, rows), _tuning(experiment), _reward(experiment)]),
+        ("By how much", _by_how_much(experiment, rows, found)),
+        ("How surely", _how_surely(experiment, rows, found)),
+        ("At what cost", [*map(_cost, found), f"The whole run, training included: {duration(seconds)} of wall time."]),
     ]
 
 
+def prompts_of(rows: Sequence[Row]) -> int:
+    """How many prompts every decoder was given."""
+    return max((row.prompts + row.left_out + row.set_aside for row in rows), default=0)
+
+
+def _names(experiment: Experiment) -> dict[str, str]:
+    return short_names([experiment.large.name, experiment.small.name])
+
+
 def _decoding(experiment: Experiment, rows: Sequence[Row]) -> str:
-    data, guide = experiment.data, experiment.guide
+    data, guide, names = experiment.data, experiment.guide, _names(experiment)
     low, high = data.prompt_words
-    count = rows[0].prompts + rows[0].left_out if rows else data.test_prompts
     prompts = f"the first {low} to {high} words of held-out {data.reviews} reviews"
     if data.preferences is not None:
         prompts = f"from the test split of {data.preferences}"
     models = {"large": experiment.large.name, "untuned": experiment.small.name, "tuned": experiment.small.name}
-    used = list(dict.fromkeys(models[decoder.model] for decoder in guide.decoders if decoder.best_of is None))
+    used = list(dict.fromkeys(names[models[each.model]] for each in guide.decoders if each.best_of is None))
     sampling = guide.sampling
     filters = (f", top-k {sampling.top_k}" if sampling.top_k else "") + (
         f", top-p {sampling.top_p:g}" if sampling.top_p < 1 else ""
     )
     return (
-        f"{' and '.join(used)} continued {count} prompts, {prompts}, by up to {guide.max_new_tokens} "
-        f"tokens (temperature {sampling.temperature:g}{filters})."
+        f"{' and '.join(used)} continued the same {prompts_of(rows) or data.test_prompts:,} prompts ({prompts}) by up "
+        f"to {guide.max_new_tokens} tokens, at temperature {sampling.temperature:g}{filters}."
     )
 
 
@@ -65,21 +87,65 @@ def _tuning(experiment: Experiment) -> str:
     source = f"the pairs of {experiment.data.preferences}"
     if experiment.data.preferences is None:
         source = f"pairs of its own samples ({STRATEGIES[pairs.strategy]})"
-    weights = "all weights" if tune.lora is None else f"a LoRA adapter of rank {tune.lora.rank}"
+    weights = "all its weights" if tune.lora is None else f"a LoRA adapter of rank {tune.lora.rank}"
+    return f"The small model was tuned by {LOSSES[tune.loss]} at beta {tune.beta:g} on {source}, in {weights}."
+
+
+def _reward(experiment: Experiment) -> str:
+    (model,) = short_names([experiment.reward.model]).values()
     return (
-        f"The guide is {experiment.small.name} before and after {LOSSES[tune.loss]} at beta {tune.beta:g} on {source}, "
-        f"which changed {weights}."
+        f"The gold reward is {DEFINITIONS[experiment.reward.definition]} of the classifier {model}"
+        f"{', fine-tuned here,' if experiment.reward.training else ''} on prompt and response together: higher reads "
+        "as more positive, 0 is neutral."
     )
 
 
-def _headroom(experiment: Experiment, rows: Sequence[Row]) -> list[str]:
-    """Which gold pick headroom is measured against; nothing where no row has a headroom."""
+def _by_how_much(experiment: Experiment, rows: Sequence[Row], found: Sequence[Finding]) -> list[str]:
+    if not found:
+        return [NOTHING]
+    sentences = [
+        f"{each.row.decoder} over {each.reference.decoder}: {percent(each.row.positive)} instead of "
+        f"{percent(each.reference.positive)} of the responses read as positive."
+        for each in found
+    ]
     guide = experiment.guide
-    picks = {
-        oracle.name
+    oracles = {
+        oracle.name: guide.decoder(oracle.best_of or "")
         for row in rows
         if row.headroom is not None and (oracle := oracle_of(guide, guide.decoder(row.decoder))) is not None
     }
-    if not picks:
-        return []
-    return [f"Headroom is a share of the gain of {' or '.join(sorted(picks))}, which the gold reward itself picks."]
+    reached = [each.row for each in found if each.row.headroom is not None and each.row.headroom > 0]
+    for name, source in oracles.items():
+        shares = "".join(f"; {row.decoder} reaches {percent(row.headroom)} of its gain" for row in reached)
+        samples = source.width * source.successors
+        sentences.append(f"The mark to reach is {name}, the gold reward's own pick from {samples} samples{shares}.")
+    if reward_unit(experiment) == "nats":
+        sentences.append("One nat multiplies the odds of positive against negative by 2.7.")
+    return sentences
+
+
+def _how_surely(experiment: Experiment, rows: Sequence[Row], found: Sequence[Finding]) -> list[str]:
+    settings = experiment.evaluate
+    judged = [
+        f"{row.decoder} {interval(row.judge_gain, row.judge_gain_low, row.judge_gain_high)}"
+        for row in (each.row for each in found)
+    ]
+    return [
+        f"Brackets are {100 * settings.confidence:g} % intervals from {settings.bootstrap:,} bootstrap resamples of "
+        f"the {prompts_of(rows):,} prompts; a change is clear where its interval leaves out 0.",
+        "A second judge, trained apart and asked neither in tuning nor in search, checks it"
+        f"{'. Gains on its own scale: ' if judged else ''}{', '.join(judged)}.",
+        f"All of it is one run, with seed {experiment.seed}.",
+    ]
+
+
+def _cost(finding: Finding) -> str:
+    row, base = finding.row, finding.reference
+    parts = [f"{duration(row.seconds)} instead of {duration(base.seconds)} for a prompt"]
+    if base.flops > 0:
+        ratio = row.flops / base.flops
+        parts.insert(0, "about the same arithmetic" if 0.95 < ratio < 1.05 else f"{times(ratio)} the arithmetic")
+    if row.fluency is not None and base.fluency is not None:
+        parts.append(f"fluency {number(row.fluency)} instead of {number(base.fluency)}")
+    parts.append(f"diversity {number(row.diversity)} instead of {number(base.diversity)}")
+    return f"{row.decoder} over {base.decoder}: {', '.join(parts)}."

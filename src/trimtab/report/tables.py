@@ -1,4 +1,4 @@
-"""The table as CSV, as Markdown and in the terminal, and its verdict in plain sentences.
+"""The table as CSV, as Markdown and in the terminal.
 
 Knows nothing of figures or of how rows were measured.
 
@@ -10,16 +10,15 @@ Knows nothing of figures or of how rows were measured.
 import csv
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import rich.box
 import rich.table
 import rich.text
 
-from trimtab.evaluation.evaluate import TUNED, Row, oracle_of
-from trimtab.experiment import DecoderConfig, Experiment
-from trimtab.report.columns import COLUMNS, description, interval, percent, reward_unit, significant
+from trimtab.evaluation.evaluate import TUNED, Row
+from trimtab.report.columns import COLUMNS
 from trimtab.runs import write_text
 
 WIDE = 120  # terminal columns from which a mean and its interval fit on one line
@@ -92,65 +91,3 @@ def _legend(rows: Sequence[Row]) -> str:
         "mean [interval]; gain: over the same model unguided; headroom: share of the gold pick's gain; "
         f"diversity, fluency: nats; TFLOP, sec.: for one of {prompts} prompts{missing}"
     )
-
-
-def verdict(experiment: Experiment, rows: Sequence[Row]) -> str:
-    """What was achieved, in one to three plain sentences: the guided large model first, then the tuned small one."""
-    by_name = {row.decoder: row for row in rows}
-    compared = [
-        (decoder, by_name[decoder.name])
-        for decoder in experiment.guide.decoders
-        if decoder.best_of is None and decoder.name in by_name and by_name[decoder.name].gain is not None
-    ]
-    steered = [entry for entry in compared if entry[0].model == "large"]
-    tuned = [entry for entry in compared if entry[0].model == "tuned" and not entry[0].guided]
-    if not compared:
-        return "No decoder was compared with an unguided one, so there is no gain to report."
-    sentences = [_headline(experiment, by_name, *max(steered, key=_gain_of))] if steered else []
-    sentences += [_tuned_sentence(experiment, row) for _, row in tuned[:1]]
-    return " ".join(sentences or [_headline(experiment, by_name, *max(compared, key=_gain_of))])
-
-
-def _gain_of(entry: tuple[DecoderConfig, Row]) -> float:
-    assert entry[1].gain is not None
-    return entry[1].gain
-
-
-def _headline(experiment: Experiment, by_name: Mapping[str, Row], decoder: DecoderConfig, row: Row) -> str:
-    guide, what = experiment.guide, description(decoder)
-    change = f"{what[0].upper()}{what[1:]} {_change(experiment, row)} over unguided decoding"
-    oracle, reference = oracle_of(guide, decoder), guide.reference_of(decoder)
-    if row.headroom is not None and row.headroom > 0 and oracle is not None:
-        change += f", {percent(row.headroom)} of what {description(oracle)} gains"
-    cost = ""
-    if reference is not None and by_name[reference.name].flops > 0:
-        cost = f", at {significant(row.flops / by_name[reference.name].flops)} times the arithmetic"
-    return f"{change}{cost}; {_judgement(row)}."
-
-
-def _tuned_sentence(experiment: Experiment, row: Row) -> str:
-    return f"Tuning {_change(experiment, row)} over its untuned self; {_judgement(row)}."
-
-
-def _change(experiment: Experiment, row: Row) -> str:
-    """`lifts the gold reward of M by 1.23 nats [0.98, 1.50]`, or that it is not clear from this many prompts."""
-    unit = reward_unit(experiment)
-    model = row.model.removesuffix(TUNED)
-    assert row.gain is not None and row.gain_low is not None and row.gain_high is not None
-    if row.gain_low <= 0 <= row.gain_high:
-        shown = interval(row.gain, row.gain_low, row.gain_high)
-        return f"does not clearly change the gold reward of {model} ({shown} {unit})"
-    verb = "lifts" if row.gain > 0 else "lowers"
-    low, high = sorted((abs(row.gain_low), abs(row.gain_high)))
-    return f"{verb} the gold reward of {model} by {abs(row.gain):.2f} {unit} [{low:.2f}, {high:.2f}]"
-
-
-def _judgement(row: Row) -> str:
-    assert row.gain is not None and row.gain_low is not None and row.gain_high is not None
-    assert row.judge_gain_low is not None and row.judge_gain_high is not None
-    shown = interval(row.judge_gain, row.judge_gain_low, row.judge_gain_high)
-    if row.judge_gain_low <= 0 <= row.judge_gain_high:
-        return f"a second judge sees no clear change ({shown})"
-    if row.gain_low <= 0 <= row.gain_high:
-        return f"a second judge sees a {'rise' if row.judge_gain_low > 0 else 'fall'} ({shown})"
-    return f"a second judge {'agrees' if (row.judge_gain_low > 0) == (row.gain > 0) else 'disagrees'} ({shown})"

@@ -1,0 +1,49 @@
+"""Which prompts a row of the table was not measured on, and why.
+
+Knows rows and scores, nothing of how either came about.
+
+    >>> absences([], {})
+    []
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from trimtab.evaluation.evaluate import Row
+from trimtab.records import Score
+
+NAMED = 8  # ids spelled out for a row; table.csv has the counts, the run directory the rest
+
+
+def absences(rows: Sequence[Row], scores: Mapping[str, Sequence[Score]]) -> list[str]:
+    """A sentence for each row that was measured on fewer prompts than it was given, naming the prompts."""
+    every = list(dict.fromkeys(score.prompt_id for entries in scores.values() for score in entries))
+    sentences = []
+    for row in rows:
+        reasons = []
+        if row.set_aside:
+            them = "it" if row.set_aside == 1 else "them"
+            reasons.append(
+                f"{_count(row.set_aside, 'prompt')} set aside, since a model's numbers on {them} are not finite"
+            )
+        if row.left_out:
+            reasons.append(f"{_count(row.left_out, 'response')} without a finite score left out")
+        if reasons:
+            sentences.append(f"{row.decoder}: {'; '.join(reasons)}{_named(every, scores[row.decoder])}.")
+    return sentences
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _named(every: Sequence[str], entries: Sequence[Score]) -> str:
+    """The prompts without a score, or with one that is not finite, in brackets; empty where none is known."""
+    finite = {
+        score.prompt_id
+        for score in entries
+        if all(map(math.isfinite, (score.reward, score.judge, score.log_probability)))
+    }
+    missing = [prompt for prompt in every if prompt not in finite]
+    more = f" and {len(missing) - NAMED:,} more" if len(missing) > NAMED else ""
+    return f" ({', '.join(missing[:NAMED])}{more})" if missing else ""

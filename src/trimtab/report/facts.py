@@ -1,0 +1,98 @@
+"""What the stages reported, in words and units for people: each stage's facts, and where the time went.
+
+Knows the keys that trimtab's stages write; others are shown under their own names. Knows nothing of pages.
+
+    >>> shown(0.80251), shown({"train": 8000}), shown([1, 2.5]), shown(True)
+    ('0.8025', 'train 8,000', '1, 2.5', 'yes')
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from trimtab.report.columns import duration
+
+HEADINGS = {"reward": "Gold reward", "judge": "Second judge", "pairs": "Preference pairs", "tune": "Tuning"}
+LABELS = {  # in the order in which they are shown
+    "accuracy_50_words": "accuracy on 50-word snippets",
+    "accuracy": "accuracy on held-out snippets",
+    "calibration_error_before": "calibration error, before",
+    "calibration_error_after": "calibration error, after",
+    "negative_log_likelihood_before": "log loss before calibration (nats)",
+    "negative_log_likelihood_after": "log loss after calibration (nats)",
+    "temperature": "calibration: temperature",
+    "bias": "calibration: bias (nats)",
+    "pairs": "pairs",
+    "prompts": "prompts",
+    "mean_margin": "mean difference of rewards",
+    "agreement": "labels that agree with the reward",
+    "eval_accuracy": "validation pairs ordered rightly",
+    "eval_loss": "validation loss",
+    "final_eval_loss": "validation loss at the end",
+    "eval_margin": "validation margin (beta × nats)",
+    "eval_logps_chosen": "log p of chosen (nats)",
+    "eval_logps_rejected": "log p of rejected (nats)",
+    "steps": "training steps",
+    "best_step": "step that was kept",
+    "snippets": "training snippets",
+    "heldout": "held-out reviews",
+}
+SHARES = {
+    *("accuracy", "accuracy_50_words", "calibration_error_before", "calibration_error_after"),
+    *("agreement", "eval_accuracy"),
+}
+
+
+def facts(details: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Headings with their named values; a section that is no mapping stands as one value under its own name."""
+    sections = [(heading, each if isinstance(each, Mapping) else {heading: each}) for heading, each in details.items()]
+    return [
+        (
+            HEADINGS.get(heading, heading.replace("_", " ")),
+            [
+                (LABELS.get(name, name.replace("_", " ")), _value(name, value))
+                for name, value in sorted(values.items(), key=_place)
+            ],
+        )
+        for heading, values in sections
+    ]
+
+
+def _place(entry: tuple[str, Any]) -> int:
+    return list(LABELS).index(entry[0]) if entry[0] in LABELS else len(LABELS)
+
+
+def _value(name: str, value: Any) -> str:
+    return f"{100 * value:.1f} %" if name in SHARES and isinstance(value, float) else shown(value)
+
+
+def shown(value: Any) -> str:
+    """A value of `details` as short text; a mapping becomes `name value, name value`."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "none"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {shown(entry)}" for name, entry in value.items())
+    if isinstance(value, list | tuple):
+        return ("; " if any(isinstance(entry, Mapping) for entry in value) else ", ").join(map(shown, value))
+    return str(value)
+
+
+def times_by_stage(seconds: Mapping[str, float]) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Each stage's wall time and, where it was made in parts (`guide base`, `guide bon-16`), that of each part."""
+    stages: dict[str, dict[str, float]] = {}
+    for name, spent in seconds.items():
+        stage, _, part = name.partition(" ")
+        stages.setdefault(stage, {})[part] = spent
+    return [
+        (
+            stage,
+            duration(sum(parts.values())),
+            [(part, duration(spent)) for part, spent in parts.items()] if len(parts) > 1 else [],
+        )
+        for stage, parts in stages.items()
+    ]

@@ -1,0 +1,144 @@
+"""The report page in a real browser: nothing that axe objects to, nothing off the side, nothing fetched, keys suffice.
+
+The page shown is a hard one: a model that writes markup, words without end, right-to-left text and long answers.
+"""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
+
+from tiny_report import SCRIPT, report
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+LAPTOP, PHONE, SMALL_PHONE = (1280, 900), (390, 844), (320, 568)
+PAPER = (688, 971)  # A4 less margins of 14 mm, in CSS pixels
+HARD = f" {SCRIPT}<img src=x onerror=alert(1)> שלום 🙂 {'endless' * 200} " + "and so on " * 300
+
+pytestmark = pytest.mark.xdist_group("browser")  # one browser is enough for a machine
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        path = next(filter(None, map(shutil.which, NAMES)), playwright.chromium.executable_path)
+        if not Path(path).exists():
+            pytest.skip(
+                "no Chromium here, so the page is not opened: `apt install chromium`, `brew install chromium` or "
+                "`playwright install chromium` makes this test run"
+            )
+        browser = playwright.chromium.launch(executable_path=path)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    return report(folder, text=HARD, prompt="Why " * 500 + SCRIPT, set_aside=1)
+
+
+@pytest.fixture
+def visit(browser, file):
+    """Open the page at a size and in a mode; what it fetched and what went wrong is gathered in `page.faults`."""
+    contexts = []
+
+    def at(size, mode="light", file=file):
+        context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=mode)
+        contexts.append(context)
+        page = context.new_page()
+        page.faults = []
+        page.on("console", lambda message: page.faults.append(message.text))
+        page.on("pageerror", lambda error: page.faults.append(str(error)))
+        page.on("dialog", lambda dialog: (page.faults.append(dialog.message), dialog.dismiss()))
+        page.on("request", lambda request: page.faults.append(request.url) if request.url != file.as_uri() else None)
+        page.goto(file.as_uri())
+        return page
+
+    yield at
+    for context in contexts:
+        context.close()
+
+
+def objections(page):
+    """What axe objects to, as `rule (impact): number of elements`; inside folded texts too."""
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    return Axe().run(page).generate_snapshot()
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+@pytest.mark.parametrize("size", [LAPTOP, PHONE], ids=["laptop", "phone"])
+def test_axe_objects_to_nothing(visit, size, mode):
+    page = visit(size, mode)
+    assert objections(page) == ""
+    assert page.faults == []
+
+
+def test_axe_sees_planted_faults(visit):
+    page = visit(LAPTOP)
+    page.evaluate(
+        "document.querySelector('.brief').style.color = document.querySelector('.brief dd').style.color = '#cccccc';"
+        "document.querySelector('figure div').removeAttribute('aria-label')"
+    )
+    found = objections(page)
+    assert "color-contrast (serious)" in found and "role-img-alt (serious)" in found
+
+
+@pytest.mark.parametrize("size", [LAPTOP, PHONE, SMALL_PHONE], ids=["laptop", "phone", "small phone"])
+def test_the_page_never_scrolls_sideways(visit, size):
+    page = visit(size)
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+
+
+@pytest.mark.parametrize("size, drawing", [(LAPTOP, "wide"), (PHONE, "narrow")], ids=["laptop", "phone"])
+def test_all_sections_and_figures_are_to_be_seen_at_a_legible_size(visit, size, drawing):
+    page = visit(size)
+    assert [heading.inner_text() for heading in page.locator("h2").all()] == [
+        "Results", "Figures", "Examples", "The run", "Configuration"
+    ]  # fmt: skip
+    assert page.locator("figure svg:visible").count() == page.locator(f"figure .{drawing} svg:visible").count() == 3
+    for figure in page.locator("figure svg:visible").all():
+        points = float(figure.get_attribute("viewBox").split()[2])
+        assert figure.bounding_box()["width"] / points > 1.2  # so that text of 9 points is at least 11 pixels high
+
+
+def test_figures_turn_dark_with_the_page(visit):
+    def brightness(mode):
+        path = "document.querySelector('figure svg path')"
+        colour = visit(LAPTOP, mode).evaluate(f"getComputedStyle({path}).fill")
+        return sum(int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(","))
+
+    assert brightness("light") > 600 and brightness("dark") < 150
+
+
+def test_keys_suffice(visit):
+    page = visit(PHONE)
+    focus = "document.activeElement"
+    page.keyboard.press("Tab")
+    assert page.evaluate(f"{focus}.textContent") == "Skip to the results"
+    assert page.evaluate(f"{focus}.getBoundingClientRect().left") >= 0  # hidden until it has the focus
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate(f"{focus}.getAttribute('aria-label')") == "Table of results"
+    assert page.evaluate(f"getComputedStyle({focus}).outlineStyle") == "solid"
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelector('.scroll').scrollLeft > 0")
+    while page.evaluate(f"{focus}.tagName") != "SUMMARY":
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.evaluate(f"{focus}.parentElement.open")
+
+
+def test_paper_is_white_shows_wide_figures_and_cuts_nothing(visit, tmp_path):
+    page = visit(PAPER, "dark", report(tmp_path))
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+    assert page.evaluate("getComputedStyle(document.querySelector('figure svg path')).fill") == "rgb(255, 255, 255)"
+    assert page.locator("figure .wide svg:visible").count() == 3
+    table = page.locator("table.results").bounding_box()
+    assert table["x"] >= 0 and table["x"] + table["width"] <= PAPER[0]
+    assert page.pdf(format="A4").startswith(b"%PDF")
