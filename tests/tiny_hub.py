@@ -7,6 +7,8 @@ import torch
 import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
+    BertConfig,
+    BertModel,
     DistilBertConfig,
     DistilBertForSequenceClassification,
     PreTrainedModel,
@@ -38,6 +40,21 @@ def save_classifier(folder: Path) -> Path:
         id2label={0: "NEGATIVE", 1: "POSITIVE"}, label2id={"NEGATIVE": 0, "POSITIVE": 1}, initializer_range=0.5,
     )  # fmt: skip
     DistilBertForSequenceClassification(config).eval().save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=base, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
+    return folder
+
+
+def save_encoder(folder: Path) -> Path:
+    """A random BERT of two layers with the same vocabulary, to be trained into a reward."""
+    words = {word: place for place, word in enumerate(["[PAD]", "[UNK]", *GOOD, *BAD, "this", "film", "is", "a"])}
+    base = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    base.pre_tokenizer = pre_tokenizers.Whitespace()
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=128, initializer_range=0.3,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
     PreTrainedTokenizerFast(tokenizer_object=base, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
     return folder
 
@@ -84,6 +101,7 @@ def tiny_hub(folder: Path) -> Path:
         "lvwerra/gpt2-imdb": small,
         "openai-community/gpt2-xl": other,
         "lvwerra/distilbert-imdb": save_classifier(folder / "distilbert"),
+        "sentence-transformers/all-MiniLM-L6-v2": save_encoder(folder / "encoder"),
         "ZHZisZZ/imdb_preference": save_preferences(folder / "pairs"),
         "imdb": save_reviews(folder / "reviews.csv"),
         "HuggingFaceTB/SmolLM2-135M-Instruct": save_causal_lm(folder / "smol", llama(3)),

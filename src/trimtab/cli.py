@@ -6,9 +6,12 @@ Imports the heavy libraries only when a stage runs, so that `trimtab --help` ans
     $ trimtab tune quickstart --set tune.beta=0.2 tune.loss=hinge
 """
 
+import contextlib
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -26,6 +29,7 @@ SHIPPED = Path(__file__).parent / "experiments"
 File = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT")]
 Overrides = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="[PART.FIELD=VALUE ...]")]
 PathMap = Annotated[Path | None, tyro.conf.arg(name="path-map")]
+Share = Annotated[str | None, tyro.conf.arg(metavar="I/N")]
 
 
 def run(
@@ -55,6 +59,38 @@ def _stage(name: str, what: str) -> Callable[..., None]:
         f"{what} Stages before it are run where they have not been.\n\n" + (run.__doc__ or "").split("\n\n", 1)[1]
     )
     return command
+
+
+def _shared_stage(name: str, what: str) -> Callable[..., None]:
+    """A subcommand of a stage that several processes or machines can share."""
+
+    def command(
+        file: File,
+        overrides: Overrides = (),
+        runs: Path = Path("runs"),
+        path_map: PathMap = None,
+        quiet: bool = False,
+        shard: Share = None,
+    ) -> None:
+        _run(file, overrides, runs, path_map, quiet, until=name, shard=shard)
+
+    command.__doc__ = (_stage(name, what).__doc__ or "") + (
+        "    shard: Decode only this share of the blocks, such as 2/4, of stages before that have been run; when all\n"
+        "            shards are done, the same command without it puts them together.\n    "
+    )
+    return command
+
+
+def status(directory: Annotated[Path, tyro.conf.Positional], json: bool = False) -> None:
+    """Say how far a run is, from another terminal: its stages, rates and time left, and whether its process lives.
+
+    Args:
+        directory: A run directory, such as runs/quickstart.
+        json: Print one JSON object instead of a table.
+    """
+    from trimtab.status import print_status
+
+    print_status(directory, Console(), as_json=json)
 
 
 def assets(path_map: PathMap = None) -> None:
@@ -102,18 +138,30 @@ def experiment_file(name: str) -> Path:
     raise ConfigurationError(f"there is no file {name}: give the path of an experiment file, or one of {known}")
 
 
-def _run(file: str, overrides: tuple[str, ...], runs: Path, path_map: Path | None, quiet: bool, until: str) -> None:
+def _run(
+    file: str,
+    overrides: tuple[str, ...],
+    runs: Path,
+    path_map: Path | None,
+    quiet: bool,
+    until: str,
+    shard: str | None = None,
+) -> None:
     experiment = load_experiment(experiment_file(file), overrides)
+    from trimtab.blocks import Shard
+
+    share = None if shard is None else Shard.parse(shard)
     from trimtab import pipeline
     from trimtab.assets.resolve import Assets
     from trimtab.progress import watching
 
     with watching(quiet=quiet) as watch:
-        line = pipeline.run(experiment, runs, Assets(path_map=path_map), watch, until)
+        line = pipeline.run(experiment, runs, Assets(path_map=path_map), watch, until, share)
     if until == "report":
         _print_report(experiment, line.report, line.directory.path / "report")
     else:
-        print(f"{until}: done, in {line.directory.path}")
+        part = until if share is None else f"shard {share} of {until}"
+        print(f"{part}: done, in {line.directory.path}")
 
 
 def _print_report(experiment: Experiment, rows: "Sequence[Row]", folder: Path) -> None:
@@ -130,25 +178,35 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
     "data": _stage("data", "Split the reviews and cut prompts from them."),
     "reward": _stage("reward", "Train and calibrate the gold reward, and fit the second judge."),
-    "synthesize": _stage("synthesize", "Sample the untuned small model and score its samples with the gold reward."),
+    "synthesize": _shared_stage(
+        "synthesize", "Sample the untuned small model and score its samples with the gold reward."
+    ),
     "pairs": _stage("pairs", "Make preference pairs of the samples."),
     "tune": _stage("tune", "Tune the small model on the pairs, by DPO or SLiC-HF."),
-    "guide": _stage("guide", "Decode the test prompts with every decoder of the experiment."),
+    "guide": _shared_stage("guide", "Decode the test prompts with every decoder of the experiment."),
     "evaluate": _stage("evaluate", "Score what the decoders wrote."),
     "report": _stage("report", "Write the tables, the figures and the page."),
+    "status": status,
     "assets": assets,
     "check": check,
 }
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends a run as Ctrl-C does."""
+
+
 def main() -> None:
-    """The entry point: a user's mistake is one line and exit code 2, Ctrl-C one line and exit code 130."""
+    """The entry point: a user's mistake is one line and exit code 2; Ctrl-C and SIGTERM one line and 130 or 143."""
+    from trimtab.lock import command_line
+
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
-            prog="trimtab",
-            description="Tune a small language model towards a reward and steer large frozen ones with it.",
-        )
+        with _signals():
+            tyro.extras.subcommand_cli_from_dict(
+                COMMANDS,
+                prog="trimtab",
+                description="Tune a small language model towards a reward and steer large frozen ones with it.",
+            )
     except TrimtabError as error:
         print(f"trimtab: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -156,6 +214,26 @@ def main() -> None:
         place = f"{error.filename}: " if error.filename else ""
         print(f"trimtab: {place}{error.strerror or error}; mend it, and the same command goes on", file=sys.stderr)
         sys.exit(TrimtabError.exit_code)
-    except KeyboardInterrupt:
-        print("trimtab: stopped; the same command goes on where it was", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        print(f"trimtab: stopped; this goes on where it was: {command_line()}", file=sys.stderr)
+        sys.exit(143 if isinstance(stop, Terminated) else 130)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM end what runs in order, and a second one ends it at once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    main()

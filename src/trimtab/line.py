@@ -11,16 +11,19 @@ which, and keeps what they make in the run directory. What has not changed is no
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from trimtab.assets.resolve import Assets, identity
+from trimtab.blocks import Decode, Shard, block_size
 from trimtab.data.reviews import load_reviews, split_reviews
+from trimtab.durable import write_json, write_records
 from trimtab.errors import DataError
 from trimtab.evaluation.evaluate import Cost, Row, best_of, score_decoder, summarise
-from trimtab.experiment import Config, DecoderConfig, Experiment, ModelConfig, RewardConfig
+from trimtab.experiment import DecoderConfig, Experiment
+from trimtab.making import Maker
 from trimtab.models.language_model import sequence_log_probabilities
 from trimtab.models.load import load_causal_lm
 from trimtab.models.roles import Roles
@@ -34,99 +37,98 @@ from trimtab.report.page import write_report
 from trimtab.rewards.classifier import load_classifier_reward
 from trimtab.rewards.judge import fit_judge, load_judge
 from trimtab.rewards.reward import Reward
-from trimtab.runs import (
-    Artifact,
-    Block,
-    RunDirectory,
-    block_size,
-    read_seconds,
-    write_blocks,
-    write_json,
-    write_records,
-)
+from trimtab.runs import Artifact, RunDirectory, read_seconds
 from trimtab.search.decoders import Decoder
+from trimtab.training.checkpoints import Saving
 from trimtab.training.preference import tune
 from trimtab.training.reward import train_reward
 
 
 class Line:
-    """The artifacts of one experiment, each made when it is first asked for."""
+    """The artifacts of one experiment, each made when it is first asked for.
 
-    def __init__(self, experiment: Experiment, directory: RunDirectory, assets: Assets, watch: Watch) -> None:
+    With a `shard`, the share of one process in the blocks of one stage, nothing becomes whole: see `Maker`.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        directory: RunDirectory,
+        assets: Assets,
+        watch: Watch,
+        shard: tuple[str, Shard] | None = None,
+    ) -> None:
         self.experiment = experiment
         self.directory = directory
         self.assets = assets
         self.watch = watch
         self.roles = Roles(experiment, assets)
         # names are resolved once: every artifact is asked for several times, and its hash needs what they stand for
-        self._identity = cache(lambda config: model_identity(config, assets))
+        self._make = Maker(directory, watch, experiment.seed, cache(lambda part: model_identity(part, assets)), shard)
 
     @cached_property
     def data(self) -> Artifact:
         """Reviews for the reward and the judge, and prompts to tune, validate and test on."""
 
-        def make(folder: Path, advance: Advance) -> None:
+        def make(folder: Path, work: Path, advance: Advance) -> None:
             config = self.experiment.data
             split = split_reviews(load_reviews(self.assets, config.reviews), config, self.experiment.seed)
             for name, records in vars(split).items():
                 write_records(folder / f"{name}.jsonl", records)
 
         reviews = identity(self.assets.dataset(self.experiment.data.reviews))
-        return self._stage("data", {"data": self.experiment.data, "reviews": reviews}, [], make)
+        return self._make.stage("data", {"data": self.experiment.data, "reviews": reviews}, [], make)
 
     @cached_property
     def reward(self) -> Artifact:
         """The gold reward: a classifier trained here, or the note that a ready one is used."""
 
-        def make(folder: Path, advance: Advance) -> None:
+        def make(folder: Path, work: Path, advance: Advance) -> None:
             config = self.experiment.reward
             if config.training is None:
                 write_json(folder / "report.json", {"classifier": config.model})
                 return
             reviews = self.data.records(Review, "reward_train"), self.data.records(Review, "reward_heldout")
-            train_reward(*reviews, config, self.assets, folder, self.experiment.seed, advance)
+            saving = Saving(work, self.experiment.checkpoint_seconds)
+            train_reward(*reviews, config, self.assets, folder, self.experiment.seed, advance, saving)
 
         inputs = [self.data] if self.experiment.reward.training is not None else []
-        return self._stage("reward", {"reward": self.experiment.reward}, inputs, make)
+        return self._make.stage("reward", {"reward": self.experiment.reward}, inputs, make)
 
     @cached_property
     def judge(self) -> Artifact:
         """The second judge, fitted on reviews of its own."""
 
-        def make(folder: Path, advance: Advance) -> None:
+        def make(folder: Path, work: Path, advance: Advance) -> None:
             reviews = self.data.records(Review, "judge_train"), self.data.records(Review, "reward_heldout")
             judge, report = fit_judge(*reviews, self.experiment.seed, self.experiment.judge.snippet_words)
             judge.save(folder)
             write_json(folder / "report.json", report)
 
-        return self._stage("judge", {"judge": self.experiment.judge}, [self.data], make)
+        return self._make.stage("judge", {"judge": self.experiment.judge}, [self.data], make)
 
     def samples(self, split: Literal["tuning", "validation"]) -> Artifact:
         """Scored generations of the untuned small model."""
         experiment = self.experiment
 
-        def make(folder: Path, advance: Advance) -> None:
-            prompts = synthesis_prompts(experiment.synthesize, self.data.records(Prompt, split))
+        def ready() -> tuple[list[Prompt], Decode]:
             gold = self._gold
-
-            def decode(block: Sequence[Prompt]) -> Block:
-                return synthesize(block, experiment.synthesize, self.roles, gold, experiment.seed)
-
-            write_blocks(
-                folder, prompts, block_size(experiment.synthesize.rows, experiment.synthesize.samples), decode, advance
-            )
+            prompts = synthesis_prompts(experiment.synthesize, self.data.records(Prompt, split))
+            return prompts, lambda block: synthesize(block, experiment.synthesize, self.roles, gold, experiment.seed)
 
         parts = {"small": experiment.small, "synthesize": experiment.synthesize, "split": split}
-        return self._stage("synthesize", parts, [self.data, self.reward], make, label=f"synthesize {split}")
+        inputs, label = [self.data, self.reward], f"synthesize {split}"
+        size = block_size(experiment.synthesize.rows, experiment.synthesize.samples)
+        return self._make.decoded("synthesize", parts, inputs, ready, size, label)
 
     @cached_property
     def pairs(self) -> Artifact:
         """Preference pairs of both splits, as records and as a `datasets` folder; or those of an existing data set."""
         experiment = self.experiment
         existing = experiment.data.preferences
-        inputs = [] if existing else [self.samples("tuning"), self.samples("validation")]
+        inputs = [self.samples(split) for split in sampled_splits(experiment)]
 
-        def make(folder: Path, advance: Advance) -> None:
+        def make(folder: Path, work: Path, advance: Advance) -> None:
             if existing:
                 pairs = read_dataset(self.assets.dataset(existing))
             else:
@@ -146,27 +148,32 @@ class Line:
         parts: dict[str, Any] = {"pairs": experiment.pairs}
         if existing:
             parts = {"preferences": existing, "identity": identity(self.assets.dataset(existing))}
-        return self._stage("pairs", parts, inputs, make)
+        return self._make.stage("pairs", parts, inputs, make)
 
     @cached_property
     def tuned(self) -> Artifact:
         """The tuned small model, an ordinary folder under `model`."""
         experiment = self.experiment
 
-        def make(folder: Path, advance: Advance) -> None:
+        def make(folder: Path, work: Path, advance: Advance) -> None:
             self.roles.drop()  # training wants the memory
             pairs = self.pairs.records(Pair)
             train, validation = ([p for p in pairs if p.split == split] for split in ("train", "validation"))
             model, tokenizer = load_causal_lm(experiment.small, self.assets)
             template, seed = experiment.small.template, experiment.seed
-            summary = tune(train, validation, model, tokenizer, experiment.tune, folder, seed, advance, template)
+            saving = Saving(work, experiment.checkpoint_seconds)
+            summary = tune(
+                train, validation, model, tokenizer, experiment.tune, folder, seed, advance, template, saving
+            )
             write_json(folder / "summary.json", summary)
 
-        artifact = self._stage("tune", {"small": experiment.small, "tune": experiment.tune}, [self.pairs], make)
+        artifact = self._make.stage("tune", {"small": experiment.small, "tune": experiment.tune}, [self.pairs], make)
         self.roles.tuned_is(artifact.folder / "model")
-        link = self.directory.path / "tuned"  # a name that stays, for whoever wants the model itself
-        link.unlink(missing_ok=True)
-        link.symlink_to(Path(artifact.folder.name) / "model")
+        if self._make.shard is None:  # a name that stays, for whoever wants the model itself
+            new, link = self.directory.path / "tuned.tmp", self.directory.path / "tuned"
+            new.unlink(missing_ok=True)
+            new.symlink_to(Path(artifact.folder.name) / "model")
+            new.replace(link)
         return artifact
 
     def guided(self, decoder: DecoderConfig) -> Artifact:
@@ -175,15 +182,8 @@ class Line:
         if decoder.best_of is not None:
             return self._picked(decoder, self.guided(guide.decoder(decoder.best_of)))
 
-        def make(folder: Path, advance: Advance) -> None:
-            ready = Decoder(experiment, decoder, self.roles)
-            write_blocks(
-                folder,
-                self._test_prompts(),
-                block_size(guide.rows, decoder.width * decoder.successors),
-                ready.decode,
-                advance,
-            )
+        def ready() -> tuple[list[Prompt], Decode]:
+            return self._test_prompts(), Decoder(experiment, decoder, self.roles).decode
 
         uses_tuned = decoder.guided or decoder.model == "tuned" or decoder.beta is not None
         parts = {
@@ -195,7 +195,8 @@ class Line:
         if experiment.data.preferences:
             prompts, parts["test_prompts"] = self.pairs, experiment.data.test_prompts
         inputs = [prompts, self.tuned] if uses_tuned else [prompts]
-        return self._stage("guide", parts, inputs, make, label=f"guide {decoder.name}")
+        size = block_size(guide.rows, decoder.width * decoder.successors)
+        return self._make.decoded("guide", parts, inputs, ready, size, f"guide {decoder.name}")
 
     def _test_prompts(self) -> list[Prompt]:
         """Prompts cut from test reviews; or the first different ones of an existing data set's test split."""
@@ -214,7 +215,7 @@ class Line:
     def _picked(self, decoder: DecoderConfig, source: Artifact) -> Artifact:
         """Of another decoder's candidates, those that the gold reward likes best."""
 
-        def make(folder: Path, advance: Advance) -> None:
+        def make(folder: Path, work: Path, advance: Advance) -> None:
             gold = self._gold
             started, before = time.monotonic(), gold.flops
             write_records(folder / "records.jsonl", best_of(source.records(Generation), gold))
@@ -226,19 +227,21 @@ class Line:
             seconds = json.loads((source.folder / "decode_seconds.json").read_text())
             write_json(folder / "decode_seconds.json", seconds + time.monotonic() - started)
 
-        return self._stage("guide", {"best_of": "gold"}, [source, self.reward], make, label=f"guide {decoder.name}")
+        return self._make.stage(
+            "guide", {"best_of": "gold"}, [source, self.reward], make, label=f"guide {decoder.name}"
+        )
 
     def evaluated(self, decoder: DecoderConfig) -> Artifact:
         """The scores of one decoder's generations."""
 
-        def make(folder: Path, advance: Advance) -> None:
+        def make(folder: Path, work: Path, advance: Advance) -> None:
             generations = self.guided(decoder).records(Generation)
             scores = score_decoder(decoder.name, generations, self._gold, load_judge(self.judge.folder), self._fluency)
             write_records(folder / "records.jsonl", scores)
 
         parts = {"decoder": decoder.name, "large": self.experiment.large}
         inputs = [self.guided(decoder), self.reward, self.judge]
-        return self._stage("evaluate", parts, inputs, make, label=f"evaluate {decoder.name}")
+        return self._make.stage("evaluate", parts, inputs, make, label=f"evaluate {decoder.name}")
 
     @cached_property
     def report(self) -> list[Row]:
@@ -247,34 +250,15 @@ class Line:
         scores = {decoder.name: self.evaluated(decoder).records(Score) for decoder in decoders}
         generations = {decoder.name: self.guided(decoder).records(Generation) for decoder in decoders}
         costs = {decoder.name: _cost(self.guided(decoder)) for decoder in decoders}
-        rows = summarise(self.experiment, scores, generations, self._encode, costs)
         partial, folder = self.directory.path / "report.partial", self.directory.path / "report"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        write_report(partial, self.experiment, rows, scores, generations, self._seconds(), self._details())
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        with self.watch("report"):
+            rows = summarise(self.experiment, scores, generations, self._encode, costs)
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            write_report(partial, self.experiment, rows, scores, generations, self._seconds(), self._details())
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
         return rows
-
-    def _stage(
-        self,
-        stage: str,
-        parts: Mapping[str, Any],
-        inputs: Sequence[Artifact],
-        make: Callable[[Path, Advance], None],
-        label: str | None = None,
-    ) -> Artifact:
-        """The artifact of a stage with this configuration and these inputs, made where it is not there."""
-        configuration: dict[str, Any] = {}
-        for name, part in parts.items():
-            configuration[name] = part.model_dump(mode="json") if isinstance(part, Config) else part
-            if isinstance(part, ModelConfig | RewardConfig):
-                configuration[f"{name} is"] = self._identity(part)
-        artifact = self.directory.artifact(stage, {"seed": self.experiment.seed, **configuration}, inputs)
-        if not artifact.whole:
-            with self.directory.writing(artifact) as folder, self.watch(label or stage) as advance:
-                make(folder, advance)
-        return artifact
 
     @cached_property
     def _gold(self) -> Reward:
@@ -298,12 +282,11 @@ class Line:
         """Wall seconds that each stage has taken, over all sessions it was made in."""
         decoders = self.experiment.guide.decoders
         artifacts = {"data": self.data, "reward": self.reward, "judge": self.judge}
-        if not self.experiment.data.preferences:
-            artifacts |= {f"synthesize {split}": self.samples(split) for split in ("tuning", "validation")}
+        artifacts |= {f"synthesize {split}": self.samples(split) for split in sampled_splits(self.experiment)}
         artifacts |= {"pairs": self.pairs, "tune": self.tuned}
         artifacts |= {f"guide {decoder.name}": self.guided(decoder) for decoder in decoders}
         artifacts |= {f"evaluate {decoder.name}": self.evaluated(decoder) for decoder in decoders}
-        return {name: read_seconds(artifact.folder) for name, artifact in artifacts.items()}
+        return {name: read_seconds(artifact) for name, artifact in artifacts.items()}
 
     def _details(self) -> dict[str, Any]:
         return {
@@ -312,6 +295,11 @@ class Line:
             "pairs": self.pairs.summary(),
             "tune": self.tuned.summary(),
         }
+
+
+def sampled_splits(experiment: Experiment) -> tuple[Literal["tuning", "validation"], ...]:
+    """The prompts that the untuned model is sampled on; none where the pairs come from an existing data set."""
+    return () if experiment.data.preferences else ("tuning", "validation")
 
 
 def _cost(artifact: Artifact) -> Cost:

@@ -8,8 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trimtab.assets.resolve import Assets
+from trimtab.blocks import Shard
+from trimtab.budget import memory_lines
 from trimtab.experiment import Experiment
-from trimtab.line import Line
+from trimtab.journal import keeping
+from trimtab.line import Line, sampled_splits
+from trimtab.lock import hold
 from trimtab.preflight import check_models
 from trimtab.progress import Watch
 from trimtab.runs import RunDirectory
@@ -17,28 +21,61 @@ from trimtab.runs import RunDirectory
 STAGES: dict[str, Callable[[Line], object]] = {
     "data": lambda line: line.data,
     "reward": lambda line: (line.reward, line.judge),
-    "synthesize": lambda line: line.samples("tuning") if line.experiment.data.preferences is None else None,
+    "synthesize": lambda line: [line.samples(split) for split in sampled_splits(line.experiment)],
     "pairs": lambda line: line.pairs,
     "tune": lambda line: line.tuned,
     "guide": lambda line: [line.guided(decoder) for decoder in line.experiment.guide.decoders],
     "evaluate": lambda line: [line.evaluated(decoder) for decoder in line.experiment.guide.decoders],
     "report": lambda line: line.report,
 }
+SHARED: dict[str, Callable[[Line], object]] = {
+    "synthesize": STAGES["synthesize"],
+    # what picks from another decoder's candidates decodes nothing
+    "guide": lambda line: [line.guided(each) for each in line.experiment.guide.decoders if each.best_of is None],
+}
 
 
-def run(experiment: Experiment, runs: Path, assets: Assets, watch: Watch, until: str = "report") -> Line:
+def run(
+    experiment: Experiment,
+    runs: Path,
+    assets: Assets,
+    watch: Watch,
+    until: str = "report",
+    shard: Shard | None = None,
+) -> Line:
     """Run the line up to and including the stage `until`, in the folder `runs`/`experiment.name`.
+
+    With a `shard`, decode only this share of the blocks of `until`, which is `synthesize` or `guide`; the stages
+    before must have been run, and the same call without a shard puts the blocks together.
 
     Raises:
         TrimtabError: anything that a user can mend; what was made before is kept, and the same call goes on from it.
     """
-    assert until in STAGES, until
+    assert until in (STAGES if shard is None else SHARED), until
     directory = RunDirectory(runs / experiment.name)
-    with directory.lock():
+    stages = [*STAGES][: [*STAGES].index(until) + 1] if shard is None else [until]
+    with hold(directory.path, shard) as previous, keeping(directory.path, watch, previous, shard):
+        names = stage_names(experiment)
+        watch.plan(name for stage in stages for name in names[stage])
         check_models(experiment, assets, until)
-        line = Line(experiment, directory, assets, watch)
-        for stage, make in STAGES.items():
-            make(line)
-            if stage == until:
-                break
+        for text in memory_lines(experiment, assets, until):
+            watch.say(text)
+        line = Line(experiment, directory, assets, watch, None if shard is None else (until, shard))
+        for stage in stages:
+            (STAGES if shard is None else SHARED)[stage](line)
     return line
+
+
+def stage_names(experiment: Experiment) -> dict[str, list[str]]:
+    """What the artifacts of each stage are called where progress is shown."""
+    decoders = [decoder.name for decoder in experiment.guide.decoders]
+    return {
+        "data": ["data"],
+        "reward": ["reward", "judge"],
+        "synthesize": [f"synthesize {split}" for split in sampled_splits(experiment)],
+        "pairs": ["pairs"],
+        "tune": ["tune"],
+        "guide": [f"guide {name}" for name in decoders],
+        "evaluate": [f"evaluate {name}" for name in decoders],
+        "report": ["report"],
+    }

@@ -1,8 +1,8 @@
 """A run directory: what each stage made, under a name that carries the hash of what it was made from.
 
-An artifact is a folder `<stage>-<digest>`; while it is being made it is called `<stage>-<digest>.partial`, and it is
-renamed when it is whole, so it is either whole or absent. A stage that works block by block leaves each finished block
-in the partial folder and goes on from there the next time. Knows nothing of what the records mean.
+An artifact is a folder `<stage>-<digest>`. It is made in `<stage>-<digest>.partial`, sealed and renamed, so it is
+either whole or absent. What a killed stage goes on from (finished blocks, checkpoints) lies in `<stage>-<digest>.work`
+until the artifact is whole. Knows nothing of what the records mean.
 
     >>> run = RunDirectory(Path("runs/demo"))                                           # doctest: +SKIP
     >>> prompts = run.artifact("prompts", {"count": 3}, inputs=[])                      # doctest: +SKIP
@@ -13,26 +13,28 @@ in the partial folder and goes on from there the next time. Knows nothing of wha
 import contextlib
 import hashlib
 import json
+import logging
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from trimtab.blocks import Shard
+from trimtab.durable import broken_file, discard, is_sealed, seal, sync, write_json
 from trimtab.errors import RunError
-from trimtab.records import Generation, Pair, Prompt, Record, Review, Score, lines_of, read_jsonl
+from trimtab.lock import suffix
+from trimtab.records import Record, read_jsonl
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "tokenizers", "numpy")
-AnyRecord = Review | Prompt | Generation | Pair | Score
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """One stage's output: `folder` when whole, `partial` while it is being made.
+    """One stage's output: `folder` when whole, `partial` while it is being made, `work` what a kill leaves of it.
 
     `made_from` is what `digest` is a hash of; it is kept in the folder, beside the libraries' versions.
     """
@@ -47,8 +49,12 @@ class Artifact:
         return self.folder.with_name(self.folder.name + ".partial")
 
     @property
+    def work(self) -> Path:
+        return self.folder.with_name(self.folder.name + ".work")
+
+    @property
     def whole(self) -> bool:
-        return self.folder.is_dir()
+        return is_sealed(self.folder)
 
     def records(self, kind: type[Record], name: str = "records") -> list[Record]:
         """The records of `<name>.jsonl`."""
@@ -82,119 +88,52 @@ class RunDirectory:
         return Artifact(stage, digest, self.path / f"{stage}-{digest}", content)
 
     @contextlib.contextmanager
-    def writing(self, artifact: Artifact) -> Iterator[Path]:
-        """The partial folder to fill; it becomes the artifact where the block ends without an exception."""
+    def working(self, artifact: Artifact, shard: Shard | None = None) -> Iterator[Path]:
+        """The folder for what a killed stage goes on from; it stays until the artifact is whole."""
+        _make(artifact.work)
+        file = artifact.work / f"seconds{suffix(shard)}.json"
+        started, before = time.monotonic(), _seconds([file])
         try:
-            artifact.partial.mkdir(exist_ok=True)
-        except OSError as error:
-            raise RunError(f"{artifact.partial} cannot be made: {error.strerror}; give another folder") from None
-        started, before = time.monotonic(), read_seconds(artifact.partial)
-        libraries = {name: version(name) for name in LIBRARIES}
-        write_json(artifact.partial / "made_from.json", {**artifact.made_from, "libraries": libraries})
-        try:
-            yield artifact.partial
+            yield artifact.work
         finally:
-            write_json(artifact.partial / "seconds.json", before + time.monotonic() - started)
-        artifact.partial.rename(artifact.folder)
+            write_json(file, before + time.monotonic() - started)
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the directory for one writer.
+    def writing(self, artifact: Artifact) -> Iterator[Path]:
+        """An empty folder to fill; it becomes the artifact where the block ends without an exception."""
+        if artifact.folder.exists():
+            name = broken_file(artifact.folder)
+            _log.warning("%s is not whole (%s is missing or cut): it is made again", artifact.folder.name, name)
+            discard(artifact.folder)
+        shutil.rmtree(artifact.partial, ignore_errors=True)
+        _make(artifact.partial)
+        with self.working(artifact):
+            yield artifact.partial
+        libraries = {name: version(name) for name in LIBRARIES}
+        write_json(artifact.partial / "made_from.json", {**artifact.made_from, "libraries": libraries})
+        write_json(artifact.partial / "seconds.json", _seconds(artifact.work.glob("seconds*.json")))
+        seal(artifact.partial)
+        artifact.partial.rename(artifact.folder)
+        sync(self.path)  # what it was made from goes only once it is there for good
+        self.tidy(artifact)
 
-        Raises:
-            RunError: another process holds it.
-        """
-        lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise RunError(f"{self.path} is in use by another run: wait for it, or give another directory") from None
-        except OSError as error:
-            raise RunError(f"{self.path} cannot be written: {error.strerror}; give another folder") from None
-        try:
-            yield
-        finally:
-            lock.release()
-
-
-@dataclass(frozen=True)
-class Block:
-    """What one block of prompts gave: its records, and what they cost.
-
-    `flops` names each model's forward FLOPs; `seconds` is wall time and takes no part in any hash.
-    """
-
-    records: list[Generation]
-    flops: dict[str, float]
-    seconds: float
+    def tidy(self, artifact: Artifact) -> None:
+        """Delete what a whole artifact was made from."""
+        assert artifact.whole
+        shutil.rmtree(artifact.work, ignore_errors=True)
 
 
-def block_size(rows: int, candidates: int) -> int:
-    """How many prompts of `candidates` rows each are decoded together where `rows` are allowed: at least one."""
-    return max(1, rows // candidates)
-
-
-def write_blocks(
-    partial: Path,
-    prompts: Sequence[Prompt],
-    size: int,
-    decode: Callable[[Sequence[Prompt]], Block],
-    advance: Callable[[int, int], None],
-) -> None:
-    """Decode `prompts` in blocks of `size`, each written when it is done; blocks found in `partial` are kept.
-
-    At the end `partial` holds `records.jsonl`, `cost.json` (FLOPs by model) and no block. `advance(done, all)` is
-    told of the prompts that are done, kept ones included.
-    """
-    blocks, last = partial / "blocks", partial / "decode_seconds.json"
-    if last.exists():  # killed after the last block, before the artifact was renamed
-        shutil.rmtree(blocks, ignore_errors=True)
-        advance(len(prompts), len(prompts))
-        return
-    blocks.mkdir(exist_ok=True)
-    starts = range(0, len(prompts), size)
-    for number, start in enumerate(starts):
-        group = prompts[start : start + size]
-        if not (blocks / f"{number:05d}.json").exists():
-            block = decode(group)
-            write_text(blocks / f"{number:05d}.jsonl", lines_of(block.records))
-            write_json(blocks / f"{number:05d}.json", {"flops": block.flops, "seconds": block.seconds})
-        advance(start + len(group), len(prompts))
-    texts = ((blocks / f"{number:05d}.jsonl").read_text(encoding="utf-8") for number in range(len(starts)))
-    write_text(partial / "records.jsonl", texts)
-    costs = [json.loads((blocks / f"{number:05d}.json").read_text()) for number in range(len(starts))]
-    models = sorted({model for cost in costs for model in cost["flops"]})
-    write_json(partial / "cost.json", {model: sum(cost["flops"].get(model, 0.0) for cost in costs) for model in models})
-    write_json(last, sum(cost["seconds"] for cost in costs))
-    shutil.rmtree(blocks)
-
-
-def write_records(path: Path, records: Iterable[AnyRecord]) -> None:
-    """Write a JSON-lines file whole."""
-    write_text(path, lines_of(records))
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write a JSON file whole."""
-    write_text(path, [json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n"])
-
-
-def write_text(path: Path, parts: Iterable[str]) -> None:
-    """Write a file so that it is there whole or not at all.
-
-    Raises:
-        RunError: the file system refuses.
-    """
-    temporary = path.with_name(path.name + ".tmp")
+def _make(folder: Path) -> None:
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.writelines(parts)
-        temporary.replace(path)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror}") from None
+        raise RunError(f"{folder} cannot be made: {error.strerror}; give another folder") from None
 
 
-def read_seconds(folder: Path) -> float:
-    """Wall seconds spent on an artifact so far; 0 where none are noted."""
-    file = folder / "seconds.json"
-    return float(json.loads(file.read_text())) if file.exists() else 0.0
+def read_seconds(artifact: Artifact) -> float:
+    """Wall seconds that an artifact has taken, over all processes that worked on it."""
+    return _seconds([artifact.folder / "seconds.json"])
+
+
+def _seconds(files: Iterable[Path]) -> float:
+    return sum(float(json.loads(file.read_text())) for file in files if file.exists())

@@ -35,6 +35,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
         ),
         (["check", "quickstart", "--set", "tune.betta=1"], "tune.betta is unknown: did you mean beta?"),
         (["check", "quickstart", "--set", "tune.beta=-1", "guide.rows=0"], "tune.beta is -1: input should be greater"),
+        (["guide", "quickstart", "--shard", "3/2"], "shard '3/2' names no share: write it as I/N"),
         (["check", "quickstart", "--set", "seed"], "override 'seed' has no `=`: write it as part.field=value"),
         (["check", "quickstart", "--set", "guide.decoders.99.chunk=2"], "there is no entry 99"),
     ],
@@ -62,7 +63,7 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     with pytest.raises(SystemExit) as ended:
         run(monkeypatch, "run", "quickstart")
     assert ended.value.code == 130
-    assert capsys.readouterr().err == "trimtab: stopped; the same command goes on where it was\n"
+    assert capsys.readouterr().err == "trimtab: stopped; this goes on where it was: trimtab run quickstart\n"
 
 
 def test_help_loads_no_heavy_library() -> None:

@@ -1,14 +1,19 @@
 """The run directory: artifacts are whole or absent, names follow content, blocks are kept."""
 
 import json
+import os
+import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from trimtab.errors import RunError
-from trimtab.records import Generation, Prompt
-from trimtab.runs import Block, RunDirectory, read_seconds, write_blocks, write_text
+from trimtab.blocks import Block, Shard, decode_blocks, merge_blocks
+from trimtab.durable import write_text
+from trimtab.errors import ConfigurationError, RunError
+from trimtab.records import Generation, Prompt, read_jsonl
+from trimtab.runs import RunDirectory, read_seconds
 
 PROMPTS = [Prompt(f"p{number}", f"text {number}") for number in range(7)]
 
@@ -32,11 +37,24 @@ def test_an_artifact_is_whole_or_absent(tmp_path: Path) -> None:
     artifact = run.artifact("stage", {}, [])
     with pytest.raises(ZeroDivisionError), run.writing(artifact) as folder:
         write_text(folder / "half.txt", ["x"])
+        write_text(artifact.work / "block.txt", ["y"])
         raise ZeroDivisionError
-    assert not artifact.whole
+    assert not artifact.whole and not artifact.folder.exists()
     with run.writing(artifact) as folder:
-        assert (folder / "half.txt").exists()
-    assert artifact.whole and not artifact.partial.exists()
+        assert not list(folder.iterdir())  # what was half made is made anew, what was finished is kept
+        assert (artifact.work / "block.txt").exists()
+    assert artifact.whole and not artifact.partial.exists() and not artifact.work.exists()
+
+
+def test_a_file_that_lost_its_end_makes_the_artifact_absent(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    artifact = run.artifact("stage", {}, [])
+    for _ in range(2):
+        with run.writing(artifact) as folder:
+            write_text(folder / "records.jsonl", ["one\n", "two\n"])
+        assert artifact.whole
+        (artifact.folder / "records.jsonl").write_text("one\nt")
+        assert not artifact.whole
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
@@ -62,37 +80,130 @@ def test_blocks_are_cut_by_size_alone_and_finished_ones_are_kept(tmp_path: Path)
         return decode(prompts)
 
     with pytest.raises(KeyboardInterrupt):
-        write_blocks(tmp_path, PROMPTS, 3, dying, lambda done, total: None)
+        decode_blocks(tmp_path, PROMPTS, 3, dying, silent)
     progress: list[tuple[int, int]] = []
-    write_blocks(tmp_path, PROMPTS, 3, dying, lambda done, total: progress.append((done, total)))
+    decode_blocks(tmp_path, PROMPTS, 3, dying, lambda done, total: progress.append((done, total)))
     assert seen == [["p0", "p1", "p2"], ["p3", "p4", "p5"], ["p3", "p4", "p5"], ["p6"]]
     assert progress == [(3, 7), (6, 7), (7, 7)]
-    (tmp_path / "whole").mkdir()
-    write_blocks(tmp_path / "whole", PROMPTS, 3, decode, lambda done, total: None)
-    for name in ("records.jsonl", "cost.json"):
-        assert (tmp_path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert merged(tmp_path) == plain(tmp_path / "plain")
     assert json.loads((tmp_path / "cost.json").read_text()) == {"large": 70.0}
-    assert not (tmp_path / "blocks").exists()
 
 
-def test_a_kill_after_the_last_block_repeats_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The finished blocks are deleted last: a kill while that happens must not leave a folder that cannot be read."""
-    import shutil
+@pytest.mark.parametrize("left", [0, 1, 30, -1, -2, -20])
+def test_a_block_cut_in_the_middle_of_a_line_is_decoded_again(tmp_path: Path, left: int) -> None:
+    """As a power cut leaves it: at any length, also where a whole line or all but the last character is there."""
+    decode_blocks(tmp_path, PROMPTS, 3, decode, silent)
+    cut = tmp_path / "00001.jsonl"
+    cut.write_bytes(cut.read_bytes()[:left])
+    seen: list[str] = []
 
-    def killed(path: Path, ignore_errors: bool = False) -> None:
-        (path / "00001.jsonl").unlink()
-        raise KeyboardInterrupt
+    def noting(prompts: Sequence[Prompt]) -> Block:
+        seen.append(prompts[0].id)
+        return decode(prompts)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(shutil, "rmtree", killed)
-        write_blocks(tmp_path, PROMPTS, 3, decode, lambda done, total: None)
+    decode_blocks(tmp_path, PROMPTS, 3, noting, silent)
+    assert seen == ["p3"]
+    assert merged(tmp_path) == plain(tmp_path / "plain")
+
+
+def test_texts_may_hold_any_line_break(tmp_path: Path) -> None:
+    """JSON keeps U+2028, U+0085 and others as they are, and Python counts them as ends of lines."""
+    odd = [Prompt(f"p{number}", f"a{mark}b") for number, mark in enumerate("\u2028\u2029\x85\x0b\x1c\r\n")]
 
     def never(prompts: Sequence[Prompt]) -> Block:
         raise AssertionError("decoded again")
 
-    write_blocks(tmp_path, PROMPTS, 3, never, lambda done, total: None)
-    assert len((tmp_path / "records.jsonl").read_text().splitlines()) == 7
-    assert not (tmp_path / "blocks").exists()
+    decode_blocks(tmp_path, odd, 2, decode, silent)
+    decode_blocks(tmp_path, odd, 2, never, silent)
+    merge_blocks(tmp_path, len(odd), 2, tmp_path)
+    assert [each.prompt for each in read_jsonl(tmp_path / "records.jsonl", Generation)] == [each.text for each in odd]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_the_union_of_shards_is_the_plain_run(tmp_path: Path, count: int) -> None:
+    """Whatever their order, and where there are more shards than blocks."""
+    for index in range(count, 0, -1):
+        decode_blocks(tmp_path, PROMPTS, 3, decode, silent, Shard(index, count))
+    assert merged(tmp_path) == plain(tmp_path / "plain")
+
+
+@pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "1/0", "-1/2", "1.0/2", "a/b", "1/2/3"])
+def test_a_shard_that_is_none_is_one_line(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="write it as I/N"):
+        Shard.parse(text)
+
+
+def test_a_kill_at_any_operation_on_the_disk_loses_no_finished_block(tmp_path: Path) -> None:
+    """A process is killed at its first, second, third ... fsync, rename and deletion; resumed, it ends the same."""
+    for number in range(1, 200):
+        folder = tmp_path / str(number)
+        status = killed_at(folder, number)
+        decoded = artifact_of(folder)
+        artifact = RunDirectory(folder).artifact("stage", {}, [])
+        assert artifact.whole and not artifact.work.exists() and not artifact.partial.exists()
+        assert (artifact.folder / "records.jsonl").read_bytes() == plain(tmp_path / "plain")[0]
+        already = number // 4  # a block is brought to the disk, its file renamed, then the next begins
+        assert decoded <= max(3 - already, 0) + 1, number
+        if status == 0:
+            break
+    assert 15 < number < 199
+
+
+def artifact_of(folder: Path) -> int:
+    """Make an artifact of three blocks where it is not there; how many blocks that decoded."""
+    run, decoded = RunDirectory(folder), []
+    artifact = run.artifact("stage", {}, [])
+
+    def counting(prompts: Sequence[Prompt]) -> Block:
+        decoded.append(prompts)
+        return decode(prompts)
+
+    if artifact.whole:
+        run.tidy(artifact)
+        return 0
+    with run.writing(artifact) as partial:
+        decode_blocks(artifact.work, PROMPTS, 3, counting, silent)
+        merge_blocks(artifact.work, len(PROMPTS), 3, partial)
+    return len(decoded)
+
+
+def killed_at(folder: Path, number: int) -> int:
+    """The same in a child that kills itself before the given operation; its exit code."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    count = 0
+
+    def counted(event: str, arguments: object) -> None:
+        nonlocal count
+        if event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.fsync"):
+            count += 1
+            if count == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sound = os.fsync
+    os.fsync = lambda handle: (counted("os.fsync", ()), sound(handle))[1]  # python audits it not
+    sys.addaudithook(counted)
+    try:
+        artifact_of(folder)
+    finally:
+        os._exit(0)
+
+
+def silent(done: int, total: int) -> None:
+    pass
+
+
+def plain(folder: Path) -> tuple[bytes, bytes]:
+    """The records and costs of the blocks decoded at one go."""
+    folder.mkdir(exist_ok=True)
+    decode_blocks(folder, PROMPTS, 3, decode, silent)
+    return merged(folder)
+
+
+def merged(folder: Path) -> tuple[bytes, bytes]:
+    merge_blocks(folder, len(PROMPTS), 3, folder)
+    return (folder / "records.jsonl").read_bytes(), (folder / "cost.json").read_bytes()
 
 
 def test_an_artifact_says_what_it_was_made_from_and_how_long_it_took_in_all(tmp_path: Path) -> None:
@@ -100,12 +211,12 @@ def test_an_artifact_says_what_it_was_made_from_and_how_long_it_took_in_all(tmp_
     artifact = run.artifact("stage", {"width": 4}, [])
     with pytest.raises(ZeroDivisionError), run.writing(artifact):
         raise ZeroDivisionError
-    (artifact.partial / "seconds.json").write_text("100")
+    (artifact.work / "seconds.json").write_text("100")
     with run.writing(artifact):
         pass
     assert artifact.summary("made_from")["configuration"] == {"width": 4}
     assert "torch" in artifact.summary("made_from")["libraries"]
-    assert 100 <= read_seconds(artifact.folder) < 101
+    assert 100 <= read_seconds(artifact) < 101
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

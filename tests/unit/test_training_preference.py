@@ -18,6 +18,7 @@ from trimtab.experiment import LoraSettings, TuneConfig
 from trimtab.records import Pair
 from trimtab.training import preference
 from trimtab.training.adapter import lora_config
+from trimtab.training.checkpoints import Saving
 from trimtab.training.pair_tokens import BatchOrder, PairTokens, arrange, encode_pairs
 from trimtab.training.pair_trainer import PairTrainer
 from trimtab.training.preference import tune
@@ -74,7 +75,7 @@ def trainer_for(folder: Path, config: TuneConfig, pairs: list[Pair] = TRAIN, mod
     rows = encode_pairs(pairs, tokenizer(), "{prompt}", config.max_length, 320).rows
     rows = arrange(rows, config.batch_size, 0)
     model = llama(0, dtype=torch.float32) if model is None else model
-    return PairTrainer(model, tokenizer(), rows, rows, config, folder, 0, lambda done, total: None)
+    return PairTrainer(model, tokenizer(), rows, rows, config, Saving(folder), 0, lambda done, total: None)
 
 
 def log_probability(model: torch.nn.Module, prompt: list[int], response: list[int]) -> float:

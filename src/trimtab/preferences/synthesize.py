@@ -11,11 +11,11 @@ Sampling is the search's: best-of-N without a value, all N kept. Knows nothing o
 import dataclasses
 from collections.abc import Sequence
 
+from trimtab.blocks import Block
 from trimtab.experiment import SynthesizeConfig
 from trimtab.models.roles import Roles
 from trimtab.records import Prompt
 from trimtab.rewards.reward import Reward
-from trimtab.runs import Block
 from trimtab.search.chunk_beam import Search
 from trimtab.search.decoders import decode_block
 from trimtab.search.proposer import LanguageModelProposer

@@ -16,6 +16,7 @@ from typing import Any
 import jinja2
 import yaml
 
+from trimtab.durable import write_text
 from trimtab.evaluation.evaluate import Row
 from trimtab.experiment import DecoderConfig, Experiment
 from trimtab.records import Generation, Score
@@ -29,7 +30,6 @@ from trimtab.report.story import brief, lead, prompts_of
 from trimtab.report.svg import Picture, picture
 from trimtab.report.tables import families, write_csv, write_markdown
 from trimtab.report.verdict import headline
-from trimtab.runs import write_text
 
 PACKAGES = ("trimtab", "torch", "transformers", "trl", "peft", "datasets", "numpy", "matplotlib")
 

@@ -17,9 +17,9 @@ import rich.box
 import rich.table
 import rich.text
 
+from trimtab.durable import write_text
 from trimtab.evaluation.evaluate import TUNED, Row
 from trimtab.report.columns import COLUMNS
-from trimtab.runs import write_text
 
 WIDE = 120  # terminal columns from which a mean and its interval fit on one line
 LEFT = ("decoder", "reward", "gain", "judge gain")

@@ -12,12 +12,12 @@ nothing of files.
 import time
 from collections.abc import Sequence
 
+from trimtab.blocks import Block
 from trimtab.experiment import DecoderConfig, Experiment
 from trimtab.models.emulated import emulate
 from trimtab.models.language_model import LanguageModel
 from trimtab.models.roles import Roles
 from trimtab.records import Generation, Prompt
-from trimtab.runs import Block
 from trimtab.search.chunk_beam import Hypothesis, Search
 from trimtab.search.proposer import LanguageModelProposer, Proposer
 from trimtab.search.value import ImplicitValue, Value

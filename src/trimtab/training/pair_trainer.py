@@ -1,12 +1,12 @@
 """TRL's DPOTrainer on rows of ids, with a reference that is computed once and exactly.
 
 What differs from TRL: rows are taken as they are (TRL encodes text and always appends an end token), batches keep
-their rows, nothing is cached on disk, and progress is told to a function. The losses are TRL's own.
+their rows, checkpoints hold all that a resumed training needs to end the same, and progress is told to a function.
 
-    >>> LOSSES["hinge_sft"](TuneConfig(loss="hinge_sft", sft_weight=0.1))
-    (['hinge', 'sft'], [1.0, 0.1])
+    >>> trainer = PairTrainer(model, tokenizer, train, validation, config, Saving(folder), 0, print)  # doctest: +SKIP
 """
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -27,26 +27,23 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from transformers.integrations import get_available_reporting_integrations
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import disable_dropout_in_model
 
-from trimtab.errors import ConfigurationError, ModelError
+from trimtab.durable import write_text
 from trimtab.experiment import TuneConfig
 from trimtab.models.head import plain_head
 from trimtab.models.trunk import untrained_layers
 from trimtab.training.adapter import lora_config
+from trimtab.training.checkpoints import Checkpoints, Saving
+from trimtab.training.pair_arguments import trainer_arguments, training_steps
 from trimtab.training.pair_forward import PairForward
 from trimtab.training.pair_tokens import BatchOrder, PairTokens
 
-# Each gives TRL's names of the terms and their weights. With margin = beta * ((log p(chosen) - log p(rejected)) - the
-# same of the reference): sigmoid = -log sigmoid(margin), hinge = max(0, 1 - margin), sft = -log p(chosen) a token.
-LOSSES: dict[str, Callable[[TuneConfig], tuple[list[str], list[float]]]] = {
-    "sigmoid": lambda config: (["sigmoid"], [1.0]),
-    "hinge": lambda config: (["hinge"], [1.0]),
-    "hinge_sft": lambda config: (["hinge", "sft"], [1.0, config.sft_weight]),
-}
+SUMS = "sums.json"
+"""A checkpoint's file of the running sums that the log is made of."""
 
 
 class EvenEvaluations(TrainerCallback):
@@ -59,6 +56,17 @@ class EvenEvaluations(TrainerCallback):
         places = {round(state.max_steps * part / self._count) for part in range(1, self._count + 1)}
         if state.global_step in places:
             control.should_evaluate = True
+
+
+class _Carried(TrainerCallback):
+    """Has a resumed trainer take up what transformers and TRL leave out of their checkpoints."""
+
+    def __init__(self, trainer: "PairTrainer") -> None:
+        self._trainer = trainer
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.global_step:
+            self._trainer.take_up(Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
 
 
 class PairTrainer(DPOTrainer):
@@ -75,7 +83,7 @@ class PairTrainer(DPOTrainer):
         train: Sequence[PairTokens],
         validation: Sequence[PairTokens],
         config: TuneConfig,
-        folder: Path,
+        saving: Saving,
         seed: int,
         advance: Callable[[int, int], None],
     ) -> None:
@@ -85,18 +93,20 @@ class PairTrainer(DPOTrainer):
         # Set before DPOTrainer's constructor, which runs the reference pass.
         self._advance, self._done = advance, 0
         self._rows: dict[str, list[int]] = {"train": [], "eval": []}
+        self._folder = saving.folder
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._total = batches + evaluations * math.ceil(len(validation) / config.batch_size)
         # Here rather than by TRL, which would switch off the adapter's dropout too. The adapter adds exactly nothing
         # before the first step, with dropout or without.
         disable_dropout_in_model(model)
         super().__init__(
             model=model,
-            args=_arguments(model, config, folder, seed, steps),
+            args=trainer_arguments(model, config, saving.folder, seed, steps),
             data_collator=DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id),
             train_dataset=_table(train),
             eval_dataset=_table(validation),
             processing_class=tokenizer,
-            callbacks=[EvenEvaluations(config.evaluations)],
+            callbacks=[EvenEvaluations(config.evaluations), _Carried(self), Checkpoints(saving)],
             peft_config=lora_config(model, config.lora) if config.lora is not None else None,
         )
         self.remove_callback(PrinterCallback)
@@ -107,8 +117,21 @@ class PairTrainer(DPOTrainer):
         return dataset
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
-        """Add the reference's log-probabilities, computed in the batches that training and evaluation use."""
+        """Add the reference's log-probabilities, computed in the batches that training and evaluation use.
+
+        They are kept beside the checkpoints, so that a killed training does not compute them twice.
+        """
         self._install_forward()
+        kept = self._folder / f"reference-{name}.json"
+        if kept.exists():
+            self._done += math.ceil(len(dataset) / batch_size)
+            chosen, rejected = json.loads(kept.read_text(encoding="utf-8"))
+        else:
+            chosen, rejected = self._reference(dataset, batch_size)
+            write_text(kept, [json.dumps([chosen, rejected])])
+        return dataset.add_column("ref_chosen_logps", chosen).add_column("ref_rejected_logps", rejected)
+
+    def _reference(self, dataset: Dataset, batch_size: int) -> tuple[list[float], list[float]]:
         loader = self.accelerator.prepare(DataLoader(dataset, batch_size=batch_size, collate_fn=self.data_collator))
         chosen, rejected = [], []
         for batch in loader:
@@ -117,8 +140,7 @@ class PairTrainer(DPOTrainer):
             chosen.append(gathered[0].float().cpu())
             rejected.append(gathered[1].float().cpu())
             self._tick()
-        dataset = dataset.add_column("ref_chosen_logps", torch.cat(chosen).tolist())
-        return dataset.add_column("ref_rejected_logps", torch.cat(rejected).tolist())
+        return torch.cat(chosen).tolist(), torch.cat(rejected).tolist()
 
     def _install_forward(self) -> None:
         """Put `PairForward` in the place of TRL's fused head, where the logits are the head's and nothing else."""
@@ -157,76 +179,36 @@ class PairTrainer(DPOTrainer):
         rows = self.train_dataset if train_dataset is None else train_dataset
         return BatchOrder(len(rows), self.args.per_device_train_batch_size, self.args.seed)
 
+    def _save_checkpoint(self, model: torch.nn.Module, trial: None) -> None:
+        super()._save_checkpoint(model, trial)
+        sums = {
+            "loss": self._tr_loss.item(),
+            "total_loss": self._total_loss_scalar,
+            "logged": self._globalstep_last_logged,
+            "metrics": self._metrics["train"],
+            "rows": self._rows["train"],
+            "tokens": self._total_train_tokens,
+            "done": self._done,
+        }
+        write_text(self._folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}" / SUMS, [json.dumps(sums)])
+
+    def take_up(self, checkpoint: Path) -> None:
+        """Take up the sums that the next line of the log is made of where a checkpoint left them."""
+        sums = json.loads((checkpoint / SUMS).read_text(encoding="utf-8"))
+        self._tr_loss = torch.tensor(sums["loss"], device=self.args.device)
+        self._total_loss_scalar = sums["total_loss"]
+        self._globalstep_last_logged = sums["logged"]
+        self._initial_global_step = 0  # the loss is reported over the whole training, not since the resume
+        self._metrics["train"].update(sums["metrics"])
+        self._rows["train"] = sums["rows"]
+        self._total_train_tokens = sums["tokens"]
+        self._done = sums["done"]
+
     def create_model_card(
         self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
     ) -> None:
         """Checkpoints live only as long as training, and need no card."""
 
 
-def training_steps(rows: int, config: TuneConfig) -> int:
-    """Optimizer steps of the whole training, as the transformers trainer counts them."""
-    updates = math.ceil(math.ceil(rows / config.batch_size) / config.gradient_accumulation)
-    return max(1, math.ceil(config.epochs * updates))
-
-
 def _table(rows: Sequence[PairTokens]) -> Dataset:
     return Dataset.from_list([asdict(row) for row in rows])
-
-
-def _arguments(model: PreTrainedModel, config: TuneConfig, folder: Path, seed: int, steps: int) -> DPOConfig:
-    """TRL's arguments.
-
-    Raises:
-        ConfigurationError: a tracker is not installed, or several GPUs are visible to the one process.
-        ModelError: the weights are float16, which cannot be trained without a float32 copy.
-    """
-    known = get_available_reporting_integrations()
-    unknown = sorted(set(config.trackers) - set(known))
-    if unknown:
-        raise ConfigurationError(
-            f"tune.trackers names {', '.join(unknown)}: installed are {', '.join(known) or 'none'}; "
-            "install it with pip, or drop it"
-        )
-    if model.dtype == torch.float16:
-        raise ModelError("the small model is in float16, which cannot be tuned: set small.dtype to float32 or bfloat16")
-    losses, weights = LOSSES[config.loss](config)
-    arguments = DPOConfig(
-        output_dir=str(folder),
-        loss_type=losses,
-        loss_weights=weights,
-        beta=config.beta,
-        disable_dropout=False,  # done by the caller
-        precompute_ref_log_probs=True,
-        max_length=None,  # rows are cut already
-        max_steps=steps,
-        per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=config.batch_size,
-        gradient_accumulation_steps=config.gradient_accumulation,
-        gradient_checkpointing=False,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        warmup_steps=config.warmup,  # below 1: a fraction of all steps
-        optim=config.optimizer,
-        lr_scheduler_type=config.schedule,
-        logging_steps=config.logging_steps,
-        logging_first_step=True,
-        eval_strategy="steps",
-        eval_steps=steps,  # at the end; EvenEvaluations adds the others
-        save_strategy="best",
-        save_total_limit=1,
-        save_only_model=True,
-        load_best_model_at_end=True,
-        metric_for_best_model="loss",
-        greater_is_better=False,
-        bf16=model.dtype == torch.bfloat16,
-        use_cpu=model.device.type == "cpu",
-        dataloader_pin_memory=model.device.type != "cpu",
-        seed=seed,
-        report_to=list(config.trackers) or "none",
-        disable_tqdm=True,
-    )
-    if arguments.n_gpu > 1:
-        raise ConfigurationError(
-            f"{arguments.n_gpu} GPUs are visible to one process and tuning uses one: set CUDA_VISIBLE_DEVICES=0"
-        )
-    return arguments

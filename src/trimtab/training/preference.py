@@ -22,10 +22,11 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from trimtab.durable import write_text
 from trimtab.errors import DataError, ModelError
 from trimtab.experiment import TuneConfig
 from trimtab.records import Pair
-from trimtab.runs import write_text
+from trimtab.training.checkpoints import Saving, resume_point
 from trimtab.training.pair_tokens import EncodedPairs, arrange, encode_pairs
 from trimtab.training.pair_trainer import PairTrainer
 
@@ -47,6 +48,7 @@ def tune(
     seed: int,
     advance: Callable[[int, int], None],
     prompt_template: str = "{prompt}",
+    saving: Saving | None = None,
 ) -> dict[str, Any]:
     """Tune `model` towards the chosen responses and keep the weights of the best evaluation.
 
@@ -54,7 +56,8 @@ def tune(
     is one, and `folder/log.jsonl`, one line for each logged step: `rewards/*` and `logps/*` of chosen and rejected
     responses in nats, the former times beta; `eval_*` on the validation pairs. `model` is trained in place and is of
     no use afterwards. Training runs on the device and in the dtype that the model has; bfloat16 weights are trained
-    under autocast. `advance(done, total)` counts batches. One seed and thread count give one result.
+    under autocast. `advance(done, total)` counts batches. One seed and thread count give one result. `saving` names
+    a folder for checkpoints, which stay there: a call that was killed goes on from the last whole one, to that result.
 
     Returns:
         What was trained on and how it went; `eval_*` are those of the model that is kept, at step `best_step`.
@@ -71,18 +74,23 @@ def tune(
             raise DataError(f"there are no {name} pairs: tuning needs training and validation pairs")
         size = model.get_input_embeddings().weight.shape[0]
         encoded[name] = encode_pairs(pairs, tokenizer, prompt_template, config.max_length, size)
-    checkpoints = folder / "checkpoints"
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    own = Saving(folder / "checkpoints")
+    shutil.rmtree(own.folder, ignore_errors=True)
+    checkpoints = saving or own
+    folder.mkdir(parents=True, exist_ok=True)
     # The trainer writes its own special tokens into these; what is saved is what was given.
     given = copy.deepcopy(model.config), copy.deepcopy(model.generation_config), tokenizer
     with _quiet():
         trainer = _trainer(encoded, model, copy.deepcopy(tokenizer), config, checkpoints, seed, advance)
-        trainer.train()
+        start = resume_point(checkpoints.folder)
+        trainer.train(resume_from_checkpoint=None if start is None else str(start))
         history = [_timeless(entry) for entry in trainer.state.log_history]
         write_text(folder / "log.jsonl", (json.dumps(entry, sort_keys=True) + "\n" for entry in history))
         summary = _summary(history, encoded, trainer)
         _save(trainer.model, given, folder)
-    _keep_tracks(checkpoints, folder)
+    if (checkpoints.folder / "runs").is_dir():  # what a tracker wrote among the checkpoints
+        shutil.copytree(checkpoints.folder / "runs", folder / "trackers", dirs_exist_ok=True)
+    shutil.rmtree(own.folder, ignore_errors=True)
     return summary
 
 
@@ -91,7 +99,7 @@ def _trainer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     config: TuneConfig,
-    checkpoints: Path,
+    checkpoints: Saving,
     seed: int,
     advance: Callable[[int, int], None],
 ) -> PairTrainer:
@@ -152,13 +160,6 @@ def _save(model: PreTrainedModel | PeftModel, given: tuple[Any, Any, PreTrainedT
     model.config, model.generation_config, tokenizer = given
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
-
-
-def _keep_tracks(checkpoints: Path, folder: Path) -> None:
-    """Delete the checkpoints, but not what a tracker wrote among them."""
-    if (checkpoints / "runs").is_dir():
-        (checkpoints / "runs").rename(folder / "trackers")
-    shutil.rmtree(checkpoints)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ sequence-classification checkpoint. Knows nothing of where reviews come from or 
     0.81
 """
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,19 +32,20 @@ from transformers import (
 )
 
 from trimtab.assets.resolve import Assets
+from trimtab.durable import write_json
 from trimtab.errors import ConfigurationError, DataError
 from trimtab.experiment import RewardConfig, RewardTrainingConfig
 from trimtab.models.load import load_classifier
 from trimtab.records import Review
 from trimtab.rewards.classifier import ClassifierReward
 from trimtab.rewards.snippets import cut_snippet
-from trimtab.runs import write_json
 from trimtab.training.calibration import (
     Floats,
     choose_calibration,
     expected_calibration_error,
     negative_log_likelihood,
 )
+from trimtab.training.checkpoints import Checkpoints, Saving, resume_point
 from trimtab.training.encoder import bake, freeze, head_of, is_head
 
 LABELS = {0: "negative", 1: "positive"}
@@ -61,10 +63,12 @@ def train_reward(
     folder: Path,
     seed: int,
     advance: Callable[[int, int], None] = lambda done, total: None,
+    saving: Saving | None = None,
 ) -> dict[str, Any]:
     """Train on `train`, calibrate and measure on `heldout`, save model, tokenizer and `report.json` into `folder`.
 
-    `advance(done, total)` is told of each optimizer step.
+    `advance(done, total)` is told of each optimizer step. `saving` names a folder for checkpoints, which stay there: a
+    call that was killed goes on from the last whole one, to the same weights.
 
     Returns:
         The report: `accuracy_50_words`; `accuracy` on the trained lengths; `calibration_error` (expected, 10 bins) and
@@ -89,7 +93,9 @@ def train_reward(
     head_of(model)
     freeze(model, config.training.frozen_layers)
     snippets = training_snippets(train, tokenizer, config.training, config.max_length, rng)
-    _fit(model, tokenizer, snippets, config.training, folder, seed, advance)
+    own = Saving(folder / "checkpoints")
+    shutil.rmtree(own.folder, ignore_errors=True)
+    _fit(model, tokenizer, snippets, config.training, saving or own, seed, advance)
     model.requires_grad_(True)
     fixed = heldout_margins(model, tokenizer, heldout, config, (REPORT_WORDS, REPORT_WORDS), rng)
     drawn = heldout_margins(model, tokenizer, heldout, config, config.training.snippet_words, rng)
@@ -107,6 +113,7 @@ def train_reward(
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write_json(folder / "report.json", report)
+    shutil.rmtree(own.folder, ignore_errors=True)
     return report
 
 
@@ -165,11 +172,11 @@ def _fit(
     tokenizer: PreTrainedTokenizerBase,
     snippets: list[dict[str, Any]],
     config: RewardTrainingConfig,
-    folder: Path,
+    saving: Saving,
     seed: int,
     advance: Callable[[int, int], None],
 ) -> None:
-    """One pass over `snippets` in their order, by transformers' Trainer, with a linear schedule; writes no files."""
+    """One pass over `snippets` in their order, by transformers' Trainer, with a linear schedule."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0  # one short pass cannot overfit: dropout would only slow it down
@@ -182,13 +189,13 @@ def _fit(
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
-            output_dir=str(folder),
+            output_dir=str(saving.folder),
             num_train_epochs=1,
             per_device_train_batch_size=config.batch_size,
             train_sampling_strategy="sequential",
             learning_rate=config.learning_rate,
             warmup_steps=config.warmup,
-            save_strategy="no",
+            save_strategy="no",  # but where `Checkpoints` asks
             logging_strategy="no",
             report_to="none",
             disable_tqdm=True,
@@ -198,10 +205,11 @@ def _fit(
         train_dataset=_Snippets(snippets),
         data_collator=DataCollatorWithPadding(tokenizer),
         optimizers=(optimizer, None),
-        callbacks=[_Progress(advance)],
+        callbacks=[_Progress(advance), Checkpoints(saving)],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    start = resume_point(saving.folder)
+    trainer.train(resume_from_checkpoint=None if start is None else str(start))
 
 
 def heldout_margins(

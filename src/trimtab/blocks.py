@@ -1,0 +1,131 @@
+"""Prompts decoded in blocks: the unit of resume and of sharing a stage out among processes and machines.
+
+The list of prompts is cut by configuration alone and a block is always decoded as a whole, so whatever was killed,
+resumed or shared out ends in the same bytes. A finished block is one file, written whole; a file that is cut counts
+as none. Knows nothing of models.
+
+    >>> Shard.parse("2/3").owns(4)
+    True
+    >>> [block for block in range(7) if Shard(2, 3).owns(block)]
+    [1, 4]
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trimtab.durable import write_json, write_text
+from trimtab.errors import ConfigurationError
+from trimtab.records import Generation, Prompt, lines_of
+
+Decode = Callable[[Sequence[Prompt]], "Block"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one block of prompts gave: its records, and what they cost.
+
+    `flops` names each model's forward FLOPs; `seconds` is wall time and takes no part in any hash.
+    """
+
+    records: list[Generation]
+    flops: dict[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Share `index` of `count`, counted from 1: every `count`-th block."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """The shard that `I/N` names.
+
+        Raises:
+            ConfigurationError: it names none.
+        """
+        index, _, count = text.partition("/")
+        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+            raise ConfigurationError(f"shard {text!r} names no share: write it as I/N with I from 1 to N, such as 2/4")
+        return cls(int(index), int(count))
+
+    def owns(self, block: int) -> bool:
+        return block % self.count == self.index - 1
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+def block_size(rows: int, candidates: int) -> int:
+    """How many prompts of `candidates` rows each are decoded together where `rows` are allowed: at least one."""
+    return max(1, rows // candidates)
+
+
+def decode_blocks(
+    work: Path,
+    prompts: Sequence[Prompt],
+    size: int,
+    decode: Decode,
+    advance: Callable[[int, int], None],
+    shard: Shard | None = None,
+) -> None:
+    """Decode `prompts` in blocks of `size` into `work`, or a shard's share of them; blocks found there are kept.
+
+    `advance(done, all)` is told of the prompts that are done, first of the kept ones.
+    """
+    groups = {number: prompts[start : start + size] for number, start in enumerate(range(0, len(prompts), size))}
+    share = {number: group for number, group in groups.items() if shard is None or shard.owns(number)}
+    total = sum(map(len, share.values()))
+    open_blocks = [number for number in share if _costs(work, number) is None]
+    done = total - sum(len(share[number]) for number in open_blocks)
+    advance(done, total)
+    for number in open_blocks:
+        block = decode(share[number])
+        last = {"records": len(block.records), "flops": block.flops, "seconds": block.seconds}
+        write_text(_file(work, number), [*lines_of(block.records), json.dumps(last) + "\n"])
+        done += len(share[number])
+        advance(done, total)
+
+
+def merge_blocks(work: Path, prompts: int, size: int, folder: Path) -> None:
+    """Put the blocks of `prompts` prompts together: `records.jsonl`, `cost.json` (FLOPs by model) and seconds."""
+    numbers = range(-(-prompts // size))
+    write_text(folder / "records.jsonl", (line + "\n" for number in numbers for line in _lines(work, number)[:-1]))
+    flops: dict[str, float] = {}
+    seconds = 0.0
+    for number in numbers:
+        costs = _costs(work, number)
+        assert costs is not None, number
+        seconds += costs.seconds
+        for model, spent in costs.flops.items():
+            flops[model] = flops.get(model, 0.0) + spent
+    write_json(folder / "cost.json", flops)
+    write_json(folder / "decode_seconds.json", seconds)
+
+
+def _file(work: Path, number: int) -> Path:
+    return work / f"{number:05d}.jsonl"
+
+
+def _lines(work: Path, number: int) -> list[str]:
+    """The lines of a block's file, the last of which is its costs; a ValueError where the file does not end in one."""
+    *lines, end = _file(work, number).read_text(encoding="utf-8").split("\n")  # a text may hold other line breaks
+    if end or not lines:
+        raise ValueError(f"block {number} is cut")
+    return lines
+
+
+def _costs(work: Path, number: int) -> Block | None:
+    """The last line of a finished block, without its records; None where there is no block, or one that was cut."""
+    try:
+        *records, last = _lines(work, number)
+        values = json.loads(last)
+    except (FileNotFoundError, ValueError):
+        return None
+    if not isinstance(values, dict) or values.get("records") != len(records):
+        return None
+    return Block([], values["flops"], values["seconds"])

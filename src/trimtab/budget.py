@@ -1,0 +1,182 @@
+"""What a run will take of the machine's memory, said before it begins: an estimate from sizes, without any weights.
+
+For each stage: the weights of its models, what its rows hold (keys and values of every token, with the copy that a
+fork makes; logits), and for tuning gradients, optimizer and activations. Prompts are counted at their longest words
+with two tokens each. Knows nothing of what the machine does besides.
+
+    >>> memory_lines(experiment, Assets(), until="report")                              # doctest: +SKIP
+    ['memory: about 3.1 GB at most, in guide cbs-4-4-5 with 256 rows at once; this machine has 15.6 GB, 12.0 GB free']
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import psutil
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig
+
+from trimtab.assets.resolve import Assets
+from trimtab.blocks import block_size
+from trimtab.experiment import DecoderConfig, Experiment, ModelConfig
+from trimtab.models.load import default_device, pick_dtype
+
+GIGA = 1e9
+FORKED = 2  # a fork of the rows stands beside what it was made of
+LOGITS = 3 * 4  # bytes for each: float32, once as they come, once sorted, once as probabilities
+ACTIVATIONS = 34  # bytes for each token, layer and unit of width at 16 bits (Korthikanti et al. 2022, section 4.1)
+LIBRARIES = 0.7 * GIGA  # what Python and the libraries take themselves
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one stage takes: bytes in all and for one row; `rows` are what `setting`, now `value`, makes."""
+
+    stage: str
+    weights: float
+    row: float
+    rows: int
+    setting: str
+    value: int
+
+    @property
+    def total(self) -> float:
+        return LIBRARIES + self.weights + self.rows * self.row
+
+    def fitting(self, room: float) -> int:
+        """The largest value of the setting that fits."""
+        return max(int((room - LIBRARIES - self.weights) / (self.row * self.rows / self.value)), 0)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A model: weights, bytes of one of them, and of the keys and values of one token; vocabulary, layers, width."""
+
+    weights: int
+    element: int
+    token: int
+    vocabulary: int
+    layers: int
+    width: int
+
+    @property
+    def bytes(self) -> int:
+        return self.weights * self.element
+
+
+def memory_lines(experiment: Experiment, assets: Assets, until: str) -> list[str]:
+    """What to tell at the start: the largest need beside what there is, and a warning for each that will not fit.
+
+    All is also logged. Nothing is said of stages beyond `until`.
+    """
+    try:
+        needs = list(memory_needs(experiment, assets, until))
+    except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
+        _log.warning("the memory cannot be told before the models are loaded: %s", error)
+        return []
+    if not needs:
+        return []
+    most, (total, free, name) = max(needs, key=lambda need: need.total), machine_memory()
+    said = [
+        f"memory: about {most.total / GIGA:.1f} GB at most, in {most.stage} with {most.rows} rows at once; "
+        f"{name} has {total / GIGA:.1f} GB, "
+        f"{free / GIGA:.1f} GB free"
+    ]
+    _log.info("%s", said[0])
+    for need in needs:
+        if need.total > free:
+            fits = need.fitting(free)
+            remedy = f"lower {need.setting} from {need.value} to {fits}" if fits else "take a smaller model or machine"
+            warning = f"{need.stage} takes about {need.total / GIGA:.1f} GB and {free / GIGA:.1f} GB are free: {remedy}"
+            said.append(f"warning: {warning}")
+            _log.warning("%s", warning)
+    return said
+
+
+def machine_memory() -> tuple[float, float, str]:
+    """Bytes of memory in all and free, of the device that models run on, and what it is called."""
+    if default_device().type == "cuda":
+        free, total = torch.cuda.mem_get_info()
+        return total, free, torch.cuda.get_device_name()
+    memory, limit = psutil.virtual_memory(), Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.is_file() else "max"
+    if text == "max":
+        return memory.total, memory.available, "this machine"
+    used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+    return min(int(text), memory.total), min(int(text) - used, memory.available), "this container"
+
+
+def memory_needs(experiment: Experiment, assets: Assets, until: str) -> Iterator[Need]:
+    """What each stage up to `until` that runs a language model takes."""
+    if until in ("data", "reward"):
+        return
+    sizes = cache(lambda model: model_sizes(model, assets))
+    small = sizes(experiment.small)
+    prompt = 2 * experiment.data.prompt_words[1]
+    synthesis = experiment.synthesize
+    if not experiment.data.preferences:
+        tokens = prompt + len(experiment.small.template) // 4 + synthesis.max_new_tokens
+        row = FORKED * tokens * small.token + LOGITS * small.vocabulary
+        rows = block_size(synthesis.rows, synthesis.samples) * synthesis.samples
+        yield Need("synthesize", small.bytes, row, rows, "synthesize.rows", rows)
+    if until not in ("synthesize", "pairs"):
+        yield _tuning(experiment, small, prompt + synthesis.max_new_tokens)
+    if until in ("synthesize", "pairs", "tune"):
+        return
+    large = sizes(experiment.large)
+    for decoder in experiment.guide.decoders:
+        if decoder.best_of is None:
+            yield _decoding(experiment, decoder, small, large, prompt)
+
+
+def _decoding(experiment: Experiment, decoder: DecoderConfig, small: Sizes, large: Sizes, prompt: int) -> Need:
+    """The base's rows, and those of the pair that guides or is added to it; all models stay loaded once they are."""
+    guide = experiment.guide
+    base = large if decoder.model == "large" else small
+    rows = block_size(guide.rows, decoder.width * decoder.successors) * decoder.width * decoder.successors
+    tokens = prompt + len(experiment.large.template) // 4 + guide.max_new_tokens
+    pair = 2 if decoder.guided or decoder.beta is not None else 0
+    row = FORKED * tokens * (base.token + pair * small.token) + LOGITS * base.vocabulary
+    weights = large.bytes + 2 * small.bytes
+    return Need(f"guide {decoder.name}", weights, row, rows, "guide.rows", rows)
+
+
+def _tuning(experiment: Experiment, small: Sizes, tokens: int) -> Need:
+    """Weights, for each trained one a gradient and two moments, and a row of activations for each response."""
+    tune = experiment.tune
+    trained = small.weights if tune.lora is None else 0  # an adapter is too small to count
+    layers = small.layers if tune.lora is None else tune.lora.top_layers or small.layers
+    row = tokens * layers * small.width * ACTIVATIONS * small.element / 2 + LOGITS * small.vocabulary
+    weights = small.bytes + 3 * trained * small.element
+    return Need("tune", weights, row, 2 * tune.batch_size, "tune.batch_size", tune.batch_size)
+
+
+def model_sizes(model: ModelConfig, assets: Assets) -> Sizes:
+    """The sizes of a model, from the heads of its files."""
+    folder = assets.model(model.name, allow_pickle=model.allow_pickle)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True).get_text_config()
+    heads = config.num_attention_heads
+    written = config.to_dict()
+    key_heads = written.get("num_key_value_heads") or heads
+    dimension = written.get("head_dim") or config.hidden_size // heads
+    element = pick_dtype(model.dtype, default_device()).itemsize
+    layers = config.num_hidden_layers
+    token = 2 * layers * key_heads * dimension * element
+    return Sizes(_weights(folder), element, token, config.vocab_size, layers, config.hidden_size)
+
+
+def _weights(folder: Path) -> int:
+    """How many weights the files of a folder hold; pickles, which are not opened, at two bytes each."""
+    count = 0
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (no mapping)
+                size = 1
+                for length in tensors.get_slice(name).get_shape():
+                    size *= length
+                count += size
+    return count or sum(file.stat().st_size for file in folder.glob("*.bin")) // 2

@@ -1,0 +1,103 @@
+"""Makes artifacts: finds them by their hash, makes those that are missing, and shares decoding out in blocks.
+
+Knows nothing of what a stage does: that is a function it is given.
+
+    >>> maker.stage("pairs", {"pairs": config}, [samples], make)                        # doctest: +SKIP
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trimtab.blocks import Decode, Shard, decode_blocks, merge_blocks
+from trimtab.errors import RunError
+from trimtab.experiment import Config, ModelConfig, RewardConfig
+from trimtab.progress import Advance, Watch
+from trimtab.records import Prompt
+from trimtab.runs import Artifact, RunDirectory
+
+Make = Callable[[Path, Path, Advance], None]
+"""Fills an artifact's folder, given first; the second folder is for what a kill must not lose."""
+Ready = Callable[[], tuple[list[Prompt], Decode]]
+"""Loads what a decoding stage needs, and gives its prompts and what decodes a block of them."""
+BEFORE = {"synthesize": "reward", "guide": "tune"}
+"""The stages that shards work on, and the stage up to which all must have been made before."""
+
+
+class Maker:
+    """Makes what is missing; with a `shard` of a stage only this share of the stage's blocks, and all else must be
+    there. `identity` says which files a model's name stands for."""
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        watch: Watch,
+        seed: int,
+        identity: Callable[[ModelConfig | RewardConfig], list[str]],
+        shard: tuple[str, Shard] | None,
+    ) -> None:
+        self.directory = directory
+        self.watch = watch
+        self.seed = seed
+        self.identity = identity
+        self.shard = shard
+
+    def artifact(self, stage: str, parts: Mapping[str, Any], inputs: Sequence[Artifact]) -> Artifact:
+        """What is made of this configuration, of what its names stand for, and of these inputs."""
+        configuration: dict[str, Any] = {}
+        for name, part in parts.items():
+            configuration[name] = part.model_dump(mode="json") if isinstance(part, Config) else part
+            if isinstance(part, ModelConfig | RewardConfig):
+                configuration[f"{name} is"] = self.identity(part)
+        return self.directory.artifact(stage, {"seed": self.seed, **configuration}, inputs)
+
+    def stage(
+        self,
+        stage: str,
+        parts: Mapping[str, Any],
+        inputs: Sequence[Artifact],
+        make: Make,
+        label: str | None = None,
+    ) -> Artifact:
+        """The artifact of a stage, made where it is not there; `label` is what the progress calls it.
+
+        Raises:
+            RunError: it is not there, and this is a shard of another stage.
+        """
+        label = label or stage
+        artifact = self.artifact(stage, parts, inputs)
+        if artifact.whole:
+            self.watch.used_again(label)
+            if self.shard is None:
+                self.directory.tidy(artifact)
+            return artifact
+        if self.shard is not None:
+            shared = self.shard[0]
+            raise RunError(f"{label} has not been made: run `trimtab {BEFORE[shared]}` before the shards of {shared}")
+        with self.directory.writing(artifact) as folder, self.watch(label) as advance:
+            make(folder, artifact.work, advance)
+        return artifact
+
+    def decoded(
+        self,
+        stage: str,
+        parts: Mapping[str, Any],
+        inputs: Sequence[Artifact],
+        ready: Ready,
+        size: int,
+        label: str,
+    ) -> Artifact:
+        """`stage` for what is decoded in blocks of `size` prompts: a shard adds its blocks, and leaves it open."""
+
+        def make(folder: Path, work: Path, advance: Advance) -> None:
+            prompts, decode = ready()
+            decode_blocks(work, prompts, size, decode, advance)
+            merge_blocks(work, len(prompts), size, folder)
+
+        artifact = self.artifact(stage, parts, inputs)
+        if self.shard is None or self.shard[0] != stage or artifact.whole:
+            return self.stage(stage, parts, inputs, make, label)
+        with self.directory.working(artifact, self.shard[1]) as work, self.watch(label) as advance:
+            prompts, decode = ready()
+            decode_blocks(work, prompts, size, decode, advance, self.shard[1])
+        return artifact

@@ -1,0 +1,62 @@
+"""SIGKILL at random moments of every stage; the same command goes on and ends in the same bytes."""
+
+import json
+import os
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+
+from small_run import SmallRun, run_bytes
+
+KILLS = 50
+LONGEST = 2.2
+"""Seconds of processor time after which a process is killed at the latest: the whole run takes about five."""
+
+
+def killed(pid: int, seconds: float) -> None:
+    """Kill the process after so many seconds of its own processor time, however busy the machine is."""
+    process = psutil.Process(pid)
+    while process.status() != psutil.STATUS_ZOMBIE:
+        times = process.cpu_times()
+        if times.user + times.system >= seconds:
+            time.sleep(seconds % 0.01)  # those times come in hundredths
+            os.kill(pid, signal.SIGKILL)
+            return
+        time.sleep(0.002)
+
+
+def open_stage(folder: Path) -> str:
+    """The stage at work when the process was killed."""
+    status = folder / "quickstart" / "status.json"
+    if not status.exists():
+        return "start"
+    running = [stage["name"] for stage in json.loads(status.read_text())["stages"] if stage["state"] == "runs"]
+    return running[0].partition(" ")[0] if running else "between"
+
+
+def test_fifty_kills_each_resumed_to_the_same_bytes(
+    small_run: SmallRun, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    draw, kills, runs = random.Random(20), Counter[str](), 0
+    while kills.total() < KILLS:
+        runs += 1
+        folder = tmp_path / str(runs)
+        folder.mkdir()
+        until = "run" if runs % 4 == 1 else "evaluate"  # figures are most of a run's time
+        while True:
+            pid = small_run.start(until, folder)
+            if kills.total() < KILLS:
+                killed(pid, draw.uniform(0.05, LONGEST))
+            code = small_run.wait(pid)
+            if code != -signal.SIGKILL:
+                break
+            kills[open_stage(folder)] += 1
+        assert code == 0, small_run.errors(folder)
+        expected = {name: text for name, text in whole.items() if until == "run" or not name.startswith("report/")}
+        assert run_bytes(folder) == expected, f"run {runs}"
+    print(f"{kills.total()} kills in {runs} runs: {dict(kills)}")
+    assert {"reward", "synthesize", "tune", "guide", "report"} <= set(kills), kills

@@ -1,0 +1,106 @@
+"""Rates, time left, the view of all stages, and what a run says of memory before it begins."""
+
+import dataclasses
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tiny_hub import tiny_hub
+from trimtab import budget
+from trimtab.assets.resolve import Assets
+from trimtab.cli import SHIPPED
+from trimtab.experiment_file import load_experiment
+from trimtab.lock import Holder, hold, holder_of
+from trimtab.progress import WINDOW, Stage, Watch, duration, pace, stage_table, watching
+
+
+def text(stages: list[Stage], now: float, height: int = 50) -> str:
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(stage_table(stages, now, height))
+    return console.export_text()
+
+
+def test_what_was_kept_of_an_earlier_run_counts_for_no_rate() -> None:
+    stage = Stage("guide base", "runs", began=100.0)
+    stage.report(100.0, 60, 100)  # blocks that were found
+    assert stage.rate is None and stage.seconds_left(100.0) is None
+    stage.report(120.0, 70, 100)
+    assert stage.rate == 0.5 and stage.seconds_left(120.0) == 60 and stage.seconds_left(130.0) == 50
+
+
+def test_the_rate_follows_a_stage_that_gets_slower() -> None:
+    stage = Stage("tune", "runs", began=0.0)
+    for done in range(100):
+        stage.report(done * 1.0, done, 200)
+    for more in range(WINDOW):
+        stage.report(100.0 + more * 10, 100 + more, 200)
+    assert stage.rate == pytest.approx(0.1)
+
+
+def test_the_view_shows_all_stages_and_never_more_lines_than_there_are() -> None:
+    watch = Watch()
+    watch.plan(["data", "tune", "guide base", "guide cbs", "report"])
+    watch.used_again("data")
+    with watch("tune") as advance:
+        advance(0, 40)
+        advance(10, 40)
+        shown = text(list(watch.stages.values()), watch.stages["tune"].updated or 0)
+        assert "data" in shown and "used again" in shown and "10/40" in shown and "left" in shown
+        assert "guide base" in shown and "waits, and 2 more" in shown
+    many = [Stage(f"guide {number}", "made") for number in range(60)]
+    assert len(text(many, 0.0, height=20).splitlines()) <= 20 and "guide 59" in text(many, 0.0, height=20)
+
+
+def test_a_stage_that_fails_is_not_made() -> None:
+    with watching(quiet=True) as watch, pytest.raises(ZeroDivisionError), watch("pairs"):
+        raise ZeroDivisionError
+    assert watch.stages["pairs"].state == "stopped"
+
+
+def test_times_and_rates_are_readable() -> None:
+    assert (duration(0), duration(59.6), duration(3723.4), duration(None)) == ("0:00:00", "0:01:00", "1:02:03", "")
+    assert (pace(12.34), pace(0.05), pace(0.001), pace(None)) == ("12.3/s", "3.0/min", "3.6/h", "")
+
+
+def test_the_memory_is_said_and_a_lack_of_it_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assets = Assets(cache=tmp_path / "cache", path_map=tiny_hub(tmp_path / "hub"))
+    experiment = load_experiment(SHIPPED / "quickstart.yaml", ["guide.rows=128", "small.dtype=float32"])
+    monkeypatch.setattr(budget, "machine_memory", lambda: (8e9, 4e9, "this machine"))
+    (line,) = budget.memory_lines(experiment, assets, "report")
+    assert line.startswith("memory: about 0.7 GB at most, in ") and line.endswith(
+        "this machine has 8.0 GB, 4.0 GB free"
+    )
+    assert budget.memory_lines(experiment, assets, "data") == []
+
+    sizes = budget.model_sizes(experiment.small, assets)
+    llama = (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48 + 2 * 32) * 2 + 32 + 2 * 320 * 32  # layers, norm, both tables
+    assert (sizes.weights, sizes.element, sizes.vocabulary) == (llama, 4, 320)
+    assert sizes.token == 2 * 2 * 2 * 8 * 4  # keys and values, layers, key heads, their width, bytes
+
+    # a model of 400 times the layers: it must be said which setting to lower, and to what
+    large = dataclasses.replace(sizes, token=sizes.token * 400)
+    monkeypatch.setattr(budget, "model_sizes", lambda model, assets: large)
+    needs = {need.stage: need for need in budget.memory_needs(experiment, assets, "report")}
+    warnings = budget.memory_lines(experiment, assets, "report")[1:]
+    worst = needs["guide bon-16"]
+    assert worst.rows == 128 and worst.total > 4e9
+    fits = worst.fitting(4e9)
+    assert f"lower guide.rows from 128 to {fits}" in "\n".join(warnings)
+    for rows, fit in ((fits, True), (fits + 17, False)):
+        lower = load_experiment(SHIPPED / "quickstart.yaml", [f"guide.rows={rows}"])
+        need = {each.stage: each for each in budget.memory_needs(lower, assets, "report")}["guide bon-16"]
+        assert (need.total <= 4e9) is fit
+
+
+def test_a_note_of_a_process_that_ended_or_whose_id_was_given_to_another_speaks_of_a_dead_one(tmp_path: Path) -> None:
+    with hold(tmp_path) as previous:
+        assert previous is None
+        holder = holder_of(tmp_path / ".lock")
+        assert holder is not None and holder.alive is True
+    assert holder_of(tmp_path / ".lock") is None
+    assert dataclasses.replace(holder, born=holder.born - 60).alive is False
+    assert dataclasses.replace(holder, pid=2**22 + 1).alive is False
+    assert dataclasses.replace(holder, host="elsewhere").alive is None
+    assert isinstance(Holder.this().command, str)

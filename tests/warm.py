@@ -1,0 +1,98 @@
+"""A warmed-up process that forks a `trimtab` command for each request: a test that starts sixty of them pays once.
+
+A forked command is a process of its own: signals kill it as they would kill any other. Nothing is run in this process
+itself, so it has no threads that a fork would lose.
+
+    warm = Warm()
+    pid = warm.start("run", "quickstart", "--quiet", errors=Path("errors.txt"))
+    os.kill(pid, signal.SIGKILL)
+    assert warm.wait(pid) == -signal.SIGKILL
+"""
+
+import json
+import os
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+
+class Warm:
+    """The test's side."""
+
+    def __init__(self) -> None:
+        path = os.pathsep.join([str(Path(__file__).parents[1] / "src"), os.environ.get("PYTHONPATH", "")])
+        self._server = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+        )
+
+    def start(self, *arguments: str, errors: Path) -> int:
+        """Start a command, whose standard error goes to a file, and return its process id."""
+        return self._ask({"arguments": arguments, "errors": str(errors)})
+
+    def wait(self, pid: int) -> int:
+        """The exit code of a command when it has ended; minus the signal's number where a signal killed it."""
+        return self._ask({"wait": pid})
+
+    def close(self) -> None:
+        assert self._server.stdin is not None
+        self._server.stdin.close()
+        self._server.wait()
+
+    def _ask(self, request: dict[str, object]) -> int:
+        assert self._server.stdin is not None and self._server.stdout is not None
+        print(json.dumps(request), file=self._server.stdin, flush=True)
+        return int(self._server.stdout.readline())
+
+
+def serve() -> None:
+    """The server's side: a number for each request."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    _warm_up()
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "wait" in request:
+            reply = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
+        else:
+            reply = os.fork() or _command(request)
+        print(reply, file=replies, flush=True)
+
+
+def _warm_up() -> None:
+    import torch
+
+    import trimtab.cli
+    import trimtab.pipeline
+    import trimtab.status  # noqa: F401
+
+    torch.set_num_threads(1)
+
+
+def _command(request: dict[str, list[str] | str]) -> int:
+    """In the forked child: be the command, and never return."""
+    from trimtab import cli
+
+    code = 70  # an error that is no line
+    os.dup2(os.open(str(request["errors"]), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+    os.dup2(0, 1)
+    sys.argv = ["trimtab", *request["arguments"]]
+    try:
+        cli.main()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 70
+    except BaseException:  # noqa: BLE001 (a child must not go on as a second server)
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    serve()
