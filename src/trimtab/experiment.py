@@ -326,14 +326,11 @@ class EvaluateConfig(Config):
 
 
 class Experiment(Config):
-    """A whole run, from reviews to report. `small` is the model that is tuned, `large` the frozen one it guides.
-
-    A training that is killed loses at most about `checkpoint_seconds`; how often it is saved changes no result.
-    """
+    """A whole run, from reviews to report. `small` is the model that is tuned, `large` the frozen one it guides."""
 
     name: Name
     seed: int = Field(0, ge=0, lt=2**31)
-    checkpoint_seconds: float = Field(300, ge=0)
+    checkpoint_seconds: float = Field(300, ge=0)  # what a killed training loses, about; it changes no result
     small: ModelConfig = ModelConfig(name="HuggingFaceTB/SmolLM2-135M-Instruct")
     large: ModelConfig = ModelConfig(name="google/gemma-3-270m", template="Here is a movie review from imdb: {prompt}")
     data: DataConfig = DataConfig()

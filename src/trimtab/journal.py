@@ -66,11 +66,18 @@ def keeping(folder: Path, watch: Watch, previous: Holder | None, shard: Shard | 
 
 
 def read_statuses(folder: Path) -> list[Status]:
-    """The status of the plain run and of each shard, where there is one."""
+    """The status of the plain run and of each shard, where there is one.
+
+    Raises:
+        RunError: a status cannot be read.
+    """
     found = []
     for file in sorted(folder.glob("status*.json")):
-        values = json.loads(file.read_text(encoding="utf-8"))
-        stages = [Stage(**stage) for stage in values["stages"]]
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+            stages = [Stage(**stage) for stage in values["stages"]]
+        except (ValueError, TypeError, KeyError):
+            raise RunError(f"{file} cannot be read: delete it, the next run writes it anew") from None
         lock = folder / f"{LOCK}{file.stem.removeprefix('status')}"
         found.append(Status(values["shard"], values["updated"], stages, holder_of(lock)))
     return found

@@ -98,10 +98,10 @@ def hold(folder: Path, shard: Shard | None = None) -> Iterator[Holder | None]:
 
 
 def holder_of(lock: Path) -> Holder | None:
-    """Who holds a lock, or died holding it."""
+    """Who holds a lock, or died holding it; None where there is no note, or one that another version wrote."""
     try:
         return Holder(**json.loads(_note(lock).read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, TypeError):
         return None
 
 

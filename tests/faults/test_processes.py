@@ -88,8 +88,13 @@ def test_shards_killed_and_resumed_give_the_bytes_of_the_plain_run(
 
     together = [small_run.start("guide", tmp_path, "--shard", f"{index}/3") for index in (1, 2, 3)]
     assert [small_run.wait(pid) for pid in together] == [0, 0, 0], small_run.errors(tmp_path)
-    blocks = {file: file.stat().st_mtime_ns for file in run.glob("guide-*.work/0*.jsonl")}
-    assert len(blocks) == 1 + 3 + 3 + 1  # of 6 prompts; 8 rows are 2 prompts of best-of-4 and of CBS 2/2
+    works = {work.stem: sorted(work.glob("0*.jsonl")) for work in run.glob("guide-*.work")}
+    assert sorted(map(len, works.values())) == [1, 1, 3, 3]  # of 6 prompts; 8 rows are 2 of best-of-4 and of CBS 2/2
+    costs = {name: [json.loads(file.read_text().split("\n")[-2]) for file in files] for name, files in works.items()}
+    assert small_run.finish("guide", tmp_path) == 0, small_run.errors(tmp_path)
+    for name, blocks in costs.items():  # a block decoded once more would have taken another time
+        seconds = sum(block["seconds"] for block in blocks)
+        assert json.loads((run / name / "decode_seconds.json").read_text()) == pytest.approx(seconds, rel=1e-9)
     assert small_run.finish("run", tmp_path) == 0, small_run.errors(tmp_path)
     assert run_bytes(tmp_path) == whole
 
@@ -131,7 +136,9 @@ def test_status_from_another_terminal(
 
     pid = stopped(small_run, tmp_path, "tune", "run")
     said = status()
-    assert f"process {pid} on " in said and "works on it" in said and "and 11 more" in said
+    assert (
+        f"process {pid} on " in said and "works on it" in said and "guide base" in said and "waits, and 10 more" in said
+    )
     values = json.loads(status("--json"))["processes"][0]
     assert values["process"]["pid"] == pid and values["process"]["alive"] is True
     states = {stage["name"]: stage["state"] for stage in values["stages"]}
