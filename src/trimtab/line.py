@@ -8,7 +8,9 @@ which, and keeps what they make in the run directory. What has not changed is no
     [' liked it', ' left early']
 """
 
+import dataclasses
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +21,7 @@ from typing import Any, Literal
 from trimtab.assets.resolve import Assets, identity
 from trimtab.data.reviews import load_reviews, split_reviews
 from trimtab.errors import DataError
+from trimtab.evaluation.coverage import SetAside, set_aside
 from trimtab.evaluation.evaluate import Cost, Row, best_of, score_decoder, summarise
 from trimtab.experiment import Config, DecoderConfig, Experiment, ModelConfig, RewardConfig
 from trimtab.models.language_model import sequence_log_probabilities
@@ -43,6 +46,7 @@ from trimtab.runs import (
     write_blocks,
     write_json,
     write_records,
+    write_text,
 )
 from trimtab.search.decoders import Decoder
 from trimtab.training.preference import tune
@@ -141,7 +145,8 @@ class Line:
                 ]
                 write_dataset(pairs, folder / "dataset")
             write_records(folder / "records.jsonl", pairs)
-            write_json(folder / "summary.json", summarize([pair for pair in pairs if pair.split == "train"]))
+            summary = summarize([pair for pair in pairs if pair.split == "train"])
+            write_json(folder / "summary.json", {**summary, "responses_set_aside": sum(map(_without_reward, inputs))})
 
         parts: dict[str, Any] = {"pairs": experiment.pairs}
         if existing:
@@ -158,8 +163,8 @@ class Line:
             pairs = self.pairs.records(Pair)
             train, validation = ([p for p in pairs if p.split == split] for split in ("train", "validation"))
             model, tokenizer = load_causal_lm(experiment.small, self.assets)
-            template, seed = experiment.small.template, experiment.seed
-            summary = tune(train, validation, model, tokenizer, experiment.tune, folder, seed, advance, template)
+            seed, shown = experiment.seed, (experiment.small.template, experiment.small.start_token)
+            summary = tune(train, validation, model, tokenizer, experiment.tune, folder, seed, advance, *shown)
             write_json(folder / "summary.json", summary)
 
         artifact = self._stage("tune", {"small": experiment.small, "tune": experiment.tune}, [self.pairs], make)
@@ -235,10 +240,23 @@ class Line:
             generations = self.guided(decoder).records(Generation)
             scores = score_decoder(decoder.name, generations, self._gold, load_judge(self.judge.folder), self._fluency)
             write_records(folder / "records.jsonl", scores)
+            aside = set_aside(decoder.name, generations, scores)
+            write_text(folder / "set_aside.jsonl", (json.dumps(dataclasses.asdict(each)) + "\n" for each in aside))
 
         parts = {"decoder": decoder.name, "large": self.experiment.large}
         inputs = [self.guided(decoder), self.reward, self.judge]
         return self._stage("evaluate", parts, inputs, make, label=f"evaluate {decoder.name}")
+
+    @cached_property
+    def set_aside(self) -> list[SetAside]:
+        """The prompts that do not count, of all decoders."""
+        return [
+            each
+            for decoder in self.experiment.guide.decoders
+            for each in set_aside(
+                decoder.name, self.guided(decoder).records(Generation), self.evaluated(decoder).records(Score)
+            )
+        ]
 
     @cached_property
     def report(self) -> list[Row]:
@@ -312,6 +330,11 @@ class Line:
             "pairs": self.pairs.summary(),
             "tune": self.tuned.summary(),
         }
+
+
+def _without_reward(samples: Artifact) -> int:
+    """How many generations have no finite reward, and take part in no pair."""
+    return sum(not math.isfinite(each.reward or 0.0) for each in samples.records(Generation))
 
 
 def _cost(artifact: Artifact) -> Cost:

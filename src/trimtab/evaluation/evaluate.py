@@ -79,7 +79,7 @@ def score_decoder(
     """Score the decoder's answer to each prompt, which is its generation of lowest index.
 
     `fluency` gives for each generation its log-probability in nats under the unguided base, summed over its tokens,
-    and the number of those tokens.
+    and the number of those tokens. The reward of a prompt that was set aside is NaN.
     """
     chosen = answers(generations)
     prompts, texts = [answer.prompt for answer in chosen], [answer.text for answer in chosen]
@@ -87,7 +87,15 @@ def score_decoder(
     log_probabilities, counts = fluency(chosen)
     columns = zip(chosen, golds, judgements, log_probabilities, counts, strict=True)
     return [
-        Score(decoder, answer.prompt_id, reward, judgement, log_probability, count, len(answer.token_ids))
+        Score(
+            decoder,
+            answer.prompt_id,
+            math.nan if answer.finish == "failed" else reward,
+            judgement,
+            log_probability,
+            count,
+            len(answer.token_ids),
+        )
         for answer, reward, judgement, log_probability, count in columns
     ]
 
@@ -95,7 +103,7 @@ def score_decoder(
 def best_of(generations: Sequence[Generation], gold: "Reward") -> list[Generation]:
     """Each prompt's candidate of highest gold reward, with `reward` filled in; of equals the one of lowest index.
 
-    A reward of NaN loses to every number.
+    A reward of NaN or infinity loses to every number.
     """
     rewards = gold.score([candidate.prompt for candidate in generations], [each.text for each in generations])
     candidates: dict[str, list[Generation]] = {}
@@ -106,7 +114,7 @@ def best_of(generations: Sequence[Generation], gold: "Reward") -> list[Generatio
 
 def _rank(candidate: Generation) -> tuple[float, int]:
     assert candidate.reward is not None
-    return (-math.inf if math.isnan(candidate.reward) else candidate.reward, -candidate.index)
+    return (candidate.reward if math.isfinite(candidate.reward) else -math.inf, -candidate.index)
 
 
 def summarise(
@@ -123,7 +131,7 @@ def summarise(
 
     Raises:
         DataError: a decoder lacks scores, generations or a cost, decoders cover different prompts, or all of a
-            decoder's rewards are NaN or infinite.
+            decoder's prompts are set aside.
     """
     guide = experiment.guide
     table = {decoder.name: scores_by_prompt(decoder.name, scores) for decoder in guide.decoders}
@@ -138,6 +146,9 @@ def summarise(
         best_gain = rows[oracle.name].gain if oracle is not None else None
         if row.gain is not None and best_gain is not None:
             rows[decoder.name] = dataclasses.replace(row, headroom=metrics.headroom(row.gain, best_gain))
+    for name, row in rows.items():
+        failed = len({each.prompt_id for each in generations[name] if each.finish == "failed"})
+        rows[name] = dataclasses.replace(row, set_aside=failed, left_out=row.left_out - failed)
     return list(rows.values())
 
 
@@ -221,7 +232,10 @@ def _measured(
     theirs = {} if reference is None or reference == decoder else table[reference.name]
     kept = [prompt for prompt in ours if _finite(ours[prompt]) and (not theirs or _finite(theirs[prompt]))]
     if not kept:
-        raise DataError(f"no prompt has finite scores under decoder {decoder.name}: check the reward and the judge")
+        raise DataError(
+            f"all {len(ours)} prompts of decoder {decoder.name} are set aside, none has finite logits and rewards: set "
+            "the models' dtype to float32, and check the reward"
+        )
     return [ours[prompt] for prompt in kept], [theirs[prompt] for prompt in kept if theirs]
 
 
