@@ -4,10 +4,14 @@ scores -> report.
     >>> run(load_experiment(Path("experiments/quickstart.yaml")), Path("runs"), Assets(), watch)   # doctest: +SKIP
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
+
 from trimtab.assets.resolve import Assets
+from trimtab.errors import RunError
 from trimtab.experiment import Experiment
 from trimtab.line import Line
 from trimtab.preflight import check_models
@@ -34,7 +38,7 @@ def run(experiment: Experiment, runs: Path, assets: Assets, watch: Watch, until:
     """
     assert until in STAGES, until
     directory = RunDirectory(runs / experiment.name)
-    with directory.lock():
+    with directory.lock(), _enough_memory():
         check_models(experiment, assets, until)
         line = Line(experiment, directory, assets, watch)
         for stage, make in STAGES.items():
@@ -42,3 +46,18 @@ def run(experiment: Experiment, runs: Path, assets: Assets, watch: Watch, until:
             if stage == until:
                 break
     return line
+
+
+@contextlib.contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Turns the errors that want of memory has, on whatever device, into one that says what to lower."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        wanting = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+        if not wanting:
+            raise
+        raise RunError(
+            "there is not enough memory: lower guide.rows, synthesize.rows, tune.batch_size or reward.batch_size, and "
+            "the same command goes on"
+        ) from None

@@ -13,6 +13,7 @@ in the partial folder and goes on from there the next time. Knows nothing of wha
 import contextlib
 import hashlib
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,10 +24,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from trimtab.errors import RunError
+from trimtab.errors import DataError, RunError
 from trimtab.records import Generation, Pair, Prompt, Record, Review, Score, lines_of, read_jsonl
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "tokenizers", "numpy")
+GO_ON = "free space or mend the folder, and the same command goes on"
+_REFUSED = re.compile(r"\(os error \d+\)|inline_container")
 AnyRecord = Review | Prompt | Generation | Pair | Score
 
 
@@ -51,13 +54,30 @@ class Artifact:
         return self.folder.is_dir()
 
     def records(self, kind: type[Record], name: str = "records") -> list[Record]:
-        """The records of `<name>.jsonl`."""
-        return read_jsonl(self.folder / f"{name}.jsonl", kind)
+        """The records of `<name>.jsonl`.
+
+        Raises:
+            RunError: the file is gone or damaged.
+        """
+        try:
+            return read_jsonl(self.folder / f"{name}.jsonl", kind)
+        except (FileNotFoundError, DataError) as error:
+            raise self._damaged(error) from None
 
     def summary(self, name: str = "summary") -> dict[str, Any]:
-        """The object in `<name>.json`."""
-        values: dict[str, Any] = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+        """The object in `<name>.json`.
+
+        Raises:
+            RunError: the file is gone or damaged.
+        """
+        try:
+            values: dict[str, Any] = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError) as error:
+            raise self._damaged(error) from None
         return values
+
+    def _damaged(self, error: Exception) -> RunError:
+        return RunError(f"{self.folder} is damaged ({error}): delete the folder, and the same command makes it again")
 
 
 class RunDirectory:
@@ -68,7 +88,7 @@ class RunDirectory:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"{path} cannot be made a run directory: {error.strerror}") from None
+            raise RunError(f"{path} cannot be made a run directory ({error.strerror}): give another --runs") from None
 
     def artifact(self, stage: str, configuration: Mapping[str, Any], inputs: Sequence[Artifact]) -> Artifact:
         """The artifact of a stage with this configuration (plain JSON values), made from these inputs."""
@@ -93,6 +113,11 @@ class RunDirectory:
         write_json(artifact.partial / "made_from.json", {**artifact.made_from, "libraries": libraries})
         try:
             yield artifact.partial
+        except Exception as error:
+            # safetensors, tokenizers and torch have their own words for a file system that refuses
+            if _REFUSED.search(str(error)) is None:
+                raise
+            raise RunError(f"{artifact.partial} cannot be written ({error}): {GO_ON}") from None
         finally:
             write_json(artifact.partial / "seconds.json", before + time.monotonic() - started)
         artifact.partial.rename(artifact.folder)
@@ -191,7 +216,7 @@ def write_text(path: Path, parts: Iterable[str]) -> None:
             file.writelines(parts)
         temporary.replace(path)
     except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror}") from None
+        raise RunError(f"{path} cannot be written ({error.strerror}): {GO_ON}") from None
 
 
 def read_seconds(folder: Path) -> float:

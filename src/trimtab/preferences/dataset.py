@@ -121,7 +121,7 @@ def _pairs(table: datasets.Dataset, split: Split, place: str, ended: bool) -> li
         raise DataError(f"{place} has the columns {', '.join(sorted(columns))}: it needs {wanted}")
     if not len(table):
         raise DataError(f"{place} has no rows: give at least one pair")
-    pairs = []
+    pairs: list[Pair] = []
     try:
         for row in table:
             pair = _pair(row, schema, split, f"{split}-{len(pairs):05d}", ended)
