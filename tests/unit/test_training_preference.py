@@ -428,3 +428,9 @@ def test_divergence_is_an_error_and_not_a_model(tmp_path):
     with pytest.raises(ModelError, match="training diverged: the validation loss is nan after 6 steps; lower"):
         run(tmp_path, model, settings(epochs=1))
     assert not (tmp_path / "model").exists()
+
+
+def test_an_empty_prompt_begins_with_the_configured_start_token() -> None:
+    vocabulary = Vocabulary(tokenizer(), start_token="<end>")
+    (row,) = encode_pairs([text_pair(prompt="")], vocabulary, "{prompt}", 64, 320).rows
+    assert row.prompt_ids == [END] != [tokenizer().bos_token_id]
