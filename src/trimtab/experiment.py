@@ -11,17 +11,10 @@ import math
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
-from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
+from trimtab.fields import Temperature, Template, WordRange
 
-def _in_order(words: tuple[int, int]) -> tuple[int, int]:
-    low, high = words
-    if not 1 <= low <= high:
-        raise ValueError(f"[{low}, {high}] is no range: give two numbers of at least 1, the smaller first")
-    return words
-
-
-WordRange = Annotated[tuple[int, int], AfterValidator(_in_order)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 
@@ -41,18 +34,11 @@ class ModelConfig(Config):
     """
 
     name: str = Field(min_length=1)
-    template: str = "{prompt}"
+    template: Template = "{prompt}"
     adapter: str | None = None
     start_token: str | None = None
     dtype: Dtype = "auto"
     allow_pickle: bool = False
-
-    @field_validator("template")
-    @classmethod
-    def _template_holds_prompt(cls, template: str) -> str:
-        if template.count("{prompt}") != 1:
-            raise ValueError(f"{template!r} must hold {{prompt}} exactly once")
-        return template
 
 
 class DataConfig(Config):
@@ -132,18 +118,9 @@ class JudgeConfig(Config):
 class SamplingConfig(Config):
     """How one token is drawn. Temperature 0 is greedy. `top_k` 0 and `top_p` 1 switch those filters off."""
 
-    temperature: float = Field(0.7, ge=0)
+    temperature: Temperature = Field(0.7, ge=0)
     top_k: int = Field(50, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
-
-    @field_validator("temperature")
-    @classmethod
-    def _logits_stay_finite(cls, temperature: float) -> float:
-        if 0 < temperature < 1e-3:
-            raise ValueError(
-                f"{temperature:g} would take logits beyond all numbers: give at least 0.001, or 0 for greedy"
-            )
-        return temperature
 
 
 class SynthesizeConfig(Config):
