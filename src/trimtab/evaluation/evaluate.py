@@ -83,28 +83,18 @@ def score_decoder(
     """
     chosen = answers(generations)
     prompts, texts = [answer.prompt for answer in chosen], [answer.text for answer in chosen]
-    golds, judgements = gold.score(prompts, texts), judge.score(prompts, texts)
+    rewards, judgements = gold.score(prompts, texts), judge.score(prompts, texts)
+    golds = [math.nan if each.finish == "failed" else worth for each, worth in zip(chosen, rewards, strict=True)]
     log_probabilities, counts = fluency(chosen)
     columns = zip(chosen, golds, judgements, log_probabilities, counts, strict=True)
     return [
-        Score(
-            decoder,
-            answer.prompt_id,
-            math.nan if answer.finish == "failed" else reward,
-            judgement,
-            log_probability,
-            count,
-            len(answer.token_ids),
-        )
+        Score(decoder, answer.prompt_id, reward, judgement, log_probability, count, len(answer.token_ids))
         for answer, reward, judgement, log_probability, count in columns
     ]
 
 
 def best_of(generations: Sequence[Generation], gold: "Reward") -> list[Generation]:
-    """Each prompt's candidate of highest gold reward, with `reward` filled in; of equals the one of lowest index.
-
-    A reward of NaN or infinity loses to every number.
-    """
+    """Each prompt's candidate of highest finite gold reward, with `reward` filled in; of equals that of lowest index."""
     rewards = gold.score([candidate.prompt for candidate in generations], [each.text for each in generations])
     candidates: dict[str, list[Generation]] = {}
     for generation, reward in zip(generations, rewards, strict=True):
@@ -130,8 +120,7 @@ def summarise(
     decoder without a cost of its own has the cost of the decoder it picks from.
 
     Raises:
-        DataError: a decoder lacks scores, generations or a cost, decoders cover different prompts, or all of a
-            decoder's prompts are set aside.
+        DataError: a decoder lacks scores, generations or a cost, or all its prompts are set aside; or prompts differ.
     """
     guide = experiment.guide
     table = {decoder.name: scores_by_prompt(decoder.name, scores) for decoder in guide.decoders}
@@ -232,10 +221,8 @@ def _measured(
     theirs = {} if reference is None or reference == decoder else table[reference.name]
     kept = [prompt for prompt in ours if _finite(ours[prompt]) and (not theirs or _finite(theirs[prompt]))]
     if not kept:
-        raise DataError(
-            f"all {len(ours)} prompts of decoder {decoder.name} are set aside, none has finite logits and rewards: set "
-            "the models' dtype to float32, and check the reward"
-        )
+        every = f"all {len(ours)} prompts of decoder {decoder.name} are set aside, none has finite logits and rewards"
+        raise DataError(f"{every}: set the models' dtype to float32, and check the reward")
     return [ours[prompt] for prompt in kept], [theirs[prompt] for prompt in kept if theirs]
 
 

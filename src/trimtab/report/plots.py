@@ -154,7 +154,7 @@ def reward_against_cost(rows: Sequence[Row], *, unit: str, confidence: float, na
         axes.set_ylabel(f"mean gold reward ({unit})")
         _title(axes, "Gold reward against cost", "higher is better, further left is cheaper", narrow)
         style: dict[str, Any] = {"color": SOFT, "linestyle": "none", "markersize": 8}
-        handles = [Line2D([], [], marker=markers[model], label=short.replace("$", r"\$"), **style) for model, short in models.items()]
+        handles = [Line2D([], [], marker=markers[model], label=short, **style) for model, short in models.items()]
         handles.append(Line2D([], [], marker="|", label=f"{100 * confidence:g} % interval of the mean", **style))
         _legend(figure, handles, columns=1 if narrow else 2)
         place_labels(
