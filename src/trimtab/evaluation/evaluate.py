@@ -94,7 +94,7 @@ def score_decoder(
 
 
 def best_of(generations: Sequence[Generation], gold: "Reward") -> list[Generation]:
-    """Each prompt's candidate of highest finite gold reward, with `reward` filled in; of equals that of lowest index."""
+    """Each prompt's candidate of highest finite gold reward, with `reward` filled in; of equals the lowest index."""
     rewards = gold.score([candidate.prompt for candidate in generations], [each.text for each in generations])
     candidates: dict[str, list[Generation]] = {}
     for generation, reward in zip(generations, rewards, strict=True):
