@@ -15,16 +15,17 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.console import Console
 
-from trimtab.errors import ConfigurationError, TrimtabError
+from trimtab.errors import ConfigurationError, TrimtabError, one_line
 from trimtab.experiment import Experiment
 from trimtab.experiment_file import load_experiment
 
 if TYPE_CHECKING:
+    from trimtab.evaluation.coverage import SetAside
     from trimtab.evaluation.evaluate import Row
 
 SHIPPED = Path(__file__).parent / "experiments"
+SHOWN = 5  # prompts set aside that the terminal names
 
 File = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT")]
 Overrides = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="[PART.FIELD=VALUE ...]")]
@@ -88,6 +89,8 @@ def status(directory: Annotated[Path, tyro.conf.Positional], json: bool = False)
         directory: A run directory, such as runs/quickstart.
         json: Print one JSON object instead of a table.
     """
+    from rich.console import Console
+
     from trimtab.status import print_status
 
     print_status(directory, Console(), as_json=json)
@@ -99,15 +102,17 @@ def assets(path_map: PathMap = None) -> None:
     Args:
         path_map: A YAML file of model or data set names and the local folders they stand for.
     """
+    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from trimtab.assets.resolve import Assets
 
     found = Assets(path_map=path_map)
-    table = Table("name", "kind", "what", "licence", "size", "lies in", title=f"cache: {found.cache}")
+    table = Table("name", "kind", "what", "licence", "size", "lies in", title=Text(f"cache: {found.cache}"))
     for row in found.describe():
         place = str(row.place) if row.place is not None else "not downloaded"
-        table.add_row(row.name, row.kind, row.what, row.licence, f"{row.size / 1e6:.0f} MB", place)
+        table.add_row(row.name, row.kind, row.what, row.licence, f"{row.size / 1e6:.0f} MB", Text(place))
     Console().print(table)
 
 
@@ -134,6 +139,8 @@ def experiment_file(name: str) -> Path:
     shipped = SHIPPED / f"{name}.yaml"
     if shipped.is_file():
         return shipped
+    if Path(name).exists():
+        raise ConfigurationError(f"{name} is no file: give the path of an experiment file")
     known = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
     raise ConfigurationError(f"there is no file {name}: give the path of an experiment file, or one of {known}")
 
@@ -158,20 +165,28 @@ def _run(
     with watching(quiet=quiet) as watch:
         line = pipeline.run(experiment, runs, Assets(path_map=path_map), watch, until, share)
     if until == "report":
-        _print_report(experiment, line.report, line.directory.path / "report")
+        _print_report(experiment, line.report, line.set_aside, line.directory.path / "report")
     else:
         part = until if share is None else f"shard {share} of {until}"
         print(f"{part}: done, in {line.directory.path}")
 
 
-def _print_report(experiment: Experiment, rows: "Sequence[Row]", folder: Path) -> None:
+def _print_report(experiment: Experiment, rows: "Sequence[Row]", aside: "Sequence[SetAside]", folder: Path) -> None:
+    from rich.console import Console
+
     from trimtab.report.tables import terminal_table
     from trimtab.report.verdict import verdict
 
     width = max(Console().width, 100)  # what the table needs, also where the output is a file
     console = Console(width=width)
     console.print(terminal_table(rows, width))
-    console.print(f"\n{verdict(experiment, rows)}\n\n{folder / 'report.html'}", highlight=False, soft_wrap=True)
+    # names are the user's: in them `[red]` is no colour
+    for each in aside[:SHOWN]:
+        print(f"{each.decoder}: prompt {one_line(each.prompt_id)} is set aside, {each.why}")
+    if len(aside) > SHOWN:
+        print(f"and {len(aside) - SHOWN} more, which the page names")
+    said = f"\n{one_line(verdict(experiment, rows))}\n\n{folder / 'report.html'}"
+    console.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -208,11 +223,12 @@ def main() -> None:
                 description="Tune a small language model towards a reward and steer large frozen ones with it.",
             )
     except TrimtabError as error:
-        print(f"trimtab: {error}", file=sys.stderr)
+        print(f"trimtab: {one_line(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        print(f"trimtab: {place}{error.strerror or error}; mend it, and the same command goes on", file=sys.stderr)
+        reason = one_line(f"{place}{error.strerror or error}")
+        print(f"trimtab: {reason}; mend it, and the same command goes on", file=sys.stderr)
         sys.exit(TrimtabError.exit_code)
     except KeyboardInterrupt as stop:
         print(f"trimtab: stopped; this goes on where it was: {command_line()}", file=sys.stderr)

@@ -21,6 +21,7 @@ from trimtab.errors import RunError
 from trimtab.records import Generation, Pair, Prompt, Review, Score, lines_of
 
 SEAL = "files.json"
+GO_ON = "free space or mend the folder, and the same command goes on"
 AnyRecord = Review | Prompt | Generation | Pair | Score
 
 
@@ -49,7 +50,7 @@ def write_text(path: Path, parts: Iterable[str], *, lasting: bool = True) -> Non
                 os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror}") from None
+        raise RunError(f"{path} cannot be written ({error.strerror}): {GO_ON}") from None
 
 
 def seal(folder: Path) -> None:
@@ -66,7 +67,7 @@ def seal(folder: Path) -> None:
         write_json(folder / SEAL, sizes)
         sync(folder)
     except OSError as error:
-        raise RunError(f"{folder} cannot be brought to the disk: {error.strerror}") from None
+        raise RunError(f"{folder} cannot be brought to the disk ({error.strerror}): {GO_ON}") from None
 
 
 def is_sealed(folder: Path) -> bool:

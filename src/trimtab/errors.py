@@ -49,3 +49,8 @@ class VocabularyError(ModelError):
 
 class RunError(TrimtabError):
     """A run directory that cannot be used."""
+
+
+def one_line(text: str) -> str:
+    """`text` as a terminal may be shown it: one line, control characters as their escapes."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in " ".join(text.split()))

@@ -11,7 +11,9 @@ import math
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
+
+from trimtab.fields import Temperature, Template, WordRange
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
@@ -32,17 +34,11 @@ class ModelConfig(Config):
     """
 
     name: str = Field(min_length=1)
-    template: str = "{prompt}"
+    template: Template = "{prompt}"
     adapter: str | None = None
     start_token: str | None = None
     dtype: Dtype = "auto"
     allow_pickle: bool = False
-
-    @model_validator(mode="after")
-    def _template_holds_prompt(self) -> Self:
-        if self.template.count("{prompt}") != 1:
-            raise ValueError(f"template {self.template!r} must hold {{prompt}} exactly once")
-        return self
 
 
 class DataConfig(Config):
@@ -61,14 +57,7 @@ class DataConfig(Config):
     tuning_prompts: int = Field(256, ge=1)
     validation_prompts: int = Field(32, ge=1)
     test_prompts: int = Field(96, ge=1)
-    prompt_words: tuple[int, int] = (2, 8)
-
-    @model_validator(mode="after")
-    def _words_in_order(self) -> Self:
-        low, high = self.prompt_words
-        if not 1 <= low <= high:
-            raise ValueError(f"prompt_words is [{low}, {high}]: give two numbers of at least 1, the smaller first")
-        return self
+    prompt_words: WordRange = (2, 8)
 
 
 class RewardTrainingConfig(Config):
@@ -80,19 +69,12 @@ class RewardTrainingConfig(Config):
     """
 
     epochs: int = Field(1, ge=1)
-    snippet_words: tuple[int, int] = (20, 60)
+    snippet_words: WordRange = (20, 60)
     batch_size: int = Field(16, ge=1)
     learning_rate: float = Field(3e-4, gt=0)
     head_learning_rate: float = Field(1.5e-3, gt=0)
     warmup: float = Field(0.1, ge=0, lt=1)
     frozen_layers: int = Field(2, ge=0)
-
-    @model_validator(mode="after")
-    def _words_in_order(self) -> Self:
-        low, high = self.snippet_words
-        if not 1 <= low <= high:
-            raise ValueError(f"snippet_words is [{low}, {high}]: give two numbers of at least 1, the smaller first")
-        return self
 
 
 class RewardConfig(Config):
@@ -119,17 +101,24 @@ class RewardConfig(Config):
             return {"training": {}, **values}
         return values
 
+    @field_validator("positive_label")
+    @classmethod
+    def _trained_labels_are_known(cls, label: int | str, info: ValidationInfo) -> int | str:
+        if info.data.get("training") is not None and label not in (0, 1, "negative", "positive"):
+            raise ValueError(f"{label!r} is no label of what training makes: give negative (0) or positive (1)")
+        return label
+
 
 class JudgeConfig(Config):
     """The second, independent judge (TF-IDF and logistic regression), fitted on snippets of reviews of its own."""
 
-    snippet_words: tuple[int, int] = (15, 60)
+    snippet_words: WordRange = (15, 60)
 
 
 class SamplingConfig(Config):
     """How one token is drawn. Temperature 0 is greedy. `top_k` 0 and `top_p` 1 switch those filters off."""
 
-    temperature: float = Field(0.7, ge=0)
+    temperature: Temperature = Field(0.7, ge=0)
     top_k: int = Field(50, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
 
@@ -224,11 +213,11 @@ class DecoderConfig(Config):
 
     name: Name = "base"
     model: Literal["large", "untuned", "tuned"] = "large"
+    best_of: Name | None = None
     width: int = Field(1, ge=1)
     successors: int = Field(1, ge=1)
-    chunk: int | None = Field(None, ge=1)
+    chunk: int | None = Field(None, ge=1, validate_default=True)
     beta: float | None = None
-    best_of: Name | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -238,13 +227,18 @@ class DecoderConfig(Config):
         return values
 
     @model_validator(mode="after")
-    def _settings_fit(self) -> Self:
-        if self.best_of is not None and self.model_fields_set - {"name", "best_of"}:
-            extra = ", ".join(sorted(self.model_fields_set - {"name", "best_of"}))
-            raise ValueError(f"best_of takes everything from the decoder it names: drop {extra}")
-        if self.width > 1 and self.chunk is None:
-            raise ValueError(f"width is {self.width} without a chunk: give chunk, or width 1")
+    def _a_pick_has_no_settings(self) -> Self:
+        extra = sorted(self.model_fields_set - {"name", "best_of"})
+        if self.best_of is not None and extra:
+            raise ValueError(f"best_of takes everything from the decoder it names: drop {', '.join(extra)}")
         return self
+
+    @field_validator("chunk")
+    @classmethod
+    def _beams_need_chunks(cls, chunk: int | None, info: ValidationInfo) -> int | None:
+        if chunk is None and info.data.get("width", 1) > 1 and info.data.get("best_of") is None:
+            raise ValueError(f"width is {info.data['width']} without a chunk: give chunk, or width 1")
+        return chunk
 
     @property
     def guided(self) -> bool:
@@ -277,28 +271,27 @@ class GuideConfig(Config):
 
     max_new_tokens: int = Field(40, ge=1)
     sampling: SamplingConfig = SamplingConfig()
-    stop: tuple[str, ...] = ()
+    stop: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = ()
     rows: int = Field(256, ge=1)
     decoders: tuple[DecoderConfig, ...] = (DecoderConfig(),)
 
-    @model_validator(mode="after")
-    def _decoders_fit(self) -> Self:
-        names = [decoder.name for decoder in self.decoders]
+    @field_validator("decoders")
+    @classmethod
+    def _decoders_fit(cls, decoders: tuple[DecoderConfig, ...]) -> tuple[DecoderConfig, ...]:
+        names = [decoder.name for decoder in decoders]
         if not names:
-            raise ValueError("decoders is empty: name at least one")
+            raise ValueError("the list is empty: name at least one")
         twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"two decoders are named {', '.join(twice)}: give each a name of its own")
-        for decoder in self.decoders:
-            if decoder.best_of is None:
-                continue
-            if decoder.best_of not in names:
-                raise ValueError(f"{decoder.name} picks from {decoder.best_of}, which is no decoder of this experiment")
-            if self.decoder(decoder.best_of).best_of is not None:
-                raise ValueError(
-                    f"{decoder.name} picks from {decoder.best_of}, which samples nothing: name a sampling decoder"
-                )
-        return self
+        faults = [f"two decoders are named {', '.join(twice)}: give each a name of its own"] if twice else []
+        picks = {decoder.name for decoder in decoders if decoder.best_of is not None}
+        for decoder in decoders:
+            if decoder.best_of is not None and decoder.best_of not in names:
+                faults.append(f"{decoder.name} picks from {decoder.best_of}, which is no decoder of this experiment")
+            elif decoder.best_of in picks:
+                faults.append(f"{decoder.name} picks from {decoder.best_of}, which samples nothing: name one that does")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return decoders
 
     def decoder(self, name: str) -> DecoderConfig:
         """The decoder of this name, which must be one of `decoders`."""
@@ -337,13 +330,18 @@ class Experiment(Config):
     reward: RewardConfig = RewardConfig(training=RewardTrainingConfig())
     judge: JudgeConfig = JudgeConfig()
     synthesize: SynthesizeConfig = SynthesizeConfig()
-    pairs: PairsConfig = PairsConfig()
+    pairs: PairsConfig = Field(PairsConfig(), validate_default=True)
     tune: TuneConfig = TuneConfig()
     guide: GuideConfig = GuideConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
-    @model_validator(mode="after")
-    def _unprompted_pairs_are_counted(self) -> Self:
-        if self.synthesize.unprompted and self.pairs.total is None and self.data.preferences is None:
+    @field_validator("pairs")
+    @classmethod
+    def _unprompted_pairs_are_counted(cls, pairs: PairsConfig, info: ValidationInfo) -> PairsConfig:
+        data, synthesize = (
+            info.data.get("data"),
+            info.data.get("synthesize"),
+        )  # None where they have faults of their own
+        if data and synthesize and data.preferences is None and synthesize.unprompted and pairs.total is None:
             raise ValueError("synthesize.unprompted shares one prompt: say in pairs.total how many pairs to make of it")
-        return self
+        return pairs

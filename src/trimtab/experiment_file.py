@@ -7,7 +7,8 @@ No network, no models, no output.
 """
 
 import difflib
-from collections.abc import Sequence
+import typing
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,22 @@ import yaml
 
 from trimtab.errors import ConfigurationError
 from trimtab.experiment import Config, Experiment
+
+LONGEST = 80  # characters of a value that a message repeats
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML of plain values, each key of a mapping at most once: a second would silently take the first one's place."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value} is given twice: drop one of them", key.start_mark
+                )
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -28,30 +45,47 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigurationError(f"{path} does not exist: give the path of an experiment file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}") from None
+    except IsADirectoryError:
+        raise ConfigurationError(f"{path} is a folder: give the path of an experiment file") from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
     values = _parse_yaml(text, str(path))
     if not isinstance(values, dict):
         raise ConfigurationError(f"{path} holds no experiment: it must be a mapping that starts with `name:`")
+    faults = []
     for override in overrides:
-        _apply(values, override)
-    return parse_experiment(values, origin=str(path))
+        try:
+            _apply(values, override)
+        except ConfigurationError as error:
+            faults.append(str(error))
+    return parse_experiment(values, origin=str(path), faults=faults)
 
 
-def parse_experiment(values: dict[str, Any], *, origin: str) -> Experiment:
-    """The experiment in a plain mapping; `origin` is named in the message of a ConfigurationError."""
+def parse_experiment(values: dict[str, Any], *, origin: str, faults: Sequence[str] = ()) -> Experiment:
+    """The experiment in a plain mapping.
+
+    `origin` is named in the message of a ConfigurationError, which lists `faults` that are known already first.
+    """
+    found = list(faults)
+    experiment = None
     try:
-        return Experiment.model_validate(values)
+        experiment = Experiment.model_validate(values)
     except pydantic.ValidationError as error:
-        faults = "; ".join(_fault(entry) for entry in error.errors())
-        raise ConfigurationError(f"{origin}: {faults}") from None
+        found += dict.fromkeys(map(_fault, error.errors()))  # each branch of an `int | str` reports the same
+    if found or experiment is None:
+        raise ConfigurationError(f"{origin}: {'; '.join(found)}")
+    return experiment
 
 
 def _parse_yaml(text: str, origin: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
-        raise ConfigurationError(f"{origin} is not YAML: {' '.join(str(error).split())}") from None
+        raise ConfigurationError(f"{origin} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    except (ValueError, RecursionError) as error:  # a date such as 2024-99-99, or brackets without end
+        raise ConfigurationError(f"{origin} cannot be read as YAML: {' '.join(str(error).split())}") from None
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -74,22 +108,51 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 def _index(entries: list[Any], part: str, override: str) -> int:
     """The place in a list that a part of an override's key names."""
-    if part.isdigit() and int(part) < len(entries):
+    if part.isdecimal() and int(part) < len(entries):
         return int(part)
     raise ConfigurationError(f"override {override!r}: there is no entry {part} in a list of {len(entries)}")
 
 
+# What pydantic says in words of its own is said in words of an experiment file.
+_SAYINGS = {
+    "missing": "it is missing: give it",
+    "model_type": "give its fields, one `field: value` a line",
+    "invalid_key": "write it in quotation marks",
+    "tuple_type": "give a list",
+}
+
+
 def _fault(entry: Any) -> str:
     """One fault of a ValidationError as `path: what is wrong (value)`."""
-    place = ".".join(str(part) for part in entry["loc"])
     if entry["type"] == "extra_forbidden":
-        known = _fields_at(entry["loc"][:-1])
-        close = difflib.get_close_matches(str(entry["loc"][-1]), known, n=1, cutoff=0.5)
-        return f"{place} is unknown" + (f": did you mean {close[0]}?" if close else f": known are {', '.join(known)}")
-    message = entry["msg"].removeprefix("Value error, ")
-    if entry["type"] in ("value_error", "missing"):
-        return f"{place}: {message}" if place else message
-    return f"{place} is {entry['input']!r}: {message[0].lower()}{message[1:]}"
+        *part, name = entry["loc"]
+        known = _fields_at(part)
+        close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+        return f"{'.'.join(str(step) or repr('') for step in entry['loc'])} is unknown: {hint}"
+    place = ".".join(map(str, _place(entry["loc"])))
+    message = _SAYINGS.get(entry["type"]) or entry["msg"].removeprefix("Value error, ")
+    if entry["type"] in ("value_error", "missing", "invalid_key"):
+        return f"{place}: {message}"
+    return f"{place} is {_shown(entry['input'])}: {message[0].lower()}{message[1:]}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def _place(location: Sequence[int | str]) -> list[int | str]:
+    """The fields and indices of a fault's path, without the branches of a union that pydantic adds to it."""
+    part: Any = Experiment
+    place: list[int | str] = []
+    for step in location:
+        if isinstance(step, str) and part is None:
+            continue
+        place.append(step)
+        if isinstance(step, str):
+            part = _config_in(part.model_fields[step].annotation) if step in part.model_fields else None
+    return place
 
 
 def _fields_at(place: Sequence[int | str]) -> list[str]:
@@ -103,7 +166,8 @@ def _fields_at(place: Sequence[int | str]) -> list[str]:
 
 
 def _config_in(annotation: Any) -> Any:
-    """The Config class inside an annotation such as `X | None` or `tuple[X, ...]`."""
+    """The Config class inside an annotation such as `X | None` or `tuple[X, ...]`; None where there is none."""
     if isinstance(annotation, type) and issubclass(annotation, Config):
         return annotation
-    return next(found for argument in annotation.__args__ if (found := _config_in(argument)) is not None)
+    arguments = typing.get_args(annotation)
+    return next((found for argument in arguments if (found := _config_in(argument)) is not None), None)

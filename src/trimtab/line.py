@@ -8,7 +8,9 @@ which, and keeps what they make in the run directory. What has not changed is no
     [' liked it', ' left early']
 """
 
+import dataclasses
 import json
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -19,8 +21,9 @@ from typing import Any, Literal
 from trimtab.assets.resolve import Assets, identity
 from trimtab.blocks import Decode, Shard, block_size
 from trimtab.data.reviews import load_reviews, split_reviews
-from trimtab.durable import write_json, write_records
+from trimtab.durable import write_json, write_records, write_text
 from trimtab.errors import DataError
+from trimtab.evaluation.coverage import SetAside, set_aside
 from trimtab.evaluation.evaluate import Cost, Row, best_of, score_decoder, summarise
 from trimtab.experiment import DecoderConfig, Experiment
 from trimtab.making import Maker
@@ -143,7 +146,8 @@ class Line:
                 ]
                 write_dataset(pairs, folder / "dataset")
             write_records(folder / "records.jsonl", pairs)
-            write_json(folder / "summary.json", summarize([pair for pair in pairs if pair.split == "train"]))
+            summary = summarize([pair for pair in pairs if pair.split == "train"])
+            write_json(folder / "summary.json", {**summary, "responses_set_aside": sum(map(_without_reward, inputs))})
 
         parts: dict[str, Any] = {"pairs": experiment.pairs}
         if existing:
@@ -160,11 +164,9 @@ class Line:
             pairs = self.pairs.records(Pair)
             train, validation = ([p for p in pairs if p.split == split] for split in ("train", "validation"))
             model, tokenizer = load_causal_lm(experiment.small, self.assets)
-            template, seed = experiment.small.template, experiment.seed
+            seed, shown = experiment.seed, (experiment.small.template, experiment.small.start_token)
             saving = Saving(work, experiment.checkpoint_seconds)
-            summary = tune(
-                train, validation, model, tokenizer, experiment.tune, folder, seed, advance, template, saving
-            )
+            summary = tune(train, validation, model, tokenizer, experiment.tune, folder, seed, advance, *shown, saving)
             write_json(folder / "summary.json", summary)
 
         artifact = self._make.stage("tune", {"small": experiment.small, "tune": experiment.tune}, [self.pairs], make)
@@ -238,10 +240,23 @@ class Line:
             generations = self.guided(decoder).records(Generation)
             scores = score_decoder(decoder.name, generations, self._gold, load_judge(self.judge.folder), self._fluency)
             write_records(folder / "records.jsonl", scores)
+            aside = set_aside(decoder.name, generations, scores)
+            write_text(folder / "set_aside.jsonl", (json.dumps(dataclasses.asdict(each)) + "\n" for each in aside))
 
         parts = {"decoder": decoder.name, "large": self.experiment.large}
         inputs = [self.guided(decoder), self.reward, self.judge]
         return self._make.stage("evaluate", parts, inputs, make, label=f"evaluate {decoder.name}")
+
+    @cached_property
+    def set_aside(self) -> list[SetAside]:
+        """The prompts that do not count, of all decoders."""
+        return [
+            each
+            for decoder in self.experiment.guide.decoders
+            for each in set_aside(
+                decoder.name, self.guided(decoder).records(Generation), self.evaluated(decoder).records(Score)
+            )
+        ]
 
     @cached_property
     def report(self) -> list[Row]:
@@ -300,6 +315,11 @@ class Line:
 def sampled_splits(experiment: Experiment) -> tuple[Literal["tuning", "validation"], ...]:
     """The prompts that the untuned model is sampled on; none where the pairs come from an existing data set."""
     return () if experiment.data.preferences else ("tuning", "validation")
+
+
+def _without_reward(samples: Artifact) -> int:
+    """How many generations have no finite reward, and take part in no pair."""
+    return sum(not math.isfinite(each.reward or 0.0) for each in samples.records(Generation))
 
 
 def _cost(artifact: Artifact) -> Cost:

@@ -4,12 +4,16 @@ scores -> report.
     >>> run(load_experiment(Path("experiments/quickstart.yaml")), Path("runs"), Assets(), watch)   # doctest: +SKIP
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import torch
 
 from trimtab.assets.resolve import Assets
 from trimtab.blocks import Shard
 from trimtab.budget import memory_lines
+from trimtab.errors import RunError
 from trimtab.experiment import Experiment
 from trimtab.journal import keeping
 from trimtab.line import Line, sampled_splits
@@ -54,7 +58,11 @@ def run(
     assert until in (STAGES if shard is None else SHARED), until
     directory = RunDirectory(runs / experiment.name)
     stages = [*STAGES][: [*STAGES].index(until) + 1] if shard is None else [until]
-    with hold(directory.path, shard) as previous, keeping(directory.path, watch, previous, shard):
+    with (
+        hold(directory.path, shard) as previous,
+        keeping(directory.path, watch, previous, shard),
+        _enough_memory(),
+    ):
         names = stage_names(experiment)
         watch.plan(name for stage in stages for name in names[stage])
         check_models(experiment, assets, until)
@@ -79,3 +87,18 @@ def stage_names(experiment: Experiment) -> dict[str, list[str]]:
         "evaluate": [f"evaluate {name}" for name in decoders],
         "report": ["report"],
     }
+
+
+@contextlib.contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Turns the errors that want of memory has, on whatever device, into one that says what to lower."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        wanting = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+        if not wanting:
+            raise
+        raise RunError(
+            "there is not enough memory: lower guide.rows, synthesize.rows, tune.batch_size or reward.batch_size, and "
+            "the same command goes on"
+        ) from None

@@ -17,7 +17,8 @@ from typing import Any, Literal, TypedDict, TypeVar
 
 from trimtab.errors import DataError
 
-Finish = Literal["eos", "length", "stop"]
+Finish = Literal["eos", "length", "stop", "failed"]
+"""Why a response ended; `failed`: the prompt was set aside, since some model's numbers for it were none."""
 
 
 class Message(TypedDict):
@@ -55,7 +56,7 @@ class Generation:
 
     `prompt_ids` is the prompt as the sampling model read it. `index` counts the responses to one prompt: the sample's
     slot where they were sampled, the rank where a search ordered them. `value` is the search's value, `reward` the
-    gold reward; each is None where it was not computed.
+    gold reward; each is None where it was not computed. A prompt that was set aside has one generation, without text.
     """
 
     prompt_id: str

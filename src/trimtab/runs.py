@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,13 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.blocks import Shard
-from trimtab.durable import broken_file, discard, is_sealed, seal, sync, write_json
-from trimtab.errors import RunError
+from trimtab.durable import GO_ON, broken_file, discard, is_sealed, seal, sync, write_json
+from trimtab.errors import DataError, RunError
 from trimtab.lock import suffix
 from trimtab.records import Record, read_jsonl
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "tokenizers", "numpy")
 _log = logging.getLogger(__name__)
+_REFUSED = re.compile(r"\(os error \d+\)|inline_container")
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,30 @@ class Artifact:
         return is_sealed(self.folder)
 
     def records(self, kind: type[Record], name: str = "records") -> list[Record]:
-        """The records of `<name>.jsonl`."""
-        return read_jsonl(self.folder / f"{name}.jsonl", kind)
+        """The records of `<name>.jsonl`.
+
+        Raises:
+            RunError: the file is gone or damaged.
+        """
+        try:
+            return read_jsonl(self.folder / f"{name}.jsonl", kind)
+        except (FileNotFoundError, DataError) as error:
+            raise self._damaged(error) from None
 
     def summary(self, name: str = "summary") -> dict[str, Any]:
-        """The object in `<name>.json`."""
-        values: dict[str, Any] = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+        """The object in `<name>.json`.
+
+        Raises:
+            RunError: the file is gone or damaged.
+        """
+        try:
+            values: dict[str, Any] = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError) as error:
+            raise self._damaged(error) from None
         return values
+
+    def _damaged(self, error: Exception) -> RunError:
+        return RunError(f"{self.folder} is damaged ({error}): delete the folder, and the same command makes it again")
 
 
 class RunDirectory:
@@ -74,7 +93,7 @@ class RunDirectory:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"{path} cannot be made a run directory: {error.strerror}") from None
+            raise RunError(f"{path} cannot be made a run directory ({error.strerror}): give another --runs") from None
 
     def artifact(self, stage: str, configuration: Mapping[str, Any], inputs: Sequence[Artifact]) -> Artifact:
         """The artifact of a stage with this configuration (plain JSON values), made from these inputs."""
@@ -95,6 +114,11 @@ class RunDirectory:
         started, before = time.monotonic(), _seconds([file])
         try:
             yield artifact.work
+        except Exception as error:
+            # safetensors, tokenizers and torch have their own words for a file system that refuses
+            if _REFUSED.search(str(error)) is None:
+                raise
+            raise RunError(f"{artifact.work} cannot be written ({error}): {GO_ON}") from None
         finally:
             write_json(file, before + time.monotonic() - started)
 

@@ -66,6 +66,16 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert capsys.readouterr().err == "trimtab: stopped; this goes on where it was: trimtab run quickstart\n"
 
 
-def test_help_loads_no_heavy_library() -> None:
-    code = "import sys, trimtab.cli; print(*[m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+@pytest.mark.parametrize("arguments", [["--help"], ["check", "quickstart"]])
+def test_help_and_check_load_no_heavy_library(arguments: list[str]) -> None:
+    """They answer at once: what takes long to import is imported where a stage needs it."""
+    heavy = ("torch", "transformers", "datasets", "trl", "numpy", "pandas", "sklearn", "matplotlib", "huggingface_hub")
+    code = (
+        "import sys, trimtab.cli\n"
+        f"sys.argv = ['trimtab', *{arguments!r}]\n"
+        "try: trimtab.cli.main()\n"
+        "except SystemExit: pass\n"
+        f"print('loaded:', *[name for name in {heavy!r} if name in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()[-1].strip() == "loaded:"

@@ -151,7 +151,7 @@ def test_a_prompt_without_a_reward_is_left_out_on_both_sides_and_counted():
 
 
 def test_a_decoder_without_any_finite_reward_is_an_error():
-    with pytest.raises(DataError, match="no prompt has finite scores under decoder bon-2"):
+    with pytest.raises(DataError, match="all 1 prompts of decoder bon-2 are set aside"):
         summary(experiment(BASE, BON), {"base": {"p": "a"}, "bon-2": {"p": "bad"}})
 
 

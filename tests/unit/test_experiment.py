@@ -37,7 +37,7 @@ def test_decoders_name_themselves() -> None:
         ({"guide": {"decoders": [{"width": 0}]}}, "guide.decoders.0.width is 0"),
         ({"guide": {"decoders": [{"successors": 2, "chunk": -1}]}}, "guide.decoders.0.chunk is -1"),
         ({"guide": {"decoders": [{"width": 2}]}}, "width is 2 without a chunk"),
-        ({"guide": {"decoders": []}}, "decoders is empty"),
+        ({"guide": {"decoders": []}}, "guide.decoders: the list is empty"),
         ({"guide": {"decoders": [{}, {}]}}, "two decoders are named base"),
         ({"guide": {"decoders": [{"best_of": "bon-16"}]}}, "picks from bon-16, which is no decoder"),
         ({"guide": {"decoders": [{"successors": 4}, {"best_of": "bon-4", "width": 2}]}}, "drop width"),
@@ -47,7 +47,7 @@ def test_decoders_name_themselves() -> None:
         ),
         ({"synthesize": {"unprompted": True}}, "say in pairs.total how many pairs"),
         ({"small": {"name": "x", "template": "no place"}}, "must hold {prompt} exactly once"),
-        ({"data": {"prompt_words": [8, 2]}}, "prompt_words is [8, 2]"),
+        ({"data": {"prompt_words": [8, 2]}}, "data.prompt_words: [8, 2] is no range"),
         ({"pairs": {"margin": {}}}, "give either value or quantile"),
         ({"widht": 1}, "widht is unknown"),
         ({"guide": {"decoders": [{"widht": 4}]}}, "did you mean width?"),
@@ -65,8 +65,8 @@ def test_what_cannot_run_is_refused(parts: dict[str, Any], fault: str) -> None:
     [
         ("", "holds no experiment"),
         ("- a", "holds no experiment"),
-        ("a: [", "is not YAML"),
-        ("seed: 1", "name: Field required"),
+        ("a: [", "cannot be read as YAML"),
+        ("seed: 1", "name: it is missing"),
     ],
 )
 def test_files_that_are_no_experiment(tmp_path: Path, text: str, fault: str) -> None:

@@ -114,7 +114,7 @@ def test_equal_texts_never_meet():
     repeated = [generation(0, 1.0, text="a"), generation(1, 1.0, text="a"), generation(2, 0.0, text="b")]
     pairs = make_pairs(repeated, PairsConfig(strategy="random", per_prompt=10), seed=0)
     assert [sorted(pair.responses) for pair in pairs] == [["a", "b"]]
-    with pytest.raises(DataError, match="random finds no pair among 1 different responses"):
+    with pytest.raises(DataError, match="random finds no train pair among 1 different responses"):
         make_pairs(repeated[:2], PairsConfig(strategy="random"), seed=0)
 
 

@@ -1,12 +1,14 @@
 """ClassifierReward on a tiny random BERT: definitions, order, batches, truncation and heads that cannot serve."""
 
+import math
+
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from trimtab.assets.resolve import Assets
-from trimtab.errors import ConfigurationError, DataError, ModelError
+from trimtab.errors import ConfigurationError, ModelError
 from trimtab.experiment import RewardConfig, RewardTrainingConfig
 from trimtab.rewards.classifier import ClassifierReward, load_classifier_reward, non_embedding_parameters
 
@@ -128,9 +130,12 @@ def test_more_tokens_than_positions_are_refused():
         reward(max_length=64)
 
 
-def test_text_without_tokens_is_refused():
-    with pytest.raises(DataError, match="text 1 to be judged is empty"):
-        reward(tokenizer=tiny_tokenizer(special=False)).score(["a", ""], ["", ""])
+def test_text_without_tokens_has_no_reward_and_changes_no_other():
+    scores = reward(tokenizer=tiny_tokenizer(special=False)).score(["a", "", "b"], ["", "", "c"])
+    assert math.isnan(scores[1])
+    assert [scores[0], scores[2]] == pytest.approx(
+        reward(tokenizer=tiny_tokenizer(special=False)).score(["a", "b"], ["", "c"]), abs=1e-5
+    )
 
 
 def test_tokenizer_without_padding_token_is_refused():
@@ -140,11 +145,15 @@ def test_tokenizer_without_padding_token_is_refused():
         reward(tokenizer=tokenizer)
 
 
-def test_broken_model_is_refused():
+def test_broken_model_is_refused_before_it_judges_anything(tmp_path):
     model = tiny_classifier()
     model.classifier.weight.data.fill_(float("nan"))
-    with pytest.raises(ModelError, match="must be a finite number"):
-        reward(model).score(["a"], [" b"])
+    model.save_pretrained(tmp_path / "broken")
+    tiny_tokenizer().save_pretrained(tmp_path / "broken")
+    with pytest.raises(ModelError, match=r"gives nan for .* its weights are broken"):
+        load_classifier_reward(
+            RewardConfig(model=str(tmp_path / "broken"), max_length=32), Assets(cache=tmp_path / "cache"), None
+        )
 
 
 def test_the_callers_tokenizer_is_left_as_it_is():

@@ -33,8 +33,13 @@ def test_function_gets_the_judged_texts_in_order():
     assert reward.flops == 0.0
 
 
-@pytest.mark.parametrize("bad", [[1.0], [1.0, 2.0, 3.0], [1.0, math.nan], [math.inf, 1.0]])
-def test_function_with_missing_surplus_or_non_finite_rewards_is_refused(bad):
+def test_what_is_not_finite_is_left_to_whoever_takes_means():
+    scores = FunctionReward(lambda texts: [math.nan, -math.inf]).score(["a", "b"], [" c", " d"])
+    assert math.isnan(scores[0]) and scores[1] == -math.inf
+
+
+@pytest.mark.parametrize("bad", [[1.0], [1.0, 2.0, 3.0], [1.0, None], ["much", 1.0]])
+def test_function_with_missing_surplus_or_no_numbers_is_refused(bad):
     with pytest.raises(ModelError, match="reward function gave") as caught:
         FunctionReward(lambda texts: bad).score(["a", "b"], [" c", " d"])
     assert "\n" not in str(caught.value)

@@ -1,5 +1,7 @@
 """Drawing tokens: filters mean what they mean in transformers, and draws depend on nothing but their place."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from trimtab.errors import ModelError
 from trimtab.experiment import SamplingConfig
-from trimtab.models.sampling import draw, filtered, prompt_key, top, uniforms
+from trimtab.models.sampling import FAILED, draw, filtered, prompt_key, top, uniforms
 
 
 @pytest.mark.parametrize("top_k", [0, 1, 7, 500])
@@ -70,8 +71,28 @@ def test_a_dropped_token_is_never_drawn_at_the_ends() -> None:
     assert draw(logits, [0, 0], edges, SamplingConfig(temperature=1.0, top_k=0, top_p=0.9)) == [1, 2]
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_logits_that_are_not_numbers_are_refused(temperature: float) -> None:
-    logits = torch.tensor([[0.0, float("nan"), 1.0]])
-    with pytest.raises(ModelError, match="set its dtype to float32 or bfloat16"):
-        draw(logits, [0], np.array([0.5]), SamplingConfig(temperature=temperature))
+@pytest.mark.parametrize("spoilt", [[math.nan], [math.inf], [math.nan, math.inf], "all -inf"])
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p"), [(0.0, 0, 1.0), (1.0, 0, 1.0), (1.0, 2, 1.0), (1.0, 50, 0.9)]
+)
+def test_logits_that_are_not_numbers_give_no_token_and_change_no_other_row(
+    spoilt: list[float] | str, temperature: float, top_k: int, top_p: float
+) -> None:
+    """One spoilt logit among 60,000, which the filters see in groups: wherever it is, the row fails, and alone."""
+    settings = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
+    logits = torch.randn(3, 60_000, generator=torch.Generator().manual_seed(0))
+    numbers = np.array([0.1, 0.5, 0.9, 0.7])
+    sound = draw(logits, [0, 1, 2, 1], numbers, settings)
+    for place in (0, 511, 30_000, 59_999):
+        broken = logits.clone()
+        if isinstance(spoilt, str):
+            broken[1] = -math.inf
+        else:
+            broken[1, place : place + len(spoilt)] = torch.tensor(spoilt)[: 60_000 - place]
+        assert draw(broken, [0, 1, 2, 1], numbers, settings) == [sound[0], FAILED, sound[2], FAILED]
+
+
+def test_tokens_that_a_model_rules_out_are_no_fault() -> None:
+    logits = torch.tensor([[0.0, -math.inf, 1.0, -math.inf]])
+    for each in (SamplingConfig(temperature=0), SamplingConfig(top_k=0), SamplingConfig(top_k=3, top_p=0.5)):
+        assert draw(logits, [0], np.array([0.3]), each)[0] in (0, 2)

@@ -65,7 +65,7 @@ def test_terminal_table_says_what_was_left_out_and_takes_names_literally():
     console = rich.console.Console(width=120, record=True, file=io.StringIO())
     console.print(tables.terminal_table([row(left_out=3, prompts=93, model="[red]x[/red]")]))
     text = console.export_text()
-    assert "96 prompts" in text and "3 responses without a finite reward" in text
+    assert "96 prompts" in text and "3 responses without finite logits" in text
     assert "[red]x[/red]: bon-16" in text
 
 

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tiny import full_log_probabilities, gpt2, llama, tokenizer
 from trimtab.errors import ConfigurationError, DataError, ModelError, VocabularyError
 from trimtab.experiment import LoraSettings, TuneConfig
+from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Pair
 from trimtab.training import preference
 from trimtab.training.adapter import lora_config
@@ -72,7 +73,7 @@ def log_of(folder: Path) -> list[dict]:
 
 
 def trainer_for(folder: Path, config: TuneConfig, pairs: list[Pair] = TRAIN, model: torch.nn.Module | None = None):
-    rows = encode_pairs(pairs, tokenizer(), "{prompt}", config.max_length, 320).rows
+    rows = encode_pairs(pairs, Vocabulary(tokenizer()), "{prompt}", config.max_length, 320).rows
     rows = arrange(rows, config.batch_size, 0)
     model = llama(0, dtype=torch.float32) if model is None else model
     return PairTrainer(model, tokenizer(), rows, rows, config, Saving(folder), 0, lambda done, total: None)
@@ -165,26 +166,28 @@ def test_text_is_encoded_apart_and_ends_only_where_it_ended():
     """A pair of another data set: the prompt in the small model's template, responses without one more token than
     their own, and the boundary between the two where the text has it."""
     encode = tokenizer().encode
-    (row,) = encode_pairs([text_pair()], tokenizer(), "Review: {prompt}", 64, 320).rows
+    (row,) = encode_pairs([text_pair()], Vocabulary(tokenizer()), "Review: {prompt}", 64, 320).rows
     assert row == PairTokens(encode("Review: This movie"), encode(" was bad"), [*encode(" was good"), END])
-    (empty,) = encode_pairs([text_pair(prompt="")], tokenizer(), "{prompt}", 64, 320).rows
+    (empty,) = encode_pairs([text_pair(prompt="")], Vocabulary(tokenizer()), "{prompt}", 64, 320).rows
     assert empty.prompt_ids == [tokenizer().bos_token_id]
 
 
 def test_length_cuts_the_end_and_drops_what_has_no_response_left():
     long = text_pair(prompt_ids=[1] * 6, token_ids=[[5] * 9 + [END], [6]])
-    encoded = encode_pairs([long, text_pair(prompt_ids=[1] * 8, token_ids=[[5], [6]])], tokenizer(), "{prompt}", 8, 320)
+    encoded = encode_pairs(
+        [long, text_pair(prompt_ids=[1] * 8, token_ids=[[5], [6]])], Vocabulary(tokenizer()), "{prompt}", 8, 320
+    )
     assert encoded.rows == [PairTokens([1] * 6, [6], [5, 5])]
     assert (encoded.truncated, encoded.dropped) == (1, 1)
     with pytest.raises(DataError, match=r"none of 1 pairs .* fit max_length 8"):
-        encode_pairs([text_pair(prompt_ids=[1] * 8, token_ids=[[5], [6]])], tokenizer(), "{prompt}", 8, 320)
+        encode_pairs([text_pair(prompt_ids=[1] * 8, token_ids=[[5], [6]])], Vocabulary(tokenizer()), "{prompt}", 8, 320)
 
 
 def test_ids_of_another_model_are_refused():
     with pytest.raises(VocabularyError, match="token 500 and the model has 320"):
-        encode_pairs([text_pair(prompt_ids=[1], token_ids=[[5], [500]])], tokenizer(), "{prompt}", 64, 320)
+        encode_pairs([text_pair(prompt_ids=[1], token_ids=[[5], [500]])], Vocabulary(tokenizer()), "{prompt}", 64, 320)
     with pytest.raises(DataError, match="pair t has token_ids and no prompt_ids"):
-        encode_pairs([text_pair(token_ids=[[5], [6]])], tokenizer(), "{prompt}", 64, 320)
+        encode_pairs([text_pair(token_ids=[[5], [6]])], Vocabulary(tokenizer()), "{prompt}", 64, 320)
 
 
 def test_batches_keep_their_rows_and_change_their_order():
@@ -201,7 +204,7 @@ def test_batches_keep_their_rows_and_change_their_order():
 
 
 def test_arranging_keeps_rows_and_saves_padding():
-    rows = encode_pairs(make_pairs(400, 3), tokenizer(), "{prompt}", 64, 320).rows
+    rows = encode_pairs(make_pairs(400, 3), Vocabulary(tokenizer()), "{prompt}", 64, 320).rows
     arranged = arrange(rows, 8, seed=0)
     assert sorted(map(str, arranged)) == sorted(map(str, rows)) and arranged != arrange(rows, 8, seed=1)
 
@@ -426,3 +429,9 @@ def test_divergence_is_an_error_and_not_a_model(tmp_path):
     with pytest.raises(ModelError, match="training diverged: the validation loss is nan after 6 steps; lower"):
         run(tmp_path, model, settings(epochs=1))
     assert not (tmp_path / "model").exists()
+
+
+def test_an_empty_prompt_begins_with_the_configured_start_token() -> None:
+    vocabulary = Vocabulary(tokenizer(), start_token="<end>")
+    (row,) = encode_pairs([text_pair(prompt="")], vocabulary, "{prompt}", 64, 320).rows
+    assert row.prompt_ids == [END] != [tokenizer().bos_token_id]

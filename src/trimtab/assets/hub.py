@@ -64,7 +64,10 @@ def whole(folder: Path, kind: Kind, *, pickles: bool) -> bool:
     for name in names:
         index = folder / f"{name}.index.json"
         if index.is_file():
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            try:
+                shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            except (ValueError, KeyError, AttributeError, TypeError):  # an index that is none
+                return False
             return all((folder / shard).is_file() for shard in shards)
     return False
 

@@ -48,6 +48,7 @@ class Assets:
         chosen = path_map or (Path(mapped).expanduser() if mapped else None)
         if chosen is None and (self.cache / "paths.yaml").is_file():
             chosen = self.cache / "paths.yaml"
+        self._said: set[str] = set()
         self._paths = {} if chosen is None else read_path_map(chosen)
 
     def model(self, name: str, *, allow_pickle: bool = False) -> Path:
@@ -96,6 +97,7 @@ class Assets:
         ]
 
     def _place(self, name: str, kind: Kind, *, allow_pickle: bool) -> Path:
+        self._say_what_is_taken(name)
         if name in self._paths:
             mapped = self._paths[name]
             if not mapped.exists():
@@ -115,6 +117,16 @@ class Assets:
             f"{kind} {name!r} is no local path, not in the path map, not to be had from the model hub ({reason}) and "
             f"not in the catalogue ({known}): give a folder, or map the name to one"
         )
+
+    def _say_what_is_taken(self, name: str) -> None:
+        """Where a local path bears the name of something else, say once which of the two is meant."""
+        if name in self._said or not Path(name).exists():
+            return
+        self._said.add(name)
+        if name in self._paths:
+            _log.warning("%s: the path map's %s is taken, not the local path of that name", name, self._paths[name])
+        elif find(name) is not None:
+            _log.warning("%s: the local path is taken, not what `trimtab assets` lists; rename it to have that", name)
 
     def _readable(self, place: Path, *, allow_pickle: bool) -> Path:
         if place.suffix == ".gguf":

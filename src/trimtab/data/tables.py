@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy
 import pandas
 
 from trimtab.errors import DataError
 
 _SUFFIXES = (".csv", ".jsonl", ".parquet")
+PLAIN = (str, int, float, numpy.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,9 @@ def _rows_of(path: Path, split: str) -> Iterator[Row]:
     label = _column(table, ("sentiment", "label"), path)
     splits = table["split"] if "split" in table.columns else [split] * len(table)
     for number, cells in enumerate(zip(table[text], table[label], splits, strict=True), start=1):
+        wrong = [cell for cell in cells if cell is not None and not isinstance(cell, PLAIN)]
+        if wrong:
+            raise DataError(f"{path}, row {number} holds {str(wrong[0])[:60]!r} where one text belongs: mend the row")
         yield Row(_spelled(cells[0]), _spelled(cells[1]), _spelled(cells[2]), path, number)
 
 
@@ -94,7 +99,8 @@ def read_table(path: Path) -> pandas.DataFrame:
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
     except (OSError, ValueError) as error:  # pandas' and pyarrow's parser errors are ValueErrors
-        raise DataError(f"{path} cannot be read ({' '.join(str(error).split())[:160]})") from None
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(f"{path} cannot be read ({reason}): mend it, or save it anew") from None
     raise DataError(f"{path} is neither CSV, JSON lines nor Parquet: give one that ends in {', '.join(_SUFFIXES)}")
 
 
@@ -102,11 +108,13 @@ def _read_jsonl(path: Path) -> pandas.DataFrame:
     rows = []
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
-                raise DataError(f"{path}, line {number} is not JSON ({error.msg})") from None
+                raise DataError(f"{path}, line {number} is not JSON ({error.msg}): mend or drop the line") from None
             if not isinstance(row, dict):
-                raise DataError(f"{path}, line {number} is not a JSON object")
+                raise DataError(f"{path}, line {number} is not a JSON object: write one a line, with text and label")
             rows.append(row)
     return pandas.DataFrame(rows, dtype=object)

@@ -1,4 +1,4 @@
-"""Which prompts each decoder answered, and with what: the checks that make decoders comparable.
+"""Which prompts each decoder answered, and with what: the checks that make decoders comparable, and what is set aside.
 
 Knows nothing of rewards or models. A decoder's answer to a prompt is its generation of lowest index; its other
 generations are candidates that it did not choose.
@@ -6,11 +6,35 @@ generations are candidates that it did not choose.
     >>> check_same_prompts({"base": ["a", "b"], "bon-4": ["b", "a"]})
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from trimtab.errors import DataError
 from trimtab.evaluation import metrics
 from trimtab.records import Generation, Score
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A prompt that does not count for a decoder, and why."""
+
+    decoder: str
+    prompt_id: str
+    why: str
+
+
+def set_aside(decoder: str, generations: Sequence[Generation], scores: Sequence[Score]) -> list[SetAside]:
+    """The decoder's prompts that have no finite logits, reward, judgement or fluency, in the order of `scores`."""
+    failed = {generation.prompt_id for generation in generations if generation.finish == "failed"}
+    found = []
+    for score in scores:
+        numbers = {"reward": score.reward, "judgement": score.judge, "log-probability": score.log_probability}
+        wrong = [f"its {name} is {number}" for name, number in numbers.items() if not math.isfinite(number)]
+        if score.prompt_id in failed:
+            wrong = ["a model's logits for it are not finite numbers"]
+        found += [SetAside(decoder, score.prompt_id, " and ".join(wrong))] if wrong else []
+    return found
 
 
 def answers(generations: Sequence[Generation]) -> list[Generation]:

@@ -79,11 +79,12 @@ def score_decoder(
     """Score the decoder's answer to each prompt, which is its generation of lowest index.
 
     `fluency` gives for each generation its log-probability in nats under the unguided base, summed over its tokens,
-    and the number of those tokens.
+    and the number of those tokens. The reward of a prompt that was set aside is NaN.
     """
     chosen = answers(generations)
     prompts, texts = [answer.prompt for answer in chosen], [answer.text for answer in chosen]
-    golds, judgements = gold.score(prompts, texts), judge.score(prompts, texts)
+    rewards, judgements = gold.score(prompts, texts), judge.score(prompts, texts)
+    golds = [math.nan if each.finish == "failed" else worth for each, worth in zip(chosen, rewards, strict=True)]
     log_probabilities, counts = fluency(chosen)
     columns = zip(chosen, golds, judgements, log_probabilities, counts, strict=True)
     return [
@@ -93,10 +94,7 @@ def score_decoder(
 
 
 def best_of(generations: Sequence[Generation], gold: "Reward") -> list[Generation]:
-    """Each prompt's candidate of highest gold reward, with `reward` filled in; of equals the one of lowest index.
-
-    A reward of NaN loses to every number.
-    """
+    """Each prompt's candidate of highest finite gold reward, with `reward` filled in; of equals the lowest index."""
     rewards = gold.score([candidate.prompt for candidate in generations], [each.text for each in generations])
     candidates: dict[str, list[Generation]] = {}
     for generation, reward in zip(generations, rewards, strict=True):
@@ -106,7 +104,7 @@ def best_of(generations: Sequence[Generation], gold: "Reward") -> list[Generatio
 
 def _rank(candidate: Generation) -> tuple[float, int]:
     assert candidate.reward is not None
-    return (-math.inf if math.isnan(candidate.reward) else candidate.reward, -candidate.index)
+    return (candidate.reward if math.isfinite(candidate.reward) else -math.inf, -candidate.index)
 
 
 def summarise(
@@ -122,8 +120,7 @@ def summarise(
     decoder without a cost of its own has the cost of the decoder it picks from.
 
     Raises:
-        DataError: a decoder lacks scores, generations or a cost, decoders cover different prompts, or all of a
-            decoder's rewards are NaN or infinite.
+        DataError: a decoder lacks scores, generations or a cost, or all its prompts are set aside; or prompts differ.
     """
     guide = experiment.guide
     table = {decoder.name: scores_by_prompt(decoder.name, scores) for decoder in guide.decoders}
@@ -138,6 +135,9 @@ def summarise(
         best_gain = rows[oracle.name].gain if oracle is not None else None
         if row.gain is not None and best_gain is not None:
             rows[decoder.name] = dataclasses.replace(row, headroom=metrics.headroom(row.gain, best_gain))
+    for name, row in rows.items():
+        failed = len({each.prompt_id for each in generations[name] if each.finish == "failed"})
+        rows[name] = dataclasses.replace(row, set_aside=failed, left_out=row.left_out - failed)
     return list(rows.values())
 
 
@@ -221,7 +221,8 @@ def _measured(
     theirs = {} if reference is None or reference == decoder else table[reference.name]
     kept = [prompt for prompt in ours if _finite(ours[prompt]) and (not theirs or _finite(theirs[prompt]))]
     if not kept:
-        raise DataError(f"no prompt has finite scores under decoder {decoder.name}: check the reward and the judge")
+        every = f"all {len(ours)} prompts of decoder {decoder.name} are set aside, none has finite logits and rewards"
+        raise DataError(f"{every}: set the models' dtype to float32, and check the reward")
     return [ours[prompt] for prompt in kept], [theirs[prompt] for prompt in kept if theirs]
 
 

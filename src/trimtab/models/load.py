@@ -91,6 +91,8 @@ def _with_adapter(model: PreTrainedModel, name: str, assets: Assets) -> PreTrain
     folder = assets.adapter(name)
     try:
         adapted = PeftModel.from_pretrained(model, folder, is_trainable=False, local_files_only=True)
+        if adapted.active_peft_config.is_prompt_learning:
+            raise ValueError("it changes the prompt, not the weights")
         return adapted.merge_and_unload()
     except _UNREADABLE as error:
         raise ModelError(f"the adapter in {folder} does not fit its model ({_line(error)}): name its own") from None
@@ -141,7 +143,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except _UNREADABLE as error:
+    except Exception as error:
+        if not isinstance(error, _UNREADABLE) and type(error) is not Exception:  # as which tokenizers raises its own
+            raise
         raise ModelError(f"{folder} holds no tokenizer ({_line(error)}): save one beside the weights") from None
 
 

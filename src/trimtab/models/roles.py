@@ -9,7 +9,10 @@ Each is loaded when it is first asked for, and once. Knows nothing of what is do
 from pathlib import Path
 from typing import Literal
 
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 from trimtab.assets.resolve import Assets
+from trimtab.errors import ModelError
 from trimtab.experiment import Experiment, ModelConfig
 from trimtab.models.load import load_causal_lm
 from trimtab.models.transformers_model import TransformersModel
@@ -50,10 +53,25 @@ def load_language_model(config: ModelConfig, assets: Assets, name: str | None = 
 
     Raises:
         AssetError: it cannot be found or trusted.
-        ModelError: it is no causal language model.
+        ModelError: it is no causal language model, or its tokenizer is not its own.
     """
     model, tokenizer = load_causal_lm(config, assets)
+    vocabulary = vocabulary_of(model, tokenizer, config.start_token)
+    return TransformersModel(model, vocabulary, config.template, name=name or config.name)
+
+
+def vocabulary_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, start_token: str | None) -> Vocabulary:
+    """The tokenizer with every token that the model's generation configuration says ends a text.
+
+    Raises:
+        ModelError: there is no end token, or the tokenizer has more tokens than the model.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    if tokenizer.vocab_size > rows:
+        raise ModelError(
+            f"{tokenizer.name_or_path} has a tokenizer of {tokenizer.vocab_size} tokens and a model of {rows}: save "
+            "the model's own tokenizer beside it"
+        )
     ends = model.generation_config.eos_token_id if model.generation_config is not None else None
     eos_ids = [ends] if isinstance(ends, int) else list(ends or [])
-    vocabulary = Vocabulary(tokenizer, eos_ids, config.start_token)
-    return TransformersModel(model, vocabulary, config.template, name=name or config.name)
+    return Vocabulary(tokenizer, eos_ids, start_token)

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from trimtab.errors import ModelError
 from trimtab.experiment import SamplingConfig
 
+FAILED = -1  # what is drawn from logits that are not numbers
 GROUP = 128  # columns whose maximum stands for them in the first pass of `top`
 
 
@@ -48,6 +48,9 @@ def draw(logits: torch.Tensor, rows: Sequence[int], numbers: np.ndarray, setting
         rows: the row of each draw, [draws].
         numbers: uniform in [0, 1), [draws].
         settings: filters in transformers' order: temperature, top-k, top-p. Temperature 0 takes the most likely token.
+
+    Returns:
+        The tokens; `FAILED` where a row holds NaN, or no finite number, or infinity.
     """
     index = torch.tensor(list(rows), dtype=torch.long, device=logits.device)
     if settings.temperature == 0:
@@ -58,9 +61,9 @@ def draw(logits: torch.Tensor, rows: Sequence[int], numbers: np.ndarray, setting
     cumulative = probabilities.cumsum(-1)[index]
     targets = torch.from_numpy(numbers).to(cumulative.device)[:, None] * cumulative[:, -1:]
     column = _inverted(cumulative, targets).squeeze(1)
-    if ids is None:
-        return [int(token) for token in column.tolist()]
-    return [int(token) for token in ids[index, column].tolist()]
+    tokens = column if ids is None else ids[index, column]
+    # what is not a number is among the largest logits, and spoils the sum of probabilities
+    return [int(token) for token in tokens.where(cumulative[:, -1].isfinite(), FAILED).tolist()]
 
 
 def filtered(logits: torch.Tensor, settings: SamplingConfig) -> tuple[torch.Tensor | None, torch.Tensor]:
@@ -72,17 +75,10 @@ def filtered(logits: torch.Tensor, settings: SamplingConfig) -> tuple[torch.Tens
     if settings.top_k and settings.top_k < logits.shape[1]:
         ids = top(logits, settings.top_k).sort(-1).values
         logits = logits.gather(1, ids)
-    _check_finite(logits.amax(-1))
     probabilities = torch.softmax(logits.double() / settings.temperature, dim=-1)
     if settings.top_p < 1:
         probabilities = _nucleus(probabilities, settings.top_p)
     return ids, probabilities
-
-
-def _check_finite(maxima: torch.Tensor) -> None:
-    """Raise ModelError unless each row's largest logit is finite: NaN counts as the largest of its row."""
-    if not torch.isfinite(maxima).all():
-        raise ModelError("the model's logits are not numbers: set its dtype to float32 or bfloat16")
 
 
 def _nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
@@ -115,14 +111,12 @@ def _likeliest(logits: torch.Tensor) -> torch.Tensor:
     """The most likely token of each row; of several the one with the lowest id, as long as they are no more than 8."""
     ids = top(logits, min(8, logits.shape[1])).sort(-1).values
     best, place = logits.gather(1, ids).max(-1)
-    _check_finite(best)
-    return ids.gather(1, place[:, None]).squeeze(1)
+    return ids.gather(1, place[:, None]).squeeze(1).where(best.isfinite(), FAILED)
 
 
 def _draw_of_all(logits: torch.Tensor, index: torch.Tensor, numbers: np.ndarray, temperature: float) -> torch.Tensor:
     """One token for each number from the unfiltered distribution, by inverting it in two steps: group, then token."""
     largest = logits.amax(-1, keepdim=True)
-    _check_finite(largest)
     wide = logits if logits.dtype == torch.float64 else logits.float()
     masses = ((wide - largest) / temperature).exp_()
     masses = torch.nn.functional.pad(masses, (0, -masses.shape[1] % GROUP)) if masses.shape[1] % GROUP else masses
@@ -132,7 +126,8 @@ def _draw_of_all(logits: torch.Tensor, index: torch.Tensor, numbers: np.ndarray,
     before = torch.where(group > 0, groups.gather(1, (group - 1).clamp(min=0)), 0.0)
     columns = group * GROUP + torch.arange(GROUP, device=groups.device)
     inside = masses[index[:, None], columns].double().cumsum(-1)
-    return (group * GROUP + _inverted(inside, targets - before)).squeeze(1)
+    tokens = (group * GROUP + _inverted(inside, targets - before)).squeeze(1)
+    return tokens.where(largest[index].squeeze(1).isfinite(), FAILED)
 
 
 def _inverted(cumulative: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

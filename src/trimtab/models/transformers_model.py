@@ -240,6 +240,12 @@ def _head_of(model: PreTrainedModel) -> torch.nn.Linear:
         raise ModelError(f"{name} is no causal language model: it has no output embedding")
     head = plain_head(model)
     if head is None:
+        with torch.inference_mode():
+            probe = model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=model.device), use_cache=False).logits
+        if not probe.isfinite().any():
+            raise ModelError(
+                f"{name}'s logits are not numbers: set its dtype to float32 or bfloat16, or mend its weights"
+            )
         raise ModelError(f"{name} changes its logits after the output embedding: such models are not supported")
     return head
 

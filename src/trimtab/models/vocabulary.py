@@ -14,6 +14,7 @@ import json
 from collections.abc import Collection, Sequence
 from functools import cached_property
 
+import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from trimtab.errors import ModelError
@@ -52,7 +53,7 @@ class Vocabulary:
         A start token stands first where the tokenizer puts one, or where the text is empty.
 
         Raises:
-            ModelError: the text is empty and there is no start token to begin with.
+            ModelError: the text is empty and there is no start token, or the messages do not fit the chat template.
         """
         if isinstance(prompt, list):
             return [int(token) for token in self._chat(prompt)]
@@ -67,7 +68,11 @@ class Vocabulary:
     def _chat(self, messages: Sequence[object]) -> list[int]:
         if self.tokenizer.chat_template is None:
             raise ModelError(f"{self.tokenizer.name_or_path} has no chat template: give its prompts as plain text")
-        encoded = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+        try:
+            encoded = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+        except jinja2.TemplateError as error:
+            name = self.tokenizer.name_or_path
+            raise ModelError(f"{name}'s chat template refuses {str(messages)[:80]} ({error}): mend either") from None
         ids: list[int] = encoded["input_ids"]
         return ids
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import datasets
 
 from trimtab.errors import DataError, RunError
-from trimtab.records import Pair, PromptInput
+from trimtab.records import Pair, PromptInput, from_json, to_json
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -105,9 +105,12 @@ def _load(folder: Path, cache: str) -> Mapping[str, datasets.Dataset]:
             table = datasets.Dataset.load_from_disk(folder)
             return {str(table.split or "unnamed"): table}
         return datasets.load_dataset(str(folder), cache_dir=cache)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        cause = str(error.__cause__ or error).split("\n")[0]
-        raise DataError(f"{folder} cannot be read as a data set: {cause}") from None
+    except (OSError, ValueError, RuntimeError, StopIteration, datasets.exceptions.DatasetsError) as error:
+        cause = str(error.__cause__ or error).split("\n")[0] or "a file is empty"
+        raise DataError(
+            f"{folder} cannot be read as a data set ({cause}): give Parquet, JSON or CSV files in UTF-8, named after "
+            "their splits"
+        ) from None
 
 
 def _pairs(table: datasets.Dataset, split: Split, place: str, ended: bool) -> list[Pair]:
@@ -118,12 +121,13 @@ def _pairs(table: datasets.Dataset, split: Split, place: str, ended: bool) -> li
         raise DataError(f"{place} has the columns {', '.join(sorted(columns))}: it needs {wanted}")
     if not len(table):
         raise DataError(f"{place} has no rows: give at least one pair")
-    pairs = []
-    for number, row in enumerate(table):
-        try:
-            pairs.append(_pair(row, schema, split, f"{split}-{number:05d}", ended))
-        except ValueError as error:
-            raise DataError(f"{place}, row {number}: {error}") from None
+    pairs: list[Pair] = []
+    try:
+        for row in table:
+            pair = _pair(row, schema, split, f"{split}-{len(pairs):05d}", ended)
+            pairs.append(from_json(Pair, to_json(pair)))  # which looks at the types of what the row says
+    except (ValueError, DataError) as error:
+        raise DataError(f"{place}, row {len(pairs)}: {error}; mend or drop the row") from None
     return pairs
 
 
@@ -139,13 +143,15 @@ def _pair(row: Mapping[str, Any], schema: tuple[str, ...], split: Split, name: s
         raise ValueError(f"chosen is {chosen!r} and must be 0 or 1")
     # Our own columns are optional, one by one.
     probability = row.get("probability")
+    if not isinstance(probability, float | None):
+        raise ValueError(f"probability is {probability!r} and must be a number")
     return Pair(
         prompt_id=row.get("prompt_id") or name,
         prompt=_prompt(row["prompt"]),
         responses=responses,
         chosen=int(chosen),
         rewards=_two(row, "rewards", []),
-        probability=0.5 if probability is None else float(probability),
+        probability=0.5 if probability is None else probability,
         prompt_ids=row.get("prompt_ids") or [],
         token_ids=_two(row, "token_ids", []),
         ended=_two(row, "ended", [ended, ended]),

@@ -107,7 +107,7 @@ def make_pairs(
         for low, high in STRATEGIES[config.strategy](rewards, bounds, count, rng):
             pairs.append(_pair(ordered[low], ordered[high], config.labels, rng, split))
     if not pairs:
-        raise DataError(_nothing_left(groups, config, bounds))
+        raise DataError(_nothing_left(groups, config, bounds, split))
     if config.total is not None and len(pairs) > config.total:
         kept = np.sort(np.random.default_rng(seed).choice(len(pairs), config.total, replace=False))
         pairs = [pairs[index] for index in kept]
@@ -232,11 +232,11 @@ def _sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
 
-def _nothing_left(groups: dict[str, list[Generation]], config: PairsConfig, bounds: Bounds) -> str:
+def _nothing_left(groups: dict[str, list[Generation]], config: PairsConfig, bounds: Bounds, split: str) -> str:
     rewards = [_reward(response) for responses in groups.values() for response in responses]
     bound = {"margin": f" > {bounds.margin:g}", "straddle": f" of {bounds.threshold:g}"}.get(config.strategy, "")
     return (
-        f"strategy {config.strategy}{bound} finds no pair among {len(rewards)} different responses to {len(groups)} "
-        f"prompts with rewards from {min(rewards):g} to {max(rewards):g}: change its threshold, take another strategy "
-        f"or sample more responses a prompt"
+        f"strategy {config.strategy}{bound} finds no {split} pair among {len(rewards)} different responses to "
+        f"{len(groups)} prompts with rewards from {min(rewards):g} to {max(rewards):g}: change its threshold, take "
+        f"another strategy or sample more responses a prompt"
     )

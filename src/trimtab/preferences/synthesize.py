@@ -9,6 +9,7 @@ Sampling is the search's: best-of-N without a value, all N kept. Knows nothing o
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from trimtab.blocks import Block
@@ -30,14 +31,17 @@ def synthesize(prompts: Sequence[Prompt], config: SynthesizeConfig, roles: Roles
     """`config.samples` generations a prompt, in the order of their slots, each with its reward.
 
     The reward reads the prompt and the response together. FLOPs cover the small model and the reward. Unprompted
-    samples all answer one prompt, whose id is `unprompted`.
+    samples all answer one prompt, whose id is `unprompted`. The reward of a prompt that was set aside is NaN.
     """
     search = Search(successors=config.samples, max_new_tokens=config.max_new_tokens, keep=config.samples)
     proposer = LanguageModelProposer(roles["untuned"], config.sampling, seed)
     before = reward.flops
     block = decode_block(prompts, search, proposer, None, roles)
     rewards = reward.score([each.prompt for each in block.records], [each.text for each in block.records])
-    records = [dataclasses.replace(each, reward=worth) for each, worth in zip(block.records, rewards, strict=True)]
+    records = [
+        dataclasses.replace(each, reward=math.nan if each.finish == "failed" else worth)
+        for each, worth in zip(block.records, rewards, strict=True)
+    ]
     if config.unprompted:
         records = [dataclasses.replace(each, prompt_id="unprompted") for each in records]
     return dataclasses.replace(block, records=records, flops={**block.flops, "reward": reward.flops - before})

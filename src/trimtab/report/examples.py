@@ -57,6 +57,8 @@ def examples(
 
 
 def _answer(decoder: str, generation: Generation | None, reward: float | None) -> Answer:
+    if generation is not None and generation.finish == "failed":
+        return Answer(decoder, "", "", "")
     shown = "not finite" if reward is not None and not math.isfinite(reward) else number(reward)
     return Answer(decoder, shown, *fold(generation.text.strip() if generation else "", RESPONSE_SHOWN))
 

@@ -18,6 +18,7 @@ import rich.table
 import rich.text
 
 from trimtab.durable import write_text
+from trimtab.errors import one_line
 from trimtab.evaluation.evaluate import TUNED, Row
 from trimtab.report.columns import COLUMNS
 
@@ -44,8 +45,13 @@ def write_markdown(rows: Sequence[Row], path: Path) -> None:
     decoder, *others = COLUMNS
     cells = [[decoder.heading, "model", *(column.heading for column in others)], ["---"] * (len(COLUMNS) + 1)]
     cells += [[decoder.text(row), row.model, *(column.text(row) for column in others)] for row in rows]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in cells]
+    lines = ["| " + " | ".join(map(_markdown, line)) + " |\n" for line in cells]
     write_text(path, [*lines, "\n", *(f"- **{column.heading}**: {column.meaning}\n" for column in COLUMNS)])
+
+
+def _markdown(text: str) -> str:
+    """A cell of a Markdown table: one line, in which nothing begins a column or an element."""
+    return one_line(text).replace("|", "\\|").replace("<", "&lt;")
 
 
 def terminal_table(rows: Sequence[Row], width: int = WIDE) -> rich.table.Table:
@@ -56,7 +62,7 @@ def terminal_table(rows: Sequence[Row], width: int = WIDE) -> rich.table.Table:
     grouped = families(rows)
     names = [f"{model}: {', '.join(row.decoder for row in members)}" for model, members in grouped.items()]
     table = rich.table.Table(
-        title=rich.text.Text("\n".join(names)),
+        title=rich.text.Text("\n".join(map(one_line, names))),
         title_justify="left",
         caption=rich.text.Text(_legend(rows)),
         caption_justify="left",
@@ -84,9 +90,9 @@ def families(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def _legend(rows: Sequence[Row]) -> str:
-    left_out = sum(row.left_out for row in rows)
-    prompts = max((row.prompts + row.left_out for row in rows), default=0)
-    missing = f"; {left_out} responses without a finite reward left out" if left_out else ""
+    left_out = sum(row.left_out + row.set_aside for row in rows)
+    prompts = max((row.prompts + row.left_out + row.set_aside for row in rows), default=0)
+    missing = f"; {left_out} responses without finite logits and scores left out" if left_out else ""
     return (
         "mean [interval]; gain: over the same model unguided; headroom: share of the gold pick's gain; "
         f"diversity, fluency: nats; TFLOP, sec.: for one of {prompts} prompts{missing}"

@@ -8,6 +8,7 @@ Knows nothing of how the classifier was trained (`training.reward`) or where its
 """
 
 import copy
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -17,12 +18,13 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.assets.resolve import Assets
-from trimtab.errors import ConfigurationError, DataError, ModelError
+from trimtab.errors import ConfigurationError, ModelError
 from trimtab.experiment import RewardConfig
 from trimtab.models.load import load_classifier
 from trimtab.records import PromptInput
 from trimtab.rewards.reward import checked_scores, judged_texts
 
+PROBE = "This film is good."
 Definition = Literal["margin", "positive_logit"]
 
 
@@ -72,19 +74,15 @@ class ClassifierReward:
 
         Texts are batched by length; padding and neighbours move a score by float32 rounding only (below 1e-4).
 
-        Raises:
-            DataError: a text has no tokens.
-            ModelError: a score is not a finite number.
+        A text without tokens scores NaN, as does one for which the model's logits are not numbers.
         """
         texts = judged_texts(prompts, responses)
         if not texts:
             return []
         encoded = self._tokenizer(texts, truncation=True, max_length=self._max_length, padding=False)["input_ids"]
-        empty = [number for number, ids in enumerate(encoded) if not ids]
-        if empty:
-            raise DataError(f"text {empty[0]} to be judged is empty: this reward model needs at least one token")
-        order = sorted(range(len(texts)), key=lambda number: len(encoded[number]))
-        scores = [0.0] * len(texts)
+        read = [number for number, ids in enumerate(encoded) if ids]
+        order = sorted(read, key=lambda number: len(encoded[number]))
+        scores = [math.nan] * len(texts)
         for start in range(0, len(order), self._batch_size):
             rows = order[start : start + self._batch_size]
             for row, value in zip(rows, self._forward([encoded[row] for row in rows]), strict=True):
@@ -117,7 +115,7 @@ def load_classifier_reward(config: RewardConfig, assets: Assets, folder: Path | 
 
     Raises:
         ConfigurationError: `config` asks for training and no trained folder is given.
-        AssetError, ModelError: the classifier cannot be found or cannot play the role.
+        AssetError, ModelError: the classifier cannot be found or cannot play the role, or gives no numbers at all.
     """
     if config.training is not None and folder is None:
         raise ConfigurationError(
@@ -125,7 +123,7 @@ def load_classifier_reward(config: RewardConfig, assets: Assets, folder: Path | 
         )
     name = config.model if folder is None else str(folder)
     model, tokenizer = load_classifier(name, assets, allow_pickle=config.allow_pickle)
-    return ClassifierReward(
+    reward = ClassifierReward(
         model,
         tokenizer,
         definition=config.definition,
@@ -133,6 +131,10 @@ def load_classifier_reward(config: RewardConfig, assets: Assets, folder: Path | 
         max_length=config.max_length,
         batch_size=config.batch_size,
     )
+    (probe,) = reward.score([PROBE], [""])
+    if not math.isfinite(probe):
+        raise ModelError(f"the reward model {name} gives {probe} for {PROBE!r}: its weights are broken, name another")
+    return reward
 
 
 def non_embedding_parameters(model: nn.Module) -> int:

@@ -13,7 +13,10 @@ from trimtab.rewards.reward import checked_scores, judged_texts
 
 
 class FunctionReward:
-    """The Reward given by `function`, which gets the judged texts and returns one finite number for each."""
+    """The Reward given by `function`, which gets the judged texts and returns one number for each.
+
+    NaN and infinity are allowed: they set the response aside.
+    """
 
     def __init__(self, function: Callable[[Sequence[str]], Sequence[float]]) -> None:
         self._function = function
@@ -22,7 +25,7 @@ class FunctionReward:
         """One reward for each prompt and response, in the function's own unit.
 
         Raises:
-            ModelError: the function gave too few, too many, NaN or infinite numbers.
+            ModelError: the function gave too few or too many numbers, or something that is none.
         """
         texts = judged_texts(prompts, responses)
         return checked_scores(self._function(texts), texts, "the reward function")

@@ -9,7 +9,6 @@ response: a response carries its own leading space.
     'Hello there'
 """
 
-import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -22,6 +21,7 @@ class Reward(Protocol):
 
     Scores are in nats where the reward is a difference of log-probabilities (`margin`, and the judge's log-odds), and
     in the classifier's own logit units for `positive_logit`. A score depends on its own prompt and response alone.
+    NaN or infinity says that there is none: the response is set aside, counted, and never enters a mean.
     """
 
     def score(self, prompts: Sequence[PromptInput], responses: Sequence[str]) -> list[float]:
@@ -51,15 +51,17 @@ def judged_texts(prompts: Sequence[PromptInput], responses: Sequence[str]) -> li
 
 
 def checked_scores(scores: Sequence[float], texts: Sequence[str], origin: str) -> list[float]:
-    """`scores` as floats, one finite number for each text.
+    """`scores` as floats, one for each text; those that are not finite are left to whoever takes means.
 
     Raises:
-        ModelError: there are more or fewer scores than texts, or one of them is not a finite number.
+        ModelError: there are more or fewer scores than texts, or one of them is no number at all.
     """
     if len(scores) != len(texts):
         raise ModelError(f"{origin} gave {len(scores)} rewards for {len(texts)} texts: it must give one for each text")
-    values = [float(score) for score in scores]
-    for value, text in zip(values, texts, strict=True):
-        if not math.isfinite(value):
-            raise ModelError(f"{origin} gave {value} for {text[:60]!r}: a reward must be a finite number")
+    values = []
+    for score, text in zip(scores, texts, strict=True):
+        try:
+            values.append(float(score))
+        except (TypeError, ValueError):
+            raise ModelError(f"{origin} gave {score!r} for {text[:60]!r}: a reward must be a number") from None
     return values

@@ -2,14 +2,15 @@
 
 A step continues every open beam of a prompt by `successors` continuations of `chunk` tokens, values all candidates, and
 keeps the best `width` (arXiv 2405.19262, algorithm 1). Base is (1, 1, none), best-of-N (1, N, none), CBS (W, K, L).
-A finished hypothesis holds its slot and competes. Knows nothing of models: candidates come from a `Proposer`, their
-worth from a `Value`.
+A finished hypothesis holds its slot and competes. A prompt is set aside where a candidate's logits or value are no
+finite numbers. Knows nothing of models: candidates come from a `Proposer`, their worth from a `Value`.
 
     >>> search = Search(width=4, successors=4, chunk=5, max_new_tokens=40)
     >>> search.candidates
     16
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -140,9 +141,18 @@ def _compete(beams: list[list[Hypothesis]], candidates: list[Hypothesis], *, ran
     groups = [[beam for beam in group if beam.finish is not None] for group in beams]
     for each in candidates:
         groups[each.prompt].append(each)
+    groups = [_set_aside(group) for group in groups]
     if not ranked:
         return groups
     return [sorted(group, key=lambda each: each.value, reverse=True) for group in groups]
+
+
+def _set_aside(group: list[Hypothesis]) -> list[Hypothesis]:
+    """The prompt's candidates; in their place one that says so where any of them is of no finite number."""
+    for each in group:
+        if each.finish == "failed" or not math.isfinite(each.value):
+            return [replace(each, token_ids=[], text="", finish="failed", value=0.0)]
+    return group
 
 
 def _keep(frontier: _Frontier, kept: list[list[Hypothesis]]) -> None:

@@ -9,6 +9,7 @@ nothing of files.
     ' liked this film from the first minute to the last'
 """
 
+import logging
 import time
 from collections.abc import Sequence
 
@@ -21,6 +22,8 @@ from trimtab.records import Generation, Prompt
 from trimtab.search.chunk_beam import Hypothesis, Search
 from trimtab.search.proposer import LanguageModelProposer, Proposer
 from trimtab.search.value import ImplicitValue, Value
+
+_log = logging.getLogger(__name__)
 
 
 class Decoder:
@@ -62,13 +65,19 @@ class Decoder:
 def decode_block(
     prompts: Sequence[Prompt], search: Search, proposer: Proposer, value: Value | None, roles: Roles
 ) -> Block:
-    """Search all prompts together; FLOPs are those that the models of `roles` spent on it."""
+    """Search all prompts together; FLOPs are those that the models of `roles` spent on it.
+
+    A prompt that is set aside is named in a warning, and has one generation, which says `failed`.
+    """
     started, before = time.monotonic(), roles.flops()
     records = [
         _generation(prompts[hypothesis.prompt], index, hypothesis, valued=value is not None)
         for hypotheses in search.run(prompts, proposer, value)
         for index, hypothesis in enumerate(hypotheses)
     ]
+    for each in records:
+        if each.finish == "failed":
+            _log.warning("prompt %s is set aside: a model's logits for it are not finite numbers", each.prompt_id)
     flops = {role: spent - before.get(role, 0.0) for role, spent in roles.flops().items()}
     return Block(records, {role: spent for role, spent in flops.items() if spent}, time.monotonic() - started)
 
@@ -83,5 +92,5 @@ def _generation(prompt: Prompt, index: int, hypothesis: Hypothesis, *, valued: b
         token_ids=hypothesis.token_ids,
         text=hypothesis.text,
         finish=hypothesis.finish,
-        value=hypothesis.value if valued else None,
+        value=hypothesis.value if valued and hypothesis.finish != "failed" else None,
     )

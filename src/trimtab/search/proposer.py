@@ -16,7 +16,7 @@ import numpy as np
 
 from trimtab.experiment import SamplingConfig
 from trimtab.models.language_model import DecodeState, LanguageModel
-from trimtab.models.sampling import draw, prompt_key, uniforms
+from trimtab.models.sampling import FAILED, draw, prompt_key, uniforms
 from trimtab.records import Finish, Prompt
 
 COMPACT = 0.75  # drop ended rows from the batch when no more than this share of them is left
@@ -124,9 +124,11 @@ class LanguageModelProposer:
             if offset:
                 logits, source = self.model.next_logits(rows.model), list(range(len(place)))
             drawn = draw(logits, source, self._numbers(rows, [forks[fork] for fork in place], offset), self.sampling)
-            rows.model.append(drawn)
+            rows.model.append([max(token, 0) for token in drawn])
             for row, (fork, token) in enumerate(zip(place, drawn, strict=True)):
-                if finish[fork] is None:
+                if token == FAILED:
+                    finish[fork] = finish[fork] or "failed"
+                elif finish[fork] is None:
                     new[fork].append(token)
                     finish[fork] = self._finish(rows.model, row, len(forks[fork].token_ids) + len(new[fork]))
             going = [row for row, fork in enumerate(place) if finish[fork] is None]

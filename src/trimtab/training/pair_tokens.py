@@ -3,7 +3,7 @@
 Ids that a model sampled are taken as they are; text is encoded, prompt and response apart. Nothing here adds an end
 token to a response that was cut. Knows nothing of losses or trainers.
 
-    >>> encoded = encode_pairs(pairs, tokenizer, "{prompt}", max_length=512, vocabulary_size=320)  # doctest: +SKIP
+    >>> encoded = encode_pairs(pairs, vocabulary, "{prompt}", max_length=512, vocabulary_size=320)  # doctest: +SKIP
     >>> encoded.rows[0].chosen_ids                                                      # doctest: +SKIP
     [312, 55, 0]
 """
@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from torch.utils.data import Sampler
-from transformers import PreTrainedTokenizerBase
 
 from trimtab.errors import DataError, VocabularyError
 from trimtab.models.vocabulary import Vocabulary
@@ -48,7 +47,7 @@ class EncodedPairs:
 
 def encode_pairs(
     pairs: Sequence[Pair],
-    tokenizer: PreTrainedTokenizerBase,
+    vocabulary: Vocabulary,
     prompt_template: str,
     max_length: int,
     vocabulary_size: int,
@@ -56,22 +55,21 @@ def encode_pairs(
     """The tokens of each pair, cut to `max_length` with the prompt.
 
     A pair with `token_ids` is its `prompt_ids` followed by exactly these. A pair without has its prompt put into
-    `prompt_template` and encoded, its responses encoded apart, and the tokenizer's end token behind those that ended.
+    `prompt_template` and encoded, its responses encoded apart, and the vocabulary's end token behind those that ended.
 
     Raises:
         DataError: no pair is left, or a pair with ids has no `prompt_ids`.
-        VocabularyError: an id is not below `vocabulary_size`.
-        ModelError: a text prompt is empty and the tokenizer has no start token.
+        VocabularyError: an id is negative or not below `vocabulary_size`.
+        ModelError: a text prompt is empty and the vocabulary has no start token.
     """
-    vocabulary = Vocabulary(tokenizer)
     rows = []
     truncated = dropped = 0
     for pair in pairs:
         prompt, responses = _ids(pair, vocabulary, prompt_template)
-        largest = max(max(ids, default=0) for ids in (prompt, *responses))
-        if largest >= vocabulary_size:
+        foreign = [token for ids in (prompt, *responses) for token in ids if not 0 <= token < vocabulary_size]
+        if foreign:
             raise VocabularyError(
-                f"pair {pair.prompt_id} holds token {largest} and the model has {vocabulary_size}: "
+                f"pair {pair.prompt_id} holds token {foreign[0]} and the model has {vocabulary_size}: "
                 "tune the model that the responses were sampled from"
             )
         room = max_length - len(prompt)

@@ -23,8 +23,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from trimtab.durable import write_text
-from trimtab.errors import DataError, ModelError
+from trimtab.errors import ConfigurationError, DataError, ModelError
 from trimtab.experiment import TuneConfig
+from trimtab.models.roles import vocabulary_of
 from trimtab.records import Pair
 from trimtab.training.checkpoints import Saving, resume_point
 from trimtab.training.pair_tokens import EncodedPairs, arrange, encode_pairs
@@ -48,6 +49,7 @@ def tune(
     seed: int,
     advance: Callable[[int, int], None],
     prompt_template: str = "{prompt}",
+    start_token: str | None = None,
     saving: Saving | None = None,
 ) -> dict[str, Any]:
     """Tune `model` towards the chosen responses and keep the weights of the best evaluation.
@@ -56,8 +58,9 @@ def tune(
     is one, and `folder/log.jsonl`, one line for each logged step: `rewards/*` and `logps/*` of chosen and rejected
     responses in nats, the former times beta; `eval_*` on the validation pairs. `model` is trained in place and is of
     no use afterwards. Training runs on the device and in the dtype that the model has; bfloat16 weights are trained
-    under autocast. `advance(done, total)` counts batches. One seed and thread count give one result. `saving` names
-    a folder for checkpoints, which stay there: a call that was killed goes on from the last whole one, to that result.
+    under autocast. Text prompts are put into `prompt_template`, and an empty one begins with `start_token`.
+    `advance(done, total)` counts batches. One seed and thread count give one result. `saving` names a folder for
+    checkpoints, which stay there: a call that was killed goes on from the last whole one, to that result.
 
     Returns:
         What was trained on and how it went; `eval_*` are those of the model that is kept, at step `best_step`.
@@ -66,14 +69,17 @@ def tune(
         DataError: there are no usable training or validation pairs.
         ModelError: the model cannot be tuned so, or training diverged.
         VocabularyError: the pairs are another model's tokens.
-        ConfigurationError: a tracker that is not installed, or more `top_layers` than there are.
+        ConfigurationError: a tracker that is not installed, more `top_layers` than there are, or a `max_length` beyond
+            the model's context.
     """
     encoded = {}
+    vocabulary = vocabulary_of(model, tokenizer, start_token)
     for name, pairs in (("training", train), ("validation", validation)):
         if not pairs:
             raise DataError(f"there are no {name} pairs: tuning needs training and validation pairs")
         size = model.get_input_embeddings().weight.shape[0]
-        encoded[name] = encode_pairs(pairs, tokenizer, prompt_template, config.max_length, size)
+        encoded[name] = encode_pairs(pairs, vocabulary, prompt_template, config.max_length, size)
+        _check_lengths(encoded[name], model, config)
     own = Saving(folder / "checkpoints")
     shutil.rmtree(own.folder, ignore_errors=True)
     checkpoints = saving or own
@@ -81,7 +87,10 @@ def tune(
     # The trainer writes its own special tokens into these; what is saved is what was given.
     given = copy.deepcopy(model.config), copy.deepcopy(model.generation_config), tokenizer
     with _quiet():
-        trainer = _trainer(encoded, model, copy.deepcopy(tokenizer), config, checkpoints, seed, advance)
+        padding = copy.deepcopy(tokenizer)
+        if padding.pad_token is None:
+            padding.pad_token = padding.convert_ids_to_tokens(vocabulary.end_id)
+        trainer = _trainer(encoded, model, padding, config, checkpoints, seed, advance)
         start = resume_point(checkpoints.folder)
         trainer.train(resume_from_checkpoint=None if start is None else str(start))
         history = [_timeless(entry) for entry in trainer.state.log_history]
@@ -103,8 +112,6 @@ def _trainer(
     seed: int,
     advance: Callable[[int, int], None],
 ) -> PairTrainer:
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
     return PairTrainer(
         model,
         tokenizer,
@@ -115,6 +122,16 @@ def _trainer(
         seed,
         advance,
     )
+
+
+def _check_lengths(encoded: EncodedPairs, model: PreTrainedModel, config: TuneConfig) -> None:
+    """Raise ConfigurationError where a row is longer than the model can read."""
+    longest, limit = max(row.length for row in encoded.rows), model.config.get_text_config().max_position_embeddings
+    if longest > limit:
+        raise ConfigurationError(
+            f"tune.max_length is {config.max_length}, and a pair of {longest} tokens exceeds the small model's context "
+            f"of {limit}: lower tune.max_length to {limit}"
+        )
 
 
 def _timeless(entry: Mapping[str, Any]) -> dict[str, Any]:

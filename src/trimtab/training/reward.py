@@ -33,7 +33,7 @@ from transformers import (
 
 from trimtab.assets.resolve import Assets
 from trimtab.durable import write_json
-from trimtab.errors import ConfigurationError, DataError
+from trimtab.errors import ConfigurationError, DataError, ModelError
 from trimtab.experiment import RewardConfig, RewardTrainingConfig
 from trimtab.models.load import load_classifier
 from trimtab.records import Review
@@ -79,7 +79,8 @@ def train_reward(
     Raises:
         ConfigurationError: `config.training` is None.
         DataError: one of the labels is missing among the reviews.
-        ModelError: the encoder has no layers that `frozen_layers` could freeze, or a head that cannot be calibrated.
+        ModelError: the encoder has no layers that `frozen_layers` could freeze, a head that cannot be calibrated or
+            fewer positions than `max_length`; or training diverged.
     """
     if config.training is None:
         raise ConfigurationError("reward.training is not set: give it (it may be empty) to fine-tune the reward")
@@ -92,6 +93,7 @@ def train_reward(
     model.config.id2label, model.config.label2id = dict(LABELS), {name: index for index, name in LABELS.items()}
     head_of(model)
     freeze(model, config.training.frozen_layers)
+    _judging(model, tokenizer, config)  # refuses before training what it would refuse after it
     snippets = training_snippets(train, tokenizer, config.training, config.max_length, rng)
     own = Saving(folder / "checkpoints")
     shutil.rmtree(own.folder, ignore_errors=True)
@@ -212,6 +214,18 @@ def _fit(
     trainer.train(resume_from_checkpoint=None if start is None else str(start))
 
 
+def _judging(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RewardConfig) -> ClassifierReward:
+    """The model as the reward that it will be."""
+    return ClassifierReward(
+        model,
+        tokenizer,
+        definition="margin",
+        positive_label=1,
+        max_length=config.max_length,
+        batch_size=config.batch_size,
+    )
+
+
 def heldout_margins(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -220,14 +234,17 @@ def heldout_margins(
     words: tuple[int, int],
     rng: np.random.Generator,
 ) -> Floats:
-    """The model's margin on one snippet of each review, [reviews]."""
-    reward = ClassifierReward(
-        model,
-        tokenizer,
-        definition="margin",
-        positive_label=1,
-        max_length=config.max_length,
-        batch_size=config.batch_size,
-    )
+    """The model's margin on one snippet of each review, [reviews].
+
+    Raises:
+        ModelError: a margin is not a finite number.
+    """
+    reward = _judging(model, tokenizer, config)
     texts = [cut_snippet(review.text, words, rng) for review in reviews]
-    return np.array(reward.score(texts, [""] * len(texts)))
+    margins = np.array(reward.score(texts, [""] * len(texts)))
+    if not np.isfinite(margins).all():
+        raise ModelError(
+            f"{np.sum(~np.isfinite(margins))} of {len(texts)} margins of the reward are not finite, its training has "
+            "diverged: lower reward.training.learning_rate"
+        )
+    return margins

@@ -1,0 +1,38 @@
+"""Kinds of fields of the configuration that say more than their type: ranges, templates, temperatures.
+
+Knows nothing of the parts that have them.
+
+    >>> pydantic.TypeAdapter(WordRange).validate_python([2, 8])
+    (2, 8)
+"""
+
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+
+def _in_order(words: tuple[int, int]) -> tuple[int, int]:
+    low, high = words
+    if not 1 <= low <= high:
+        raise ValueError(f"[{low}, {high}] is no range: give two numbers of at least 1, the smaller first")
+    return words
+
+
+def _holds_prompt(template: str) -> str:
+    if template.count("{prompt}") != 1:
+        raise ValueError(f"{template!r} must hold {{prompt}} exactly once")
+    return template
+
+
+def _keeps_logits_finite(temperature: float) -> float:
+    if 0 < temperature < 1e-3:
+        raise ValueError(f"{temperature:g} would take logits beyond all numbers: give at least 0.001, or 0 for greedy")
+    return temperature
+
+
+WordRange = Annotated[tuple[int, int], AfterValidator(_in_order)]
+"""Least and greatest number of words."""
+Template = Annotated[str, AfterValidator(_holds_prompt)]
+"""A text with one `{prompt}` in it."""
+Temperature = Annotated[float, AfterValidator(_keeps_logits_finite)]
+"""What logits are divided by; 0 is greedy."""

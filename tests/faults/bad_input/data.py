@@ -1,0 +1,126 @@
+"""Reviews and preference data that cannot be used."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pandas
+
+from bad_input.world import Said, World, command
+
+REVIEWS, PAIRS = "Reviews", "A preference data set"
+
+
+def reviews(name: str, content: str | bytes) -> Callable[[World], Said]:
+    """`trimtab data` with a file of reviews of this content."""
+    return lambda world: command(world, "data", f"data.reviews={world.write(name, content)}")
+
+
+def pairs(*rows: dict[str, Any], stage: str = "pairs", more: tuple[str, ...] = ()) -> Callable[[World], Said]:
+    """A stage with a preference data set, the same rows in each split."""
+    return lambda world: command(
+        world, stage, f"data.preferences={world.pairs(*rows)}", "data.test_prompts=1", "tune.max_length=64", *more
+    )
+
+
+def lists_for_texts(world: World) -> Said:
+    pandas.DataFrame({"text": [["a", "b"]], "label": [1]}).to_parquet(world.bad / "lists.parquet")
+    return command(world, "data", f"data.reviews={world.bad / 'lists.parquet'}")
+
+
+def no_validation_split(world: World) -> Said:
+    return command(world, "pairs", f"data.preferences={world.pairs({}, splits=('train',))}")
+
+
+def latin_1(world: World) -> Said:
+    row = json.dumps({"prompt": "ö", "responses": ["a", "b"], "chosen": 0}, ensure_ascii=False).encode("latin-1")
+    for split in ("train", "validation"):
+        world.write(f"pairs/{split}.jsonl", row)
+    return command(world, "pairs", f"data.preferences={world.bad / 'pairs'}")
+
+
+def long_test_prompts(world: World) -> Said:
+    world.pairs(*[{}] * 8)
+    world.pairs({"prompt": "x" * 100_000}, splits=("test",))
+    chosen = f"data.preferences={world.bad / 'pairs'}"
+    return command(world, "guide", chosen, "data.test_prompts=1", "tune.max_length=64")
+
+
+FAULTS = [
+    (REVIEWS, "fewer than prompts are asked for", lambda world: command(world, "data", "data.tuning_prompts=10000"),
+     "data.tuning_prompts asks for 10000 reviews, but of the 120 in the train half only 116 are left that can serve: "
+     "lower data.tuning_prompts"),
+    (REVIEWS, "that are nowhere", lambda world: command(world, "data", "data.reviews=nowhere"),
+     "dataset 'nowhere' is no local path, not in the path map, not to be had from the model hub (…) and not in the "
+     "catalogue (imdb, …): give a folder, or map the name to one"),
+    (REVIEWS, "with broken UTF-8", reviews("bad.csv", "review,sentiment\nschön,positive\n".encode("latin-1")),
+     "…bad.csv is not UTF-8 text (byte 20): save it as UTF-8"),
+    (REVIEWS, "with broken UTF-8 in JSON lines", reviews("bad.jsonl", '{"text": "ö"}'.encode("latin-1")),
+     "…bad.jsonl is not UTF-8 text (byte 10): save it as UTF-8"),
+    (REVIEWS, "without a label column", reviews("bad.csv", "review,stars\nA film,1\n"),
+     "…bad.csv has no column sentiment or label (its columns: review, stars): rename one"),
+    (REVIEWS, "without a text column", reviews("bad.csv", "body,label\nA film,1\n"),
+     "…bad.csv has no column review or text (its columns: body, label): rename one"),
+    (REVIEWS, "with another label", reviews("bad.csv", "review,sentiment\nA film,mixed\n"),
+     "…bad.csv, row 1 has label 'mixed': write positive or negative, or 1 or 0"),
+    (REVIEWS, "with another split", reviews("bad.csv", "review,sentiment,split\nA film,positive,dev\n"),
+     "…bad.csv, row 1 has split 'dev': write train or test, or drop the column"),
+    (REVIEWS, "with an empty text", reviews("bad.csv", "review,sentiment\n,positive\n"),
+     "…bad.csv, row 1 has no text: fill it or drop the row"),
+    (REVIEWS, "with lists for texts", lists_for_texts,
+     "…lists.parquet, row 1 holds \"['a' 'b']\" where one text belongs: mend the row"),
+    (REVIEWS, "that are no JSON", reviews("bad.jsonl", '{"text": "A film"\n'),
+     "…bad.jsonl, line 1 is not JSON (…): mend or drop the line"),
+    (REVIEWS, "that are lists", reviews("bad.jsonl", "[1]\n"),
+     "…bad.jsonl, line 1 is not a JSON object: write one a line, with text and label"),
+    (REVIEWS, "in an empty file", reviews("bad.csv", ""), "…bad.csv cannot be read (…): mend it, or save it anew"),
+    (REVIEWS, "with a quotation without end", reviews("bad.csv", 'review,sentiment\n"A film,positive\n'),
+     "…bad.csv cannot be read (…): mend it, or save it anew"),
+    (REVIEWS, "that are no Parquet", reviews("bad.parquet", "A film"),
+     "…bad.parquet cannot be read (…): mend it, or save it anew"),
+    (REVIEWS, "of another kind", reviews("bad.txt", "A film"),
+     "…bad.txt is neither CSV, JSON lines nor Parquet: give one that ends in .csv, .jsonl, .parquet"),
+    (REVIEWS, "in an empty folder", lambda world: command(world, "data", f"data.reviews={world.bad}"),
+     "…bad holds no .csv, .jsonl, .parquet file: give a file of reviews"),
+    (PAIRS, "without its columns", lambda world: command(world, "pairs", f"data.preferences={other_columns(world)}"),
+     "…pairs, split train has the columns a: it needs (prompt, responses, chosen) or (prompt, chosen, rejected)"),
+    (PAIRS, "without a validation split", no_validation_split,
+     "…pairs has the splits 'train' and lacks 'validation': add it, for instance with "
+     "datasets.Dataset.train_test_split"),
+    (PAIRS, "in a folder without files", lambda world: command(world, "pairs", f"data.preferences={world.bad}"),
+     "…bad cannot be read as a data set (…): give Parquet, JSON or CSV files in UTF-8, named after their splits"),
+    (PAIRS, "of empty files", pairs(),
+     "…pairs cannot be read as a data set (…): give Parquet, JSON or CSV files in UTF-8, named after their splits"),
+    (PAIRS, "with broken UTF-8", latin_1, "…pairs, split train, row 0: 'utf-8' codec …; mend or drop the row"),
+    (PAIRS, "with a third winner", pairs({}, {"chosen": 2}),
+     "…pairs, split train, row 1: chosen is 2 and must be 0 or 1; mend or drop the row"),
+    (PAIRS, "with a third response", pairs({"responses": ["a", "b", "c"]}),
+     "…pairs, split train, row 0: responses and chosen must give two texts, not ['a', 'b', 'c']; mend or drop the row"),
+    (PAIRS, "without a prompt", pairs({"prompt": None}),
+     "…pairs, split train, row 0: prompt is 'None' and must be a text or a list of messages; mend or drop the row"),
+    (PAIRS, "with words for token ids", pairs({"token_ids": [["a"], ["b"]], "prompt_ids": [1]}),
+     "…pairs, split train, row 0: not a Pair record: token_ids is [['a'], ['b']]; mend or drop the row"),
+    (PAIRS, "with a word for a probability", pairs({"probability": "high"}),
+     "…pairs, split train, row 0: probability is 'high' and must be a number; mend or drop the row"),
+    (PAIRS, "with another model's tokens", pairs({"token_ids": [[5], [5000]], "prompt_ids": [1]}, stage="tune"),
+     "pair train-00000 holds token 5000 and the model has 320: tune the model that the responses were sampled from"),
+    (PAIRS, "with a negative token", pairs({"token_ids": [[5], [-1]], "prompt_ids": [1]}, stage="tune"),
+     "pair train-00000 holds token -1 and the model has 320: tune the model that the responses were sampled from"),
+    (PAIRS, "with empty responses", pairs({"responses": ["", ""]}, stage="tune"),
+     "none of 1 pairs has two responses that fit max_length 64 behind their prompt: raise tune.max_length or give "
+     "longer responses"),
+    (PAIRS, "with messages for a model without a chat template",
+     pairs({"prompt": [{"role": "user", "content": "Hi"}]}, stage="tune"),
+     "…smol has no chat template: give its prompts as plain text"),
+    (PAIRS, "with a test prompt of 100,000 characters", long_test_prompts,
+     "a prompt of … tokens and 6 new ones exceed large's context of 256: shorten the prompt or lower max_new_tokens"),
+    (PAIRS, "with too few test prompts",
+     pairs({}, *[{"prompt": f"Film {number}"} for number in range(7)], stage="guide", more=("data.test_prompts=9",)),
+     "…pairs has 8 test prompts and data.test_prompts asks for 9: lower it to 8, or give a data set with a test split"),
+]  # fmt: skip
+
+
+def other_columns(world: World) -> str:
+    for split in ("train", "validation"):
+        world.write(f"pairs/{split}.jsonl", '{"a": 1}\n')
+    return str(world.bad / "pairs")

@@ -1,0 +1,141 @@
+"""The table of bad inputs and the line that each gives; `…` stands for what differs from run to run.
+
+`docs/reliability.md` shows it, and `test_table.py` holds both to what the command line prints.
+"""
+
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bad_input import artifacts, data, models
+from bad_input.world import Said, World, command, trimtab
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong, how it comes about, and what is printed behind `trimtab: `."""
+
+    part: str
+    what: str
+    happen: Callable[[World], Said]
+    line: str
+
+
+def checked(*overrides: str) -> Callable[[World], Said]:
+    """`trimtab check quickstart --set ...`."""
+    return lambda world: trimtab(world.monkeypatch, "check", "quickstart", "--set", *overrides)
+
+
+def in_file(content: str | bytes) -> Callable[[World], Said]:
+    """`trimtab check` of a file with this content."""
+    return lambda world: trimtab(world.monkeypatch, "check", str(world.write("mine.yaml", content)))
+
+
+def mapped(content: str | bytes) -> Callable[[World], Said]:
+    """A run with this path map."""
+    return lambda world: command(world, "data", path_map=world.write("paths.yaml", content))
+
+
+SETTING = "A setting"
+FILE = "An experiment file"
+PATHS = "A path map"
+CONFIGURATION = [
+    (SETTING, "width 0", checked("guide.decoders.3.width=0"),
+     "…quickstart.yaml: guide.decoders.3.width is 0: input should be greater than or equal to 1"),
+    (SETTING, "chunk -1", checked("guide.decoders.3.chunk=-1"),
+     "…: guide.decoders.3.chunk is -1: input should be greater than or equal to 1"),
+    (SETTING, "beta NaN", checked("tune.beta=.nan"), "…: tune.beta is nan: input should be a finite number"),
+    (SETTING, "an infinite weight of EFT", checked("guide.decoders.6.beta=.inf"),
+     "…: guide.decoders.6.beta is inf: input should be a finite number"),
+    (SETTING, "a misspelt field", checked("tune.betta=1"), "…: tune.betta is unknown: did you mean beta?"),
+    (SETTING, "a misspelt part", checked("tun.beta=1"), "…: tun is unknown: did you mean tune?"),
+    (SETTING, "a misspelt field of a decoder", checked("guide.decoders.1.sucessors=4"),
+     "…: guide.decoders.1.sucessors is unknown: did you mean successors?"),
+    (SETTING, "a field like no other", checked("evaluate.xyz=1"),
+     "…: evaluate.xyz is unknown: known are bootstrap, confidence, examples"),
+    (SETTING, "several faults", checked("tune.betta=1", "guide.rows=0", "seed", "judge.snippet_words=[9, 3]"),
+     "…: override 'seed' has no `=`: write it as part.field=value; judge.snippet_words: [9, 3] is no range: give two "
+     "numbers of at least 1, the smaller first; tune.betta is unknown: did you mean beta?; guide.rows is 0: input "
+     "should be greater than or equal to 1"),
+    (SETTING, "an override without a value", checked("tune.beta"),
+     "…: override 'tune.beta' has no `=`: write it as part.field=value"),
+    (SETTING, "an override of a decoder that is not there", checked("guide.decoders.99.chunk=2"),
+     "…: override 'guide.decoders.99.chunk=2': there is no entry 99 in a list of …"),
+    (SETTING, "an override within a number", checked("seed.low=1"),
+     "…: override 'seed.low=1': seed is … and has no fields"),
+    (SETTING, "an override that is no YAML", checked("guide.stop=["),
+     "…: override 'guide.stop=[' cannot be read as YAML: …"),
+    (SETTING, "beams without chunks", checked("guide.decoders.1.width=4"),
+     "…: guide.decoders.1.chunk: width is 4 without a chunk: give chunk, or width 1"),
+    (SETTING, "no decoder", checked("guide.decoders=[]"), "…: guide.decoders: the list is empty: name at least one"),
+    (SETTING, "two decoders of one name", checked("guide.decoders=[{}, {}]"),
+     "…: guide.decoders: two decoders are named base: give each a name of its own"),
+    (SETTING, "a pick from no decoder", checked("guide.decoders=[{best_of: bon-9}]"),
+     "…: guide.decoders: gold-bon-9 picks from bon-9, which is no decoder of this experiment"),
+    (SETTING, "a pick with settings", checked("guide.decoders=[{successors: 2}, {best_of: bon-2, width: 2}]"),
+     "…: guide.decoders.1: best_of takes everything from the decoder it names: drop width"),
+    (SETTING, "a template without a place", checked("large.template='Review:'"),
+     "…: large.template: 'Review:' must hold {prompt} exactly once"),
+    (SETTING, "a range in the wrong order", checked("data.prompt_words=[8, 2]"),
+     "…: data.prompt_words: [8, 2] is no range: give two numbers of at least 1, the smaller first"),
+    (SETTING, "judge snippets in the wrong order", checked("judge.snippet_words=[60, 15]"),
+     "…: judge.snippet_words: [60, 15] is no range: give two numbers of at least 1, the smaller first"),
+    (SETTING, "unprompted samples without a number of pairs", checked("synthesize.unprompted=true"),
+     "…: pairs: synthesize.unprompted shares one prompt: say in pairs.total how many pairs to make of it"),
+    (SETTING, "a threshold twice", checked("pairs.margin={value: 1, quantile: 0.5}"),
+     "…: pairs.margin: give either value or quantile"),
+    (SETTING, "a temperature next to nothing", checked("guide.sampling.temperature=1e-9"),
+     "…: guide.sampling.temperature: 1e-09 would take logits beyond all numbers: give at least 0.001, or 0 for greedy"),
+    (SETTING, "a name with a slash", checked("name=../elsewhere"),
+     "…: name is '../elsewhere': string should match pattern …"),
+    (SETTING, "a loss that there is not", checked("tune.loss=ppo"),
+     "…: tune.loss is 'ppo': input should be 'sigmoid', 'hinge' or 'hinge_sft'"),
+    (SETTING, "a label that training does not make", checked("reward.positive_label=GOOD"),
+     "…: reward.positive_label: 'GOOD' is no label of what training makes: give negative (0) or positive (1)"),
+    (SETTING, "an empty stop string", checked("guide.stop=['']"),
+     "…: guide.stop.0 is '': string should have at least 1 character"),
+    (FILE, "that is not there", lambda world: trimtab(world.monkeypatch, "check", "quickstrat"),
+     "there is no file quickstrat: give the path of an experiment file, or one of imdb-gpt2, quickstart"),
+    (FILE, "that is a folder", lambda world: trimtab(world.monkeypatch, "check", str(world.bad)),
+     "…bad is no file: give the path of an experiment file"),
+    (FILE, "that is a list", in_file("- name: mine\n"),
+     "…mine.yaml holds no experiment: it must be a mapping that starts with `name:`"),
+    (FILE, "that is empty", in_file(""),
+     "…mine.yaml holds no experiment: it must be a mapping that starts with `name:`"),
+    (FILE, "that is no YAML", in_file("name: [mine\n"), "…mine.yaml cannot be read as YAML: …"),
+    (FILE, "without a name", in_file("seed: 1\n"), "…mine.yaml: name: it is missing: give it"),
+    (FILE, "that says a thing twice", in_file("name: mine\nseed: 1\nseed: 2\n"),
+     "…mine.yaml cannot be read as YAML: seed is given twice: drop one of them in …line 3…"),
+    (FILE, "not in UTF-8", in_file("name: überaus".encode("latin-1")),
+     "…mine.yaml is not UTF-8 text (byte 6): save it as UTF-8"),
+    (FILE, "with brackets without end", in_file("name: " + "[" * 5000), "…mine.yaml cannot be read as YAML: maximum …"),
+    (FILE, "with a number for a part", in_file("name: mine\ntune: 3\n"),
+     "…mine.yaml: tune is 3: give its fields, one `field: value` a line"),
+    (FILE, "with a number for a key", in_file("name: mine\n1: 2\n"), "…mine.yaml: 1: write it in quotation marks"),
+    (FILE, "that would run code", in_file("name: !!python/object/apply:os.system ['touch ran']\n"),
+     "…mine.yaml cannot be read as YAML: could not determine a constructor for the tag …"),
+    (PATHS, "that is not there", lambda world: command(world, "data", path_map=world.bad / "none.yaml"),
+     "the path map …none.yaml cannot be read (No such file or directory): mend TRIMTAB_PATH_MAP"),
+    (PATHS, "that is no YAML", mapped("imdb: [\n"), "the path map …paths.yaml is not YAML: …"),
+    (PATHS, "that is a list", mapped("- imdb\n"),
+     "the path map …paths.yaml is no mapping: write one `name: folder` a line"),
+    (PATHS, "with a number for a folder", mapped("imdb: 3\n"),
+     "the path map …paths.yaml gives no folder for 'imdb': write `name: folder`"),
+    (PATHS, "to a place that is not there", mapped("imdb: gone\n"),
+     "the path map gives …gone for imdb, which does not exist: mend the path map"),
+    (PATHS, "that would run code", mapped("imdb: !!python/object/apply:os.system ['touch ran']\n"),
+     "the path map …paths.yaml is not YAML: could not determine a constructor for the tag …"),
+    (PATHS, "that is a pickle", mapped(pickle.dumps({"imdb": "here"})), "the path map …paths.yaml is not YAML: …"),
+]  # fmt: skip
+TABLE = [Fault(*entry) for entry in (*CONFIGURATION, *data.FAULTS, *models.FAULTS, *artifacts.FAULTS)]
+
+
+def as_markdown() -> str:
+    """The table as the documentation shows it."""
+    lines = []
+    for part in dict.fromkeys(fault.part for fault in TABLE):
+        lines += ["", f"| {part} | prints |", "|---|---|"]
+        lines += [
+            f"| {each.what} | `` {each.line.replace('|', chr(92) + '|')} `` |" for each in TABLE if each.part == part
+        ]
+    return "\n".join(lines).strip() + "\n"

@@ -1,0 +1,202 @@
+"""Prompts whose numbers are none are set aside: named, counted, and without a trace in any other prompt's numbers."""
+
+import html
+import json
+import math
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from bad_input.world import World, command
+from tiny import llama, tokenizer
+from tiny_hub import save_causal_lm
+from trimtab import FunctionReward, RewardValue
+from trimtab.evaluation.coverage import set_aside
+from trimtab.evaluation.evaluate import Cost, score_decoder, summarise
+from trimtab.experiment import Experiment, SamplingConfig
+from trimtab.models.transformers_model import TransformersModel
+from trimtab.models.vocabulary import Vocabulary
+from trimtab.records import Generation, Prompt
+from trimtab.search.chunk_beam import Hypothesis, Search
+from trimtab.search.proposer import LanguageModelProposer
+from trimtab.search.value import ImplicitValue
+
+POISON = "😀"
+PROMPTS = [Prompt("p0", "I really"), Prompt("p1", f"Film {POISON}"), Prompt("p2", "This was the worst film that")]
+SEARCHES = [Search(1, 1, None, 12), Search(1, 4, None, 12, keep=4), Search(2, 3, 4, 12)]
+
+
+@torch.no_grad()
+def poison(model: LlamaForCausalLM, size: int, *, broken: bool) -> LlamaForCausalLM:
+    """Its numbers are NaN, if broken, wherever the text holds the poison; the model itself never writes it."""
+    token = tokenizer(size).encode(POISON, add_special_tokens=False)[0]
+    model.lm_head.weight[token] = 0  # a middling logit, far below the top ones
+    if broken:
+        model.model.embed_tokens.weight[token] = torch.nan
+    return model
+
+
+def of(seed: int, *, broken: bool = False) -> TransformersModel:
+    return TransformersModel(poison(llama(seed), 320, broken=broken), Vocabulary(tokenizer(320)))
+
+
+def found(search: Search, prompts: Sequence[Prompt], base, guide) -> dict[str, list[Hypothesis]]:
+    proposer = LanguageModelProposer(base, SamplingConfig(temperature=1.0, top_k=20), seed=3)
+    groups = search.run(prompts, proposer, guide(base) if search.candidates > 1 else None)
+    return {prompt.id: group for prompt, group in zip(prompts, groups, strict=True)}
+
+
+def _implicit(base) -> ImplicitValue:
+    return ImplicitValue(of(7), of(8), base)
+
+
+@pytest.mark.parametrize("search", SEARCHES, ids=["base", "best-of-4", "cbs"])
+def test_a_prompt_of_nan_logits_is_set_aside_and_its_block_does_not_notice(search: Search) -> None:
+    sound = found(search, PROMPTS, of(1), _implicit)
+    broken = found(search, PROMPTS, of(1, broken=True), _implicit)
+    (failed,) = broken["p1"]
+    assert (failed.finish, failed.token_ids, failed.text) == ("failed", [], "")
+    assert all(each.finish != "failed" for each in sound["p1"])
+    for name in ("p0", "p2"):
+        assert [each.token_ids for each in broken[name]] == [each.token_ids for each in sound[name]]
+        assert [each.text for each in broken[name]] == [each.text for each in sound[name]]
+        assert [each.value for each in broken[name]] == pytest.approx([each.value for each in sound[name]], abs=1e-9)
+
+
+@pytest.mark.parametrize("search", SEARCHES[1:], ids=["best-of-4", "cbs"])
+def test_a_guide_that_gives_nan_sets_the_prompt_aside_too(search: Search) -> None:
+    base = of(1)
+    sound = found(search, PROMPTS, base, _implicit)
+    broken = found(search, PROMPTS, base, lambda model: ImplicitValue(of(7, broken=True), of(8), model))
+    assert [each.finish for each in broken["p1"]] == ["failed"]
+    assert [each.token_ids for each in broken["p2"]] == [each.token_ids for each in sound["p2"]]
+
+
+@pytest.mark.parametrize("nothing", [math.nan, math.inf, -math.inf])
+def test_a_reward_that_guides_and_gives_no_number_sets_the_prompt_aside(nothing: float) -> None:
+    def lengths(texts: Sequence[str]) -> list[float]:
+        return [nothing if POISON in text else float(len(text)) for text in texts]
+
+    broken = found(Search(2, 2, 4, 8), PROMPTS, of(1), lambda model: RewardValue(FunctionReward(lengths)))
+    assert [each.finish for each in broken["p1"]] == ["failed"]
+    assert all(math.isfinite(each.value) for name in ("p0", "p2") for each in broken[name])
+
+
+EXPERIMENT = Experiment.model_validate(
+    {"name": "demo", "guide": {"decoders": [{}, {"successors": 2}]}, "evaluate": {"bootstrap": 100}}
+)
+
+
+def rows_of(reward: Callable[[str], float], failed: Sequence[str] = ()):
+    """The table of two decoders on six prompts, and what was set aside, by one reward function."""
+    generations = {
+        name: [
+            Generation(f"p{n}", "I", 0, [1], [] if f"p{n}" in failed and place else [2, 3],
+                       "" if f"p{n}" in failed and place else f" film {n}{'!' * place}",
+                       "failed" if f"p{n}" in failed and place else "length")
+            for n in range(6)
+        ]
+        for place, name in enumerate(("base", "bon-2"))
+    }  # fmt: skip
+    gold = FunctionReward(lambda texts: [reward(text) for text in texts])
+    judge = FunctionReward(lambda texts: [1.0] * len(texts))
+    scores = {
+        name: score_decoder(name, each, gold, judge, lambda some: ([-1.0] * len(some), [2] * len(some)))
+        for name, each in generations.items()
+    }
+    costs = {name: Cost(1.0, 1.0) for name in scores}
+    rows = summarise(EXPERIMENT, scores, generations, lambda text: list(text.encode()), costs)
+    aside = [each for name in scores for each in set_aside(name, generations[name], scores[name])]
+    return {row.decoder: row for row in rows}, aside
+
+
+def test_failed_prompts_leave_both_sides_of_a_gain_and_are_counted_and_named() -> None:
+    rows, aside = rows_of(len, failed=["p2"])
+    assert (rows["base"].prompts, rows["base"].left_out) == (6, 0)
+    assert (rows["bon-2"].prompts, rows["bon-2"].set_aside, rows["bon-2"].left_out) == (5, 1, 0)
+    assert rows["bon-2"].gain == 1.0
+    assert [(each.decoder, each.prompt_id) for each in aside] == [("bon-2", "p2")]
+    assert aside[0].why == "a model's logits for it are not finite numbers"
+
+
+@pytest.mark.parametrize("nothing", [math.nan, math.inf, -math.inf])
+def test_a_reward_that_is_no_number_never_enters_a_mean(nothing: float) -> None:
+    rows, aside = rows_of(lambda text: nothing if "3" in text else 2.0)
+    assert [row.reward for row in rows.values()] == [2.0, 2.0]
+    assert [row.left_out for row in rows.values()] == [1, 1]
+    assert [(each.decoder, each.why) for each in aside] == [
+        (name, f"its reward is {nothing}") for name in ("base", "bon-2")
+    ]
+
+
+def test_a_run_goes_on_past_a_prompt_of_nan_and_says_so_everywhere(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The large model gives NaN for one of four test prompts: the run ends well, and names it on the terminal, in the
+    artifact and on the page; what it wrote to the others is what the sound model wrote."""
+    rows = [{"prompt": f"Film {number}"} for number in range(3)]
+    preferences = f"data.preferences={world.pairs(*rows, {'prompt': f'Film {POISON}'}, *rows)}"
+    folder = save_causal_lm(world.bad / "broken", poison(llama(4, 300), 300, broken=True), 300)
+    decoders = "guide.decoders=[{}, {successors: 2}]"
+    said = command(world, "run", preferences, f"large.name={folder}", decoders, runs=world.bad / "runs")
+    assert said.code == 0, said.err
+    assert "prompt test-00003 is set aside: a model's logits for it are not finite numbers" in caplog.text
+    assert "base: prompt test-00003 is set aside, a model's logits for it are not finite numbers" in said.out
+    assert "2 responses without finite logits and scores left out" in " ".join(said.out.split())
+    run = world.bad / "runs" / "quickstart"
+    page = (run / "report" / "report.html").read_text(encoding="utf-8")
+    said_there = "bon-2: 1 prompt set aside, since a model's numbers on it are not finite (test-00003)."
+    assert said_there in html.unescape(page)
+    files = [file.read_text(encoding="utf-8") for file in run.glob("evaluate-*/set_aside.jsonl")]
+    assert sorted(json.loads(text)["decoder"] for text in files) == ["base", "bon-2"]
+
+    sound = save_causal_lm(world.bad / "sound", poison(llama(4, 300), 300, broken=False), 300)
+    again = command(world, "guide", preferences, f"large.name={sound}", decoders, runs=world.bad / "sound-runs")
+    assert again.code == 0, again.err
+    texts = []
+    for runs in ("runs", "sound-runs"):
+        lines = [line for file in sorted((world.bad / runs).glob("quickstart/guide-*/records.jsonl"))
+                 for line in file.read_text(encoding="utf-8").splitlines()]  # fmt: skip
+        texts.append(sorted(line for line in lines if json.loads(line)["prompt_id"] != "test-00003"))
+    assert [json.loads(line)["token_ids"] for line in texts[0]] == [json.loads(line)["token_ids"] for line in texts[1]]
+
+
+def test_samples_without_a_reward_are_counted_and_make_no_pair(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trimtab.rewards.classifier import ClassifierReward
+
+    sound = ClassifierReward.score
+
+    def moody(self, prompts, responses):
+        scores = sound(self, prompts, responses)
+        return [math.nan if number % 7 == 3 else score for number, score in enumerate(scores)]
+
+    monkeypatch.setattr(ClassifierReward, "score", moody)
+    said = command(world, "pairs", "synthesize.samples=6", runs=world.bad / "runs")
+    assert said.code == 0, said.err
+    run = world.bad / "runs" / "quickstart"
+    samples = [json.loads(line) for file in run.glob("synthesize-*/records.jsonl") for line in file.open()]
+    lost = sum(math.isnan(sample["reward"]) for sample in samples)
+    (folder,) = run.glob("pairs-*")
+    assert json.loads((folder / "summary.json").read_text())["responses_set_aside"] == lost > 0
+    pairs = [json.loads(line) for line in (folder / "records.jsonl").open()]
+    assert pairs and all(math.isfinite(reward) for pair in pairs for reward in pair["rewards"])
+
+
+@pytest.mark.parametrize("prompt", [POISON, "film " * 20, "\ufeffFilm", "e\u0301\u202e\x00"], ids=ascii)
+def test_odd_prompts_are_prompts(world: World, prompt: str) -> None:
+    """One emoji, a byte-order mark, combining, right-to-left and null characters: they run like any other."""
+    rows = world.pairs(*[{"prompt": prompt}] * 8)
+    more = (f"data.preferences={rows}", "data.test_prompts=1", "tune.max_length=64")
+    assert command(world, "guide", *more, runs=world.bad / "runs").code == 0
+
+
+def test_empty_prompts_begin_with_the_configured_token_in_training_and_in_decoding(world: World) -> None:
+    rows = world.pairs(*[{"prompt": ""}] * 8)
+    more = (f"data.preferences={rows}", "data.test_prompts=1", "tune.max_length=64", "small.start_token=<end>")
+    decoders = "guide.decoders=[{model: untuned}]"
+    assert command(world, "guide", *more, decoders, runs=world.bad / "runs").code == 0
+    (folder,) = (world.bad / "runs" / "quickstart").glob("guide-*")
+    (record,) = map(json.loads, (folder / "records.jsonl").open())
+    assert record["prompt_ids"] == [tokenizer().eos_token_id]
