@@ -69,10 +69,7 @@ class Sizes:
 
 
 def memory_lines(experiment: Experiment, assets: Assets, until: str) -> list[str]:
-    """What to tell at the start: the largest need beside what there is, and a warning for each that will not fit.
-
-    All is also logged. Nothing is said of stages beyond `until`.
-    """
+    """The largest need beside what there is, and a warning for each that will not fit; of stages up to `until`."""
     try:
         needs = list(memory_needs(experiment, assets, until))
     except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
@@ -86,14 +83,12 @@ def memory_lines(experiment: Experiment, assets: Assets, until: str) -> list[str
         f"{name} has {total / GIGA:.1f} GB, "
         f"{free / GIGA:.1f} GB free"
     ]
-    _log.info("%s", said[0])
     for need in needs:
         if need.total > free:
             fits = need.fitting(free)
             remedy = f"lower {need.setting} from {need.value} to {fits}" if fits else "take a smaller model or machine"
             warning = f"{need.stage} takes about {need.total / GIGA:.1f} GB and {free / GIGA:.1f} GB are free: {remedy}"
-            said.append(f"warning: {warning}")
-            _log.warning("%s", warning)
+            said.append(warning)
     return said
 
 

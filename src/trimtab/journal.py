@@ -43,7 +43,7 @@ class Status:
 def keeping(folder: Path, watch: Watch, previous: Holder | None, shard: Shard | None = None) -> Iterator[None]:
     """Inside, keep the log and the status of what `watch` is told; `previous` is a process that died in this run."""
     status = _StatusFile(folder / f"status{suffix(shard)}.json", watch, shard)
-    with _logging(folder / f"log{suffix(shard)}.txt"):
+    with _logging(folder / f"log{suffix(shard)}.txt", _Said(watch)):
         _log.info("begins: %s", command_line())
         libraries = ", ".join(f"{name} {version(name)}" for name in ("trimtab", *LIBRARIES))
         _log.info("python %s on %s; %s", platform.python_version(), platform.node(), libraries)
@@ -115,9 +115,21 @@ class _StatusFile:
         self._written = time.monotonic()
 
 
+class _Said(logging.Handler):
+    """Tells those who watch what they are warned of."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__(logging.WARNING)
+        self._watch = watch
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.WARNING:  # an error ends the run, and is told there
+            self._watch.say(f"warning: {record.getMessage()}")
+
+
 @contextlib.contextmanager
-def _logging(file: Path) -> Iterator[None]:
-    """Inside, trimtab's own log and all warnings of Python go to `file`."""
+def _logging(file: Path, said: logging.Handler) -> Iterator[None]:
+    """Inside, trimtab's own log and all warnings of Python go to `file`, the former's warnings also to `said`."""
     handler = _LogFile(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z"))
     loggers = [_log, logging.getLogger("py.warnings")]
@@ -128,9 +140,11 @@ def _logging(file: Path) -> Iterator[None]:
             logger.setLevel(logging.INFO)
             logger.propagate = False
             logger.addHandler(handler)
+        _log.addHandler(said)
         yield
     finally:
         logging.captureWarnings(False)
+        _log.removeHandler(said)
         for logger, level, propagate in levels:
             logger.removeHandler(handler)
             logger.setLevel(level)

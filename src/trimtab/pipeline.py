@@ -5,6 +5,7 @@ scores -> report.
 """
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from trimtab.lock import hold
 from trimtab.preflight import check_models
 from trimtab.progress import Watch
 from trimtab.runs import RunDirectory
+
+_log = logging.getLogger(__name__)
 
 STAGES: dict[str, Callable[[Line], object]] = {
     "data": lambda line: line.data,
@@ -66,8 +69,10 @@ def run(
         names = stage_names(experiment)
         watch.plan(name for stage in stages for name in names[stage])
         check_models(experiment, assets, until)
-        for text in memory_lines(experiment, assets, until):
-            watch.say(text)
+        for number, text in enumerate(memory_lines(experiment, assets, until)):
+            _log.log(logging.WARNING if number else logging.INFO, "%s", text)
+            if number == 0:  # warnings are told of by the log
+                watch.say(text)
         line = Line(experiment, directory, assets, watch, None if shard is None else (until, shard))
         for stage in stages:
             (STAGES if shard is None else SHARED)[stage](line)

@@ -118,7 +118,7 @@ class RunDirectory:
             # safetensors, tokenizers and torch have their own words for a file system that refuses
             if _REFUSED.search(str(error)) is None:
                 raise
-            raise RunError(f"{artifact.work} cannot be written ({error}): {GO_ON}") from None
+            raise RunError(f"{artifact.folder} cannot be written ({error}): {GO_ON}") from None
         finally:
             write_json(file, before + time.monotonic() - started)
 

@@ -10,6 +10,7 @@ import filelock
 
 from bad_input.world import Said, World, command
 from trimtab.assets.catalog import CATALOG
+from trimtab.durable import seal
 
 RUN, TUNING, DOWNLOAD = "A run directory", "Tuning", "A download"
 
@@ -39,11 +40,13 @@ def read_only(world: World) -> Said:
 
 def full(world: World) -> Said:
     """A whole run, of which `data` has to be made again, on a disk without space for its records."""
-    folder = world.artifact("data")
-    partial = folder.with_name(folder.name + ".partial")
-    folder.rename(partial)
-    (partial / "tuning.jsonl").unlink()
-    (partial / "tuning.jsonl.tmp").symlink_to("/dev/full")
+    shutil.rmtree(world.artifact("data"))
+    sound = Path.open
+    world.monkeypatch.setattr(
+        Path,
+        "open",
+        lambda path, *a, **k: sound(Path("/dev/full") if path.name == "tuning.jsonl.tmp" else path, *a, **k),
+    )
     return command(world, "data", runs=world.bad / "runs")
 
 
@@ -60,20 +63,16 @@ def full_for_weights(world: World) -> Said:
     return command(world, "tune", runs=world.bad / "runs")
 
 
-def record_cut(world: World) -> Said:
+def record_blanked(world: World) -> Said:
     file = world.artifact("pairs") / "records.jsonl"
-    file.write_bytes(file.read_bytes()[:50])
+    file.write_bytes(file.read_bytes()[:50].ljust(file.stat().st_size))
     shutil.rmtree(next((world.bad / "runs" / "quickstart").glob("tune-*")))
     return command(world, "tune", runs=world.bad / "runs")
 
 
-def record_gone(world: World) -> Said:
-    (world.artifact("guide") / "records.jsonl").unlink()
-    return command(world, "report", runs=world.bad / "runs")
-
-
-def summary_cut(world: World) -> Said:
-    (world.artifact("tune") / "summary.json").write_text("{", encoding="utf-8")
+def summary_blanked(world: World) -> Said:
+    file = world.artifact("tune") / "summary.json"
+    file.write_text("{".ljust(file.stat().st_size), encoding="utf-8")
     return command(world, "report", runs=world.bad / "runs")
 
 
@@ -83,6 +82,7 @@ def judge_pickled(world: World) -> Said:
 
     folder = world.artifact("judge")
     numpy.savez(folder / "weights.npz", idf=numpy.array([print], dtype=object), coefficients=[], intercept=0.0)
+    seal(folder)
     shutil.rmtree(next((world.bad / "runs" / "quickstart").glob("evaluate-*")))
     return command(world, "evaluate", runs=world.bad / "runs")
 
@@ -134,7 +134,8 @@ def cache_is_a_file(world: World) -> Said:
 
 
 FAULTS = [
-    (RUN, "that another run holds", in_use, "…quickstart is in use by another run…"),
+    (RUN, "that another run holds", in_use, "…quickstart is in use by another process: wait for it, stop it, or give "
+     "another folder"),
     (RUN, "that is a file", a_file, "…runs/quickstart cannot be made a run directory (Not a directory): give another "
      "--runs"),
     (RUN, "that is read-only", read_only, "…runs/quickstart cannot be made a run directory (Read-only file system): "
@@ -142,15 +143,12 @@ FAULTS = [
     (RUN, "on a full disk", full, "…data-….partial/tuning.jsonl cannot be written (No space left on device): free "
      "space or mend the folder, and the same command goes on"),
     (RUN, "on a disk too full for weights", full_for_weights,
-     "…tune-….partial cannot be written (Error while serializing: I/O error: No space left on device (os error 28)): "
+     "…tune-… cannot be written (Error while serializing: I/O error: No space left on device (os error 28)): "
      "free space or mend the folder, and the same command goes on"),
-    (RUN, "with a record cut short", record_cut,
+    (RUN, "with a record half blank", record_blanked,
      "…pairs-… is damaged (…records.jsonl, line 1: not a Pair record: … is not JSON (…)): delete the folder, and the "
      "same command makes it again"),
-    (RUN, "without a file of its own", record_gone,
-     "…guide-… is damaged ([Errno 2] No such file or directory: …records.jsonl'): delete the folder, and the same "
-     "command makes it again"),
-    (RUN, "with a summary cut short", summary_cut,
+    (RUN, "with a summary half blank", summary_blanked,
      "…tune-… is damaged (…): delete the folder, and the same command makes it again"),
     (RUN, "with a pickle for a judge", judge_pickled,
      "…judge-… holds no judge (Object arrays cannot be loaded when allow_pickle=False): delete it and fit the judge "

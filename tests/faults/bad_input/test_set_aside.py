@@ -131,9 +131,7 @@ def test_a_reward_that_is_no_number_never_enters_a_mean(nothing: float) -> None:
     ]
 
 
-def test_a_run_goes_on_past_a_prompt_of_nan_and_says_so_everywhere(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_run_goes_on_past_a_prompt_of_nan_and_says_so_everywhere(world: World) -> None:
     """The large model gives NaN for one of four test prompts: the run ends well, and names it on the terminal, in the
     artifact and on the page; what it wrote to the others is what the sound model wrote."""
     rows = [{"prompt": f"Film {number}"} for number in range(3)]
@@ -142,10 +140,11 @@ def test_a_run_goes_on_past_a_prompt_of_nan_and_says_so_everywhere(
     decoders = "guide.decoders=[{}, {successors: 2}]"
     said = command(world, "run", preferences, f"large.name={folder}", decoders, runs=world.bad / "runs")
     assert said.code == 0, said.err
-    assert "prompt test-00003 is set aside: a model's logits for it are not finite numbers" in caplog.text
     assert "base: prompt test-00003 is set aside, a model's logits for it are not finite numbers" in said.out
     assert "2 responses without finite logits and scores left out" in " ".join(said.out.split())
     run = world.bad / "runs" / "quickstart"
+    warned = "WARNING prompt test-00003 is set aside: a model's logits for it are not finite numbers"
+    assert (run / "log.txt").read_text(encoding="utf-8").count(warned) == 2
     page = (run / "report" / "report.html").read_text(encoding="utf-8")
     said_there = "bon-2: 1 prompt set aside, since a model's numbers on it are not finite (test-00003)."
     assert said_there in html.unescape(page)
