@@ -124,13 +124,13 @@ def stage_table(stages: list[Stage], now: float, height: int) -> Table:
     """The stages in at most `height` lines: the last that have begun, and how many wait."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True, min_width=22)
-    table.add_column(width=24)
+    table.add_column(min_width=8, max_width=24)  # the one that gives way in a narrow terminal
     for _ in range(3):
         table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
     begun = [stage for stage in stages if stage.state != "waits"]
     for stage in begun[-(height - 1) :]:
-        share = ProgressBar(total=stage.total, completed=stage.done, width=24) if stage.total else stage.state
+        share = ProgressBar(total=stage.total, completed=stage.done) if stage.total else stage.state
         counts = f"{stage.done}/{stage.total}" if stage.total else ""
         left = stage.seconds_left(now) if stage.state == "runs" else None
         rest = f"{duration(left)} left" if left is not None else stage.state if stage.total else ""
