@@ -7,38 +7,43 @@ Types only: reads no file (see `experiment_file`), no network, no models.
     'base'
 """
 
-import math
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-import pydantic
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from trimtab.fields import Temperature, Template, WordRange
+from trimtab.experiment_guide import (
+    DecoderConfig,
+    EarlyRejection,
+    GuideConfig,
+    SamplingConfig,
+    TermConfig,
+    ValueConfig,
+)
+from trimtab.experiment_models import Config, Dtype, ModelConfig, Name
+from trimtab.fields import WordRange
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
-Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
-
-
-class Config(pydantic.BaseModel):
-    """Base of all parts: frozen, no unknown keys, no NaN or infinity."""
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
-
-
-class ModelConfig(Config):
-    """A causal language model and how it is shown a prompt.
-
-    `name` is a folder, a name in the path map, a hub name or a name of the catalogue (`trimtab assets`).
-    `template` must hold `{prompt}` once. `adapter` is a PEFT folder put on top of the model.
-    `start_token` is the text of the token that begins a text where there is no prompt.
-    """
-
-    name: str = Field(min_length=1)
-    template: Template = "{prompt}"
-    adapter: str | None = None
-    start_token: str | None = None
-    dtype: Dtype = "auto"
-    allow_pickle: bool = False
+__all__ = [
+    "Config",
+    "DataConfig",
+    "DecoderConfig",
+    "Dtype",
+    "EarlyRejection",
+    "EvaluateConfig",
+    "Experiment",
+    "GuideConfig",
+    "JudgeConfig",
+    "LoraSettings",
+    "ModelConfig",
+    "PairsConfig",
+    "RewardConfig",
+    "RewardTrainingConfig",
+    "SamplingConfig",
+    "SynthesizeConfig",
+    "TermConfig",
+    "Threshold",
+    "TuneConfig",
+    "ValueConfig",
+]
 
 
 class DataConfig(Config):
@@ -113,14 +118,6 @@ class JudgeConfig(Config):
     """The second, independent judge (TF-IDF and logistic regression), fitted on snippets of reviews of its own."""
 
     snippet_words: WordRange = (15, 60)
-
-
-class SamplingConfig(Config):
-    """How one token is drawn. Temperature 0 is greedy. `top_k` 0 and `top_p` 1 switch those filters off."""
-
-    temperature: Temperature = Field(0.7, ge=0)
-    top_k: int = Field(50, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
 
 
 class SynthesizeConfig(Config):
@@ -200,114 +197,6 @@ class TuneConfig(Config):
     logging_steps: int = Field(5, ge=1)
     max_length: int = Field(512, ge=8)
     trackers: tuple[str, ...] = ()
-
-
-class DecoderConfig(Config):
-    """One way to decode: a model and a search.
-
-    base is (width 1, successors 1, chunk none), best-of-N (1, N, none), chunk-level beam search (W, K, L).
-    `model` is `large`, or the small model `untuned` or `tuned`. `beta` adds beta * (tuned - untuned) to its logits
-    (EFT). `best_of` names another decoder instead: of all its candidates, the best by the gold reward itself.
-    The search is guided by the tuned/untuned pair wherever it has anything to choose from.
-    """
-
-    name: Name = "base"
-    model: Literal["large", "untuned", "tuned"] = "large"
-    best_of: Name | None = None
-    width: int = Field(1, ge=1)
-    successors: int = Field(1, ge=1)
-    chunk: int | None = Field(None, ge=1, validate_default=True)
-    beta: float | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_name(cls, values: Any) -> Any:
-        if isinstance(values, dict) and not values.get("name"):
-            return {**values, "name": _decoder_name(values)}
-        return values
-
-    @model_validator(mode="after")
-    def _a_pick_has_no_settings(self) -> Self:
-        extra = sorted(self.model_fields_set - {"name", "best_of"})
-        if self.best_of is not None and extra:
-            raise ValueError(f"best_of takes everything from the decoder it names: drop {', '.join(extra)}")
-        return self
-
-    @field_validator("chunk")
-    @classmethod
-    def _beams_need_chunks(cls, chunk: int | None, info: ValidationInfo) -> int | None:
-        if chunk is None and info.data.get("width", 1) > 1 and info.data.get("best_of") is None:
-            raise ValueError(f"width is {info.data['width']} without a chunk: give chunk, or width 1")
-        return chunk
-
-    @property
-    def guided(self) -> bool:
-        """Whether the search has candidates to choose from."""
-        return self.width * self.successors > 1
-
-
-def _decoder_name(values: dict[str, Any]) -> str:
-    if values.get("best_of"):
-        return f"gold-{values['best_of']}"
-    width, successors, chunk = values.get("width", 1), values.get("successors", 1), values.get("chunk")
-    model = values.get("model", "large")
-    parts = [] if model == "large" else [str(model)]
-    if values.get("beta") is not None:
-        beta = values["beta"]
-        parts = [f"eft-{beta:g}" if isinstance(beta, int | float) and math.isfinite(beta) else f"eft-{beta}"]
-    if chunk is not None:
-        parts.append(f"cbs-{width}-{successors}-{chunk}")
-    elif successors != 1:
-        parts.append(f"bon-{successors}")
-    return "-".join(parts) or "base"
-
-
-class GuideConfig(Config):
-    """Decoding of the test prompts. Prompts are decoded together in blocks, the unit of resume: as many prompts as have
-    `rows` candidates under a decoder, and one at least.
-
-    A response ends before the first of the `stop` strings, besides at an end token and at `max_new_tokens`.
-    """
-
-    max_new_tokens: int = Field(40, ge=1)
-    sampling: SamplingConfig = SamplingConfig()
-    stop: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = ()
-    rows: int = Field(256, ge=1)
-    decoders: tuple[DecoderConfig, ...] = (DecoderConfig(),)
-
-    @field_validator("decoders")
-    @classmethod
-    def _decoders_fit(cls, decoders: tuple[DecoderConfig, ...]) -> tuple[DecoderConfig, ...]:
-        names = [decoder.name for decoder in decoders]
-        if not names:
-            raise ValueError("the list is empty: name at least one")
-        twice = sorted({name for name in names if names.count(name) > 1})
-        faults = [f"two decoders are named {', '.join(twice)}: give each a name of its own"] if twice else []
-        picks = {decoder.name for decoder in decoders if decoder.best_of is not None}
-        for decoder in decoders:
-            if decoder.best_of is not None and decoder.best_of not in names:
-                faults.append(f"{decoder.name} picks from {decoder.best_of}, which is no decoder of this experiment")
-            elif decoder.best_of in picks:
-                faults.append(f"{decoder.name} picks from {decoder.best_of}, which samples nothing: name one that does")
-        if faults:
-            raise ValueError("; ".join(faults))
-        return decoders
-
-    def decoder(self, name: str) -> DecoderConfig:
-        """The decoder of this name, which must be one of `decoders`."""
-        return next(decoder for decoder in self.decoders if decoder.name == name)
-
-    def reference_of(self, decoder: DecoderConfig) -> DecoderConfig | None:
-        """The same model decoded without guidance, which gains are measured against; None where it is not asked for.
-
-        The tuned model and EFT over the untuned one are measured against the untuned model.
-        """
-        source = decoder if decoder.best_of is None else self.decoder(decoder.best_of)
-        model = "untuned" if source.model == "tuned" else source.model
-        for other in self.decoders:
-            if other.best_of is None and other.model == model and not other.guided and other.beta is None:
-                return other
-        return None
 
 
 class EvaluateConfig(Config):

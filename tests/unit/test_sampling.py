@@ -7,25 +7,100 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers import GenerationConfig
 
+from tiny import language_model
 from trimtab.experiment import SamplingConfig
-from trimtab.models.sampling import FAILED, draw, filtered, prompt_key, top, uniforms
+from trimtab.models import sampling
+from trimtab.models.sampling import FAILED, draw, filtered, penalized, prompt_key, top, uniforms
+
+
+def transformers_probabilities(settings: SamplingConfig, logits: torch.Tensor, seen: list[list[int]]) -> torch.Tensor:
+    """What `generate` would draw from, its processors put together in its order by transformers itself."""
+    model = language_model(0).model
+    config = GenerationConfig(
+        do_sample=settings.temperature > 0, eos_token_id=0,
+        temperature=settings.temperature or 1.0, top_k=settings.top_k, top_p=settings.top_p,
+        min_p=settings.min_p or None, repetition_penalty=settings.repetition_penalty,
+    )  # fmt: skip
+    processors = model._get_logits_processor(config, input_ids_seq_length=1, device="cpu")
+    rows = [processors(torch.tensor([ids]), row[None].clone()) for ids, row in zip(seen, logits, strict=True)]
+    return torch.cat(rows).softmax(-1)
+
+
+SEEN = [[3, 5, 5, 299], [0], [7, 7, 7], list(range(300))]
 
 
 @pytest.mark.parametrize("top_k", [0, 1, 7, 500])
 @pytest.mark.parametrize("top_p", [1.0, 0.9, 0.3])
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
-def test_filters_are_those_of_transformers(top_k: int, top_p: float, temperature: float) -> None:
+@pytest.mark.parametrize("min_p", [0.0, 0.05, 1.0])
+@pytest.mark.parametrize("penalty", [1.0, 1.3, 0.8])
+def test_settings_mean_what_they_mean_in_transformers(
+    top_k: int, top_p: float, temperature: float, min_p: float, penalty: float
+) -> None:
     logits = torch.randn(4, 300, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
-    ids, probabilities = filtered(logits, SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p))
+    settings = SamplingConfig(
+        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=penalty
+    )
+    ids, probabilities = filtered(penalized(logits, SEEN, penalty), settings)
     found = probabilities if ids is None else torch.zeros_like(logits).scatter_(1, ids, probabilities)
-    expected = TemperatureLogitsWarper(temperature)(None, logits)  # type: ignore[arg-type]
-    if top_k:
-        expected = TopKLogitsWarper(top_k)(None, expected)  # type: ignore[arg-type]
-    if top_p < 1:
-        expected = TopPLogitsWarper(top_p)(None, expected)  # type: ignore[arg-type]
-    assert torch.allclose(found, expected.softmax(-1), atol=1e-12)
+    assert torch.allclose(found, transformers_probabilities(settings, logits, SEEN), atol=1e-12)
+
+
+def test_the_penalty_changes_greedy_decoding_too_and_needs_no_sampling() -> None:
+    logits = torch.tensor([[2.0, 1.9, -1.0]])
+    settings = SamplingConfig(temperature=0, repetition_penalty=1.2)
+    number = np.array([0.5])
+    assert draw(logits, [0], number, settings, [[2]]) == [0]
+    assert draw(logits, [0], number, settings, [[0]]) == [1]
+    assert logits.tolist() == [[2.0, pytest.approx(1.9), -1.0]]  # the caller's logits stay what they were
+
+
+LARGE = 20_000
+FLAT, STEEP = 0.5, 6.0  # spreads of logits: 1,024 tokens hold little, and nearly all, of the mass
+
+
+def spread_logits(*spreads: float) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.stack([torch.randn(LARGE, generator=generator, dtype=torch.float64) * spread for spread in spreads])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SamplingConfig(temperature=1.0, top_k=0, top_p=0.9),
+        SamplingConfig(temperature=0.7, top_k=0, top_p=0.5, min_p=0.02),
+        SamplingConfig(temperature=1.0, top_k=0, min_p=0.05),
+    ],
+)
+def test_a_large_vocabulary_is_drawn_from_as_if_all_of_it_were_sorted(
+    settings: SamplingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = spread_logits(STEEP, FLAT, STEEP)
+    numbers = (np.arange(300) % 100 + 0.5) / 100
+    rows = [place // 100 for place in range(300)]
+    found = draw(logits, rows, numbers, settings)
+    assert found[:100] == draw(logits[:1], [0] * 100, numbers[:100], settings)  # whatever its neighbours are
+    monkeypatch.setattr(sampling, "CANDIDATES", LARGE)
+    assert found == draw(logits, rows, numbers, settings)
+
+
+def test_only_rows_whose_mass_is_spread_wide_have_their_vocabulary_sorted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cost: sorting a row of 262,144 takes longer than the step that made it."""
+    sorted_shapes: list[tuple[int, ...]] = []
+    sound = sampling._nucleus
+
+    def watched(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
+        sorted_shapes.append(tuple(probabilities.shape))
+        return sound(probabilities, top_p)
+
+    monkeypatch.setattr(sampling, "_nucleus", watched)
+    settings = SamplingConfig(temperature=1.0, top_k=0, top_p=0.9)
+    draw(spread_logits(STEEP, STEEP), [0, 1], np.array([0.1, 0.9]), settings)
+    assert sorted_shapes == [(2, sampling.CANDIDATES)]
+    draw(spread_logits(STEEP, FLAT), [0, 1], np.array([0.1, 0.9]), settings)
+    assert sorted_shapes[1:] == [(2, sampling.CANDIDATES), (1, LARGE)]
 
 
 @given(st.integers(0, 10_000), st.integers(1, 20), st.sampled_from([600, 20_480, 26_000]))

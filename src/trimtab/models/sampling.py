@@ -18,6 +18,7 @@ from trimtab.experiment import SamplingConfig
 
 FAILED = -1  # what is drawn from logits that are not numbers
 GROUP = 128  # columns whose maximum stands for them in the first pass of `top`
+CANDIDATES = 1024  # tokens among which top-p and min-p look first
 
 
 def prompt_key(prompt_id: str) -> int:
@@ -40,30 +41,108 @@ def _mix(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> np.uint64(31))
 
 
-def draw(logits: torch.Tensor, rows: Sequence[int], numbers: np.ndarray, settings: SamplingConfig) -> list[int]:
+def draw(
+    logits: torch.Tensor,
+    rows: Sequence[int],
+    numbers: np.ndarray,
+    settings: SamplingConfig,
+    seen: Sequence[Sequence[int]] | None = None,
+) -> list[int]:
     """One token for each number: number n decides among the logits of row rows[n].
 
     Args:
         logits: [rows, vocabulary]; a row may be drawn from more than once.
         rows: the row of each draw, [draws].
         numbers: uniform in [0, 1), [draws].
-        settings: filters in transformers' order: temperature, top-k, top-p. Temperature 0 takes the most likely token.
+        settings: transformers' processors in its order: repetition penalty, temperature, top-k, top-p, min-p.
+            Temperature 0 takes the most likely token, after the penalty.
+        seen: each row's tokens so far, its prompt's among them, which only the repetition penalty asks for.
 
     Returns:
         The tokens; `FAILED` where a row holds NaN, or no finite number, or infinity.
     """
+    if settings.repetition_penalty != 1:
+        assert seen is not None, "the repetition penalty needs to know each row's tokens"
+        logits = penalized(logits, seen, settings.repetition_penalty)
     index = torch.tensor(list(rows), dtype=torch.long, device=logits.device)
     if settings.temperature == 0:
-        return [int(token) for token in _likeliest(logits)[index].tolist()]
-    if not settings.top_k and settings.top_p == 1:
-        return [int(token) for token in _draw_of_all(logits, index, numbers, settings.temperature).tolist()]
+        tokens = _likeliest(logits)[index]
+    elif settings.top_k or (settings.top_p == 1 and settings.min_p == 0) or logits.shape[1] <= 4 * CANDIDATES:
+        tokens = _drawn(logits, index, numbers, settings)
+    else:
+        tokens = _draw_of_few(logits, index, numbers, settings)
+    return [int(token) for token in tokens.tolist()]
+
+
+def penalized(logits: torch.Tensor, seen: Sequence[Sequence[int]], penalty: float) -> torch.Tensor:
+    """A copy in which what a row has seen is less likely for a penalty above 1 (Keskar et al. 2019): its positive
+    logits are divided by the penalty, negative ones multiplied with it, however often they were seen."""
+    changed = logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)
+    for row, tokens in zip(changed, seen, strict=True):
+        ids = torch.tensor(sorted({token for token in tokens if token < logits.shape[1]}), device=logits.device)
+        if len(ids):
+            values = row[ids]
+            row[ids] = torch.where(values < 0, values * penalty, values / penalty)
+    return changed
+
+
+def _drawn(logits: torch.Tensor, index: torch.Tensor, numbers: np.ndarray, settings: SamplingConfig) -> torch.Tensor:
+    """Tokens from the candidates that the filters leave of the whole vocabulary."""
+    if not settings.top_k and settings.top_p == 1 and settings.min_p == 0:
+        return _draw_of_all(logits, index, numbers, settings.temperature)
     ids, probabilities = filtered(logits, settings)
+    return _inverted_by_id(ids, probabilities, index, numbers)
+
+
+def _draw_of_few(
+    logits: torch.Tensor, index: torch.Tensor, numbers: np.ndarray, settings: SamplingConfig
+) -> torch.Tensor:
+    """`_drawn` where no top-k bounds the candidates: most rows' filters leave fewer than `CANDIDATES` tokens.
+
+    So only those are sorted; a row whose filters leave more is drawn from the whole vocabulary. Which of the two
+    happens to a row depends on this row alone.
+    """
+    ids = top(logits, CANDIDATES).sort(-1).values
+    largest = logits.gather(1, ids)
+    probabilities = torch.exp(largest.double() / settings.temperature - _log_mass(logits, settings.temperature))
+    least, most = probabilities.amin(-1), probabilities.amax(-1)
+    # 1e-6: what the mass of a vocabulary summed in float32 may be wrong by
+    enough = (probabilities.sum(-1) >= settings.top_p + 1e-6) | (least < settings.min_p * most)
+    few = enough[index]
+    tokens = torch.empty(len(index), dtype=torch.long, device=logits.device)
+    if few.any():
+        kept = _kept(probabilities, settings)
+        tokens[few] = _inverted_by_id(ids, kept, index[few], numbers[few.cpu().numpy()])
+    if not few.all():
+        rest, where = torch.unique(index[~few], return_inverse=True)
+        tokens[~few] = _drawn(logits[rest], where, numbers[~few.cpu().numpy()], settings)
+    return tokens
+
+
+def _log_mass(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """log of the sum of exp(logits / temperature) over the whole vocabulary, float64 [rows, 1]."""
+    largest = logits.amax(-1, keepdim=True)
+    masses = _masses(logits, largest, temperature)
+    return largest.double() / temperature + _by_group(masses, torch.sum).double().sum(-1, keepdim=True).log()
+
+
+def _masses(logits: torch.Tensor, largest: torch.Tensor, temperature: float) -> torch.Tensor:
+    """exp((logits - largest) / temperature), padded with 0 to whole groups; float32, float64 where the logits are."""
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    masses = ((wide - largest) / temperature).exp_()
+    return torch.nn.functional.pad(masses, (0, -masses.shape[1] % GROUP)) if masses.shape[1] % GROUP else masses
+
+
+def _inverted_by_id(
+    ids: torch.Tensor | None, probabilities: torch.Tensor, index: torch.Tensor, numbers: np.ndarray
+) -> torch.Tensor:
+    """One token for each number, by inverting its row's probabilities in the order of ids (None: the columns are)."""
     cumulative = probabilities.cumsum(-1)[index]
     targets = torch.from_numpy(numbers).to(cumulative.device)[:, None] * cumulative[:, -1:]
     column = _inverted(cumulative, targets).squeeze(1)
     tokens = column if ids is None else ids[index, column]
     # what is not a number is among the largest logits, and spoils the sum of probabilities
-    return [int(token) for token in tokens.where(cumulative[:, -1].isfinite(), FAILED).tolist()]
+    return tokens.where(cumulative[:, -1].isfinite(), FAILED)
 
 
 def filtered(logits: torch.Tensor, settings: SamplingConfig) -> tuple[torch.Tensor | None, torch.Tensor]:
@@ -75,10 +154,18 @@ def filtered(logits: torch.Tensor, settings: SamplingConfig) -> tuple[torch.Tens
     if settings.top_k and settings.top_k < logits.shape[1]:
         ids = top(logits, settings.top_k).sort(-1).values
         logits = logits.gather(1, ids)
-    probabilities = torch.softmax(logits.double() / settings.temperature, dim=-1)
+    return ids, _kept(torch.softmax(logits.double() / settings.temperature, dim=-1), settings)
+
+
+def _kept(probabilities: torch.Tensor, settings: SamplingConfig) -> torch.Tensor:
+    """The probabilities with top-p and min-p applied: 0 for what they drop, the rest with a sum of 1."""
     if settings.top_p < 1:
         probabilities = _nucleus(probabilities, settings.top_p)
-    return ids, probabilities
+    if settings.min_p > 0:
+        least = settings.min_p * probabilities.amax(-1, keepdim=True)
+        probabilities = probabilities.masked_fill(probabilities < least, 0.0)
+        probabilities = probabilities / probabilities.sum(-1, keepdim=True)
+    return probabilities
 
 
 def _nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
@@ -117,9 +204,7 @@ def _likeliest(logits: torch.Tensor) -> torch.Tensor:
 def _draw_of_all(logits: torch.Tensor, index: torch.Tensor, numbers: np.ndarray, temperature: float) -> torch.Tensor:
     """One token for each number from the unfiltered distribution, by inverting it in two steps: group, then token."""
     largest = logits.amax(-1, keepdim=True)
-    wide = logits if logits.dtype == torch.float64 else logits.float()
-    masses = ((wide - largest) / temperature).exp_()
-    masses = torch.nn.functional.pad(masses, (0, -masses.shape[1] % GROUP)) if masses.shape[1] % GROUP else masses
+    masses = _masses(logits, largest, temperature)
     groups = _by_group(masses, torch.sum).double().cumsum(-1)[index]
     targets = torch.from_numpy(numbers).to(groups.device)[:, None] * groups[:, -1:]
     group = _inverted(groups, targets)

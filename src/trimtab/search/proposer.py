@@ -118,12 +118,13 @@ class LanguageModelProposer:
         place = list(range(len(forks)))  # the fork behind each row of `rows`
         # Siblings share the reading of their parent's last token: the first draw comes before the fork.
         source = [fork.row for fork in forks]
-        logits = self.model.next_logits(state.model)
+        logits, seen = self.model.next_logits(state.model), state.model.ids
         rows = state.select(source)
         for offset in range(tokens):
             if offset:
-                logits, source = self.model.next_logits(rows.model), list(range(len(place)))
-            drawn = draw(logits, source, self._numbers(rows, [forks[fork] for fork in place], offset), self.sampling)
+                logits, seen, source = self.model.next_logits(rows.model), rows.model.ids, list(range(len(place)))
+            numbers = self._numbers(rows, [forks[fork] for fork in place], offset)
+            drawn = draw(logits, source, numbers, self.sampling, seen)
             rows.model.append([max(token, 0) for token in drawn])
             for row, (fork, token) in enumerate(zip(place, drawn, strict=True)):
                 if token == FAILED:
