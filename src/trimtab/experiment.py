@@ -11,15 +11,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from trimtab.experiment_guide import (
-    DecoderConfig,
-    EarlyRejection,
-    GuideConfig,
-    SamplingConfig,
-    TermConfig,
-    ValueConfig,
-)
+from trimtab.experiment_guide import DecoderConfig, GuideConfig
 from trimtab.experiment_models import Config, Dtype, ModelConfig, Name
+from trimtab.experiment_search import EarlyRejection, SamplingConfig, TermConfig, ValueConfig
 from trimtab.fields import WordRange
 
 __all__ = [

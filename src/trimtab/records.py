@@ -68,6 +68,7 @@ class Generation:
     finish: Finish
     value: float | None = None
     reward: float | None = None
+    log_probability: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

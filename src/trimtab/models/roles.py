@@ -28,6 +28,7 @@ class Roles:
         self._assets = assets
         self._configs: dict[Role, ModelConfig] = {"large": experiment.large, "untuned": experiment.small}
         self._loaded: dict[Role, TransformersModel] = {}
+        self._others: dict[ModelConfig, TransformersModel] = {}
 
     def tuned_is(self, folder: Path) -> None:
         """The tuned model lies in `folder`; it is shown prompts as the untuned one is."""
@@ -39,13 +40,26 @@ class Roles:
             self._loaded[role] = load_language_model(self._configs[role], self._assets, name=role)
         return self._loaded[role]
 
+    def model(self, config: ModelConfig) -> TransformersModel:
+        """A further model, which plays no part of its own; the model of a role where it is the same."""
+        for role in ("large", "untuned"):
+            if self._configs[role] == config:
+                return self[role]
+        if config not in self._others:
+            self._others[config] = load_language_model(config, self._assets)
+        return self._others[config]
+
     def flops(self) -> dict[str, float]:
-        """Forward FLOPs so far of each model that has been loaded, by role."""
-        return {role: model.flops for role, model in self._loaded.items()}
+        """Forward FLOPs so far of each model that has been loaded, by role, or by name where it has none."""
+        others = {config.name: 0.0 for config in self._others}
+        for config, model in self._others.items():
+            others[config.name] += model.flops
+        return {**others, **{role: model.flops for role, model in self._loaded.items()}}
 
     def drop(self) -> None:
         """Forget all models, so that their memory can be used again."""
         self._loaded.clear()
+        self._others.clear()
 
 
 def load_language_model(config: ModelConfig, assets: Assets, name: str | None = None) -> TransformersModel:

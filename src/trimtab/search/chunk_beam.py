@@ -11,43 +11,18 @@ finite numbers. Knows nothing of models: candidates come from a `Proposer`, thei
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
+from trimtab.errors import ConfigurationError
+from trimtab.experiment_search import EarlyRejection, search_faults
 from trimtab.records import Finish, Prompt
+from trimtab.search.hypothesis import Hypothesis, Step
 from trimtab.search.proposer import Continuation, Fork, Proposer, ProposerState
+from trimtab.search.selection import Choose, beside_pool, best, by_vote, distinct, in_groups
+from trimtab.search.stages import Stage, beam_stages, rejection_stages
 from trimtab.search.value import Candidate, Value, ValueState
-
-
-@dataclass(frozen=True, slots=True)
-class Hypothesis:
-    """One response to prompt number `prompt`, which the proposer reads as `prompt_ids`.
-
-    `finish` is None while it can go on; `value` is 0 where the search has no value. `proposer_row` and `value_row` are
-    its rows in the two states.
-    """
-
-    prompt: int
-    prompt_ids: list[int]
-    token_ids: list[int]
-    text: str
-    finish: Finish | None
-    value: float
-    proposer_row: int | None
-    value_row: int
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step of the search: all candidates by prompt, best first, and the first `width` of each, which go on."""
-
-    number: int
-    candidates: list[list[Hypothesis]]
-    kept: list[list[Hypothesis]]
-
-    @property
-    def finished(self) -> bool:
-        return all(beam.finish is not None for beams in self.kept for beam in beams)
 
 
 @dataclass
@@ -61,25 +36,54 @@ class _Frontier:
 
 @dataclass(frozen=True)
 class Search:
-    """Settings of the search. Of the last step's finished candidates the best `keep` a prompt are returned
-    (default: `width`)."""
+    """Settings of the search; docs/search.md has three lines on each.
+
+    Of the finished hypotheses the best `keep` a prompt are returned (default: `width`); more than `width` are taken
+    from all candidates of the last step.
+
+    Raises:
+        ConfigurationError: settings that do not go together.
+    """
 
     width: int = 1
     successors: int = 1
     chunk: int | None = None
     max_new_tokens: int = 50
     keep: int | None = None
+    duplicates: Literal["keep", "drop"] = "keep"
+    groups: int = 1
+    pool: int | None = None
+    reject: EarlyRejection | None = None
+    vote: str | None = None
+
+    def __post_init__(self) -> None:
+        faults = search_faults(self.width, self.successors, self.chunk, self.groups, self.pool, self.reject, self.vote)
+        if faults:
+            raise ConfigurationError("; ".join(faults))
 
     @property
     def candidates(self) -> int:
         """Rows that a prompt takes at most."""
         return self.width * self.successors
 
-    def run(self, prompts: Sequence[Prompt], proposer: Proposer, value: Value | None) -> list[list[Hypothesis]]:
-        """The best finished hypotheses of each prompt, best value first, or in the order of their slots."""
-        *_, last = self.steps(prompts, proposer, value)
-        finished = [[each for each in group if each.finish is not None] for group in last.candidates]
-        return [group[: self.keep or self.width] for group in finished]
+    def run(
+        self,
+        prompts: Sequence[Prompt],
+        proposer: Proposer,
+        value: Value | None,
+        observe: Callable[[Step], None] | None = None,
+    ) -> list[list[Hypothesis]]:
+        """The best finished hypotheses of each prompt, best value first, or in the order of their slots.
+
+        `observe` is told of every step.
+        """
+        for step in self.steps(prompts, proposer, value):
+            if observe is not None:
+                observe(step)
+        count = self.keep or self.width
+        everything = self.vote is not None or count > self.width
+        found = [self._finished(*groups, everything) for groups in zip(step.candidates, step.kept, strict=True)]
+        return [group[:count] for group in found]
 
     def steps(self, prompts: Sequence[Prompt], proposer: Proposer, value: Value | None) -> Iterator[Step]:
         """All steps, until every kept hypothesis has finished."""
@@ -88,57 +92,81 @@ class Search:
         read = proposer.prompt_ids(proposed)
         roots = [[Hypothesis(n, read[n], [], "", None, 0.0, proposer_row=n, value_row=n)] for n in range(len(prompts))]
         frontier = _Frontier(roots, proposed, valued)
-        # the first step has one beam a prompt to continue, which stands in for all `width` of them
-        successors, number = self.candidates, 0
-        while True:
-            step = self._step(number, frontier, successors, proposer, value)
+        for number, stage in enumerate(self._stages()):
+            step = self._step(number, stage, frontier, proposer, value)
             yield step
             if step.finished:
                 return
-            successors, number = self.successors, number + 1
 
-    def _step(self, number: int, frontier: _Frontier, successors: int, proposer: Proposer, value: Value | None) -> Step:
+    def _stages(self) -> Iterator[Stage]:
+        if self.reject is not None:
+            return rejection_stages(self.reject, self.candidates, self.max_new_tokens)
+        return beam_stages(self.width, self.successors, self.chunk or self.max_new_tokens)
+
+    def _choice(self) -> Choose:
+        if self.pool is not None:
+            return beside_pool(self.pool)
+        return best if self.groups == 1 else in_groups(self.groups)
+
+    def _step(self, number: int, stage: Stage, frontier: _Frontier, proposer: Proposer, value: Value | None) -> Step:
         """Continue the open beams, value their candidates, keep the best `width` of each prompt."""
-        parents, forks = _forks(frontier.beams, successors)
-        left = self.max_new_tokens - number * (self.chunk or 0)
-        frontier.proposed, grown = proposer.propose(frontier.proposed, forks, min(self.chunk or left, left))
-        candidates = [self._grow(parent, more, proposer) for parent, more in zip(parents, grown, strict=True)]
+        seeds, forks = _forks(frontier.beams, stage, self.groups)
+        left = self.max_new_tokens - min((len(seed.token_ids) for seed in seeds), default=0)
+        frontier.proposed, grown = proposer.propose(frontier.proposed, forks, min(stage.tokens, left))
+        candidates = [self._grow(seed, more, proposer) for seed, more in zip(seeds, grown, strict=True)]
         if value is not None and frontier.valued is not None:
             seen = [Candidate(each.token_ids, each.text, each.finish) for each in candidates]
-            rows = [parent.value_row for parent in parents]
+            rows = [seed.value_row for seed in seeds]
             frontier.valued, values = value.advance(frontier.valued, rows, seen)
             candidates = [
                 replace(each, value=worth, value_row=row)
                 for row, (each, worth) in enumerate(zip(candidates, values, strict=True))
             ]
         groups = _compete(frontier.beams, candidates, ranked=value is not None)
-        _keep(frontier, [group[: self.width] for group in groups])
+        if self.duplicates == "drop":
+            groups = [distinct(group) for group in groups]
+        choose, held = self._choice(), [[beam for beam in beams if not beam.open] for beams in frontier.beams]
+        _keep(frontier, [choose(group, old, stage.width) for group, old in zip(groups, held, strict=True)])
         return Step(number, groups, frontier.beams)
 
-    def _grow(self, parent: Hypothesis, more: Continuation, proposer: Proposer) -> Hypothesis:
-        ids = [*parent.token_ids, *more.token_ids]
+    def _grow(self, seed: Hypothesis, more: Continuation, proposer: Proposer) -> Hypothesis:
+        ids = [*seed.token_ids, *more.token_ids]
         finish: Finish | None = more.finish or ("length" if len(ids) >= self.max_new_tokens else None)
-        text = proposer.text(parent.prompt_ids, ids)
-        return replace(parent, token_ids=ids, text=text, finish=finish, proposer_row=more.row)
+        text = proposer.text(seed.prompt_ids, ids)
+        return replace(seed, token_ids=ids, text=text, finish=finish, proposer_row=more.row)
+
+    def _finished(
+        self, candidates: Sequence[Hypothesis], kept: Sequence[Hypothesis], everything: bool
+    ) -> list[Hypothesis]:
+        """A prompt's finished hypotheses in the order in which they are returned."""
+        stayed = {id(each) for each in kept}
+        found = [each for each in candidates if not each.open and (everything or id(each) in stayed)]
+        return found if self.vote is None else by_vote(self.vote, found)
 
 
-def _forks(beams: list[list[Hypothesis]], successors: int) -> tuple[list[Hypothesis], list[Fork]]:
-    """The open beams, each `successors` times, and their forks; a slot is a beam's place and its successor's."""
-    parents, forks = [], []
+def _forks(beams: list[list[Hypothesis]], stage: Stage, groups: int) -> tuple[list[Hypothesis], list[Fork]]:
+    """The open beams, each as often as it has successors, and their forks.
+
+    A slot is a beam's place and its successor's, or its parent's where a stage says so; the groups of the first stage
+    are equal ranges of slots.
+    """
+    seeds, forks = [], []
     for group in beams:
         for place, beam in enumerate(group):
-            if beam.finish is not None:
+            if not beam.open:
                 continue
             assert beam.proposer_row is not None
-            for successor in range(successors):
-                parents.append(beam)
-                forks.append(Fork(beam.proposer_row, place * successors + successor, beam.token_ids))
-    return parents, forks
+            for successor in range(stage.successors):
+                slot = beam.slot if stage.same_slots else place * stage.successors + successor
+                member = beam.group if beam.token_ids else slot * groups // stage.successors
+                seeds.append(replace(beam, slot=slot, parent=place, group=member))
+                forks.append(Fork(beam.proposer_row, slot, beam.token_ids))
+    return seeds, forks
 
 
 def _compete(beams: list[list[Hypothesis]], candidates: list[Hypothesis], *, ranked: bool) -> list[list[Hypothesis]]:
     """Each prompt's finished beams and new candidates, best first where they are valued; equals keep their order."""
-    groups = [[beam for beam in group if beam.finish is not None] for group in beams]
+    groups = [[beam for beam in group if not beam.open] for group in beams]
     for each in candidates:
         groups[each.prompt].append(each)
     groups = [_set_aside(group) for group in groups]
@@ -157,7 +185,7 @@ def _set_aside(group: list[Hypothesis]) -> list[Hypothesis]:
 
 def _keep(frontier: _Frontier, kept: list[list[Hypothesis]]) -> None:
     """Make `kept` the beams: drop all rows but those of the ones that go on, and number these anew."""
-    going = [each for group in kept for each in group if each.finish is None]
+    going = [each for group in kept for each in group if each.open]
     frontier.proposed = frontier.proposed.select([each.proposer_row for each in going if each.proposer_row is not None])
     if frontier.valued is not None:
         frontier.valued = frontier.valued.select([each.value_row for each in going])

@@ -9,61 +9,98 @@ nothing of files.
     ' liked this film from the first minute to the last'
 """
 
+import functools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from trimtab.blocks import Block
 from trimtab.experiment import DecoderConfig, Experiment
-from trimtab.models.emulated import emulate
-from trimtab.models.language_model import LanguageModel
+from trimtab.models.language_model import sequence_log_probabilities
 from trimtab.models.roles import Roles
 from trimtab.records import Generation, Prompt
-from trimtab.search.chunk_beam import Hypothesis, Search
+from trimtab.rewards.reward import Reward
+from trimtab.search.chunk_beam import Search
+from trimtab.search.hypothesis import Hypothesis, Step
+from trimtab.search.judges import Judges, emulated_model
 from trimtab.search.proposer import LanguageModelProposer, Proposer
-from trimtab.search.value import ImplicitValue, Value
+from trimtab.search.value import Value
 
+Observe = Callable[[Sequence[Prompt], Step], None]
+"""Told of a block's prompts and of each step of its search."""
 _log = logging.getLogger(__name__)
 
 
 class Decoder:
     """One decoder of an experiment, ready to decode blocks of prompts.
 
+    `gold` gives the gold reward to decoders that are guided by it, and `observe` is told of every step.
+
     Raises:
         VocabularyError: it adds logits of models with unlike vocabularies.
+        ConfigurationError: a value names a function that is not there.
     """
 
-    def __init__(self, experiment: Experiment, config: DecoderConfig, roles: Roles) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        config: DecoderConfig,
+        roles: Roles,
+        gold: Callable[[], Reward] | None = None,
+        observe: Observe | None = None,
+    ) -> None:
         guide = experiment.guide
         self.roles = roles
-        self.model = self._model(config)
-        self.proposer = LanguageModelProposer(self.model, guide.sampling, experiment.seed, stop=guide.stop)
-        self.value = self._value() if config.guided else None
+        self.observe = observe
+        self.model = emulated_model(config, roles)
+        self.proposer = LanguageModelProposer(
+            self.model, guide.sampling, experiment.seed, stop=guide.stop, chunk_ends=config.chunk_ends
+        )
+        judges = Judges(self.model, roles, gold)
+        self.value = judges.value(config.value) if config.guided else None
+        self.rewards = judges.rewards
+        # all samples of best-of-N are kept: another decoder may pick from them by the gold reward
+        everything = config.width * config.successors if config.chunk is None else config.width
+        self.likelihoods = config.n_best is not None
         self.search = Search(
             width=config.width,
             successors=config.successors,
             chunk=config.chunk,
             max_new_tokens=guide.max_new_tokens,
-            # all samples of best-of-N are kept: another decoder may pick from them by the gold reward
-            keep=config.width * config.successors if config.chunk is None else config.width,
+            keep=config.n_best or everything,
+            duplicates=config.duplicates,
+            groups=config.groups,
+            pool=config.pool,
+            reject=config.reject,
+            vote=config.vote,
         )
 
     def decode(self, prompts: Sequence[Prompt]) -> Block:
         """The generations of a block, each prompt's in the order of their values, and what they cost."""
-        return decode_block(prompts, self.search, self.proposer, self.value, self.roles)
+        before = sum(reward.flops for reward in self.rewards)
+        observe = None if self.observe is None else functools.partial(self.observe, prompts)
+        block = decode_block(prompts, self.search, self.proposer, self.value, self.roles, observe)
+        spent = sum(reward.flops for reward in self.rewards) - before
+        if spent:
+            block = replace(block, flops={**block.flops, "reward": spent})
+        return replace(block, records=self._with_likelihoods(block.records)) if self.likelihoods else block
 
-    def _model(self, config: DecoderConfig) -> LanguageModel:
-        base = self.roles[config.model]
-        if config.beta is None:
-            return base
-        return emulate(base, [(self.roles["tuned"], self.roles["untuned"], config.beta)])
-
-    def _value(self) -> Value:
-        return ImplicitValue(self.roles["tuned"], self.roles["untuned"], self.model)
+    def _with_likelihoods(self, records: Sequence[Generation]) -> list[Generation]:
+        """The records with their log-probabilities; not counted as a cost of the search, which does not need them."""
+        logs = sequence_log_probabilities(
+            self.model, [each.prompt for each in records], [each.token_ids for each in records]
+        )
+        return [replace(each, log_probability=log) for each, log in zip(records, logs, strict=True)]
 
 
 def decode_block(
-    prompts: Sequence[Prompt], search: Search, proposer: Proposer, value: Value | None, roles: Roles
+    prompts: Sequence[Prompt],
+    search: Search,
+    proposer: Proposer,
+    value: Value | None,
+    roles: Roles,
+    observe: Callable[[Step], None] | None = None,
 ) -> Block:
     """Search all prompts together; FLOPs are those that the models of `roles` spent on it.
 
@@ -72,7 +109,7 @@ def decode_block(
     started, before = time.monotonic(), roles.flops()
     records = [
         _generation(prompts[hypothesis.prompt], index, hypothesis, valued=value is not None)
-        for hypotheses in search.run(prompts, proposer, value)
+        for hypotheses in search.run(prompts, proposer, value, observe)
         for index, hypothesis in enumerate(hypotheses)
     ]
     for each in records:

@@ -9,7 +9,7 @@ text alone. Knows nothing of values.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -42,13 +42,29 @@ class Continuation:
 
 @dataclass
 class ProposerState:
-    """A model's rows and the prompt behind each of them, as the key of its random numbers."""
+    """A model's rows, the prompt behind each of them as the key of its random numbers, and the longest response."""
 
     model: DecodeState
     keys: list[int]
+    room: int
 
     def select(self, rows: Sequence[int]) -> "ProposerState":
-        return ProposerState(self.model.select(rows), [self.keys[row] for row in rows])
+        return ProposerState(self.model.select(rows), [self.keys[row] for row in rows], self.room)
+
+
+@dataclass
+class _Growth:
+    """What one fork has grown by: why it has finished, or that it waits for the chunks of others to end."""
+
+    fork: Fork
+    ends_from: int = 0  # where the text of this chunk begins
+    token_ids: list[int] = field(default_factory=list)
+    finish: Finish | None = None
+    waits: bool = False
+
+    @property
+    def length(self) -> int:
+        return len(self.fork.token_ids) + len(self.token_ids)
 
 
 class Proposer(Protocol):
@@ -61,7 +77,8 @@ class Proposer(Protocol):
     def propose(
         self, state: ProposerState, forks: Sequence[Fork], tokens: int
     ) -> tuple[ProposerState, list[Continuation]]:
-        """Continue each fork by up to `tokens` tokens; the new state has a row for each that goes on."""
+        """Continue each fork by up to `tokens` tokens, and to no more than `room`; the new state has a row for each
+        that goes on."""
         ...
 
     def prompt_ids(self, state: ProposerState) -> list[list[int]]:
@@ -81,6 +98,7 @@ class LanguageModelProposer:
         sampling: temperature and filters.
         seed: the run's seed.
         stop: strings that end a response; it is cut before the first of them.
+        chunk_ends: strings that end a chunk before it has all its tokens.
         ignore_eos: never end a response at an end token (for measurements at equal lengths).
     """
 
@@ -91,17 +109,19 @@ class LanguageModelProposer:
         seed: int,
         *,
         stop: Sequence[str] = (),
+        chunk_ends: Sequence[str] = (),
         ignore_eos: bool = False,
     ) -> None:
         self.model = model
         self.sampling = sampling
         self.seed = seed
         self.stop = tuple(stop)
+        self.chunk_ends = tuple(chunk_ends)
         self.ends: frozenset[int] = frozenset() if ignore_eos else model.vocabulary.eos_ids
 
     def start(self, prompts: Sequence[Prompt], room: int) -> ProposerState:
         state = self.model.start([prompt.text for prompt in prompts], room)
-        return ProposerState(state, [prompt_key(prompt.id) for prompt in prompts])
+        return ProposerState(state, [prompt_key(prompt.id) for prompt in prompts], room)
 
     def prompt_ids(self, state: ProposerState) -> list[list[int]]:
         return [ids[:length] for ids, length in zip(state.model.ids, state.model.prompt_lengths, strict=True)]
@@ -113,8 +133,10 @@ class LanguageModelProposer:
     def propose(
         self, state: ProposerState, forks: Sequence[Fork], tokens: int
     ) -> tuple[ProposerState, list[Continuation]]:
-        new: list[list[int]] = [[] for _ in forks]
-        finish: list[Finish | None] = [None] * len(forks)
+        grown = [_Growth(fork) for fork in forks]
+        if self.chunk_ends:
+            for each in grown:
+                each.ends_from = len(self._text(state.model, each.fork.row, len(each.fork.token_ids)))
         place = list(range(len(forks)))  # the fork behind each row of `rows`
         # Siblings share the reading of their parent's last token: the first draw comes before the fork.
         source = [fork.row for fork in forks]
@@ -127,32 +149,53 @@ class LanguageModelProposer:
             drawn = draw(logits, source, numbers, self.sampling, seen)
             rows.model.append([max(token, 0) for token in drawn])
             for row, (fork, token) in enumerate(zip(place, drawn, strict=True)):
-                if token == FAILED:
-                    finish[fork] = finish[fork] or "failed"
-                elif finish[fork] is None:
-                    new[fork].append(token)
-                    finish[fork] = self._finish(rows.model, row, len(forks[fork].token_ids) + len(new[fork]))
-            going = [row for row, fork in enumerate(place) if finish[fork] is None]
+                self._take(grown[fork], token, rows, row)
+            going = [row for row, fork in enumerate(place) if grown[fork].finish is None]
+            done = offset == tokens - 1 or all(grown[place[row]].waits for row in going)
             # An ended row goes at the end of the chunk, or before where enough have ended to pay for the copying.
-            if len(going) < len(place) and (offset == tokens - 1 or len(going) <= COMPACT * len(place)):
+            if len(going) < len(place) and (done or len(going) <= COMPACT * len(place)):
                 rows, place = rows.select(going), [place[row] for row in going]
-            if not place:
+            if done:
                 break
         row_of = {fork: row for row, fork in enumerate(place)}
-        return rows, [Continuation(ids, finish[fork], row_of.get(fork)) for fork, ids in enumerate(new)]
+        rows = self._cut_back(rows, [grown[fork] for fork in place])
+        return rows, [Continuation(each.token_ids, each.finish, row_of.get(fork)) for fork, each in enumerate(grown)]
 
     def _numbers(self, rows: ProposerState, forks: Sequence[Fork], offset: int) -> np.ndarray:
         steps = [len(fork.token_ids) + offset for fork in forks]
         return uniforms(self.seed, rows.keys, [fork.slot for fork in forks], steps)
 
-    def _finish(self, rows: DecodeState, row: int, length: int) -> Finish | None:
-        """Why the response of `length` tokens that a row holds has ended, if it has."""
+    def _take(self, growth: _Growth, token: int, rows: ProposerState, row: int) -> None:
+        """Add a token to a fork that neither has ended nor waits, and say whether it now does."""
+        if growth.finish is not None or growth.waits:
+            return
+        if token == FAILED:
+            growth.finish = "failed"
+            return
+        growth.token_ids.append(token)
+        if token in self.ends:
+            growth.finish = "eos"
+            return
+        growth.waits = growth.length >= rows.room
+        if not (self.stop or self.chunk_ends):
+            return
+        text = self._text(rows.model, row, growth.length)
+        if any(each in text for each in self.stop):
+            growth.finish = "stop"
+        # a string that began in the chunk before ends this one
+        starts = {each: max(0, growth.ends_from - len(each) + 1) for each in self.chunk_ends}
+        growth.waits |= any(text.find(each, start) >= 0 for each, start in starts.items())
+
+    def _text(self, rows: DecodeState, row: int, length: int) -> str:
+        """The text of the response of `length` tokens that a row ends with."""
         ids = rows.ids[row]
-        if ids[-1] in self.ends:
-            return "eos"
-        if self.stop:
-            prompt, response = ids[: len(ids) - length], ids[len(ids) - length :]
-            text = self.model.vocabulary.decode_response(prompt, response)
-            if any(each in text for each in self.stop):
-                return "stop"
-        return None
+        place = len(ids) - length
+        return self.model.vocabulary.decode_response(ids[:place], ids[place:])
+
+    def _cut_back(self, rows: ProposerState, grown: Sequence[_Growth]) -> ProposerState:
+        """The rows without what was drawn for those that had to wait; a row belongs to each of `grown`."""
+        keep = [rows.model.prompt_lengths[row] + each.length for row, each in enumerate(grown)]
+        if keep == [len(ids) for ids in rows.model.ids]:
+            return rows
+        model, _ = self.model.score(rows.model, range(len(keep)), keep, [[] for _ in keep])
+        return ProposerState(model, rows.keys, rows.room)

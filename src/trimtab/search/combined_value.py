@@ -1,0 +1,98 @@
+"""Values made of rewards and of other values: a score for every chunk, a value for each token, a weighted mean.
+
+Each is itself a `Value`, so they nest. Knows nothing of models.
+
+    >>> worth = WeightedValue([(RewardValue(reward), 1.0), (PerToken(implicit), 2.0)])    # doctest: +SKIP
+    >>> worth = StepValue(process_reward, "min")                                          # doctest: +SKIP
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from trimtab.records import Prompt
+from trimtab.rewards.reward import Reward
+from trimtab.search.value import Candidate, Value
+
+Combine = Literal["sum", "min"]
+COMBINE: dict[Combine, Callable[[Sequence[float]], float]] = {"sum": sum, "min": min}
+
+
+@dataclass
+class StepState:
+    """The prompts of the rows, and each row's scores so far, one a chunk."""
+
+    prompts: list[Prompt]
+    scores: list[list[float]]
+
+    def select(self, rows: Sequence[int]) -> "StepState":
+        return StepState([self.prompts[row] for row in rows], [self.scores[row] for row in rows])
+
+
+class StepValue:
+    """A reward of every step, as process reward models give it (Lightman et al. 2023, arXiv 2305.20050).
+
+    At the end of each chunk the reward reads the prompt and the response so far; the value is the sum or the minimum
+    of these scores.
+    """
+
+    def __init__(self, reward: Reward, combine: Combine) -> None:
+        self.reward = reward
+        self.combine = COMBINE[combine]
+
+    def start(self, prompts: Sequence[Prompt], room: int) -> StepState:
+        return StepState(list(prompts), [[] for _ in prompts])
+
+    def advance(
+        self, state: StepState, parents: Sequence[int], candidates: Sequence[Candidate]
+    ) -> tuple[StepState, list[float]]:
+        prompts = [state.prompts[row] for row in parents]
+        new = self.reward.score([prompt.text for prompt in prompts], [each.text for each in candidates])
+        scores = [[*state.scores[row], score] for row, score in zip(parents, new, strict=True)]
+        return StepState(prompts, scores), [self.combine(row) for row in scores]
+
+
+class PerToken:
+    """Another value divided by the number of the response's tokens, as the proposer's model counts them."""
+
+    def __init__(self, value: Value) -> None:
+        self.value = value
+
+    def start(self, prompts: Sequence[Prompt], room: int) -> Any:
+        return self.value.start(prompts, room)
+
+    def advance(self, state: Any, parents: Sequence[int], candidates: Sequence[Candidate]) -> tuple[Any, list[float]]:
+        after, values = self.value.advance(state, parents, candidates)
+        return after, [value / max(1, len(each.token_ids)) for value, each in zip(values, candidates, strict=True)]
+
+
+@dataclass
+class WeightedState:
+    """A state for each of the values."""
+
+    states: list[Any]
+
+    def select(self, rows: Sequence[int]) -> "WeightedState":
+        return WeightedState([state.select(rows) for state in self.states])
+
+
+class WeightedValue:
+    """The weighted mean of several values, `(value, weight)`; weights are above 0."""
+
+    def __init__(self, parts: Sequence[tuple[Value, float]]) -> None:
+        assert parts and all(weight > 0 for _, weight in parts), "a mean needs values with weights above 0"
+        self.values = [value for value, _ in parts]
+        self.weights = [weight / sum(weight for _, weight in parts) for _, weight in parts]
+
+    def start(self, prompts: Sequence[Prompt], room: int) -> WeightedState:
+        return WeightedState([value.start(prompts, room) for value in self.values])
+
+    def advance(
+        self, state: WeightedState, parents: Sequence[int], candidates: Sequence[Candidate]
+    ) -> tuple[WeightedState, list[float]]:
+        states, means = [], [0.0] * len(candidates)
+        for value, weight, part in zip(self.values, self.weights, state.states, strict=True):
+            after, worths = value.advance(part, parents, candidates)
+            states.append(after)
+            means = [mean + weight * worth for mean, worth in zip(means, worths, strict=True)]
+        return WeightedState(states), means
