@@ -10,12 +10,21 @@ can be cut back to any length without anything being computed again.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 import torch
 
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import PromptInput
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """Weights that each token is multiplied with, and those of the head, which each prediction needs besides."""
+
+    body: float
+    head: float
 
 
 class DecodeState(Protocol):

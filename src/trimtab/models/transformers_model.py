@@ -18,6 +18,7 @@ from trimtab.errors import ModelError
 from trimtab.models.attention import GROUPED
 from trimtab.models.cache import SlotCache
 from trimtab.models.head import Head, plain_head
+from trimtab.models.language_model import ModelSize
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import PromptInput
 
@@ -100,6 +101,11 @@ class TransformersModel:
     def flops(self) -> float:
         """Forward FLOPs so far: 2 per weight of the body and token, and of the head where it was applied."""
         return self._work.flops
+
+    @property
+    def size(self) -> ModelSize:
+        """The weights that a token is multiplied with."""
+        return ModelSize(body=float(self._body_weights), head=float(self._head.weight.numel()))
 
     @property
     def tokens_read(self) -> int:

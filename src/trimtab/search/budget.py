@@ -3,7 +3,7 @@
 Pure functions of model sizes, prompt length and response length; knows no models.
 
     >>> base, guide = ModelSize(body=1e8, head=3e7), ModelSize(body=1e7, head=3e6)
-    >>> within_budget(1.5e11, Workload(base, (guide, guide), prompt=20, response=40), SearchShape())
+    >>> within_budget(1.5e11, Workload((base, guide, guide), prompt=20, response=40), SearchShape())
     SearchShape(width=3, successors=4, chunk=4)
 """
 
@@ -12,25 +12,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from trimtab.errors import ConfigurationError
+from trimtab.models.language_model import ModelSize
 
 MOST = 4096  # candidates a prompt, beyond which no budget is spent
 OF_RESPONSE = 10  # a chunk is this part of a response, as in arXiv 2405.19262 (5 of 50 tokens)
 
 
 @dataclass(frozen=True)
-class ModelSize:
-    """Weights that each token is multiplied with, and those of the head, which a predicted token needs besides."""
-
-    body: float
-    head: float
-
-
-@dataclass(frozen=True)
 class Workload:
-    """Who reads: the base draws, the guides judge; prompt and response in tokens, no response ending early."""
+    """All models that read the text, those that draw and those that judge; prompt and response in tokens."""
 
-    base: ModelSize
-    guides: tuple[ModelSize, ...]
+    models: tuple[ModelSize, ...]
     prompt: int
     response: int
 
@@ -45,12 +37,11 @@ class SearchShape:
 
 
 def search_flops(work: Workload, width: int, successors: int, chunk: int | None) -> float:
-    """FLOPs of one prompt, 2 a weight and token (Kaplan et al. 2020).
+    """FLOPs of one prompt whose responses do not end early, 2 a weight and token (Kaplan et al. 2020).
 
     Each model reads the prompt once. In the first chunk W*K rows share the reading of the prompt's last token, in
     later ones each of W beams' K children that of the beam's; every row reads the rest of its chunk itself. The last
-    token of a response is read by nobody. The base takes its head once for each distribution that it draws from; so
-    do the guides for each token that they score.
+    token of a response is read by nobody. Each reading of a response's or a prompt's last token is a prediction.
     """
     length = min(chunk or work.response, work.response)
     body, heads, done = float(work.prompt - 1), 0.0, 0
@@ -60,7 +51,7 @@ def search_flops(work: Workload, width: int, successors: int, chunk: int | None)
         body += shared + width * successors * (tokens - 1)
         heads += shared + width * successors * (tokens - 1)
         done += tokens
-    return sum(2.0 * (model.body * body + model.head * heads) for model in (work.base, *work.guides))
+    return sum(2.0 * (model.body * body + model.head * heads) for model in work.models)
 
 
 def within_budget(flops: float, work: Workload, given: SearchShape) -> SearchShape:
