@@ -134,7 +134,7 @@ def _decoding(experiment: Experiment, decoder: DecoderConfig, small: Sizes, larg
     base = large if decoder.model == "large" else small
     rows = block_size(guide.rows, decoder.width * decoder.successors) * decoder.width * decoder.successors
     tokens = prompt + len(experiment.large.template) // 4 + guide.max_new_tokens
-    pair = 2 if decoder.guided or decoder.beta is not None else 0
+    pair = 2 * decoder.guided_by_pair + 2 * len(decoder.terms)
     row = FORKED * tokens * (base.token + pair * small.token) + LOGITS * base.vocabulary
     weights = large.bytes + 2 * small.bytes
     return Need(f"guide {decoder.name}", weights, row, rows, "guide.rows", rows)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from trimtab.errors import ConfigurationError, TrimtabError, one_line
+from trimtab.errors import ConfigurationError, DataError, TrimtabError, one_line
 from trimtab.experiment import Experiment
 from trimtab.experiment_file import load_experiment
 
@@ -34,7 +34,12 @@ Share = Annotated[str | None, tyro.conf.arg(metavar="I/N")]
 
 
 def run(
-    file: File, overrides: Overrides = (), runs: Path = Path("runs"), path_map: PathMap = None, quiet: bool = False
+    file: File,
+    overrides: Overrides = (),
+    runs: Path = Path("runs"),
+    path_map: PathMap = None,
+    quiet: bool = False,
+    trace: bool = False,
 ) -> None:
     """Run a whole experiment, from reviews to the report; what has been made before is used again.
 
@@ -44,8 +49,9 @@ def run(
         runs: The folder that holds run directories; this run's is named after the experiment.
         path_map: A YAML file of model or data set names and the local folders they stand for.
         quiet: Show no progress.
+        trace: Write each step of each search beside what it decoded, for `trimtab trace` and for the page.
     """
-    _run(file, overrides, runs, path_map, quiet, until="report")
+    _run(file, overrides, runs, path_map, quiet, until="report", trace=trace)
 
 
 def _stage(name: str, what: str) -> Callable[..., None]:
@@ -57,7 +63,9 @@ def _stage(name: str, what: str) -> Callable[..., None]:
         _run(file, overrides, runs, path_map, quiet, until=name)
 
     command.__doc__ = (
-        f"{what} Stages before it are run where they have not been.\n\n" + (run.__doc__ or "").split("\n\n", 1)[1]
+        f"{what} Stages before it are run where they have not been.\n\n"
+        + (run.__doc__ or "").split("\n\n", 1)[1].split("        trace:")[0]
+        + "    "
     )
     return command
 
@@ -80,6 +88,46 @@ def _shared_stage(name: str, what: str) -> Callable[..., None]:
         "            shards are done, the same command without it puts them together.\n    "
     )
     return command
+
+
+def guide(
+    file: File,
+    overrides: Overrides = (),
+    runs: Path = Path("runs"),
+    path_map: PathMap = None,
+    quiet: bool = False,
+    shard: Share = None,
+    trace: bool = False,
+) -> None:
+    _run(file, overrides, runs, path_map, quiet, until="guide", shard=shard, trace=trace)
+
+
+_GUIDES = "Decode the test prompts with every decoder of the experiment."
+guide.__doc__ = (_shared_stage("guide", _GUIDES).__doc__ or "") + (
+    "    trace: Write each step of each search beside what it decoded, for `trimtab trace` and for the page.\n    "
+)
+
+
+def trace(file: Annotated[Path, tyro.conf.Positional], prompt: str | None = None) -> None:
+    """Show how a search came to its answer, as a tree: every candidate, its value, and which went on.
+
+    Args:
+        file: A trace, such as runs/quickstart/traces/cbs-4-4-5-0123456789ab.jsonl.
+        prompt: The id of the prompt to show; without it the file's first.
+    """
+    from rich.console import Console
+
+    from trimtab.report.search_tree import search_tree
+    from trimtab.search.trace import read_traces
+
+    searches = read_traces(file)
+    if not searches:
+        raise DataError(f"{file} holds no step: write it anew with --trace")
+    chosen = prompt or next(iter(searches))
+    if chosen not in searches:
+        some = ", ".join([*searches][:3])
+        raise DataError(f"{file} has no prompt {chosen!r}: give one of its {len(searches)}, such as {some}")
+    Console().print(search_tree(searches[chosen]))
 
 
 def status(directory: Annotated[Path, tyro.conf.Positional], json: bool = False) -> None:
@@ -153,6 +201,7 @@ def _run(
     quiet: bool,
     until: str,
     shard: str | None = None,
+    trace: bool = False,
 ) -> None:
     experiment = load_experiment(experiment_file(file), overrides)
     from trimtab.blocks import Shard
@@ -163,7 +212,7 @@ def _run(
     from trimtab.progress import watching
 
     with watching(quiet=quiet) as watch:
-        line = pipeline.run(experiment, runs, Assets(path_map=path_map), watch, until, share)
+        line = pipeline.run(experiment, runs, Assets(path_map=path_map), watch, until, share, trace)
     if until == "report":
         _print_report(experiment, line.report, line.set_aside, line.directory.path / "report")
     else:
@@ -198,9 +247,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
     ),
     "pairs": _stage("pairs", "Make preference pairs of the samples."),
     "tune": _stage("tune", "Tune the small model on the pairs, by DPO or SLiC-HF."),
-    "guide": _shared_stage("guide", "Decode the test prompts with every decoder of the experiment."),
+    "guide": guide,
     "evaluate": _stage("evaluate", "Score what the decoders wrote."),
     "report": _stage("report", "Write the tables, the figures and the page."),
+    "trace": trace,
     "status": status,
     "assets": assets,
     "check": check,

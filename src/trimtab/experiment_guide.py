@@ -100,6 +100,11 @@ class DecoderConfig(Config):
         return self.best_of is None and not self.guided and not self.terms
 
     @property
+    def uses_tuned(self) -> bool:
+        """Whether the tuned small model takes part."""
+        return self.model == "tuned" or self.guided_by_pair or any(term.tuned is None for term in self.terms)
+
+    @property
     def guided_by_pair(self) -> bool:
         """Whether the tuned/untuned pair judges candidates."""
         return self.guided and (not self.value or any(each.by == "implicit" for each in self.value))

@@ -60,6 +60,11 @@ class ValueConfig(Config):
         return steps
 
     @property
+    def function(self) -> str | None:
+        """The function's place and name; None where the value is no function."""
+        return None if self.by in ("implicit", "reward") else self.by
+
+    @property
     def label(self) -> str:
         """The value in a decoder's name."""
         parts = [self.by.rpartition(":")[2], *([f"{self.steps}-of-steps"] if self.steps else [])]

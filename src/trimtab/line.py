@@ -41,7 +41,9 @@ from trimtab.rewards.classifier import load_classifier_reward
 from trimtab.rewards.judge import fit_judge, load_judge
 from trimtab.rewards.reward import Reward
 from trimtab.runs import Artifact, RunDirectory, read_seconds
-from trimtab.search.decoders import Decoder
+from trimtab.search.decoders import Decoder, within_its_budget
+from trimtab.search.trace import Node, Trace, read_traces
+from trimtab.tracing import further_parts, trace_file, trace_rest
 from trimtab.training.checkpoints import Saving
 from trimtab.training.preference import tune
 from trimtab.training.reward import train_reward
@@ -50,7 +52,8 @@ from trimtab.training.reward import train_reward
 class Line:
     """The artifacts of one experiment, each made when it is first asked for.
 
-    With a `shard`, the share of one process in the blocks of one stage, nothing becomes whole: see `Maker`.
+    With a `shard`, the share of one process in the blocks of one stage, nothing becomes whole: see `Maker`. `traced`
+    searches of the test prompts leave a trace beside their artifacts.
     """
 
     def __init__(
@@ -60,8 +63,10 @@ class Line:
         assets: Assets,
         watch: Watch,
         shard: tuple[str, Shard] | None = None,
+        traced: bool = False,
     ) -> None:
         self.experiment = experiment
+        self.traced = traced
         self.directory = directory
         self.assets = assets
         self.watch = watch
@@ -114,15 +119,15 @@ class Line:
         """Scored generations of the untuned small model."""
         experiment = self.experiment
 
-        def ready() -> tuple[list[Prompt], Decode]:
-            gold = self._gold
-            prompts = synthesis_prompts(experiment.synthesize, self.data.records(Prompt, split))
-            return prompts, lambda block: synthesize(block, experiment.synthesize, self.roles, gold, experiment.seed)
+        def ready() -> tuple[list[Prompt], Decode, int]:
+            gold, config = self._gold, experiment.synthesize
+            prompts = synthesis_prompts(config, self.data.records(Prompt, split))
+            size = block_size(config.rows, config.samples)
+            return prompts, lambda block: synthesize(block, config, self.roles, gold, experiment.seed), size
 
         parts = {"small": experiment.small, "synthesize": experiment.synthesize, "split": split}
         inputs, label = [self.data, self.reward], f"synthesize {split}"
-        size = block_size(experiment.synthesize.rows, experiment.synthesize.samples)
-        return self._make.decoded("synthesize", parts, inputs, ready, size, label)
+        return self._make.decoded("synthesize", parts, inputs, ready, label)
 
     @cached_property
     def pairs(self) -> Artifact:
@@ -184,21 +189,38 @@ class Line:
         if decoder.best_of is not None:
             return self._picked(decoder, self.guided(guide.decoder(decoder.best_of)))
 
-        def ready() -> tuple[list[Prompt], Decode]:
-            return self._test_prompts(), Decoder(experiment, decoder, self.roles).decode
-
-        uses_tuned = decoder.guided or decoder.model == "tuned" or decoder.beta is not None
         parts = {
             "decoder": decoder.model_dump(mode="json", exclude={"name"}),
             "guide": guide.model_dump(mode="json", exclude={"decoders"}),
             "model": experiment.large if decoder.model == "large" else experiment.small,
+            **further_parts(decoder),
         }
-        prompts = self.data
+        inputs = [self.data]
         if experiment.data.preferences:
-            prompts, parts["test_prompts"] = self.pairs, experiment.data.test_prompts
-        inputs = [prompts, self.tuned] if uses_tuned else [prompts]
-        size = block_size(guide.rows, decoder.width * decoder.successors)
-        return self._make.decoded("guide", parts, inputs, ready, size, f"guide {decoder.name}")
+            inputs, parts["test_prompts"] = [self.pairs], experiment.data.test_prompts
+        if decoder.uses_tuned:
+            inputs.append(self.tuned)
+        if decoder.guided_by_gold:
+            inputs.append(self.reward)
+        digest = self._make.artifact("guide", parts, inputs).digest
+        trace = Trace(trace_file(self.directory.path, decoder, digest), valued=decoder.guided) if self.traced else None
+
+        def ready() -> tuple[list[Prompt], Decode, int]:
+            prompts = self._test_prompts()
+            settled = within_its_budget(experiment, decoder, self.roles, prompts)
+            observe = None if trace is None else trace.observe
+            decode = Decoder(experiment, settled, self.roles, lambda: self._gold, observe).decode
+            return prompts, decode, block_size(guide.rows, settled.width * settled.successors)
+
+        artifact = self._make.decoded("guide", parts, inputs, ready, f"guide {decoder.name}")
+        if trace is not None and artifact.whole:
+            trace_rest(trace, self._test_prompts(), ready)
+        return artifact
+
+    def _trees(self, decoder: DecoderConfig) -> dict[str, Node]:
+        """The search of each prompt that was traced, by its id."""
+        file = trace_file(self.directory.path, decoder, self.guided(decoder).digest)
+        return read_traces(file) if file.is_file() else {}
 
     def _test_prompts(self) -> list[Prompt]:
         """Prompts cut from test reviews; or the first different ones of an existing data set's test split."""
@@ -223,7 +245,7 @@ class Line:
             write_records(folder / "records.jsonl", best_of(source.records(Generation), gold))
             # a large model alone did the sampling; under EFT, or without it, the small ones did their part
             config = self.experiment.guide.decoder(decoder.best_of or "")
-            guides = ("tuned", "untuned") if config.model == "large" and config.beta is None else ()
+            guides = ("tuned", "untuned") if config.model == "large" and not config.terms else ()
             sampling = {role: spent for role, spent in source.summary("cost").items() if role not in guides}
             write_json(folder / "cost.json", {**sampling, "reward": gold.flops - before})
             seconds = json.loads((source.folder / "decode_seconds.json").read_text())
@@ -270,7 +292,9 @@ class Line:
             rows = summarise(self.experiment, scores, generations, self._encode, costs)
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
-            write_report(partial, self.experiment, rows, scores, generations, self._seconds(), self._details())
+            traces = {each.name: self._trees(each) for each in decoders}
+            seconds, details = self._seconds(), self._details()
+            write_report(partial, self.experiment, rows, scores, generations, seconds, details, traces)
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
         return rows

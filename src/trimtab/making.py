@@ -18,8 +18,8 @@ from trimtab.runs import Artifact, RunDirectory
 
 Make = Callable[[Path, Path, Advance], None]
 """Fills an artifact's folder, given first; the second folder is for what a kill must not lose."""
-Ready = Callable[[], tuple[list[Prompt], Decode]]
-"""Loads what a decoding stage needs, and gives its prompts and what decodes a block of them."""
+Ready = Callable[[], tuple[list[Prompt], Decode, int]]
+"""Loads what a decoding stage needs, and gives its prompts, what decodes a block of them, and how many a block has."""
 BEFORE = {"synthesize": "reward", "guide": "tune"}
 """The stages that shards work on, and the stage up to which all must have been made before."""
 
@@ -84,13 +84,12 @@ class Maker:
         parts: Mapping[str, Any],
         inputs: Sequence[Artifact],
         ready: Ready,
-        size: int,
         label: str,
     ) -> Artifact:
-        """`stage` for what is decoded in blocks of `size` prompts: a shard adds its blocks, and leaves it open."""
+        """`stage` for what is decoded in blocks of prompts: a shard adds its blocks, and leaves it open."""
 
         def make(folder: Path, work: Path, advance: Advance) -> None:
-            prompts, decode = ready()
+            prompts, decode, size = ready()
             decode_blocks(work, prompts, size, decode, advance)
             merge_blocks(work, len(prompts), size, folder)
 
@@ -98,6 +97,6 @@ class Maker:
         if self.shard is None or self.shard[0] != stage or artifact.whole:
             return self.stage(stage, parts, inputs, make, label)
         with self.directory.working(artifact, self.shard[1]) as work, self.watch(label) as advance:
-            prompts, decode = ready()
+            prompts, decode, size = ready()
             decode_blocks(work, prompts, size, decode, advance, self.shard[1])
         return artifact

@@ -49,11 +49,13 @@ def run(
     watch: Watch,
     until: str = "report",
     shard: Shard | None = None,
+    trace: bool = False,
 ) -> Line:
     """Run the line up to and including the stage `until`, in the folder `runs`/`experiment.name`.
 
     With a `shard`, decode only this share of the blocks of `until`, which is `synthesize` or `guide`; the stages
-    before must have been run, and the same call without a shard puts the blocks together.
+    before must have been run, and the same call without a shard puts the blocks together. With `trace`, searches of
+    the test prompts leave traces in the folder's `traces/`; what had been decoded without one is decoded again.
 
     Raises:
         TrimtabError: anything that a user can mend; what was made before is kept, and the same call goes on from it.
@@ -73,7 +75,7 @@ def run(
             _log.log(logging.WARNING if number else logging.INFO, "%s", text)
             if number == 0:  # warnings are told of by the log
                 watch.say(text)
-        line = Line(experiment, directory, assets, watch, None if shard is None else (until, shard))
+        line = Line(experiment, directory, assets, watch, None if shard is None else (until, shard), trace)
         for stage in stages:
             (STAGES if shard is None else SHARED)[stage](line)
     return line

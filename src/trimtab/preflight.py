@@ -1,15 +1,16 @@
 """What the names of an experiment stand for, found before anything has run for minutes.
 
-Loads tokenizers at most, never weights.
+Loads tokenizers at most, never weights; imports modules of value functions.
 
     >>> check_models(experiment, Assets(), until="report")                              # doctest: +SKIP
 """
 
 from trimtab.assets.resolve import Assets, identity
-from trimtab.experiment import Experiment, ModelConfig, RewardConfig
+from trimtab.experiment import DecoderConfig, Experiment, ModelConfig, RewardConfig, TermConfig
 from trimtab.models.emulated import check_one_vocabulary
 from trimtab.models.load import default_device, load_tokenizer, pick_dtype
 from trimtab.models.vocabulary import Vocabulary
+from trimtab.rewards.named import named_function
 
 
 def check_models(experiment: Experiment, assets: Assets, until: str) -> None:
@@ -18,6 +19,7 @@ def check_models(experiment: Experiment, assets: Assets, until: str) -> None:
     Raises:
         AssetError: a name resolves to nothing that may be read.
         VocabularyError: a decoder adds logits of models with unlike vocabularies.
+        ConfigurationError: a value names a function that is not there.
     """
     if until == "data":
         return
@@ -28,12 +30,23 @@ def check_models(experiment: Experiment, assets: Assets, until: str) -> None:
     if until in ("synthesize", "pairs", "tune"):
         return
     model_identity(experiment.large, assets)
-    if any(decoder.model == "large" and decoder.beta is not None for decoder in experiment.guide.decoders):
-        large, small = (
+    for decoder in experiment.guide.decoders:
+        for value in decoder.value:
+            if value.function is not None:
+                named_function(value.function)
+        for term in decoder.terms:
+            _check_term(experiment, decoder, term, assets)
+
+
+def _check_term(experiment: Experiment, decoder: DecoderConfig, term: TermConfig, assets: Assets) -> None:
+    """Raise VocabularyError unless the models of a term of EFT have the vocabulary of the one they are added to."""
+    base = experiment.large if decoder.model == "large" else experiment.small
+    for other in {term.tuned or experiment.small, term.untuned or experiment.small} - {base}:
+        ours, theirs = (
             Vocabulary(load_tokenizer(assets.model(each.name, allow_pickle=each.allow_pickle)))
-            for each in (experiment.large, experiment.small)
+            for each in (base, other)
         )
-        check_one_vocabulary(experiment.large.name, large, experiment.small.name, small)
+        check_one_vocabulary(base.name, ours, other.name, theirs)
 
 
 def model_identity(config: ModelConfig | RewardConfig, assets: Assets) -> list[str]:

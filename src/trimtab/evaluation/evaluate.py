@@ -44,7 +44,8 @@ class Row:
     `fluency` in nats; `new_tokens`, `flops` and `seconds` are means for one prompt. `prompts` counts the prompts
     measured, `left_out` those left out because a score on them was not finite and `set_aside` those without a
     response, because a model's numbers on them were not finite. None where a column has no meaning: an unguided
-    reference has no gain over itself.
+    reference has no gain over itself. `by_gold`: the gold reward itself guided this decoder, which makes it an upper
+    line and no method.
     """
 
     decoder: str
@@ -71,6 +72,7 @@ class Row:
     prompts: int
     left_out: int
     set_aside: int = 0
+    by_gold: bool = False
 
 
 def score_decoder(
@@ -152,7 +154,7 @@ def oracle_of(guide: GuideConfig, decoder: DecoderConfig) -> DecoderConfig | Non
         for other in guide.decoders
         if other.best_of is not None
         for sampled in [guide.decoder(other.best_of)]
-        if (sampled.model, sampled.beta) == (source.model, source.beta)
+        if (sampled.model, sampled.terms) == (source.model, source.terms)
     ]
 
     def closeness(entry: tuple[DecoderConfig, DecoderConfig]) -> tuple[bool, bool, int]:
@@ -206,6 +208,7 @@ def _row(
         seconds=cost.seconds / every,
         prompts=len(ours),
         left_out=every - len(ours),
+        by_gold=decoder.guided_by_gold,
     )
 
 

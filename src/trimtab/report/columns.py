@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from trimtab.evaluation.evaluate import Row
 from trimtab.experiment import DecoderConfig, Experiment
 
+GOLD = " †"  # marks a decoder that the gold reward itself guided
+GOLD_NOTE = "† guided by the gold reward itself while decoding: an upper line, not a method"
+
 
 @dataclass(frozen=True)
 class Column:
@@ -80,13 +83,26 @@ def description(decoder: DecoderConfig) -> str:
     if decoder.best_of is not None:
         return f"the best of {decoder.best_of}'s samples by the gold reward"
     search = "unguided decoding"
-    if decoder.chunk is not None:
+    if decoder.budget is not None:
+        search = f"the search that {decoder.budget:g} FLOPs a prompt pay for"
+    elif decoder.chunk is not None:
         search = f"chunk-level beam search (CBS {decoder.width}/{decoder.successors}/{decoder.chunk})"
     elif decoder.guided:
         search = f"best-of-{decoder.successors}"
-    if decoder.beta is None:
+    search += judged_by(decoder)
+    if not decoder.terms:
         return search
-    return f"EFT beta {decoder.beta:g}" + (f" with {search}" if decoder.guided else "")
+    name = "EFT beta" if decoder.beta is not None else "EFT weights"
+    weights = ", ".join(f"{term.weight:g}" for term in decoder.terms)
+    return f"{name} {weights}" + (f" with {search}" if decoder.guided else "")
+
+
+def judged_by(decoder: DecoderConfig) -> str:
+    """By what, where it is not the tuned/untuned pair alone: ` guided by the gold reward`; else empty."""
+    if not decoder.value:
+        return ""
+    names = {"implicit": "the tuned/untuned pair", "reward": "the gold reward"}
+    return " guided by " + " and ".join(names.get(value.by, value.by) for value in decoder.value)
 
 
 def explanation(decoder: DecoderConfig) -> str:
@@ -98,24 +114,43 @@ def explanation(decoder: DecoderConfig) -> str:
         )
     tokens = "token" if decoder.chunk == 1 else f"{decoder.chunk} tokens"
     search = "Unguided: the model samples by itself."
-    if decoder.chunk is not None:
+    if decoder.budget is not None:
+        search = f"Of all searches that {decoder.budget:g} FLOPs a prompt pay for, the largest."
+    elif decoder.chunk is not None:
         search = (
             f"Chunk-level beam search (CBS): every {tokens}, each of {decoder.width} beams grows {decoder.successors} "
             f"ways and the guide keeps the best {decoder.width}."
         )
     elif decoder.guided:
         search = f"Best-of-{decoder.successors}: of {decoder.successors} samples the guide picks one."
-    if decoder.beta is None:
+    search += "".join(f" {sentence}" for sentence in _options(decoder))
+    if not decoder.terms:
         return search
+    weights = " and ".join(f"{term.weight:g} times" for term in decoder.terms)
     emulated = (
-        f"Emulated fine-tuning (EFT): at each token {decoder.beta:g} times the difference of tuned and untuned model "
+        f"Emulated fine-tuning (EFT): at each token {weights} the difference of tuned and untuned model "
         "is added to the model's logits."
     )
     return f"{emulated} {search}" if decoder.guided else emulated
 
 
+def _options(decoder: DecoderConfig) -> list[str]:
+    """A sentence for each option of the search that is used."""
+    said = {
+        f"Beams compete within {decoder.groups} groups.": decoder.groups > 1,
+        "Of equal candidates one stays.": decoder.duplicates == "drop",
+        "What has finished leaves its slot to others.": decoder.pool is not None,
+        "The worst samples are dropped before they are finished.": decoder.reject is not None,
+        "Chunks end early where a given text does.": bool(decoder.chunk_ends),
+        "Equal answers pool their weight.": decoder.vote is not None,
+        f"Candidates are{judged_by(decoder)}.": bool(decoder.value),
+        "Decoders are measured by the gold reward: this is an upper line, no method.": decoder.guided_by_gold,
+    }
+    return [sentence for sentence, used in said.items() if used]
+
+
 COLUMNS = (
-    Column("decoder", "decoder", "How the text was chosen.", lambda row: row.decoder),
+    Column("decoder", "decoder", "How the text was chosen.", lambda row: row.decoder + (GOLD if row.by_gold else "")),
     Column(
         "reward",
         "reward",

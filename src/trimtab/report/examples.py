@@ -14,18 +14,23 @@ from trimtab.evaluation.coverage import answers
 from trimtab.experiment import Experiment
 from trimtab.records import Generation, PromptInput, Score
 from trimtab.report.columns import number
+from trimtab.search.trace import Node
 
 PROMPT_SHOWN, RESPONSE_SHOWN = 240, 700  # characters before a fold
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one decoder said to one prompt, the rest of a long text apart, and its reward as text (empty: none)."""
+    """What one decoder said to one prompt, the rest of a long text apart, and its reward as text (empty: none).
+
+    `search` is how it came to it, where that was traced and there was a choice.
+    """
 
     decoder: str
     reward: str
     text: str
     rest: str
+    search: Node | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,10 @@ class Example:
 
 
 def examples(
-    experiment: Experiment, scores: Mapping[str, Sequence[Score]], generations: Mapping[str, Sequence[Generation]]
+    experiment: Experiment,
+    scores: Mapping[str, Sequence[Score]],
+    generations: Mapping[str, Sequence[Generation]],
+    traces: Mapping[str, Mapping[str, Node]] | None = None,
 ) -> list[Example]:
     """As many examples as the experiment asks for; a prompt that a decoder did not answer shows so."""
     names = [decoder.name for decoder in experiment.guide.decoders]
@@ -50,17 +58,32 @@ def examples(
         Example(
             *fold(_prompt_text(prompt), PROMPT_SHOWN),
             isinstance(prompt, str),
-            [_answer(name, texts[name].get(prompt_id), rewards[name].get(prompt_id)) for name in names],
+            [
+                _answer(
+                    name,
+                    texts[name].get(prompt_id),
+                    rewards[name].get(prompt_id),
+                    (traces or {}).get(name, {}).get(prompt_id),
+                )
+                for name in names
+            ],
         )
         for prompt_id, prompt in list(prompts.items())[: experiment.evaluate.examples]
     ]
 
 
-def _answer(decoder: str, generation: Generation | None, reward: float | None) -> Answer:
+def _answer(decoder: str, generation: Generation | None, reward: float | None, search: Node | None) -> Answer:
     if generation is not None and generation.finish == "failed":
         return Answer(decoder, "", "", "")
     shown = "not finite" if reward is not None and not math.isfinite(reward) else number(reward)
-    return Answer(decoder, shown, *fold(generation.text.strip() if generation else "", RESPONSE_SHOWN))
+    return Answer(
+        decoder, shown, *fold(generation.text.strip() if generation else "", RESPONSE_SHOWN), _with_choice(search)
+    )
+
+
+def _with_choice(search: Node | None) -> Node | None:
+    """The search, unless it is of one candidate only."""
+    return search if search is not None and len(search.children) > 1 else None
 
 
 def _prompt_text(prompt: PromptInput) -> str:

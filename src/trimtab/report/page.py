@@ -22,7 +22,7 @@ from trimtab.experiment import DecoderConfig, Experiment
 from trimtab.records import Generation, Score
 from trimtab.report import plots
 from trimtab.report.absences import absences
-from trimtab.report.columns import COLUMNS, duration, explanation, number, reward_unit, short_names
+from trimtab.report.columns import COLUMNS, GOLD_NOTE, duration, explanation, number, reward_unit, short_names
 from trimtab.report.examples import examples
 from trimtab.report.facts import facts, times_by_stage
 from trimtab.report.palette import colours, dark_colours
@@ -30,6 +30,7 @@ from trimtab.report.story import brief, lead, prompts_of
 from trimtab.report.svg import Picture, picture
 from trimtab.report.tables import families, write_csv, write_markdown
 from trimtab.report.verdict import headline
+from trimtab.search.trace import Node
 
 PACKAGES = ("trimtab", "torch", "transformers", "trl", "peft", "datasets", "numpy", "matplotlib")
 
@@ -42,6 +43,7 @@ def write_report(
     generations: Mapping[str, Sequence[Generation]],
     stage_seconds: Mapping[str, float],
     details: Mapping[str, Any],
+    traces: Mapping[str, Mapping[str, Node]] | None = None,
 ) -> Path:
     """Fill `folder` with report.html, table.csv, table.md and figures/, and give the page's path.
 
@@ -50,6 +52,7 @@ def write_report(
         generations: each decoder's generations; of several to a prompt that of lowest index is shown.
         stage_seconds: wall time of each stage, in order.
         details: heading -> mapping of names to numbers, strings or lists and mappings of these.
+        traces: decoder -> prompt id -> the search, where it was traced.
     """
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     write_csv(rows, folder / "table.csv")
@@ -69,7 +72,9 @@ def write_report(
         models=short_names(row.model for row in rows),
         pictures=_pictures(folder / "figures", experiment, rows, scores),
         dark_colours=dark_colours(),
-        examples=examples(experiment, scores, generations),
+        examples=examples(experiment, scores, generations, traces),
+        gold_note=GOLD_NOTE if any(row.by_gold for row in rows) else "",
+        number=number,
         unit=reward_unit(experiment),
         stages=times_by_stage(stage_seconds),
         total=duration(total),
@@ -143,6 +148,6 @@ def _pictures(
 def _plain(experiment: Experiment, model: str) -> DecoderConfig | None:
     """The decoder that samples from this model without guidance; None where there is none."""
     for decoder in experiment.guide.decoders:
-        if decoder.best_of is None and decoder.model == model and not decoder.guided and decoder.beta is None:
+        if decoder.plain and decoder.model == model:
             return decoder
     return None

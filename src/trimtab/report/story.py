@@ -36,7 +36,7 @@ def lead(experiment: Experiment) -> str:
         "(the gold reward: how positive a text reads)."
     )
     decoders = experiment.guide.decoders
-    if not any(decoder.model == "large" and (decoder.guided or decoder.beta is not None) for decoder in decoders):
+    if not any(decoder.model == "large" and (decoder.guided or decoder.terms) for decoder in decoders):
         return tuned
     return (
         f"{tuned} What tuning changed in it then steered {names[experiment.large.name]}, a larger model left as it "

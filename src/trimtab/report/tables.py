@@ -20,7 +20,7 @@ import rich.text
 from trimtab.durable import write_text
 from trimtab.errors import one_line
 from trimtab.evaluation.evaluate import TUNED, Row
-from trimtab.report.columns import COLUMNS
+from trimtab.report.columns import COLUMNS, GOLD_NOTE
 
 WIDE = 120  # terminal columns from which a mean and its interval fit on one line
 LEFT = ("decoder", "reward", "gain", "judge gain")
@@ -46,7 +46,8 @@ def write_markdown(rows: Sequence[Row], path: Path) -> None:
     cells = [[decoder.heading, "model", *(column.heading for column in others)], ["---"] * (len(COLUMNS) + 1)]
     cells += [[decoder.text(row), row.model, *(column.text(row) for column in others)] for row in rows]
     lines = ["| " + " | ".join(map(_markdown, line)) + " |\n" for line in cells]
-    write_text(path, [*lines, "\n", *(f"- **{column.heading}**: {column.meaning}\n" for column in COLUMNS)])
+    notes = [f"- {GOLD_NOTE}\n"] if any(row.by_gold for row in rows) else []
+    write_text(path, [*lines, "\n", *(f"- **{column.heading}**: {column.meaning}\n" for column in COLUMNS), *notes])
 
 
 def _markdown(text: str) -> str:
@@ -93,7 +94,8 @@ def _legend(rows: Sequence[Row]) -> str:
     left_out = sum(row.left_out + row.set_aside for row in rows)
     prompts = max((row.prompts + row.left_out + row.set_aside for row in rows), default=0)
     missing = f"; {left_out} responses without finite logits and scores left out" if left_out else ""
+    gold = f"; {GOLD_NOTE}" if any(row.by_gold for row in rows) else ""
     return (
         "mean [interval]; gain: over the same model unguided; headroom: share of the gold pick's gain; "
-        f"diversity, fluency: nats; TFLOP, sec.: for one of {prompts} prompts{missing}"
+        f"diversity, fluency: nats; TFLOP, sec.: for one of {prompts} prompts{missing}{gold}"
     )

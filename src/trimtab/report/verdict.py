@@ -29,13 +29,14 @@ def findings(experiment: Experiment, rows: Sequence[Row]) -> list[Finding]:
     """What the verdict is about: the guided large model of highest gain, then the tuned small one.
 
     Where there is neither, whatever was compared and gained most; empty where nothing was compared. The gold reward's
-    own pick is never among them.
+    own pick, and what it guided, are never among them.
     """
     guide, by_name = experiment.guide, {row.decoder: row for row in rows}
     compared = [
         Finding(decoder, by_name[decoder.name], by_name[reference.name])
         for decoder in guide.decoders
         if decoder.best_of is None
+        and not decoder.guided_by_gold
         and decoder.name in by_name
         and by_name[decoder.name].gain is not None
         and (reference := guide.reference_of(decoder)) is not None
@@ -74,7 +75,7 @@ def headline(experiment: Experiment, rows: Sequence[Row]) -> str:
 
 def _is_tuned(finding: Finding) -> bool:
     decoder = finding.decoder
-    return decoder.model == "tuned" and not decoder.guided and decoder.beta is None
+    return decoder.model == "tuned" and decoder.plain
 
 
 def change(experiment: Experiment, finding: Finding) -> str:

@@ -22,14 +22,38 @@ from trimtab.models.roles import Roles
 from trimtab.records import Generation, Prompt
 from trimtab.rewards.reward import Reward
 from trimtab.search.chunk_beam import Search
+from trimtab.search.flops_budget import SearchShape, Workload, within_budget
 from trimtab.search.hypothesis import Hypothesis, Step
-from trimtab.search.judges import Judges, emulated_model
+from trimtab.search.judges import Judges, emulated_model, models_of
 from trimtab.search.proposer import LanguageModelProposer, Proposer
 from trimtab.search.value import Value
 
 Observe = Callable[[Sequence[Prompt], Step], None]
 """Told of a block's prompts and of each step of its search."""
 _log = logging.getLogger(__name__)
+
+
+def within_its_budget(
+    experiment: Experiment, config: DecoderConfig, roles: Roles, prompts: Sequence[Prompt]
+) -> DecoderConfig:
+    """The decoder with the search that its budget pays for at the mean length of these prompts; others as they are.
+
+    What a gold reward or a function costs is not known before, and is not counted.
+
+    Raises:
+        ConfigurationError: the budget does not pay for two candidates.
+    """
+    if config.budget is None:
+        return config
+    model = emulated_model(config, roles)
+    sizes = [part.size for part in models_of(model)]
+    if config.guided_by_pair:
+        sizes += [roles["tuned"].size, roles["untuned"].size]
+    template = roles[config.model].template
+    lengths = [len(model.vocabulary.encode_prompt(prompt.text, template)) for prompt in prompts]
+    work = Workload(tuple(sizes), round(sum(lengths) / len(lengths)), experiment.guide.max_new_tokens)
+    given = {name: vars(config)[name] for name in ("width", "successors", "chunk") if name in config.model_fields_set}
+    return config.model_copy(update=vars(within_budget(config.budget, work, SearchShape(**given))))
 
 
 class Decoder:

@@ -9,9 +9,10 @@ Knows nothing of searches, prompts or files.
 from collections.abc import Callable, Sequence
 
 from trimtab.experiment import DecoderConfig, ValueConfig
-from trimtab.models.emulated import emulate
+from trimtab.models.emulated import EmulatedModel, emulate
 from trimtab.models.language_model import LanguageModel
 from trimtab.models.roles import Roles
+from trimtab.models.transformers_model import TransformersModel
 from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.named import named_function
 from trimtab.rewards.reward import Reward
@@ -37,6 +38,14 @@ def emulated_model(config: DecoderConfig, roles: Roles) -> LanguageModel:
         for term in config.terms
     ]
     return emulate(base, pairs)
+
+
+def models_of(model: LanguageModel) -> list[TransformersModel]:
+    """The models that a language model of this run is a sum of, or itself."""
+    if isinstance(model, EmulatedModel):
+        return [each for part in model.models for each in models_of(part)]
+    assert isinstance(model, TransformersModel)
+    return [model]
 
 
 class Judges:

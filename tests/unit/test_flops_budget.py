@@ -8,8 +8,8 @@ from trimtab.errors import ConfigurationError
 from trimtab.models.language_model import ModelSize
 from trimtab.models.transformers_model import TransformersModel
 from trimtab.records import Prompt
-from trimtab.search.budget import SearchShape, Workload, search_flops, within_budget
 from trimtab.search.chunk_beam import Search
+from trimtab.search.flops_budget import SearchShape, Workload, search_flops, within_budget
 from trimtab.search.proposer import LanguageModelProposer
 from trimtab.search.value import ImplicitValue
 

@@ -1,0 +1,33 @@
+"""A traced search as a tree for the terminal: what each candidate added, its value, and whether it went on.
+
+Knows nothing of files. Texts are models' and are shown as they are, never as markup.
+
+    >>> root = Node("I really", children=[Node(" liked it", 1.5, "eos"), Node(" left", -2.0, None, kept=False)])
+    >>> len(search_tree(root).children)
+    2
+"""
+
+import rich.text
+import rich.tree
+
+from trimtab.errors import one_line
+from trimtab.search.trace import Node
+
+ENDS = {"eos": "ended", "length": "cut at its length", "stop": "stopped", "failed": "set aside"}
+
+
+def search_tree(root: Node) -> rich.tree.Tree:
+    """The prompt, and below each text what followed it; what was dropped is dim."""
+    tree = rich.tree.Tree(rich.text.Text(one_line(root.text), style="bold"))
+    _grow(tree, root)
+    return tree
+
+
+def _grow(tree: rich.tree.Tree, node: Node) -> None:
+    for child in node.children:
+        ending = ENDS[child.finish] if child.kept and child.finish is not None else "" if child.kept else "dropped"
+        label = rich.text.Text(style="" if child.kept else "dim")
+        label.append("     –" if child.value is None else f"{child.value:6.2f}", style="bold" if child.kept else "")
+        label.append(f"  {one_line(child.text) or '(no text)'}")
+        label.append(f"  {ending}" if ending else "", style="italic")
+        _grow(tree.add(label), child)

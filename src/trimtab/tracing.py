@@ -1,0 +1,45 @@
+"""What the searches of a run depend on beyond their configuration, and where their traces lie.
+
+Knows nothing of how artifacts are made.
+
+    >>> trace_file(Path("runs/demo"), decoder, "0123456789ab")                          # doctest: +SKIP
+    PosixPath('runs/demo/traces/cbs-4-4-5-0123456789ab.jsonl')
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from trimtab.blocks import Decode
+from trimtab.experiment import DecoderConfig, ModelConfig
+from trimtab.records import Prompt
+from trimtab.rewards.named import source_hash
+from trimtab.search.trace import Trace, read_traces
+
+
+def further_parts(decoder: DecoderConfig) -> dict[str, ModelConfig | str]:
+    """What else a decoder's generations are made from: further models, and the code of its value functions."""
+    parts: dict[str, ModelConfig | str] = {}
+    for number, term in enumerate(decoder.emulate):
+        parts |= {f"tuned {number}": term.tuned} if term.tuned is not None else {}
+        parts |= {f"untuned {number}": term.untuned} if term.untuned is not None else {}
+    for value in decoder.value:
+        if value.function is not None:
+            parts[f"code of {value.function}"] = source_hash(value.function)
+    return parts
+
+
+def trace_file(run: Path, decoder: DecoderConfig, digest: str) -> Path:
+    """Where a decoder's trace lies: beside the artifact of this digest, and no part of it."""
+    return run / "traces" / f"{decoder.name}-{digest}.jsonl"
+
+
+def trace_rest(trace: Trace, prompts: list[Prompt], ready: Callable[[], tuple[list[Prompt], Decode, int]]) -> None:
+    """Decode again what was decoded without a trace; what it gives is what there is already."""
+    known = read_traces(trace.path) if trace.path.is_file() else {}
+    if all(prompt.id in known for prompt in prompts):
+        return
+    every, decode, size = ready()
+    for start in range(0, len(every), size):
+        block = every[start : start + size]
+        if any(prompt.id not in known for prompt in block):
+            decode(block)
