@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from trimtab.rewards.classifier import load_classifier_reward
     from trimtab.rewards.function import FunctionReward
     from trimtab.search.chunk_beam import Search
+    from trimtab.search.combined_value import WeightedValue
     from trimtab.search.proposer import LanguageModelProposer
     from trimtab.search.value import ImplicitValue, RewardValue
     from trimtab.training.preference import tune
@@ -40,6 +41,7 @@ _PLACES = {
     "SamplingConfig": "experiment",
     "Search": "search.chunk_beam",
     "TrimtabError": "errors",
+    "WeightedValue": "search.combined_value",
     "emulate": "models.emulated",
     "load_classifier_reward": "rewards.classifier",
     "load_experiment": "experiment_file",
@@ -62,6 +64,7 @@ __all__ = [
     "SamplingConfig",
     "Search",
     "TrimtabError",
+    "WeightedValue",
     "emulate",
     "load_classifier_reward",
     "load_experiment",

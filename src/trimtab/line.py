@@ -189,7 +189,7 @@ class Line:
         if decoder.best_of is not None:
             return self._picked(decoder, self.guided(guide.decoder(decoder.best_of)))
 
-        parts = {
+        parts: dict[str, Any] = {
             "decoder": decoder.model_dump(mode="json", exclude={"name"}),
             "guide": guide.model_dump(mode="json", exclude={"decoders"}),
             "model": experiment.large if decoder.model == "large" else experiment.small,
