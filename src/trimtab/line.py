@@ -42,8 +42,8 @@ from trimtab.rewards.judge import fit_judge, load_judge
 from trimtab.rewards.reward import Reward
 from trimtab.runs import Artifact, RunDirectory, read_seconds
 from trimtab.search.decoders import Decoder, within_its_budget
-from trimtab.search.trace import Node, Trace, read_traces
-from trimtab.tracing import further_parts, trace_file, trace_rest
+from trimtab.search.trace import Node, Trace
+from trimtab.tracing import further_parts, trace_file, trace_rest, traced
 from trimtab.training.checkpoints import Saving
 from trimtab.training.preference import tune
 from trimtab.training.reward import train_reward
@@ -219,8 +219,7 @@ class Line:
 
     def _trees(self, decoder: DecoderConfig) -> dict[str, Node]:
         """The search of each prompt that was traced, by its id."""
-        file = trace_file(self.directory.path, decoder, self.guided(decoder).digest)
-        return read_traces(file) if file.is_file() else {}
+        return traced(trace_file(self.directory.path, decoder, self.guided(decoder).digest))
 
     def _test_prompts(self) -> list[Prompt]:
         """Prompts cut from test reviews; or the first different ones of an existing data set's test split."""
@@ -293,8 +292,8 @@ class Line:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             traces = {each.name: self._trees(each) for each in decoders}
-            seconds, details = self._seconds(), self._details()
-            write_report(partial, self.experiment, rows, scores, generations, seconds, details, traces)
+            facts = self._seconds(), self._details()
+            write_report(partial, self.experiment, rows, scores, generations, *facts, traces)
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
         return rows

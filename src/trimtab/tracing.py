@@ -13,7 +13,7 @@ from trimtab.blocks import Decode
 from trimtab.experiment import DecoderConfig, ModelConfig
 from trimtab.records import Prompt
 from trimtab.rewards.named import source_hash
-from trimtab.search.trace import Trace, read_traces
+from trimtab.search.trace import Node, Trace, read_traces
 
 
 def further_parts(decoder: DecoderConfig) -> dict[str, ModelConfig | str]:
@@ -33,9 +33,14 @@ def trace_file(run: Path, decoder: DecoderConfig, digest: str) -> Path:
     return run / "traces" / f"{decoder.name}-{digest}.jsonl"
 
 
+def traced(file: Path) -> dict[str, Node]:
+    """The search of each prompt in a trace, by its id; nothing where there is no trace."""
+    return read_traces(file) if file.is_file() else {}
+
+
 def trace_rest(trace: Trace, prompts: list[Prompt], ready: Callable[[], tuple[list[Prompt], Decode, int]]) -> None:
     """Decode again what was decoded without a trace; what it gives is what there is already."""
-    known = read_traces(trace.path) if trace.path.is_file() else {}
+    known = traced(trace.path)
     if all(prompt.id in known for prompt in prompts):
         return
     every, decode, size = ready()

@@ -44,8 +44,7 @@ class Row:
     `fluency` in nats; `new_tokens`, `flops` and `seconds` are means for one prompt. `prompts` counts the prompts
     measured, `left_out` those left out because a score on them was not finite and `set_aside` those without a
     response, because a model's numbers on them were not finite. None where a column has no meaning: an unguided
-    reference has no gain over itself. `by_gold`: the gold reward itself guided this decoder, which makes it an upper
-    line and no method.
+    reference has no gain over itself. `by_gold`: guided by the gold reward itself, an upper line and no method.
     """
 
     decoder: str
