@@ -314,7 +314,7 @@ class Line:
         return logs, [len(response) for response in responses]
 
     def _encode(self, text: str) -> list[int]:
-        return self.roles["large"].vocabulary.encode_response(text)
+        return self.roles.encode_response("large", text)
 
     def _seconds(self) -> dict[str, float]:
         """Wall seconds that each stage has taken, over all sessions it was made in."""

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trimtab.assets.resolve import Assets
 from trimtab.errors import ModelError
 from trimtab.experiment import Experiment, ModelConfig
-from trimtab.models.load import load_causal_lm
+from trimtab.models.load import load_causal_lm, load_tokenizer
 from trimtab.models.transformers_model import TransformersModel
 from trimtab.models.vocabulary import Vocabulary
 
@@ -29,6 +29,7 @@ class Roles:
         self._configs: dict[Role, ModelConfig] = {"large": experiment.large, "untuned": experiment.small}
         self._loaded: dict[Role, TransformersModel] = {}
         self._others: dict[ModelConfig, TransformersModel] = {}
+        self._tokenizers: dict[Role, PreTrainedTokenizerBase] = {}
 
     def tuned_is(self, folder: Path) -> None:
         """The tuned model lies in `folder`; it is shown prompts as the untuned one is."""
@@ -48,6 +49,15 @@ class Roles:
         if config not in self._others:
             self._others[config] = load_language_model(config, self._assets)
         return self._others[config]
+
+    def encode_response(self, role: Role, text: str) -> list[int]:
+        """The tokens of a text that continues a prompt; the model itself is not loaded for it."""
+        if role in self._loaded:
+            return self._loaded[role].vocabulary.encode_response(text)
+        if role not in self._tokenizers:
+            config = self._configs[role]
+            self._tokenizers[role] = load_tokenizer(self._assets.model(config.name, allow_pickle=config.allow_pickle))
+        return [int(token) for token in self._tokenizers[role].encode(text, add_special_tokens=False)]
 
     def flops(self) -> dict[str, float]:
         """Forward FLOPs so far of each model that has been loaded, by role, or by name where it has none."""
