@@ -36,17 +36,19 @@ class Head:
         if hidden.shape[0] > ROWS:
             return torch.cat([self.log_normalizer(part) for part in hidden.split(ROWS)])
         columns = hidden.t().contiguous()
-        total = largest = _widen(hidden.new_zeros(len(hidden)))
+        total = _widen(hidden.new_zeros(len(hidden)))
+        # GPT-2's logits lie about -100: from 0 on, the first slice would shrink nothing by exp(100), which is infinite
+        largest = torch.full_like(total, torch.finfo(total.dtype).min)
         for start in range(0, self.size, self._slice):
             logits = _widen(self._by_token(columns, start, min(start + self._slice, self.size)))
-            before, largest = largest, logits.amax(0) if start == 0 else torch.maximum(largest, logits.amax(0))
+            before, largest = largest, torch.maximum(largest, logits.amax(0))
             total = total * (before - largest).exp() + logits.sub_(largest).exp_().sum(0)
         return total.log() + largest
 
     def logit_of(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """The logit of one token a row, [rows]."""
-        logit = (_widen(hidden) * _widen(self.weight[tokens])).sum(-1)
-        return logit if self.bias is None else logit + _widen(self.bias[tokens])
+        """The logit of one token a row, [rows]; rounded as `_by_token` rounds, lest a probability exceed 1."""
+        logit = (_widen(hidden) * _widen(self.weight[tokens])).sum(-1).to(self.weight.dtype)
+        return _widen(logit if self.bias is None else logit + self.bias[tokens])
 
     def _by_token(self, columns: torch.Tensor, start: int, end: int) -> torch.Tensor:
         """Logits [end - start, rows] of hidden states [width, rows], in the buffer."""
