@@ -8,6 +8,7 @@ from transformers import GPT2LMHeadModel, LlamaForCausalLM
 
 from identities import PROMPTS, SAMPLING, SEED
 from tiny import gpt2, language_model, llama, tokenizer
+from trimtab.models.cache import SlotCache
 from trimtab.models.emulated import emulate
 from trimtab.models.transformers_model import TransformersModel
 from trimtab.models.trunk import equal_layers, share_trunk
@@ -73,6 +74,47 @@ def test_the_sum_of_logits_is_that_of_two_whole_models_to_the_bit(monkeypatch: p
     assert tuned.flops - before > 2 * cost > 0
 
 
+def test_a_tuned_base_asked_first_is_summed_as_two_whole_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = llama(3, layers=4)
+    untuned, tuned = as_language_model(small), as_language_model(tuned_above(small, 3))
+
+    def logits() -> torch.Tensor:
+        model = emulate(tuned, [(tuned, untuned, 0.5)])
+        return model.next_logits(model.start(["I really", "This was"], room=2)).clone()
+
+    shared = logits()
+    monkeypatch.setattr("trimtab.models.emulated.share_trunk", lambda first, second: (first, second))
+    assert torch.equal(logits(), shared)
+
+
+def test_a_call_that_was_cut_off_between_the_two_leaves_nothing_for_the_next() -> None:
+    """As Ctrl-C in a notebook does; the states of both prompts are of one shape."""
+    small = llama(3)
+    whole = as_language_model(tuned_above(small, 1))
+    first, second = share_trunk(as_language_model(small), as_language_model(whole.model))
+    first.start(["I really liked this"], room=2)
+    prompts = ["This was the worst"]
+    assert len(first.start(prompts, room=2).ids[0]) == len(first.start(["I really liked this"], room=2).ids[0])
+    asked = [model.start(prompts, room=2) for model in (first, second)]
+    first.next_logits(asked[0])
+    assert torch.equal(second.next_logits(asked[1]), whole.next_logits(whole.start(prompts, room=2)))
+
+
+def test_rows_are_selected_on_the_device_of_the_layers_that_hold_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second model's lower layers hold nothing; its upper ones may lie on an accelerator, as on `meta` here."""
+    small = llama(3)
+    first, second = share_trunk(as_language_model(small), as_language_model(tuned_above(small, 1)))
+    first.start(["I really"], room=2)
+    state = second.start(["I really"], room=2)
+    lower, upper = state.cache.slots
+    assert lower.keys is None and upper.keys is not None
+    upper.keys = upper.keys.to("meta")
+    devices = []
+    monkeypatch.setattr(SlotCache, "select", lambda cache, rows, *_: devices.append(rows.device.type) or cache)
+    state.select([0, 0])
+    assert devices == ["meta"]
+
+
 @pytest.mark.parametrize("above", [0, 1, 2, 4])
 def test_only_layers_that_are_equal_are_shared(above: int) -> None:
     small = llama(3, layers=4)
@@ -89,6 +131,13 @@ def test_nothing_is_shared_over_unlike_embeddings() -> None:
     small, other = llama(3), tuned_above(llama(3), 1)
     with torch.no_grad():
         other.model.embed_tokens.weight[7, 0] += 1
+    assert equal_layers(small, other) == 0
+
+
+def test_nothing_is_shared_over_unlike_angles_of_positions() -> None:
+    """The configuration sets them: a model of the same weights for longer contexts turns them otherwise."""
+    small, other = llama(3), tuned_above(llama(3), 1)
+    other.model.rotary_emb.inv_freq.mul_(0.5)
     assert equal_layers(small, other) == 0
 
 

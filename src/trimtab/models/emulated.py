@@ -131,8 +131,9 @@ def emulate(base: LanguageModel, pairs: Sequence[tuple[LanguageModel, LanguageMo
     kept = [(model, weight) for model, weight in terms.values() if weight != 0]
     if len(kept) == 1 and kept[0][1] == 1:
         return kept[0][0]
-    if len(pairs) == 1 and all(any(model is each for each, _ in kept) for model in pairs[0][:2]):
-        tuned, untuned, _ = pairs[0]
+    tuned, untuned, _ = pairs[0]
+    # a tuned base is asked first, and so cannot take up what the untuned model has computed
+    if len(pairs) == 1 and tuned is not base and {id(tuned), id(untuned)} <= {id(model) for model, _ in kept}:
         shared = dict(zip((id(untuned), id(tuned)), share_trunk(untuned, tuned), strict=True))
         kept = [(shared.get(id(model), model), weight) for model, weight in kept]
     name = " + ".join([base.name, *(f"{weight:g} ({tuned.name} - {untuned.name})" for tuned, untuned, weight in pairs)])

@@ -8,7 +8,7 @@ Reads only new tokens, each once per row, through a `SlotCache`. Knows nothing o
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -73,8 +73,8 @@ class TransformersState:
 
     @property
     def _device(self) -> torch.device | None:
-        keys = self.cache.slots[0].keys
-        return None if keys is None else keys.device
+        # the lower layers of a shared trunk never hold anything
+        return next((layer.keys.device for layer in self.cache.slots if layer.keys is not None), None)
 
 
 class TransformersModel:
@@ -88,6 +88,7 @@ class TransformersModel:
         self.template = template
         self.name = name or str(model.config._name_or_path)
         self._work = Work()
+        self._begin: Callable[[], None] = lambda: None
         if model.config._attn_implementation == "sdpa":
             model.set_attn_implementation(GROUPED)
         self._body, head = model.base_model, _head_of(model)
@@ -112,10 +113,15 @@ class TransformersModel:
         """How many tokens it has read so far, each of each row once, padding apart."""
         return self._work.tokens
 
-    def with_body(self, body: torch.nn.Module, idle_weights: int = 0) -> "TransformersModel":
-        """This model with another body in its place, of whose weights so many do nothing; FLOPs are counted with it."""
+    def with_body(
+        self, body: torch.nn.Module, idle_weights: int = 0, begin: Callable[[], None] = lambda: None
+    ) -> "TransformersModel":
+        """This model with another body in its place, of whose weights so many do nothing; FLOPs are counted with it.
+
+        `begin` is called whenever the model is asked for something, before the body is.
+        """
         other = copy.copy(self)
-        other._body, other._body_weights = body, self._body_weights - idle_weights
+        other._body, other._body_weights, other._begin = body, self._body_weights - idle_weights, begin
         return other
 
     def start(self, prompts: Sequence[PromptInput], room: int) -> TransformersState:
@@ -124,6 +130,7 @@ class TransformersModel:
     @torch.inference_mode()
     def start_ids(self, prompts: Sequence[Sequence[int]], room: int) -> TransformersState:
         """`start` from ids, each at least one."""
+        self._begin()
         longest = max(map(len, prompts), default=1)
         if longest + room > self._limit:
             raise ModelError(
@@ -142,6 +149,7 @@ class TransformersModel:
 
     @torch.inference_mode()
     def next_logits(self, state: TransformersState) -> torch.Tensor:
+        self._begin()
         hidden = self._read(state, state.pending())
         self._count_heads(len(state.ids))
         return self._head.logits(hidden[:, -1])
@@ -150,6 +158,7 @@ class TransformersModel:
     def score(
         self, state: TransformersState, parents: Sequence[int], keep: Sequence[int], tokens: Sequence[Sequence[int]]
     ) -> tuple[TransformersState, list[list[float]]]:
+        self._begin()
         # A parent's last token is read once, however many children it has: their first new token is predicted from
         # the same hidden state. Children that are cut back read the token at their cut again, each for itself.
         uncut = [bool(new) and kept == len(state.ids[p]) for p, kept, new in zip(parents, keep, tokens, strict=True)]
@@ -260,9 +269,15 @@ def _context(model: PreTrainedModel) -> int:
     """Tokens that the model can attend to all at once: its positions, or a sliding window where it has one.
 
     Beyond its window a layer would have to forget; the cache's mask does not, so texts end before.
+
+    Raises:
+        ModelError: it counts no positions, which the cache tells it by number.
     """
     config = model.config.get_text_config()
-    limit, written = int(config.max_position_embeddings), config.to_dict()
+    try:
+        limit, written = int(config.max_position_embeddings), config.to_dict()
+    except AttributeError:
+        raise ModelError(f"a {config.model_type} model counts no positions: such models are not supported") from None
     window = written.get("sliding_window")
     slides = "sliding_attention" in (written.get("layer_types") or ["sliding_attention"])
     return min(limit, int(window)) if window and slides and written.get("use_sliding_window", True) else limit

@@ -34,7 +34,8 @@ def share_trunk(first: LanguageModel, second: LanguageModel) -> tuple[LanguageMo
     passed: deque[torch.Tensor] = deque()
     skipped = sum(weight.numel() for layer in _stack(second.model)[1][:depth] for weight in layer.parameters())
     return (
-        first.with_body(recording_body(first.model, depth, passed)),
+        # what an error or Ctrl-C between the two has left of an earlier call is none of this one's
+        first.with_body(recording_body(first.model, depth, passed), begin=passed.clear),
         second.with_body(recalling_body(second.model, depth, passed), skipped),
     )
 
@@ -44,13 +45,10 @@ def equal_layers(first: PreTrainedModel, second: PreTrainedModel) -> int:
     if type(first) is not type(second) or (first.dtype, first.device) != (second.dtype, second.device):
         return 0
     (name, layers), (_, others) = _stack(first), _stack(second)
-    beside = [{n: w for n, w in m.base_model.named_parameters() if not n.startswith(name)} for m in (first, second)]
+    beside = [{n: w for n, w in _tensors(m.base_model).items() if not n.startswith(name)} for m in (first, second)]
     if len(layers) != len(others) or not _equal(*beside):
         return 0
-    alike = [
-        _equal(dict(ours.named_parameters()), dict(theirs.named_parameters()))
-        for ours, theirs in zip(layers, others, strict=True)
-    ]
+    alike = [_equal(_tensors(ours), _tensors(theirs)) for ours, theirs in zip(layers, others, strict=True)]
     return [*alike, False].index(False)
 
 
@@ -61,6 +59,11 @@ def untrained_layers(model: PreTrainedModel) -> int:
         return 0
     trained = [any(weight.requires_grad for weight in layer.parameters()) for layer in layers]
     return [*trained, True].index(True)
+
+
+def _tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Its weights, and what else it computes with: the configuration's angles of positions are buffers."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 def _equal(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> bool:
@@ -89,6 +92,7 @@ def recalling_body(model: PreTrainedModel, depth: int, passed: deque[torch.Tenso
     """A view of the model's body that takes the output of its lowest `depth` layers from `passed`."""
 
     def recall(hidden: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+        assert passed, "the second model of a shared trunk was asked before the first"
         recalled = passed.popleft()
         assert recalled.shape == hidden.shape, "the two models of a shared trunk were asked for different things"
         return recalled
