@@ -4,7 +4,7 @@ import pytest
 import torch
 from trl.trainer.utils import add_fused_lm_head
 
-from tiny import llama
+from tiny import gpt2, llama
 from trimtab.models.trunk import untrained_layers
 from trimtab.training import pair_forward
 from trimtab.training.pair_forward import HeadStatistics, PairForward
@@ -36,6 +36,56 @@ def test_statistics_and_gradients_are_those_of_a_plain_softmax(bias: bool, monke
         (found * torch.arange(1.0, 8.0, dtype=torch.float64)).sum().backward()
     for our, their in zip(ours, theirs, strict=True):
         assert our is None or torch.allclose(our.grad, their.grad)
+
+
+@pytest.mark.parametrize("shift", [-300.0, 300.0])
+def test_logits_may_lie_far_from_zero_and_tiles_be_ruled_out(shift: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pair_forward, "SLICE", 5)
+    torch.manual_seed(0)
+    hidden, weight, bias = torch.randn(3, 4, requires_grad=True), torch.randn(15, 4), torch.full((15,), shift)
+    bias[:5] = -torch.inf
+    targets = torch.tensor([5, 9, 14])
+    expected = (hidden @ weight.t() + bias).log_softmax(-1).gather(1, targets[:, None]).squeeze(1)
+    found = HeadStatistics.apply(hidden, weight, bias, targets)[0]
+    assert torch.allclose(found, expected, atol=1e-4)
+    gradients = [torch.autograd.grad(each.sum(), hidden)[0] for each in (found, expected)]
+    assert torch.allclose(*gradients, atol=1e-4)
+
+
+def test_a_last_norm_in_float32_meets_a_head_in_bfloat16() -> None:
+    """As GPT-2's does under autocast on an accelerator."""
+    model = gpt2(3, dtype=torch.bfloat16)
+    PairForward(model, frozen_layers=0).install()
+    expected = model(**BATCH, fused_lm_head=True).log_probs
+    model.transformer.ln_f.register_forward_hook(lambda module, given, hidden: hidden.float())
+    assert torch.equal(model(**BATCH, fused_lm_head=True).log_probs, expected)
+
+
+def test_a_pass_that_an_error_cut_short_leaves_nothing_for_the_next() -> None:
+    model = llama(3, layers=4)
+    expected = model(input_ids=IDS).logits[:, :-1].log_softmax(-1).gather(2, IDS[:, 1:, None]).squeeze(2)
+    model.requires_grad_(False)
+    PairForward(model, 2).install()
+    cut = model.model.layers[3].register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model(**{**BATCH, "input_ids": IDS.flip(0)}, fused_lm_head=True)
+    cut.remove()
+    for _ in range(2):  # computed, then recalled
+        found = model(**BATCH, fused_lm_head=True)
+        assert torch.allclose(found.log_probs, expected * found.label_mask)
+
+
+def test_what_was_kept_can_be_given_back() -> None:
+    model = llama(3, layers=3)
+    model.requires_grad_(False)
+    forward = PairForward(model, 2)
+    forward.install()
+    runs = []
+    model.model.layers[0].mlp.register_forward_hook(lambda *_: runs.append(0))
+    model(**BATCH, fused_lm_head=True)
+    forward.forget()
+    model(**BATCH, fused_lm_head=True)
+    assert len(runs) == 2
 
 
 def test_the_output_is_that_of_trls_head() -> None:

@@ -20,6 +20,7 @@ from trimtab.records import Pair
 from trimtab.training import preference
 from trimtab.training.adapter import lora_config
 from trimtab.training.checkpoints import Saving
+from trimtab.training.pair_forward import PairForward
 from trimtab.training.pair_tokens import BatchOrder, PairTokens, arrange, encode_pairs
 from trimtab.training.pair_trainer import PairTrainer
 from trimtab.training.preference import tune
@@ -372,6 +373,20 @@ def test_gradient_stops_at_the_lowest_adapted_layer(tmp_path):
     assert tracked == {0: False, 1: False, 2: True, 3: True}
     trained = {name.split(".layers.")[1][0] for name, w in trainer.model.named_parameters() if w.requires_grad}
     assert trained == {"2", "3"}
+
+
+def test_what_the_passes_kept_is_given_back(tmp_path):
+    model = llama(0, dtype=torch.float32)
+    kept, sound = [], PairForward.forget
+
+    def forget(forward):
+        kept.append(len(forward._kept))
+        sound(forward)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(PairForward, "forget", forget)
+        run(tmp_path, model, settings(lora={"rank": 2, "top_layers": 1}))
+    assert kept == [6 + 3]  # batches of training and of validation
 
 
 def test_adapter_spares_embeddings_and_head():

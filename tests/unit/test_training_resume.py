@@ -80,6 +80,16 @@ def test_a_resumed_tuning_repeats_at_most_one_step(tmp_path: Path) -> None:
     assert told == [*range(1, 16), *range(15, 25)]
 
 
+def test_a_checkpoint_that_is_due_is_written_also_where_an_evaluation_is(tmp_path: Path) -> None:
+    """With an evaluation at each of twelve steps, of which the first ones are the best, all but one would be lost."""
+    saving, config = Saving(tmp_path / "checkpoints", 0), settings(**SETTINGS["best is early"])
+    with pytest.raises(Killed):
+        tuned(tmp_path / "tuned", saving, config, stops_after(6 + 3 + 10 * (1 + 3) + 1))  # in the eleventh step
+    newest = resume_point(saving.folder)
+    assert newest is not None and newest.name == "checkpoint-10"
+    assert json.loads((newest / "trainer_state.json").read_text())["best_global_step"] < 10
+
+
 def test_a_reward_training_stopped_again_and_again_ends_in_the_same_bytes(tmp_path: Path, encoder: Path) -> None:  # noqa: F811
     results = []
     for name, seconds, calls in (("whole", 1e9, [100]), ("stopped", 0.0, [3, 1, 9, 12, 100])):

@@ -40,16 +40,22 @@ class PairForward:
         """Make this the model's forward pass wherever it is called with `fused_lm_head=True`."""
         self._model.forward = self
 
+    def forget(self) -> None:
+        """Give back the memory of the lower layers' outputs, which none asks for once training has ended."""
+        self._kept.clear()
+        self._room = KEPT_BYTES
+
     def __call__(
         self, *args: Any, fused_lm_head: bool = False, labels: torch.Tensor | None = None, **kwargs: Any
     ) -> Any:
         """As TRL's `add_fused_lm_head`: per-token fields [rows, tokens - 1], 0 where the next label is -100."""
         if not fused_lm_head or labels is None:
             return self._plain(*args, labels=labels, **kwargs)
-        hidden = self._hidden(**kwargs)[:, :-1]
         mask = labels[:, 1:] != -100
         head = self._model.get_output_embeddings()
-        found = HeadStatistics.apply(hidden[mask], head.weight, head.bias, labels[:, 1:][mask])
+        # under autocast a last norm may give float32, and the head's product is as narrow as its weights
+        hidden = self._hidden(**kwargs)[:, :-1][mask].to(head.weight.dtype)
+        found = HeadStatistics.apply(hidden, head.weight, head.bias, labels[:, 1:][mask])
         log_probs, entropy, mean_logits, is_top1 = (x.new_zeros(mask.shape).masked_scatter(mask, x) for x in found)
         loss = -log_probs.sum() / mask.sum().clamp(min=1)
         return FusedCausalLMOutput(
@@ -66,6 +72,7 @@ class PairForward:
         batch = {"input_ids": input_ids, "attention_mask": attention_mask, **kwargs}
         if self._whole is self._upper:
             return self._whole(**batch).last_hidden_state
+        self._passed.clear()  # of a pass that an error cut short
         key = (input_ids.cpu().numpy().tobytes(), attention_mask.cpu().numpy().tobytes())
         if key in self._kept:
             self._passed.append(self._kept[key])
@@ -89,7 +96,7 @@ class HeadStatistics(torch.autograd.Function):
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        largest = torch.full((len(hidden),), -torch.inf, dtype=wide, device=hidden.device)
+        largest = torch.full((len(hidden),), torch.finfo(wide).min, dtype=wide, device=hidden.device)
         mass, moment, total, target = (torch.zeros_like(largest) for _ in range(4))
         for rows, start, logits in _tiles(hidden, weight, bias):
             token, place = _inside(targets[rows], start, len(logits))

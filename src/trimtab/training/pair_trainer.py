@@ -59,7 +59,8 @@ class EvenEvaluations(TrainerCallback):
 
 
 class _Carried(TrainerCallback):
-    """Has a resumed trainer take up what transformers and TRL leave out of their checkpoints."""
+    """Has a resumed trainer take up what transformers and TRL leave out of their checkpoints, and an ended one forget
+    what only its passes needed."""
 
     def __init__(self, trainer: "PairTrainer") -> None:
         self._trainer = trainer
@@ -67,6 +68,9 @@ class _Carried(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.global_step:
             self._trainer.take_up(Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._trainer.forget()
 
 
 class PairTrainer(DPOTrainer):
@@ -93,6 +97,7 @@ class PairTrainer(DPOTrainer):
         # Set before DPOTrainer's constructor, which runs the reference pass.
         self._advance, self._done = advance, 0
         self._rows: dict[str, list[int]] = {"train": [], "eval": []}
+        self._forward: PairForward | None = None
         self._folder = saving.folder
         self._folder.mkdir(parents=True, exist_ok=True)
         self._total = batches + evaluations * math.ceil(len(validation) / config.batch_size)
@@ -145,8 +150,9 @@ class PairTrainer(DPOTrainer):
     def _install_forward(self) -> None:
         """Put `PairForward` in the place of TRL's fused head, where the logits are the head's and nothing else."""
         model = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-        if not isinstance(model.forward, PairForward) and plain_head(model) is not None:
-            PairForward(model, untrained_layers(model)).install()
+        if self._forward is None and plain_head(model) is not None:
+            self._forward = PairForward(model, untrained_layers(model))
+            self._forward.install()
 
     def compute_loss(
         self,
@@ -179,6 +185,11 @@ class PairTrainer(DPOTrainer):
         rows = self.train_dataset if train_dataset is None else train_dataset
         return BatchOrder(len(rows), self.args.per_device_train_batch_size, self.args.seed)
 
+    def _determine_best_metric(self, metrics: dict[str, float], trial: None) -> bool:
+        """Whether to save after an evaluation: also where `Checkpoints` asked for it, which would be forgotten."""
+        asked = self.control.should_save
+        return super()._determine_best_metric(metrics, trial) or asked
+
     def _save_checkpoint(self, model: torch.nn.Module, trial: None) -> None:
         super()._save_checkpoint(model, trial)
         sums = {
@@ -203,6 +214,11 @@ class PairTrainer(DPOTrainer):
         self._rows["train"] = sums["rows"]
         self._total_train_tokens = sums["tokens"]
         self._done = sums["done"]
+
+    def forget(self) -> None:
+        """Give back what the forward pass has kept: models live on until Python finds the trainer's circles."""
+        if self._forward is not None:
+            self._forward.forget()
 
     def create_model_card(
         self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
