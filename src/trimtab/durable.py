@@ -79,7 +79,7 @@ def broken_file(folder: Path) -> str | None:
     """The first file that is missing or not as long as it was when the folder was sealed; None for a sound folder."""
     try:
         sizes: dict[str, int] = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return SEAL
     for name, size in sizes.items():
         file = folder / name

@@ -50,6 +50,7 @@ def keeping(folder: Path, watch: Watch, previous: Holder | None, shard: Shard | 
         if previous is not None:
             _log.warning("%s did not end in order: this run goes on where it was", previous)
         watch.listeners += [status.tell, _log_stage]
+        status.write()  # the last session's is no news of this one
         try:
             yield
             _log.info("ends")
@@ -61,8 +62,7 @@ def keeping(folder: Path, watch: Watch, previous: Holder | None, shard: Shard | 
             raise
         finally:
             watch.listeners.clear()
-            with contextlib.suppress(RunError):  # of a disk that is full: what ended the run says so
-                status.write()
+            status.write()
 
 
 def read_statuses(folder: Path) -> list[Status]:
@@ -111,7 +111,9 @@ class _StatusFile:
         stages = [{k: v for k, v in asdict(stage).items() if k != "reports"} for stage in self._watch.stages.values()]
         shard = None if self._shard is None else str(self._shard)
         values = {"shard": shard, "updated": time.time(), "stages": stages}
-        write_text(self._path, [json.dumps(values, indent=1) + "\n"], lasting=False)
+        # a full disk stops the run where it matters; here it would only hide what has stopped it
+        with contextlib.suppress(RunError):
+            write_text(self._path, [json.dumps(values, indent=1) + "\n"], lasting=False)
         self._written = time.monotonic()
 
 

@@ -120,7 +120,8 @@ class RunDirectory:
                 raise
             raise RunError(f"{artifact.folder} cannot be written ({error}): {GO_ON}") from None
         finally:
-            write_json(file, before + time.monotonic() - started)
+            with contextlib.suppress(RunError):  # a full disk is the artifact's to tell, and hides no other error
+                write_json(file, before + time.monotonic() - started)
 
     @contextlib.contextmanager
     def writing(self, artifact: Artifact) -> Iterator[Path]:

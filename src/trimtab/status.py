@@ -35,7 +35,7 @@ def print_status(directory: Path, console: Console, *, as_json: bool) -> None:
         console.print(
             f"{directory}{_part(status)}: {state(status, now)}", highlight=False, markup=False, soft_wrap=True
         )
-        console.print(stage_table(status.stages, now, len(status.stages) + 1))
+        console.print(stage_table(status.stages, clock(status, now), len(status.stages) + 1))
 
 
 def state(status: Status, now: float) -> str:
@@ -52,6 +52,11 @@ def state(status: Status, now: float) -> str:
     return f"{status.holder} died; this goes on where it was: {status.holder.command}"
 
 
+def clock(status: Status, now: float) -> float:
+    """The time that its stages are looked at: where nothing works on them, when it was last heard of."""
+    return status.updated if status.holder is None or status.holder.alive is False else now
+
+
 def _part(status: Status) -> str:
     return "" if status.shard is None else f", shard {status.shard}"
 
@@ -61,7 +66,7 @@ def _plain(status: Status, now: float) -> dict[str, Any]:
     holder = None if status.holder is None else {**asdict(status.holder), "alive": status.holder.alive}
     stages = [
         {**{name: value for name, value in asdict(stage).items() if name != "reports"},
-         "seconds_left": stage.seconds_left(now) if stage.state == "runs" else None}
+         "seconds_left": stage.seconds_left(clock(status, now)) if stage.state == "runs" else None}
         for stage in status.stages
     ]  # fmt: skip
     return {

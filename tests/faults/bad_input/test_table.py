@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bad_input.table import TABLE, Fault, as_markdown
-from bad_input.world import World, trimtab
+from bad_input.world import World, command, trimtab
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "reliability.md"
 BEGIN, END = "<!-- faults: written by tests/faults/bad_input -->\n", "<!-- end of faults -->\n"
@@ -30,6 +30,22 @@ def test_one_line_exit_code_2_and_nothing_lost(fault: Fault, world: World) -> No
     assert re.fullmatch(pattern, printed[0]), printed[0]
     assert before.items() <= snapshot(world.runs).items()
     assert not (Path.cwd() / "ran").exists()  # what faults of trust would have written
+
+
+@pytest.mark.parametrize("what", ["on a full disk", "on a disk too full for weights"])
+def test_once_there_is_space_the_same_command_goes_on_to_the_same_bytes(what: str, world: World) -> None:
+    (fault,) = (fault for fault in TABLE if fault.what == what)
+    assert fault.happen(world).code == 2
+    world.monkeypatch.undo()
+    said = command(world, "evaluate", runs=world.bad / "runs")
+    assert said.code == 0, said.err
+    assert records(world.bad / "runs") == records(world.made)
+
+
+def records(runs: Path) -> dict[str, bytes]:
+    """All records and weights of a run."""
+    files = [*runs.glob("quickstart/*-*/*.jsonl"), *runs.glob("quickstart/tune-*/model/*.safetensors")]
+    return {file.relative_to(runs).as_posix(): file.read_bytes() for file in files}
 
 
 def test_the_table_is_long_enough_and_names_each_fault_once() -> None:

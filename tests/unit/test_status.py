@@ -1,0 +1,70 @@
+"""What a run writes down of itself, and what is said of it from another terminal."""
+
+import dataclasses
+import io
+import json
+import time
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from rich.console import Console
+
+from trimtab import journal
+from trimtab.errors import RunError
+from trimtab.journal import keeping, read_statuses
+from trimtab.lock import Holder
+from trimtab.progress import Watch
+from trimtab.status import print_status
+
+HOUR = 3600.0
+
+
+def run_of(folder: Path, holder: Holder | None) -> None:
+    """A run that was at work on `tune` for an hour, 8 batches a minute, and was last heard of two hours ago."""
+    heard = time.time() - 2 * HOUR
+    stage = {"name": "tune", "state": "runs", "done": 480, "total": 960, "began": heard - HOUR, "updated": heard}
+    values = {"shard": None, "updated": heard, "stages": [{**stage, "rate": 8 / 60}]}
+    (folder / "status.json").write_text(json.dumps(values))
+    if holder is not None:
+        (folder / ".lock.json").write_text(json.dumps(dataclasses.asdict(holder)))
+
+
+def said(folder: Path, *, as_json: bool = False) -> str:
+    console = Console(width=160, file=io.StringIO(), record=True)
+    print_status(folder, console, as_json=as_json)
+    return console.export_text()
+
+
+@pytest.mark.parametrize("holder", [None, dataclasses.replace(Holder.this(), pid=2**22 + 1)], ids=["left", "died"])
+def test_time_stands_still_for_a_process_that_is_gone(tmp_path: Path, holder: Holder | None) -> None:
+    run_of(tmp_path, holder)
+    table = said(tmp_path)
+    assert "last heard of 2:00:00 ago" in table or "died" in table
+    assert "1:00:00  1:00:00 left" in table and "0:00:00" not in table
+    (stage,) = json.loads(said(tmp_path, as_json=True))["processes"][0]["stages"]
+    assert stage["seconds_left"] == pytest.approx(HOUR)
+
+
+def test_time_goes_on_for_a_process_that_lives(tmp_path: Path) -> None:
+    run_of(tmp_path, Holder.this())
+    assert "3:00:00  0:00:00 left" in said(tmp_path)
+
+
+def test_a_session_that_begins_is_not_told_of_by_the_one_before(tmp_path: Path) -> None:
+    run_of(tmp_path, None)
+    watch = Watch()
+    with keeping(tmp_path, watch, previous=None):
+        (status,) = read_statuses(tmp_path)
+        assert status.stages == [] and time.time() - status.updated < 60
+
+
+def test_a_disk_without_room_for_the_status_hides_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> NoReturn:
+        raise RunError("status.json cannot be written (No space left on device)")
+
+    watch = Watch()
+    with pytest.raises(KeyboardInterrupt), keeping(tmp_path, watch, previous=None), watch("tune") as advance:
+        monkeypatch.setattr(journal, "write_text", full)
+        advance(1, 10)
+        raise KeyboardInterrupt
