@@ -25,6 +25,7 @@ from trimtab.experiment import DecoderConfig, Experiment, ModelConfig
 from trimtab.models.load import default_device, pick_dtype
 
 GIGA = 1e9
+CGROUP = Path("/sys/fs/cgroup")
 FORKED = 2  # a fork of the rows stands beside what it was made of
 LOGITS = 3 * 4  # bytes for each: float32, once as they come, once sorted, once as probabilities
 ACTIVATIONS = 34  # bytes for each token, layer and unit of width at 16 bits (Korthikanti et al. 2022, section 4.1)
@@ -97,11 +98,13 @@ def machine_memory() -> tuple[float, float, str]:
     if default_device().type == "cuda":
         free, total = torch.cuda.mem_get_info()
         return total, free, torch.cuda.get_device_name()
-    memory, limit = psutil.virtual_memory(), Path("/sys/fs/cgroup/memory.max")
+    memory, limit = psutil.virtual_memory(), CGROUP / "memory.max"
     text = limit.read_text().strip() if limit.is_file() else "max"
     if text == "max":
         return memory.total, memory.available, "this machine"
-    used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+    # what files have left in memory counts as used there, and is given up where it is wanted
+    pages = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+    used = int((CGROUP / "memory.current").read_text()) - int(pages["inactive_file"])
     return min(int(text), memory.total), min(int(text) - used, memory.available), "this container"
 
 

@@ -110,6 +110,23 @@ def test_an_interrupted_folder_is_never_trusted(tmp_path: Path) -> None:
     assert not folder.exists() and not (tmp_path / "made.partial").exists()
 
 
+def test_a_folder_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut after the renaming must not leave files without content, which nobody would check again."""
+    synced = []
+
+    def noted(path: Path) -> None:
+        assert not (tmp_path / "made").exists()
+        synced.append(path.name)
+
+    monkeypatch.setattr("trimtab.assets.download.sync", noted)
+    with making(tmp_path / "made") as partial:
+        assert partial is not None
+        (partial / "one").write_text("1")
+        (partial / "in").mkdir()
+        (partial / "in" / "two").write_text("2")
+    assert sorted(synced) == ["in", "one", "two"]
+
+
 def test_two_at_once_make_it_once(tmp_path: Path) -> None:
     makers: list[int] = []
     barrier = threading.Barrier(4)

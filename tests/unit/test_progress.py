@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from tiny_hub import tiny_hub
@@ -92,6 +93,17 @@ def test_the_memory_is_said_and_a_lack_of_it_warned_of(tmp_path: Path, monkeypat
         lower = load_experiment(SHIPPED / "quickstart.yaml", [f"guide.rows={rows}"])
         need = {each.stage: each for each in budget.memory_needs(lower, assets, "report")}["guide bon-16"]
         assert (need.total <= 4e9) is fit
+
+
+def test_files_that_a_container_has_read_take_no_memory_from_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux counts them as used until it wants the space: of a model that was just loaded one would be warned."""
+    for name, text in (("max", "8000000\n"), ("current", "7000000\n"), ("stat", "anon 1\ninactive_file 5000000\n")):
+        (tmp_path / f"memory.{name}").write_text(text)
+    monkeypatch.setattr(budget, "CGROUP", tmp_path)
+    monkeypatch.setattr(budget, "default_device", lambda: torch.device("cpu"))
+    assert budget.machine_memory() == (8e6, 6e6, "this container")
 
 
 def test_a_note_of_a_process_that_ended_or_whose_id_was_given_to_another_speaks_of_a_dead_one(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from trimtab.assets.catalog import Entry, File
+from trimtab.durable import sync
 from trimtab.errors import AssetError, HashMismatchError
 
 _log = logging.getLogger(__name__)
@@ -74,6 +75,8 @@ def making(folder: Path) -> Iterator[Path | None]:
             shutil.rmtree(partial)
         partial.mkdir()
         yield partial
+        for path in partial.rglob("*"):  # else the name could outlive a power cut, and the content not
+            sync(path)
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
