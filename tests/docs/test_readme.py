@@ -50,13 +50,14 @@ def test_command_lines_are_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         quiet: bool,
         until: str,
         shard: str | None = None,
+        trace: bool = False,
     ) -> None:
         ran.append((load_experiment(cli.experiment_file(file), overrides).name, until))
 
     monkeypatch.setattr(cli, "_run", noted)
     commands = [shlex.split(line, comments=True) for block in blocks("bash") for line in block.splitlines()]
     for command in commands:
-        if command[0] == "trimtab" and command[1] not in ("assets", "status"):
+        if command[0] == "trimtab" and command[1] not in ("assets", "status", "trace"):
             monkeypatch.setattr("sys.argv", command)
             cli.main()
     assert ran == [

@@ -19,7 +19,7 @@ def test_csv_has_the_promised_columns(tmp_path):
     assert header == (
         "decoder,model,reward,reward_low,reward_high,gain,gain_low,gain_high,headroom,judge,judge_gain,judge_gain_low,"
         "judge_gain_high,positive,diversity,distinct_1,distinct_2,fluency,new_tokens,flops,seconds,prompts,left_out,"
-        "set_aside"
+        "set_aside,by_gold"
     )
 
 
