@@ -64,6 +64,7 @@ def test_command_lines_are_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("quickstart", "report"),
         ("quickstart", "tune"),
         ("quickstart", "guide"),
+        ("quickstart", "guide"),
         ("quickstart", "report"),
         ("quickstart", "guide"),
         ("my-experiment", "report"),

@@ -13,6 +13,8 @@ from transformers import (
     Gemma3TextConfig,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -114,6 +116,11 @@ def test_a_text_ends_before_a_window_would_slide() -> None:
     model.start_ids([[1] * 60], room=4)
     with pytest.raises(ModelError, match="context of 64"):
         model.start_ids([[1] * 60], room=5)
+
+
+def test_a_model_that_scales_its_logits_is_refused() -> None:
+    with pytest.raises(ModelError, match="changes its logits after the output embedding"):
+        as_language_model(made(GraniteForCausalLM, GraniteConfig(**SHARED, logits_scaling=8.0)))
 
 
 def test_a_model_that_counts_no_positions_is_refused() -> None:

@@ -92,12 +92,11 @@ def test_a_call_that_was_cut_off_between_the_two_leaves_nothing_for_the_next() -
     small = llama(3)
     whole = as_language_model(tuned_above(small, 1))
     first, second = share_trunk(as_language_model(small), as_language_model(whole.model))
-    first.start(["I really liked this"], room=2)
-    prompts = ["This was the worst"]
-    assert len(first.start(prompts, room=2).ids[0]) == len(first.start(["I really liked this"], room=2).ids[0])
-    asked = [model.start(prompts, room=2) for model in (first, second)]
+    first.start_ids([[20, 21, 22, 23]], room=2)
+    prompt = [[30, 31, 32, 33]]
+    asked = [model.start_ids(prompt, room=2) for model in (first, second)]
     first.next_logits(asked[0])
-    assert torch.equal(second.next_logits(asked[1]), whole.next_logits(whole.start(prompts, room=2)))
+    assert torch.equal(second.next_logits(asked[1]), whole.next_logits(whole.start_ids(prompt, room=2)))
 
 
 def test_rows_are_selected_on_the_device_of_the_layers_that_hold_them(monkeypatch: pytest.MonkeyPatch) -> None:
