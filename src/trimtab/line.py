@@ -272,19 +272,22 @@ class Line:
     def set_aside(self) -> list[SetAside]:
         """The prompts that do not count, of all decoders."""
         return [
-            each
-            for decoder in self.experiment.guide.decoders
-            for each in set_aside(
-                decoder.name, self.guided(decoder).records(Generation), self.evaluated(decoder).records(Score)
-            )
+            each for name, scores in self._scores.items() for each in set_aside(name, self._generations[name], scores)
         ]
+
+    @cached_property
+    def _scores(self) -> dict[str, list[Score]]:
+        return {each.name: self.evaluated(each).records(Score) for each in self.experiment.guide.decoders}
+
+    @cached_property
+    def _generations(self) -> dict[str, list[Generation]]:
+        return {each.name: self.guided(each).records(Generation) for each in self.experiment.guide.decoders}
 
     @cached_property
     def report(self) -> list[Row]:
         """The table's rows; tables, figures and the page are written to `report/`."""
         decoders = self.experiment.guide.decoders
-        scores = {decoder.name: self.evaluated(decoder).records(Score) for decoder in decoders}
-        generations = {decoder.name: self.guided(decoder).records(Generation) for decoder in decoders}
+        scores, generations = self._scores, self._generations
         costs = {decoder.name: _cost(self.guided(decoder)) for decoder in decoders}
         partial, folder = self.directory.path / "report.partial", self.directory.path / "report"
         with self.watch("report"):

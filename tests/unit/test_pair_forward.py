@@ -5,6 +5,7 @@ import torch
 from trl.trainer.utils import add_fused_lm_head
 
 from tiny import gpt2, llama
+from trimtab.models import head
 from trimtab.models.trunk import untrained_layers
 from trimtab.training import pair_forward
 from trimtab.training.pair_forward import HeadStatistics, PairForward
@@ -17,8 +18,8 @@ BATCH = {"input_ids": IDS, "attention_mask": torch.ones_like(IDS), "labels": LAB
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_statistics_and_gradients_are_those_of_a_plain_softmax(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pair_forward, "ROWS", 3)
-    monkeypatch.setattr(pair_forward, "SLICE", 5)
+    monkeypatch.setattr(head, "ROWS", 3)
+    monkeypatch.setattr(head, "SLICE", 5)
     torch.manual_seed(0)
     hidden, weight = torch.randn(7, 4, dtype=torch.float64), torch.randn(13, 4, dtype=torch.float64)
     given = [hidden, weight, torch.randn(13, dtype=torch.float64) if bias else None]
@@ -40,7 +41,7 @@ def test_statistics_and_gradients_are_those_of_a_plain_softmax(bias: bool, monke
 
 @pytest.mark.parametrize("shift", [-300.0, 300.0])
 def test_logits_may_lie_far_from_zero_and_tiles_be_ruled_out(shift: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pair_forward, "SLICE", 5)
+    monkeypatch.setattr(head, "SLICE", 5)
     torch.manual_seed(0)
     hidden, weight, bias = torch.randn(3, 4, requires_grad=True), torch.randn(15, 4), torch.full((15,), shift)
     bias[:5] = -torch.inf

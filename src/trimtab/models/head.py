@@ -9,6 +9,8 @@ rows x vocabulary never stands at once.
     >>> head.log_normalizer(hidden)                                                     # doctest: +SKIP
 """
 
+from collections.abc import Iterator
+
 import torch
 from transformers import PreTrainedModel
 
@@ -33,17 +35,25 @@ class Head:
 
     def log_normalizer(self, hidden: torch.Tensor) -> torch.Tensor:
         """log sum exp of each row's logits, [rows], accumulated in float32 or wider."""
-        if hidden.shape[0] > ROWS:
-            return torch.cat([self.log_normalizer(part) for part in hidden.split(ROWS)])
-        columns = hidden.t().contiguous()
         total = _widen(hidden.new_zeros(len(hidden)))
         # GPT-2's logits lie about -100: from 0 on, the first slice would shrink nothing by exp(100), which is infinite
         largest = torch.full_like(total, torch.finfo(total.dtype).min)
-        for start in range(0, self.size, self._slice):
-            logits = _widen(self._by_token(columns, start, min(start + self._slice, self.size)))
-            before, largest = largest, torch.maximum(largest, logits.amax(0))
-            total = total * (before - largest).exp() + logits.sub_(largest).exp_().sum(0)
+        for rows, _, logits in self.slices(hidden):
+            now = torch.maximum(largest[rows], logits.amax(0))
+            total[rows] = total[rows] * (largest[rows] - now).exp() + logits.sub_(now).exp_().sum(0)
+            largest[rows] = now
         return total.log() + largest
+
+    def slices(self, hidden: torch.Tensor) -> Iterator[tuple[slice, int, torch.Tensor]]:
+        """Some rows of `hidden`, the first token of a slice of the vocabulary, and their logits [slice, rows].
+
+        The logits are float32 or wider, and may stand in a buffer that the next ones overwrite.
+        """
+        for first in range(0, len(hidden), ROWS):
+            rows = slice(first, min(first + ROWS, len(hidden)))
+            columns = hidden[rows].t().contiguous()
+            for start in range(0, self.size, self._slice):
+                yield rows, start, _widen(self._by_token(columns, start, min(start + self._slice, self.size)))
 
     def logit_of(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """The logit of one token a row, [rows]; rounded as `_by_token` rounds, lest a probability exceed 1."""

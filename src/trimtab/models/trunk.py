@@ -70,13 +70,19 @@ def _equal(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor])
     return ours.keys() == theirs.keys() and all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
 
 
-def _stack(model: PreTrainedModel) -> tuple[str, list[torch.nn.Module]]:
-    """The name and the layers of the stack that is a part of the model's body itself; none where it lies deeper."""
+def layer_stack(model: PreTrainedModel) -> tuple[str, list[torch.nn.Module]]:
+    """The stack of decoder layers: its name within the model's body, and its layers, none where there is no stack."""
     count = model.config.get_text_config().num_hidden_layers
-    for name, module in model.base_model.named_children():
+    for name, module in model.base_model.named_modules():
         if isinstance(module, torch.nn.ModuleList) and len(module) == count:
-            return f"{name}.", list(module)
+            return name, list(module)
     return "", []
+
+
+def _stack(model: PreTrainedModel) -> tuple[str, list[torch.nn.Module]]:
+    """The stack that is a part of the model's body itself, its name with a dot; none where it lies deeper."""
+    name, layers = layer_stack(model)
+    return ("", []) if not layers or "." in name else (f"{name}.", layers)
 
 
 def recording_body(model: PreTrainedModel, depth: int, passed: deque[torch.Tensor]) -> torch.nn.Module:

@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from trimtab.errors import ConfigurationError, ModelError
 from trimtab.experiment import LoraSettings
+from trimtab.models.trunk import layer_stack
 
 
 def lora_config(model: PreTrainedModel, settings: LoraSettings) -> LoraConfig:
@@ -23,7 +24,10 @@ def lora_config(model: PreTrainedModel, settings: LoraSettings) -> LoraConfig:
         ConfigurationError: `top_layers` is more than the model has.
         ModelError: the model's layers cannot be found.
     """
-    name, layers = _layers(model)
+    name, layers = layer_stack(model)
+    if not layers:
+        count = model.config.get_text_config().num_hidden_layers
+        raise ModelError(f"{type(model).__name__} has no stack of {count} layers to adapt: set tune.lora to null")
     top = len(layers) if settings.top_layers is None else settings.top_layers
     if top > len(layers):
         raise ConfigurationError(f"tune.lora.top_layers is {top} and the model has {len(layers)} layers: give fewer")
@@ -43,12 +47,3 @@ def lora_config(model: PreTrainedModel, settings: LoraSettings) -> LoraConfig:
         fan_in_fan_out=any(isinstance(module, Conv1D) for _, module in linear),
         task_type="CAUSAL_LM",
     )
-
-
-def _layers(model: PreTrainedModel) -> tuple[str, torch.nn.ModuleList]:
-    """The stack of decoder layers and its name, whatever the architecture calls it."""
-    count = model.config.get_text_config().num_hidden_layers
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) == count:
-            return name, module
-    raise ModelError(f"{type(model).__name__} has no stack of {count} layers to adapt: set tune.lora to null")

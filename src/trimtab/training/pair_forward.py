@@ -9,14 +9,13 @@ not trained, their output for a batch is kept from the reference pass. Knows not
 """
 
 from collections import deque
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
-from trimtab.models.head import ROWS, SLICE
+from trimtab.models.head import Head
 from trimtab.models.trunk import recalling_body, recording_body
 
 KEPT_BYTES = 1 << 30  # of lower layers' outputs; batches beyond are computed each time
@@ -98,7 +97,7 @@ class HeadStatistics(torch.autograd.Function):
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         largest = torch.full((len(hidden),), torch.finfo(wide).min, dtype=wide, device=hidden.device)
         mass, moment, total, target = (torch.zeros_like(largest) for _ in range(4))
-        for rows, start, logits in _tiles(hidden, weight, bias):
+        for rows, start, logits in Head(weight, bias).slices(hidden):
             token, place = _inside(targets[rows], start, len(logits))
             target[rows] = target[rows].index_put((place,), logits[token, place])
             total[rows] += logits.sum(0)
@@ -123,7 +122,7 @@ class HeadStatistics(torch.autograd.Function):
             torch.zeros_like(tensor, dtype=normalizer.dtype) if needed else None
             for tensor, needed in zip((hidden, weight, bias), ctx.needs_input_grad, strict=False)
         )
-        for rows, start, logits in _tiles(hidden, weight, bias):
+        for rows, start, logits in Head(weight, bias).slices(hidden):
             of_logits = logits.sub_(normalizer[rows]).exp_().mul_(-gradient[rows])
             token, place = _inside(targets[rows], start, len(of_logits))
             of_logits[token, place] += gradient[rows][place]
@@ -140,23 +139,6 @@ class HeadStatistics(torch.autograd.Function):
             None if of_bias is None else of_bias.to(bias.dtype),
             None,
         )
-
-
-def _tiles(
-    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
-) -> Iterator[tuple[slice, int, torch.Tensor]]:
-    """Rows of `hidden`, the first token of a slice of the vocabulary, and their logits [slice, rows] in a buffer."""
-    buffer = torch.empty(SLICE * ROWS, dtype=hidden.dtype, device=hidden.device)
-    for first in range(0, len(hidden), ROWS):
-        rows = slice(first, min(first + ROWS, len(hidden)))
-        columns = hidden[rows].t().contiguous()
-        for start in range(0, len(weight), SLICE):
-            part = weight[start : start + SLICE]
-            shape = len(part), columns.shape[1]
-            logits = torch.mm(part, columns, out=buffer[: shape[0] * shape[1]].view(shape))
-            if bias is not None:
-                logits.add_(bias[start : start + SLICE, None])
-            yield rows, start, logits if logits.dtype == torch.float64 else logits.float()
 
 
 def _inside(targets: torch.Tensor, start: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
