@@ -13,13 +13,16 @@ A ratio is the reference's median over trimtab's; the floor's share is the floor
 """
 
 import argparse
+import contextlib
 import copy
+import ctypes
+import gc
 import json
+import math
 import platform
-import resource
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -312,14 +315,16 @@ def measure(name: str, workload: Workload, prompts: Sequence[str], dtype: Dtype,
         "floor": Floor(models, workload, ratio()).run,
     }
     seconds: dict[str, list[float]] = {kind: [] for kind in runs}
+    peaks: dict[str, list[float]] = {kind: [] for kind in runs}
     for _ in range(repeats):
         for kind, run in runs.items():
             torch.manual_seed(0)
-            started = time.perf_counter()
-            run(prompts)
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            seconds[kind].append(time.perf_counter() - started)
+            with peak_memory(peaks[kind]):
+                started = time.perf_counter()
+                run(prompts)
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
+                seconds[kind].append(time.perf_counter() - started)
     middle = {kind: statistics.median(times) for kind, times in seconds.items()}
     return {
         "workload": name,
@@ -331,8 +336,38 @@ def measure(name: str, workload: Workload, prompts: Sequence[str], dtype: Dtype,
         "floor_share_aimed": workload.aimed[1],
         "seconds": middle,
         "spread": {kind: [min(times), max(times)] for kind, times in seconds.items()},
-        "peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+        "peak_gigabytes": {kind: max(each) for kind, each in peaks.items()},
     }
+
+
+@contextlib.contextmanager
+def peak_memory(peaks: list[float]) -> Iterator[None]:
+    """Appends the gigabytes that a block takes at most beyond what stood before it: of the device, or of the process.
+
+    Of a process only Linux tells; elsewhere it is NaN.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        yield
+        peaks.append((torch.cuda.max_memory_allocated() - before) / 1e9)
+        return
+    if not Path("/proc/self/clear_refs").exists():
+        yield
+        peaks.append(math.nan)
+        return
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what an earlier block has freed counts for none
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM (proc(5))
+    before = _resident("VmRSS")
+    yield
+    peaks.append((_resident("VmHWM") - before) / 1e9)
+
+
+def _resident(field: str) -> float:
+    """A field of /proc/self/status, in bytes."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 def machine() -> str:
@@ -363,7 +398,8 @@ def main() -> None:
     dtype = str(pick_dtype(arguments.dtype, torch.device("cpu"))).removeprefix("torch.")
     title = f"{arguments.prompts} prompts, {arguments.tokens} tokens, {dtype}, {machine()}"
     table = Table(title=title)
-    for column in ("workload", "reference s", "trimtab s", "floor s", "times the reference", "share of the floor"):
+    columns = ("workload", "reference s", "trimtab s", "floor s", "times the reference", "share of the floor")
+    for column in (*columns, "peak GB, reference and trimtab"):
         table.add_column(column, justify="right")
     for name, row in found.items():
         middle, spread = row["seconds"], row["spread"]
@@ -374,7 +410,8 @@ def main() -> None:
             f"{row['ratio']:.1f} (required {row['ratio_required']:g})",
             f"{row['floor_share']:.2f} (required {row['floor_share_required']:g})",
         )
-        table.add_row(name, *cells, *needed)
+        peaks = row["peak_gigabytes"]
+        table.add_row(name, *cells, *needed, f"{peaks['reference']:.2f} {peaks['trimtab']:.2f}")
     Console(width=140).print(table)
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

@@ -64,7 +64,8 @@ class RewardTrainingConfig(Config):
 
     Each epoch cuts a new snippet of `snippet_words` (drawn evenly, both ends included) out of every review.
     Training freezes the embeddings and the lowest `frozen_layers` layers. Weights above the layers, which start
-    almost untrained, learn at `head_learning_rate`.
+    almost untrained, learn at `head_learning_rate`. Weights are float32; what is multiplied is rounded to `dtype`
+    first, for `auto` to bfloat16 where the hardware multiplies it.
     """
 
     epochs: int = Field(1, ge=1)
@@ -74,6 +75,7 @@ class RewardTrainingConfig(Config):
     head_learning_rate: float = Field(1.5e-3, gt=0)
     warmup: float = Field(0.1, ge=0, lt=1)
     frozen_layers: int = Field(2, ge=0)
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
 class RewardConfig(Config):

@@ -139,6 +139,18 @@ def test_same_seed_gives_the_same_weights_and_report(encoder, trained, tmp_path)
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
 
 
+def test_bfloat16_rounds_products_and_keeps_float32_weights(encoder, tmp_path):
+    """The two ways of training end apart by rounding: near each other, and not the same."""
+    ends = {}
+    for dtype in ("float32", "bfloat16"):
+        report, _ = train(encoder, tmp_path / dtype, dtype=dtype)
+        model = AutoModelForSequenceClassification.from_pretrained(tmp_path / dtype, dtype="auto")
+        assert model.dtype == torch.float32 and report["accuracy"] > 0.75
+        ends[dtype] = torch.cat([weight.detach().flatten() for weight in model.parameters()])
+    difference = (ends["bfloat16"] - ends["float32"]).norm() / ends["float32"].norm()
+    assert 1e-6 < difference < 0.05
+
+
 def test_frozen_layers_and_embeddings_keep_their_weights(encoder, tmp_path):
     train(encoder, tmp_path / "frozen", frozen_layers=1, epochs=1)
     before = BertModel.from_pretrained(encoder).state_dict()

@@ -35,7 +35,7 @@ from trimtab.assets.resolve import Assets
 from trimtab.durable import write_json
 from trimtab.errors import ConfigurationError, DataError, ModelError
 from trimtab.experiment import RewardConfig, RewardTrainingConfig
-from trimtab.models.load import load_classifier
+from trimtab.models.load import load_classifier, pick_dtype
 from trimtab.records import Review
 from trimtab.rewards.classifier import ClassifierReward
 from trimtab.rewards.snippets import cut_snippet
@@ -203,6 +203,8 @@ def _fit(
             disable_tqdm=True,
             dataloader_pin_memory=False,
             seed=seed,
+            bf16=pick_dtype(config.dtype, model.device) == torch.bfloat16,
+            use_cpu=model.device.type == "cpu",
         ),
         train_dataset=_Snippets(snippets),
         data_collator=DataCollatorWithPadding(tokenizer),
