@@ -2,6 +2,7 @@
 
     python benchmarks/search.py                         # all workloads
     python benchmarks/search.py --workload cbs --json cbs.json
+    python benchmarks/search.py --device cuda           # all workloads of an accelerator; no downloads
 
 `reference` is the algorithm as published, well made: one prompt at a time, all its candidates in one batch over a
 key-value cache for the base; both guides read every candidate whole at every chunk, in one batch each, and compute the
@@ -10,6 +11,9 @@ forward passes of the token counts that the workload implies, all prompts togeth
 neither sampling nor log-sum-exp. End tokens are ignored, so that every run decodes the same number of tokens.
 
 A ratio is the reference's median over trimtab's; the floor's share is the floor's median over trimtab's.
+
+The workloads of an accelerator have a base and guides of the shapes of gpt2-xl and gpt2 with random weights, and a
+tokenizer of GPT-2's size, all made on the spot. They take 128 prompts, and need an accelerator of 80 GB for them.
 """
 
 import argparse
@@ -29,12 +33,19 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
-from transformers import DynamicCache, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, StaticCache
+from transformers import (
+    DynamicCache,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StaticCache,
+)
 
+from random_models import GPT2, GPT2_XL, byte_pairs, random_gpt2
 from trimtab.assets.resolve import Assets
 from trimtab.experiment import Dtype, ModelConfig, SamplingConfig
 from trimtab.models.emulated import emulate
-from trimtab.models.load import load_causal_lm, pick_dtype
+from trimtab.models.load import default_device, load_causal_lm, pick_dtype
 from trimtab.models.transformers_model import TransformersModel
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Prompt
@@ -64,7 +75,10 @@ class Models:
 
 @dataclass(frozen=True)
 class Workload:
-    """What is decoded: a search over `base`, guided where `guides` says by how many layers of SmolLM2 each."""
+    """What is decoded: a search over `base`, guided where `guides` says by how many layers of SmolLM2 each.
+
+    Over a base of gpt2-xl's shape the guides have gpt2's, and all of its layers.
+    """
 
     base: str
     search: Search
@@ -72,6 +86,11 @@ class Workload:
     beta: float | None = None
     required: tuple[float, float] = (0, 0)
     aimed: tuple[float, float] = (0, 0)
+    prompts: int = 16
+
+    @property
+    def for_accelerators(self) -> bool:
+        return self.base == "gpt2-xl"
 
 
 def workloads(tokens: int) -> dict[str, Workload]:
@@ -85,24 +104,39 @@ def workloads(tokens: int) -> dict[str, Workload]:
         "cbs-cross": Workload(GEMMA, cbs, 30, None, (5, 0.7), (8, 0.85)),
         "sampling": Workload(SMOLLM, bon, None, None, (2.5, 0.75), (3.5, 0.9)),
         "sampling-large-vocabulary": Workload(GEMMA, bon, None, None, (5, 0.7), (8, 0.85)),
+        "gpt2-xl-cbs": Workload("gpt2-xl", cbs, 12, None, (30, 0.5), (30, 0.5), prompts=128),
+        "gpt2-xl-bon": Workload("gpt2-xl", bon, 12, prompts=128),
+        "gpt2-xl-eft": Workload("gpt2-xl", plain, 12, 1.0, prompts=128),
+        "gpt2-xl-sampling": Workload("gpt2-xl", bon, prompts=128),
     }
 
 
 # ---------------------------------------------------------------------------------------------------------- models
 
 
-def load(workload: Workload, dtype: Dtype) -> Models:
-    """The workload's models; the guides are the lowest layers of SmolLM2 under its own head, the tuned one nudged."""
-    base, base_tokenizer = load_causal_lm(ModelConfig(name=workload.base, dtype=dtype), Assets())
-    small, guide_tokenizer = load_causal_lm(ModelConfig(name=SMOLLM, dtype=dtype), Assets())
-    untuned = _lowest(small, workload.guides or 1)
+def load(workload: Workload, dtype: torch.dtype, device: torch.device) -> Models:
+    """The workload's models. The guides are the lowest layers of SmolLM2 under its own head, or of gpt2's shape with
+    random weights; the tuned one is nudged."""
+    if workload.for_accelerators:
+        base, untuned = (random_gpt2(shape, dtype, device) for shape in (GPT2_XL, GPT2))
+        base_tokenizer = guide_tokenizer = byte_pairs()
+    else:
+        base, base_tokenizer = _loaded(workload.base, dtype, device)
+        small, guide_tokenizer = _loaded(SMOLLM, dtype, device)
+        untuned = _lowest(small, workload.guides or 1)
     tuned = copy.deepcopy(untuned)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in tuned.parameters():
-            noise = torch.randn(weight.shape, generator=generator) * weight.float().std(correction=0) * 0.02
-            weight.add_(noise.to(weight))
+            noise = torch.randn(weight.shape, generator=generator).to(device)
+            weight.add_((noise * weight.float().std(correction=0) * 0.02).to(weight))
     return Models(base, tuned.eval(), untuned.eval(), base_tokenizer, guide_tokenizer)
+
+
+def _loaded(name: str, dtype: torch.dtype, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    named: Dtype = str(dtype).removeprefix("torch.")
+    model, tokenizer = load_causal_lm(ModelConfig(name=name, dtype=named), Assets())
+    return model.to(device), tokenizer
 
 
 def _lowest(model: PreTrainedModel, layers: int) -> PreTrainedModel:
@@ -304,9 +338,11 @@ def trimtab_run(models: Models, workload: Workload) -> tuple[Callable[[Sequence[
 # ----------------------------------------------------------------------------------------------------- measurement
 
 
-def measure(name: str, workload: Workload, prompts: Sequence[str], dtype: Dtype, repeats: int) -> dict[str, object]:
+def measure(
+    name: str, workload: Workload, prompts: Sequence[str], dtype: Dtype, repeats: int, device: torch.device
+) -> dict[str, object]:
     """Seconds of the three, in turns, so that whatever else the machine does falls on all alike."""
-    models = load(workload, dtype)
+    models = load(workload, pick_dtype(dtype, device), device)
     ours, ratio = trimtab_run(models, workload)
     ours(prompts[:2])
     runs: dict[str, Callable[[Sequence[str]], None]] = {
@@ -319,11 +355,11 @@ def measure(name: str, workload: Workload, prompts: Sequence[str], dtype: Dtype,
     for _ in range(repeats):
         for kind, run in runs.items():
             torch.manual_seed(0)
-            with peak_memory(peaks[kind]):
+            with peak_memory(peaks[kind], device):
                 started = time.perf_counter()
                 run(prompts)
-                if torch.cuda.is_available():
-                    torch.cuda.synchronize()
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
                 seconds[kind].append(time.perf_counter() - started)
     middle = {kind: statistics.median(times) for kind, times in seconds.items()}
     return {
@@ -341,16 +377,16 @@ def measure(name: str, workload: Workload, prompts: Sequence[str], dtype: Dtype,
 
 
 @contextlib.contextmanager
-def peak_memory(peaks: list[float]) -> Iterator[None]:
+def peak_memory(peaks: list[float], device: torch.device) -> Iterator[None]:
     """Appends the gigabytes that a block takes at most beyond what stood before it: of the device, or of the process.
 
     Of a process only Linux tells; elsewhere it is NaN.
     """
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
         yield
-        peaks.append((torch.cuda.max_memory_allocated() - before) / 1e9)
+        peaks.append((torch.cuda.max_memory_allocated(device) - before) / 1e9)
         return
     if not Path("/proc/self/clear_refs").exists():
         yield
@@ -370,33 +406,42 @@ def _resident(field: str) -> float:
     return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
-def machine() -> str:
+def machine(device: torch.device) -> str:
     """What the figures hold for: the accelerator, or the processor and the threads on it."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     about = Path("/proc/cpuinfo")
     lines = about.read_text(encoding="utf-8").splitlines() if about.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.machine()}, {torch.get_num_threads()} threads"
 
 
+def for_device(known: dict[str, Workload], device: torch.device) -> dict[str, Workload]:
+    """The workloads that are measured where none is named."""
+    return {name: each for name, each in known.items() if each.for_accelerators == (device.type != "cpu")}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    known = workloads(50)
-    parser.add_argument("--workload", choices=list(known), nargs="*", default=list(known))
-    parser.add_argument("--prompts", type=int, default=16)
+    parser.add_argument("--workload", choices=list(workloads(50)), nargs="*", help="default: those for the device")
+    parser.add_argument("--prompts", type=int, help="default: 16, and 128 for the workloads of an accelerator")
     parser.add_argument("--tokens", type=int, default=50)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
+    parser.add_argument("--device", type=torch.device, default=default_device())
+    parser.add_argument("--dtype", default="auto", help="auto (by the device), float32 or bfloat16")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
-    prompts = [OPENINGS[number % len(OPENINGS)] for number in range(arguments.prompts)]
-    chosen = {name: workloads(arguments.tokens)[name] for name in arguments.workload}
-    found = {
-        name: measure(name, workload, prompts, arguments.dtype, arguments.repeats) for name, workload in chosen.items()
-    }
-    dtype = str(pick_dtype(arguments.dtype, torch.device("cpu"))).removeprefix("torch.")
-    title = f"{arguments.prompts} prompts, {arguments.tokens} tokens, {dtype}, {machine()}"
+    device = arguments.device
+    known = workloads(arguments.tokens)
+    chosen = {name: known[name] for name in arguments.workload} if arguments.workload else for_device(known, device)
+    found = {}
+    for name, workload in chosen.items():
+        count = arguments.prompts or workload.prompts
+        prompts = [OPENINGS[number % len(OPENINGS)] for number in range(count)]
+        found[name] = measure(name, workload, prompts, arguments.dtype, arguments.repeats, device)
+    dtype = str(pick_dtype(arguments.dtype, device)).removeprefix("torch.")
+    counts = sorted({arguments.prompts or workload.prompts for workload in chosen.values()})
+    title = f"{' or '.join(map(str, counts))} prompts, {arguments.tokens} tokens, {dtype}, {machine(device)}"
     table = Table(title=title)
     columns = ("workload", "reference s", "trimtab s", "floor s", "times the reference", "share of the floor")
     for column in (*columns, "peak GB, reference and trimtab"):
@@ -407,14 +452,18 @@ def main() -> None:
             f"{middle[k]:.1f} ({spread[k][0]:.1f} to {spread[k][1]:.1f})" for k in ("reference", "trimtab", "floor")
         ]
         needed = (
-            f"{row['ratio']:.1f} (required {row['ratio_required']:g})",
-            f"{row['floor_share']:.2f} (required {row['floor_share_required']:g})",
+            _beside(f"{row['ratio']:.1f}", row["ratio_required"]),
+            _beside(f"{row['floor_share']:.2f}", row["floor_share_required"]),
         )
         peaks = row["peak_gigabytes"]
         table.add_row(name, *cells, *needed, f"{peaks['reference']:.2f} {peaks['trimtab']:.2f}")
     Console(width=140).print(table)
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def _beside(found: str, required: float) -> str:
+    return f"{found} (required {required:g})" if required else found
 
 
 if __name__ == "__main__":

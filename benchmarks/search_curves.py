@@ -21,6 +21,7 @@ from rich.table import Table
 
 from search import OPENINGS, machine, measure, workloads
 from trimtab.experiment import Dtype
+from trimtab.models.load import default_device
 from trimtab.search.chunk_beam import Search
 
 POINTS = {"prompts": (1, 4, 16, 64), "tokens": (25, 50, 100, 200), "candidates": (4, 16, 36, 64)}
@@ -35,7 +36,7 @@ def point(curve: str, at: int, prompts: int, dtype: Dtype, repeats: int) -> dict
     count = at if curve == "prompts" else prompts
     workload = dataclasses.replace(workloads(tokens)["cbs"], search=Search(side, side, 5, tokens))
     texts = [OPENINGS[number % len(OPENINGS)] for number in range(count)]
-    return {"prompts": count, "at": at, **measure(curve, workload, texts, dtype, repeats)}
+    return {"prompts": count, "at": at, **measure(curve, workload, texts, dtype, repeats, default_device())}
 
 
 def draw(curves: dict[str, list[dict[str, Any]]], file: Path, title: str) -> None:
@@ -75,7 +76,7 @@ def main() -> None:
         ]
         for curve in arguments.curve
     }
-    table = Table(title=f"CBS with chunks of 5, {arguments.dtype}, {machine()}")
+    table = Table(title=f"CBS with chunks of 5, {arguments.dtype}, {machine(default_device())}")
     for column in ("curve", "at", "prompts", *(f"{kind} s a prompt" for kind in KINDS), "times the reference"):
         table.add_column(column, justify="right")
     for curve, rows in curves.items():
@@ -84,7 +85,7 @@ def main() -> None:
             table.add_row(curve, str(row["at"]), str(row["prompts"]), *cells, f"{row['ratio']:.1f}")
     Console(width=120).print(table)
     if arguments.figure:
-        draw(curves, arguments.figure, f"CBS, SmolLM2-135M guided by two of 8 layers, {machine()}")
+        draw(curves, arguments.figure, f"CBS, SmolLM2-135M guided by two of 8 layers, {machine(default_device())}")
     if arguments.json:
         arguments.json.write_text(json.dumps(curves, indent=2) + "\n", encoding="utf-8")
 
