@@ -56,3 +56,11 @@ def test_training(tmp_path: Path) -> None:
     _, figures = run("training.py", *arguments, into=tmp_path / "training.json")
     ours, theirs = (figures["lora-top-12"][kind]["losses"] for kind in ("trimtab", "trl, same batches"))
     assert len(ours) == 1 and ours == pytest.approx(theirs, abs=1e-3)
+
+
+def test_drift(tmp_path: Path) -> None:
+    """In float32 the cached values are those of whole passes to 5e-6 nats a token and model."""
+    arguments = ("--prompts", "1", "--tokens", "6", "--dtype", "float32")
+    _, figures = run("drift.py", *arguments, into=tmp_path / "drift.json")
+    assert 0 < figures["from caches, against one pass"]["mean_a_token"] < 1e-5
+    assert figures["one pass, against float32"]["largest_a_value"] == 0  # the copies are the models themselves
