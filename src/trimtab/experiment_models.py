@@ -7,12 +7,12 @@ Types only: reads no file, no network, no models.
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
-from trimtab.fields import Template
+from trimtab.fields import CHAT, Template
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
@@ -33,13 +33,27 @@ class ModelConfig(Config):
     """A causal language model and how it is shown a prompt.
 
     `name` is a folder, a name in the path map, a hub name or a name of the catalogue (`trimtab assets`).
-    `template` must hold `{prompt}` once. `adapter` is a PEFT folder put on top of the model.
+    `template` must hold `{prompt}` once, or is `chat`: then prompts are conversations, a string one message of the
+    user, rendered by the tokenizer's own chat template, with the message `system` where they bring none.
+    `adapter` is a PEFT folder put on top of the model.
     `start_token` is the text of the token that begins a text where there is no prompt.
     """
 
     name: str = Field(min_length=1)
     template: Template = "{prompt}"
+    system: str | None = Field(None, exclude_if=equals(None))
     adapter: str | None = None
     start_token: str | None = None
     dtype: Dtype = "auto"
     allow_pickle: bool = False
+
+    @model_validator(mode="after")
+    def _system_has_a_place(self) -> Self:
+        if self.system is not None and self.template != CHAT:
+            raise ValueError(f"system is a message of a conversation and template is a text: write template: {CHAT}")
+        return self
+
+    @property
+    def chat(self) -> bool:
+        """Whether the model is shown conversations."""
+        return self.template == CHAT

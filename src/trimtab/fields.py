@@ -10,6 +10,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+CHAT = "chat"
+"""The template of a model that is shown conversations, by its tokenizer's own chat template."""
+
 
 def _in_order(words: tuple[int, int]) -> tuple[int, int]:
     low, high = words
@@ -19,8 +22,8 @@ def _in_order(words: tuple[int, int]) -> tuple[int, int]:
 
 
 def _holds_prompt(template: str) -> str:
-    if template.count("{prompt}") != 1:
-        raise ValueError(f"{template!r} must hold {{prompt}} exactly once")
+    if template != CHAT and template.count("{prompt}") != 1:
+        raise ValueError(f"{template!r} must hold {{prompt}} exactly once, or be {CHAT}")
     return template
 
 
@@ -33,6 +36,6 @@ def _keeps_logits_finite(temperature: float) -> float:
 WordRange = Annotated[tuple[int, int], AfterValidator(_in_order)]
 """Least and greatest number of words."""
 Template = Annotated[str, AfterValidator(_holds_prompt)]
-"""A text with one `{prompt}` in it."""
+"""A text with one `{prompt}` in it, or `chat`."""
 Temperature = Annotated[float, AfterValidator(_keeps_logits_finite)]
 """What logits are divided by; 0 is greedy."""

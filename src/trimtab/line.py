@@ -169,9 +169,11 @@ class Line:
             pairs = self.pairs.records(Pair)
             train, validation = ([p for p in pairs if p.split == split] for split in ("train", "validation"))
             model, tokenizer = load_causal_lm(experiment.small, self.assets)
-            seed, shown = experiment.seed, (experiment.small.template, experiment.small.start_token)
-            saving = Saving(work, experiment.checkpoint_seconds)
-            summary = tune(train, validation, model, tokenizer, experiment.tune, folder, seed, advance, *shown, saving)
+            small, saving = experiment.small, Saving(work, experiment.checkpoint_seconds)
+            shown = small.template, small.start_token, saving, small.system
+            summary = tune(
+                train, validation, model, tokenizer, experiment.tune, folder, experiment.seed, advance, *shown
+            )
             write_json(folder / "summary.json", summary)
 
         artifact = self._make.stage("tune", {"small": experiment.small, "tune": experiment.tune}, [self.pairs], make)

@@ -7,6 +7,7 @@ Loads tokenizers at most, never weights; imports modules of value functions.
 
 from trimtab.assets.resolve import Assets, identity
 from trimtab.experiment import DecoderConfig, Experiment, ModelConfig, RewardConfig, TermConfig
+from trimtab.models.chat import ChatTemplate
 from trimtab.models.emulated import check_one_vocabulary
 from trimtab.models.load import default_device, load_tokenizer, pick_dtype
 from trimtab.models.vocabulary import Vocabulary
@@ -18,6 +19,7 @@ def check_models(experiment: Experiment, assets: Assets, until: str) -> None:
 
     Raises:
         AssetError: a name resolves to nothing that may be read.
+        ModelError: a model is to be shown conversations and has no chat template.
         VocabularyError: a decoder adds logits of models with unlike vocabularies.
         ConfigurationError: a value names a function that is not there.
     """
@@ -26,10 +28,10 @@ def check_models(experiment: Experiment, assets: Assets, until: str) -> None:
     model_identity(experiment.reward, assets)
     if until == "reward":
         return
-    model_identity(experiment.small, assets)
+    _check_shown(experiment.small, assets)
     if until in ("synthesize", "pairs", "tune"):
         return
-    model_identity(experiment.large, assets)
+    _check_shown(experiment.large, assets)
     for decoder in experiment.guide.decoders:
         for value in decoder.value:
             if value.function is not None:
@@ -38,10 +40,18 @@ def check_models(experiment: Experiment, assets: Assets, until: str) -> None:
             _check_term(experiment, decoder, term, assets)
 
 
+def _check_shown(config: ModelConfig, assets: Assets) -> None:
+    """Find a model, and the chat template of one that is to be shown conversations."""
+    model_identity(config, assets)
+    if config.chat:
+        ChatTemplate(load_tokenizer(assets.model(config.name, allow_pickle=config.allow_pickle)))
+
+
 def _check_term(experiment: Experiment, decoder: DecoderConfig, term: TermConfig, assets: Assets) -> None:
     """Raise VocabularyError unless the models of a term of EFT have the vocabulary of the one they are added to."""
     base = experiment.large if decoder.model == "large" else experiment.small
     for other in {term.tuned or experiment.small, term.untuned or experiment.small} - {base}:
+        _check_shown(other, assets)
         ours, theirs = (
             Vocabulary(load_tokenizer(assets.model(each.name, allow_pickle=each.allow_pickle)))
             for each in (base, other)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trimtab.assets.resolve import Assets
 from trimtab.errors import ModelError
 from trimtab.experiment import Experiment, ModelConfig
+from trimtab.models.continuation import continuation_ids
 from trimtab.models.load import load_causal_lm, load_tokenizer
 from trimtab.models.transformers_model import TransformersModel
 from trimtab.models.vocabulary import Vocabulary
@@ -57,7 +58,7 @@ class Roles:
         if role not in self._tokenizers:
             config = self._configs[role]
             self._tokenizers[role] = load_tokenizer(self._assets.model(config.name, allow_pickle=config.allow_pickle))
-        return [int(token) for token in self._tokenizers[role].encode(text, add_special_tokens=False)]
+        return continuation_ids(self._tokenizers[role], [text])[0]
 
     def flops(self) -> dict[str, float]:
         """Forward FLOPs so far of each model that has been loaded, by role, or by name where it has none."""
@@ -80,12 +81,21 @@ def load_language_model(config: ModelConfig, assets: Assets, name: str | None = 
         ModelError: it is no causal language model, or its tokenizer is not its own.
     """
     model, tokenizer = load_causal_lm(config, assets)
-    vocabulary = vocabulary_of(model, tokenizer, config.start_token)
+    vocabulary = vocabulary_of(model, tokenizer, config.start_token, chat=config.chat, system=config.system)
     return TransformersModel(model, vocabulary, config.template, name=name or config.name)
 
 
-def vocabulary_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, start_token: str | None) -> Vocabulary:
+def vocabulary_of(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    start_token: str | None,
+    *,
+    chat: bool = False,
+    system: str | None = None,
+) -> Vocabulary:
     """The tokenizer with every token that the model's generation configuration says ends a text.
+
+    With `chat` the model is shown conversations, with the message `system` where they bring none.
 
     Raises:
         ModelError: there is no end token, or the tokenizer has more tokens than the model.
@@ -98,4 +108,4 @@ def vocabulary_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, st
         )
     ends = model.generation_config.eos_token_id if model.generation_config is not None else None
     eos_ids = [ends] if isinstance(ends, int) else list(ends or [])
-    return Vocabulary(tokenizer, eos_ids, start_token)
+    return Vocabulary(tokenizer, eos_ids, start_token, chat=chat, system=system)

@@ -14,31 +14,48 @@ import json
 from collections.abc import Collection, Sequence
 from functools import cached_property
 
-import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from trimtab.errors import ModelError
+from trimtab.fields import CHAT
+from trimtab.models.chat import ChatTemplate
+from trimtab.models.continuation import continuation_ids
 from trimtab.records import PromptInput
 
 INCOMPLETE = "\ufffd"  # what a tokenizer decodes the first bytes of an unfinished character to
 
 
 class Vocabulary:
-    """The tokens of one model. `eos_ids` are all ids that end a text; `start_token` begins an empty one."""
+    """The tokens of one model.
+
+    `eos_ids` are all ids that end a text: those given, the tokenizer's own, and the one that its chat template puts
+    behind a turn. `start_token` begins an empty text. `chat` says that the model is shown conversations, `system`
+    with which system message where they bring none.
+    """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, eos_ids: Collection[int] = (), start_token: str | None = None
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        eos_ids: Collection[int] = (),
+        start_token: str | None = None,
+        *,
+        chat: bool = False,
+        system: str | None = None,
     ) -> None:
         self.tokenizer = tokenizer
-        own = () if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),)
-        self.eos_ids = frozenset({*own, *eos_ids})
         self.start_token = start_token
+        self._shows_chat, self._system = chat, system
+        self._turn_end = None if tokenizer.chat_template is None else self._chat.end_of_turn
+        own = {tokenizer.eos_token_id, self._turn_end} - {None}
+        self.eos_ids = frozenset({*map(int, own), *eos_ids})
         if not self.eos_ids:
             raise ModelError(f"{tokenizer.name_or_path} has no end token: name one in its tokenizer's eos_token")
 
     @property
     def end_id(self) -> int:
-        """The id that is put where a text of another vocabulary ended."""
+        """The id that is put where a text of another vocabulary ended: in a conversation what ends a turn."""
+        if self._shows_chat and self._turn_end is not None:
+            return self._turn_end
         own = self.tokenizer.eos_token_id
         return int(own) if own is not None else min(self.eos_ids)
 
@@ -48,15 +65,20 @@ class Vocabulary:
         return hashlib.sha256(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode()).hexdigest()
 
     def encode_prompt(self, prompt: PromptInput, template: str) -> list[int]:
-        """The ids that a model reads before it answers: a string put into `template`, or messages in their chat form.
+        """The ids that a model reads before it answers.
 
-        A start token stands first where the tokenizer puts one, or where the text is empty.
+        A string is put into `template`, a text with `{prompt}` in it. Where that is `chat` a string is a message of the
+        user; messages are always rendered by the tokenizer's own chat template. A start token stands first where
+        the tokenizer puts one, or where the text is empty.
 
         Raises:
-            ModelError: the text is empty and there is no start token, or the messages do not fit the chat template.
+            ModelError: the text is empty and there is no start token; there is no chat template, or it refuses the
+                messages.
         """
         if isinstance(prompt, list):
-            return [int(token) for token in self._chat(prompt)]
+            return self._chat.prompt_ids(prompt)
+        if template == CHAT:
+            return self._chat.prompt_ids([{"role": "user", "content": prompt}])
         text = template.replace("{prompt}", prompt)
         ids = [int(token) for token in self.tokenizer.encode(text, add_special_tokens=True)]
         while ids and ids[-1] in self.eos_ids and len(ids) > 1:  # some tokenizers close every text
@@ -65,16 +87,9 @@ class Vocabulary:
             return [self.start_id]
         return ids
 
-    def _chat(self, messages: Sequence[object]) -> list[int]:
-        if self.tokenizer.chat_template is None:
-            raise ModelError(f"{self.tokenizer.name_or_path} has no chat template: give its prompts as plain text")
-        try:
-            encoded = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
-        except jinja2.TemplateError as error:
-            name = self.tokenizer.name_or_path
-            raise ModelError(f"{name}'s chat template refuses {str(messages)[:80]} ({error}): mend either") from None
-        ids: list[int] = encoded["input_ids"]
-        return ids
+    @cached_property
+    def _chat(self) -> ChatTemplate:
+        return ChatTemplate(self.tokenizer, self._system)
 
     @property
     def start_id(self) -> int:
@@ -95,15 +110,11 @@ class Vocabulary:
 
     def encode_response(self, text: str) -> list[int]:
         """The ids of a text that continues a prompt, without start or end tokens."""
-        return [int(token) for token in self.tokenizer.encode(text, add_special_tokens=False)]
+        return self.encode_responses([text])[0]
 
     def encode_responses(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode_response` of many texts at once."""
-        if not texts:
-            return []
-        encoded = self.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)
-        ids: list[list[int]] = encoded["input_ids"]
-        return ids
+        return continuation_ids(self.tokenizer, texts)
 
     def decode_response(self, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> str:
         """The text that `token_ids` add after `prompt_ids`, an unfinished last character left out."""

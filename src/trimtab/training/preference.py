@@ -25,6 +25,7 @@ from transformers.utils import logging
 from trimtab.durable import write_text
 from trimtab.errors import ConfigurationError, DataError, ModelError
 from trimtab.experiment import TuneConfig
+from trimtab.fields import CHAT
 from trimtab.models.roles import vocabulary_of
 from trimtab.records import Pair
 from trimtab.training.checkpoints import Saving, resume_point
@@ -51,6 +52,7 @@ def tune(
     prompt_template: str = "{prompt}",
     start_token: str | None = None,
     saving: Saving | None = None,
+    system: str | None = None,
 ) -> dict[str, Any]:
     """Tune `model` towards the chosen responses and keep the weights of the best evaluation.
 
@@ -58,7 +60,8 @@ def tune(
     is one, and `folder/log.jsonl`, one line for each logged step: `rewards/*` and `logps/*` of chosen and rejected
     responses in nats, the former times beta; `eval_*` on the validation pairs. `model` is trained in place and is of
     no use afterwards. Training runs on the device and in the dtype that the model has; bfloat16 weights are trained
-    under autocast. Text prompts are put into `prompt_template`, and an empty one begins with `start_token`.
+    under autocast. Text prompts are put into `prompt_template`, and an empty one begins with `start_token`; where
+    it is `chat`, all prompts are conversations, with the message `system` where they bring none.
     `advance(done, total)` counts batches. One seed and thread count give one result. `saving` names a folder for
     checkpoints, which stay there: a call that was killed goes on from the last whole one, to that result.
 
@@ -73,7 +76,7 @@ def tune(
             the model's context.
     """
     encoded = {}
-    vocabulary = vocabulary_of(model, tokenizer, start_token)
+    vocabulary = vocabulary_of(model, tokenizer, start_token, chat=prompt_template == CHAT, system=system)
     for name, pairs in (("training", train), ("validation", validation)):
         if not pairs:
             raise DataError(f"there are no {name} pairs: tuning needs training and validation pairs")

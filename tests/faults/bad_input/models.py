@@ -152,6 +152,9 @@ FAULTS = [
     (MODEL, "that is nowhere", lambda world: command(world, "synthesize", "small.name=nobody/nothing"),
      "model 'nobody/nothing' is no local path, not in the path map, not to be had from the model hub (…) and not in "
      "the catalogue (…): give a folder, or map the name to one"),
+    (MODEL, "without a chat template, for conversations", lambda world: command(world, "tune", "small.template=chat"),
+     "…smol has no chat template: save one as chat_template.jinja beside its tokenizer, or give its prompts as plain "
+     "text"),
     (MODEL, "without weights", small(without_weights),
      "…smol holds no weights: a model folder needs *.safetensors or one *.gguf"),
     (MODEL, "with pickled weights alone", small(pickled),

@@ -1,0 +1,135 @@
+"""A tokenizer's own chat template: conversations as the ids that its model reads, and the token that ends a turn.
+
+No table of model names: everything is read off the template. Knows nothing of models.
+
+    >>> chat = ChatTemplate(tokenizer, system="Answer briefly.")                        # doctest: +SKIP
+    >>> tokenizer.decode(chat.prompt_ids([{"role": "user", "content": "Hello"}]))       # doctest: +SKIP
+    '<|im_start|>system\\nAnswer briefly.<|im_end|>\\n<|im_start|>user\\nHello<|im_end|>\\n<|im_start|>assistant\\n'
+"""
+
+import logging
+from collections.abc import Sequence
+from functools import cached_property
+
+import jinja2
+from transformers import PreTrainedTokenizerBase
+
+from trimtab.errors import ModelError
+from trimtab.records import Message
+
+_log = logging.getLogger(__name__)
+_PROBE = "probe-5309"  # a text that no template holds
+
+
+class ChatTemplate:
+    """The chat template of a tokenizer.
+
+    `system` is a system message for conversations that bring none. A template that refuses or leaves out system
+    messages is shown them at the beginning of the first user message, which a warning says once.
+
+    Raises:
+        ModelError: the tokenizer has no chat template.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, system: str | None = None) -> None:
+        self._tokenizer = tokenizer
+        self._system = system
+        if tokenizer.chat_template is None:
+            raise ModelError(
+                f"{tokenizer.name_or_path} has no chat template: save one as chat_template.jinja beside its tokenizer, "
+                "or give its prompts as plain text"
+            )
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """The ids that a model reads before it answers, up to and with what opens its turn.
+
+        A conversation that ends in a turn of the assistant is continued within that turn. A beginning-of-text token
+        stands first, once, where template or tokenizer put one.
+
+        Raises:
+            ModelError: the template refuses the conversation.
+        """
+        return self._encode(self._render(self._with_system(messages), opened=True))
+
+    def conversation_ids(self, messages: Sequence[Message]) -> list[int]:
+        """The ids of a whole conversation, as a reward model reads it.
+
+        Raises:
+            ModelError: the template refuses the conversation.
+        """
+        return self._encode(self._render(self._with_system(messages), opened=False))
+
+    @cached_property
+    def end_of_turn(self) -> int | None:
+        """The token that the template puts behind the assistant's words; None where that is no token of its own."""
+        try:
+            text = self._render([_message("user", "Hello"), _message("assistant", _PROBE)], opened=False)
+        except ModelError:
+            return None
+        tail = text.rpartition(_PROBE)[2].lstrip()
+        added = {str(token): int(number) for number, token in self._tokenizer.added_tokens_decoder.items()}
+        found = [token for token in added if token and tail.startswith(token)]
+        return added[max(found, key=len)] if found else None
+
+    def _with_system(self, messages: Sequence[Message]) -> list[Message]:
+        own = bool(messages) and messages[0]["role"] == "system"
+        turns = list(messages[1:] if own else messages)
+        system = messages[0]["content"] if own else self._system
+        if system is None:
+            return turns
+        if self._takes_system:
+            return [_message("system", system), *turns]
+        first = next((number for number, turn in enumerate(turns) if turn["role"] == "user"), None)
+        if first is None:
+            raise ModelError(f"{self._name}'s chat template takes no system message alone: add a message of the user")
+        turns[first] = _message("user", f"{system}\n\n{turns[first]['content']}")
+        return turns
+
+    @cached_property
+    def _takes_system(self) -> bool:
+        try:
+            shown = _PROBE in self._render([_message("system", _PROBE), _message("user", "Hello")], opened=True)
+        except ModelError:
+            shown = False
+        if not shown:
+            _log.warning("%s's chat template has no system message: it stands before the user's first", self._name)
+        return shown
+
+    def _render(self, messages: Sequence[Message], *, opened: bool) -> str:
+        """The conversation as text; `opened`: up to where the assistant goes on."""
+        continued = opened and bool(messages) and messages[-1]["role"] == "assistant"
+        try:
+            text = self._tokenizer.apply_chat_template(
+                [dict(message) for message in messages],
+                tokenize=False,
+                add_generation_prompt=opened and not continued,
+                continue_final_message=continued,
+            )
+        except (jinja2.TemplateError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise ModelError(
+                f"{self._name}'s chat template refuses {str(messages)[:80]} ({reason}): mend either"
+            ) from None
+        assert isinstance(text, str)
+        return text
+
+    def _encode(self, text: str) -> list[int]:
+        ids = [int(token) for token in self._tokenizer.encode(text, add_special_tokens=False)]
+        start = self._tokenizer.bos_token_id
+        if self._puts_start and ids[:1] != [start]:
+            ids.insert(0, int(start))
+        return ids
+
+    @cached_property
+    def _puts_start(self) -> bool:
+        """Whether the tokenizer begins texts with its beginning-of-text token."""
+        start = self._tokenizer.bos_token_id
+        return start is not None and self._tokenizer.encode("a", add_special_tokens=True)[:1] == [start]
+
+    @property
+    def _name(self) -> str:
+        return str(self._tokenizer.name_or_path)
+
+
+def _message(role: str, content: str) -> Message:
+    return {"role": role, "content": content}
