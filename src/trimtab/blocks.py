@@ -80,20 +80,25 @@ def decode_blocks(
     groups = {number: prompts[start : start + size] for number, start in enumerate(range(0, len(prompts), size))}
     share = {number: group for number, group in groups.items() if shard is None or shard.owns(number)}
     total = sum(map(len, share.values()))
-    open_blocks = [number for number in share if _costs(work, number) is None]
+    open_blocks = [number for number in share if not finished(work, number)]
     done = total - sum(len(share[number]) for number in open_blocks)
     advance(done, total)
     for number in open_blocks:
         block = decode(share[number])
         last = {"records": len(block.records), "flops": block.flops, "seconds": block.seconds}
-        write_text(_file(work, number), [*lines_of(block.records), json.dumps(last) + "\n"])
+        write_text(block_file(work, number), [*lines_of(block.records), json.dumps(last) + "\n"])
         done += len(share[number])
         advance(done, total)
 
 
-def merge_blocks(work: Path, prompts: int, size: int, folder: Path) -> None:
-    """Put the blocks of `prompts` prompts together: `records.jsonl`, `cost.json` (FLOPs by model) and seconds."""
-    numbers = range(-(-prompts // size))
+def block_count(prompts: int, size: int) -> int:
+    """How many blocks of `size` so many prompts make."""
+    return -(-prompts // size)
+
+
+def merge_blocks(work: Path, count: int, folder: Path) -> None:
+    """Put `count` blocks together: `records.jsonl`, `cost.json` (FLOPs by model) and seconds."""
+    numbers = range(count)
     write_text(folder / "records.jsonl", (line + "\n" for number in numbers for line in _lines(work, number)[:-1]))
     flops: dict[str, float] = {}
     seconds = 0.0
@@ -107,13 +112,19 @@ def merge_blocks(work: Path, prompts: int, size: int, folder: Path) -> None:
     write_json(folder / "decode_seconds.json", seconds)
 
 
-def _file(work: Path, number: int) -> Path:
+def finished(work: Path, number: int) -> bool:
+    """Whether this block lies in `work`, whole."""
+    return _costs(work, number) is not None
+
+
+def block_file(work: Path, number: int) -> Path:
+    """Where a finished block lies."""
     return work / f"{number:05d}.jsonl"
 
 
 def _lines(work: Path, number: int) -> list[str]:
     """The lines of a block's file, the last of which is its costs; a ValueError where the file does not end in one."""
-    *lines, end = _file(work, number).read_text(encoding="utf-8").split("\n")  # a text may hold other line breaks
+    *lines, end = block_file(work, number).read_text(encoding="utf-8").split("\n")  # a text may hold other line breaks
     if end or not lines:
         raise ValueError(f"block {number} is cut")
     return lines

@@ -10,6 +10,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -30,18 +31,11 @@ SHOWN = 5  # prompts set aside that the terminal names
 File = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT")]
 Overrides = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="[PART.FIELD=VALUE ...]")]
 PathMap = Annotated[Path | None, tyro.conf.arg(name="path-map")]
-Share = Annotated[str | None, tyro.conf.arg(metavar="I/N")]
 
 
-def run(
-    file: File,
-    overrides: Overrides = (),
-    runs: Path = Path("runs"),
-    path_map: PathMap = None,
-    quiet: bool = False,
-    trace: bool = False,
-) -> None:
-    """Run a whole experiment, from reviews to the report; what has been made before is used again.
+@dataclass(frozen=True)
+class Options:
+    """What every command that runs the line is given.
 
     Args:
         file: An experiment file, or the name of one that comes with trimtab (quickstart, imdb-gpt2).
@@ -49,63 +43,91 @@ def run(
         runs: The folder that holds run directories; this run's is named after the experiment.
         path_map: A YAML file of model or data set names and the local folders they stand for.
         quiet: Show no progress.
+    """
+
+    file: File
+    overrides: Overrides = ()
+    runs: Path = Path("runs")
+    path_map: PathMap = None
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Tracing:
+    """What a command is given whose searches can leave traces.
+
+    Args:
         trace: Write each step of each search beside what it decoded, for `trimtab trace` and for the page.
     """
-    _run(file, overrides, runs, path_map, quiet, until="report", trace=trace)
+
+    trace: bool = False
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """What a command is given whose work several processes or machines can share.
+
+    Args:
+        shard: Decode only this share of the blocks, such as 2/4, of stages before that have been run; when all shards
+            are done, the same command without it puts them together.
+    """
+
+    shard: Annotated[str | None, tyro.conf.arg(metavar="I/N")] = None
+
+
+Every = Annotated[Options, tyro.conf.arg(name="")]
+Traced = Annotated[Tracing, tyro.conf.arg(name="")]
+Shared = Annotated[Sharing, tyro.conf.arg(name="")]
+
+
+def run(options: Every, tracing: Traced) -> None:
+    """Run a whole experiment, from reviews to the report; what has been made before is used again."""
+    _run(options, "report", trace=tracing.trace)
 
 
 def _stage(name: str, what: str) -> Callable[..., None]:
     """A subcommand that runs the line up to and including one stage."""
 
-    def command(
-        file: File, overrides: Overrides = (), runs: Path = Path("runs"), path_map: PathMap = None, quiet: bool = False
-    ) -> None:
-        _run(file, overrides, runs, path_map, quiet, until=name)
+    def command(options: Every) -> None:
+        _run(options, name)
 
-    command.__doc__ = (
-        f"{what} Stages before it are run where they have not been.\n\n"
-        + (run.__doc__ or "").split("\n\n", 1)[1].split("        trace:")[0]
-        + "    "
-    )
+    command.__doc__ = f"{what} {_BEFORE}"
     return command
 
 
 def _shared_stage(name: str, what: str) -> Callable[..., None]:
     """A subcommand of a stage that several processes or machines can share."""
 
-    def command(
-        file: File,
-        overrides: Overrides = (),
-        runs: Path = Path("runs"),
-        path_map: PathMap = None,
-        quiet: bool = False,
-        shard: Share = None,
-    ) -> None:
-        _run(file, overrides, runs, path_map, quiet, until=name, shard=shard)
+    def command(options: Every, sharing: Shared) -> None:
+        _run(options, name, shard=sharing.shard)
 
-    command.__doc__ = (_stage(name, what).__doc__ or "") + (
-        "    shard: Decode only this share of the blocks, such as 2/4, of stages before that have been run; when all\n"
-        "            shards are done, the same command without it puts them together.\n    "
-    )
+    command.__doc__ = f"{what} {_BEFORE}"
     return command
 
 
-def guide(
-    file: File,
-    overrides: Overrides = (),
-    runs: Path = Path("runs"),
-    path_map: PathMap = None,
-    quiet: bool = False,
-    shard: Share = None,
-    trace: bool = False,
+_BEFORE = "Stages before it are run where they have not been."
+
+
+def guide(options: Every, sharing: Shared, tracing: Traced) -> None:
+    """Decode the test prompts with every decoder of the experiment. Stages before it are run where they have not
+    been."""
+    _run(options, "guide", shard=sharing.shard, trace=tracing.trace)
+
+
+def merge(
+    directories: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DIR [DIR ...]")],
+    into: Path | None = None,
 ) -> None:
-    _run(file, overrides, runs, path_map, quiet, until="guide", shard=shard, trace=trace)
+    """Put the shards of a run together: all must be there, none twice, and of one configuration.
 
+    Args:
+        directories: Run directories that hold shards, such as runs/a/quickstart runs/b/quickstart.
+        into: The run directory to put them together in; with a single directory, that one.
+    """
+    from trimtab.merging import merge_shards
 
-_GUIDES = "Decode the test prompts with every decoder of the experiment."
-guide.__doc__ = (_shared_stage("guide", _GUIDES).__doc__ or "") + (
-    "    trace: Write each step of each search beside what it decoded, for `trimtab trace` and for the page.\n    "
-)
+    for line in merge_shards(directories, into):
+        print(line)
 
 
 def trace(file: Annotated[Path, tyro.conf.Positional], prompt: str | None = None) -> None:
@@ -193,17 +215,8 @@ def experiment_file(name: str) -> Path:
     raise ConfigurationError(f"there is no file {name}: give the path of an experiment file, or one of {known}")
 
 
-def _run(
-    file: str,
-    overrides: tuple[str, ...],
-    runs: Path,
-    path_map: Path | None,
-    quiet: bool,
-    until: str,
-    shard: str | None = None,
-    trace: bool = False,
-) -> None:
-    experiment = load_experiment(experiment_file(file), overrides)
+def _run(options: Options, until: str, shard: str | None = None, trace: bool = False) -> None:
+    experiment = load_experiment(experiment_file(options.file), options.overrides)
     from trimtab.blocks import Shard
 
     share = None if shard is None else Shard.parse(shard)
@@ -211,8 +224,8 @@ def _run(
     from trimtab.assets.resolve import Assets
     from trimtab.progress import watching
 
-    with watching(quiet=quiet) as watch:
-        line = pipeline.run(experiment, runs, Assets(path_map=path_map), watch, until, share, trace)
+    with watching(quiet=options.quiet) as watch:
+        line = pipeline.run(experiment, options.runs, Assets(path_map=options.path_map), watch, until, share, trace)
     if until == "report":
         _print_report(experiment, line.report, line.set_aside, line.directory.path / "report")
     else:
@@ -250,6 +263,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "guide": guide,
     "evaluate": _stage("evaluate", "Score what the decoders wrote."),
     "report": _stage("report", "Write the tables, the figures and the page."),
+    "merge": merge,
     "trace": trace,
     "status": status,
     "assets": assets,

@@ -18,7 +18,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from trimtab.assets.resolve import Assets, identity
+from trimtab.assets.resolve import Assets
 from trimtab.blocks import Decode, Shard, block_size
 from trimtab.data.reviews import load_reviews, split_reviews
 from trimtab.durable import write_json, write_records, write_text
@@ -84,7 +84,7 @@ class Line:
             for name, records in vars(split).items():
                 write_records(folder / f"{name}.jsonl", records)
 
-        reviews = identity(self.assets.dataset(self.experiment.data.reviews))
+        reviews = self.assets.identity(self.assets.dataset(self.experiment.data.reviews))
         return self._make.stage("data", {"data": self.experiment.data, "reviews": reviews}, [], make)
 
     @cached_property
@@ -156,7 +156,7 @@ class Line:
 
         parts: dict[str, Any] = {"pairs": experiment.pairs}
         if existing:
-            parts = {"preferences": existing, "identity": identity(self.assets.dataset(existing))}
+            parts = {"preferences": existing, "identity": self.assets.identity(self.assets.dataset(existing))}
         return self._make.stage("pairs", parts, inputs, make)
 
     @cached_property

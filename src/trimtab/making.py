@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trimtab.blocks import Decode, Shard, decode_blocks, merge_blocks
+from trimtab.blocks import Decode, Shard, block_count, decode_blocks, merge_blocks
 from trimtab.errors import RunError
 from trimtab.experiment import Config, ModelConfig, RewardConfig
+from trimtab.merging import note_shard
 from trimtab.progress import Advance, Watch
 from trimtab.records import Prompt
 from trimtab.runs import Artifact, RunDirectory
@@ -91,12 +92,13 @@ class Maker:
         def make(folder: Path, work: Path, advance: Advance) -> None:
             prompts, decode, size = ready()
             decode_blocks(work, prompts, size, decode, advance)
-            merge_blocks(work, len(prompts), size, folder)
+            merge_blocks(work, block_count(len(prompts), size), folder)
 
         artifact = self.artifact(stage, parts, inputs)
         if self.shard is None or self.shard[0] != stage or artifact.whole:
             return self.stage(stage, parts, inputs, make, label)
         with self.directory.working(artifact, self.shard[1]) as work, self.watch(label) as advance:
             prompts, decode, size = ready()
+            note_shard(artifact, label, self.shard[1], block_count(len(prompts), size))
             decode_blocks(work, prompts, size, decode, advance, self.shard[1])
         return artifact

@@ -5,7 +5,7 @@ Loads tokenizers at most, never weights; imports modules of value functions.
     >>> check_models(experiment, Assets(), until="report")                              # doctest: +SKIP
 """
 
-from trimtab.assets.resolve import Assets, identity
+from trimtab.assets.resolve import Assets
 from trimtab.experiment import DecoderConfig, Experiment, ModelConfig, RewardConfig, TermConfig
 from trimtab.models.chat import ChatTemplate
 from trimtab.models.emulated import check_one_vocabulary
@@ -66,8 +66,8 @@ def model_identity(config: ModelConfig | RewardConfig, assets: Assets) -> list[s
         AssetError: a name resolves to nothing that may be read.
     """
     if isinstance(config, RewardConfig):
-        return [identity(assets.model(config.model, allow_pickle=config.allow_pickle))]
-    found = [identity(assets.model(config.name, allow_pickle=config.allow_pickle))]
+        return [assets.identity(assets.model(config.model, allow_pickle=config.allow_pickle))]
+    found = [assets.identity(assets.model(config.name, allow_pickle=config.allow_pickle))]
     if config.adapter is not None:
-        found.append(identity(assets.adapter(config.adapter)))
+        found.append(assets.identity(assets.adapter(config.adapter)))
     return [*found, str(pick_dtype(config.dtype, default_device()))]

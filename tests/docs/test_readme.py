@@ -42,22 +42,13 @@ def test_command_lines_are_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "my-experiment.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
     ran = []
 
-    def noted(
-        file: str,
-        overrides: tuple[str, ...],
-        runs: Path,
-        path_map: Path | None,
-        quiet: bool,
-        until: str,
-        shard: str | None = None,
-        trace: bool = False,
-    ) -> None:
-        ran.append((load_experiment(cli.experiment_file(file), overrides).name, until))
+    def noted(options: cli.Options, until: str, shard: str | None = None, trace: bool = False) -> None:
+        ran.append((load_experiment(cli.experiment_file(options.file), options.overrides).name, until))
 
     monkeypatch.setattr(cli, "_run", noted)
     commands = [shlex.split(line, comments=True) for block in blocks("bash") for line in block.splitlines()]
     for command in commands:
-        if command[0] == "trimtab" and command[1] not in ("assets", "status", "trace"):
+        if command[0] == "trimtab" and command[1] not in ("assets", "status", "trace", "merge"):
             monkeypatch.setattr("sys.argv", command)
             cli.main()
     assert ran == [

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from small_run import SmallRun, run_bytes
 from trimtab import cli
+from trimtab.merging import merge_shards
 
 
 def stopped(small_run: SmallRun, folder: Path, stage: str, *command: str) -> int:
@@ -97,6 +99,22 @@ def test_shards_killed_and_resumed_give_the_bytes_of_the_plain_run(
         assert json.loads((run / name / "decode_seconds.json").read_text()) == pytest.approx(seconds, rel=1e-9)
     assert small_run.finish("run", tmp_path) == 0, small_run.errors(tmp_path)
     assert run_bytes(tmp_path) == whole
+
+
+def test_shards_on_two_machines_are_merged_to_the_bytes_of_the_plain_run(
+    small_run: SmallRun, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Each has the run directory as it was before the shards, and a path of its own."""
+    here, there, everything = tmp_path / "here", tmp_path / "there", tmp_path / "everything"
+    here.mkdir()
+    assert small_run.finish("tune", here) == 0, small_run.errors(here)
+    shutil.copytree(here, there, symlinks=True)
+    for place, shard in ((here, "1/3"), (there, "2/3"), (here, "3/3")):
+        assert small_run.finish("guide", place, "--shard", shard) == 0, small_run.errors(place)
+    everything.mkdir()
+    merge_shards([here / "quickstart", there / "quickstart"], everything / "quickstart")
+    assert small_run.finish("run", everything) == 0, small_run.errors(everything)
+    assert run_bytes(everything) == whole
 
 
 def test_a_plain_run_and_shards_keep_each_other_out(small_run: SmallRun, tmp_path: Path) -> None:

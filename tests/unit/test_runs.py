@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 
-from trimtab.blocks import Block, Shard, decode_blocks, merge_blocks
+from trimtab.blocks import Block, Shard, block_count, decode_blocks, merge_blocks
 from trimtab.durable import SEAL, write_text
 from trimtab.errors import ConfigurationError, RunError
 from trimtab.records import Generation, Prompt, read_jsonl
@@ -127,7 +127,7 @@ def test_texts_may_hold_any_line_break(tmp_path: Path) -> None:
 
     decode_blocks(tmp_path, odd, 2, decode, silent)
     decode_blocks(tmp_path, odd, 2, never, silent)
-    merge_blocks(tmp_path, len(odd), 2, tmp_path)
+    merge_blocks(tmp_path, block_count(len(odd), 2), tmp_path)
     assert [each.prompt for each in read_jsonl(tmp_path / "records.jsonl", Generation)] == [each.text for each in odd]
 
 
@@ -176,7 +176,7 @@ def artifact_of(folder: Path) -> int:
         return 0
     with run.writing(artifact) as partial:
         decode_blocks(artifact.work, PROMPTS, 3, counting, silent)
-        merge_blocks(artifact.work, len(PROMPTS), 3, partial)
+        merge_blocks(artifact.work, 3, partial)
     return len(decoded)
 
 
@@ -215,7 +215,7 @@ def plain(folder: Path) -> tuple[bytes, bytes]:
 
 
 def merged(folder: Path) -> tuple[bytes, bytes]:
-    merge_blocks(folder, len(PROMPTS), 3, folder)
+    merge_blocks(folder, 3, folder)
     return (folder / "records.jsonl").read_bytes(), (folder / "cost.json").read_bytes()
 
 

@@ -5,7 +5,6 @@ Loads no model and reads no data set; it only says where they lie, and makes the
     folder = Assets().model("google/gemma-3-270m")
 """
 
-import hashlib
 import logging
 import os
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import platformdirs
 import yaml
 
 from trimtab.assets.catalog import CATALOG, Entry, Kind, find
+from trimtab.assets.digests import content_digest
 from trimtab.assets.download import download, making, sha256_of
 from trimtab.assets.hub import from_hub
 from trimtab.errors import AssetError
@@ -88,6 +88,14 @@ class Assets:
     def entry_of(self, place: Path) -> Entry | None:
         """The entry of the catalogue that `place` was downloaded for; None where it came from elsewhere."""
         return next((entry for entry in CATALOG.values() if place == self._download_folder(entry)), None)
+
+    def identity(self, place: Path) -> str:
+        """A hash of what the files of a model or data set hold, wherever they lie: see `digests`.
+
+        Raises:
+            AssetError: a file cannot be read.
+        """
+        return content_digest(place, self.cache / "digests")
 
     def describe(self) -> list[AssetRow]:
         """What the catalogue knows and where it lies; downloads nothing."""
@@ -210,13 +218,3 @@ def read_path_map(path: Path) -> dict[str, Path]:
     if wrong:
         raise AssetError(f"the path map {path} gives no folder for {wrong[0]!r}: write `name: folder`")
     return {name: path.parent / Path(folder).expanduser() for name, folder in values.items()}
-
-
-def identity(place: Path) -> str:
-    """A hash that changes when the files of a model or data set do: of their names, sizes and times of change.
-
-    Reading the bytes of large models again for every run would take minutes.
-    """
-    files = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
-    facts = [f"{path.relative_to(place)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]

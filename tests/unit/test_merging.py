@@ -1,0 +1,177 @@
+"""Shards made in run directories of their own are put together: all, once each, of one configuration, or not at all."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from trimtab.blocks import Block, Shard
+from trimtab.errors import ConfigurationError, RunError, TrimtabError
+from trimtab.making import Maker
+from trimtab.merging import difference, merge_shards
+from trimtab.progress import Watch
+from trimtab.records import Generation, Prompt
+from trimtab.runs import Artifact, RunDirectory
+
+PROMPTS = [Prompt(f"p{number}", f"text {number}") for number in range(7)]
+WIDTH = {"decoder": {"width": 4}}
+
+
+def decode(prompts: Sequence[Prompt]) -> Block:
+    records = [Generation(each.id, each.text, 0, [1], [2], f" {each.id}", "length") for each in prompts]
+    return Block(records, {"large": 10.0 * len(prompts)}, 0.5)
+
+
+def dying(prompts: Sequence[Prompt]) -> Block:
+    if prompts[0].id == "p6":
+        raise KeyboardInterrupt
+    return decode(prompts)
+
+
+def run(folder: Path, *shards: str, parts: dict[str, object] = WIDTH, model: str = "weights", by=decode) -> Path:
+    """Make what a guide is tuned from, and decode with each of the shards; without any, the plain run."""
+
+    def tune(place: Path, work: Path, advance: object) -> None:
+        (place / "model.bin").write_text(model)
+
+    for shard in shards or [None]:
+        before = Maker(RunDirectory(folder), Watch(), 0, lambda config: [], None)
+        tuned = before.stage("tune", {}, [], tune)
+        maker = Maker(RunDirectory(folder), Watch(), 0, lambda config: [], shard and ("guide", Shard.parse(shard)))
+        maker.decoded("guide", parts, [tuned], lambda: (PROMPTS, by, 3), "guide cbs")
+    return folder
+
+
+def artifact_bytes(folder: Path) -> dict[str, bytes]:
+    return {
+        f"{made.name}/{file.name}": file.read_bytes()
+        for made in folder.glob("*-????????????")
+        for file in made.iterdir()
+        if file.name not in ("seconds.json", "files.json")
+    }
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_the_union_of_shards_from_many_directories_is_the_plain_run(tmp_path: Path, count: int) -> None:
+    """Also where there are more shards than blocks, and some are empty."""
+    plain = artifact_bytes(run(tmp_path / "plain"))
+    places = [run(tmp_path / f"{index}", f"{index}/{count}") for index in range(1, count + 1)]
+    said = merge_shards(places[::-1], tmp_path / "all")
+    assert len(said) == 1 and said[0].startswith(f"guide cbs: {count} shards, 3 blocks, in {tmp_path}/all/guide-")
+    assert artifact_bytes(tmp_path / "all") == plain
+    assert not [*(tmp_path / "all").glob("*.work")] and not [*(tmp_path / "all").glob("*.partial")]
+    assert merge_shards(places, tmp_path / "all") == said  # once more changes nothing
+    assert artifact_bytes(tmp_path / "all") == plain
+
+
+def test_one_directory_is_put_together_in_itself(tmp_path: Path) -> None:
+    merge_shards([run(tmp_path / "a", "2/2", "1/2")])
+    assert artifact_bytes(tmp_path / "a") == artifact_bytes(run(tmp_path / "plain"))
+    with pytest.raises(RunError, match="no shards here"):
+        merge_shards([tmp_path / "a"])
+
+
+def test_into_one_of_the_directories(tmp_path: Path) -> None:
+    a, b = run(tmp_path / "a", "1/2"), run(tmp_path / "b", "2/2")
+    merge_shards([a, b], a)
+    assert artifact_bytes(a) == artifact_bytes(run(tmp_path / "plain"))
+
+
+def test_a_shard_that_is_missing_twice_or_not_done_is_named_with_all_others(tmp_path: Path) -> None:
+    a, b = run(tmp_path / "a", "1/4"), run(tmp_path / "b", "1/4")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "c", "3/4", by=dying)
+    with pytest.raises(RunError) as caught:
+        merge_shards([a, b, tmp_path / "c"], tmp_path / "all")
+    faults = str(caught.value).split("; ")
+    assert f"shard 1/4 of guide cbs is in {a} and in {b}: leave one of them out" in faults
+    assert "shard 2/4 of guide cbs is missing: decode it, or give its run directory too" in faults
+    assert any(each.startswith("shard 3/4 of guide cbs in ") and "lacks 1 of 1 blocks" in each for each in faults)
+    assert len(faults) == 4 and not (tmp_path / "all").exists()
+
+
+def test_shards_of_unlike_configurations_are_refused_with_the_first_difference(tmp_path: Path) -> None:
+    a, b = run(tmp_path / "a", "1/2"), run(tmp_path / "b", "2/2", parts={"decoder": {"width": 2}})
+    with pytest.raises(RunError, match=r"not of one configuration in .*: configuration\.decoder\.width is 4 and 2"):
+        merge_shards([a, b], tmp_path / "all")
+
+
+def test_shards_that_are_cut_in_two_ways_are_refused(tmp_path: Path) -> None:
+    a, b = run(tmp_path / "a", "1/2"), run(tmp_path / "b", "2/3")
+    with pytest.raises(RunError, match=r"cut into 2 shards in .*a and into 3 in .*b"):
+        merge_shards([a, b], tmp_path / "all")
+
+
+def test_guides_that_were_tuned_apart_are_two_guides(tmp_path: Path) -> None:
+    """Their folders have one name, which follows from what they are made from and not from what came of it."""
+    a, b = run(tmp_path / "a", "1/2"), run(tmp_path / "b", "2/2", model="others")
+    with pytest.raises(RunError, match=r"differ in model\.bin: make it once, and copy the run directory"):
+        merge_shards([a, b], tmp_path / "all")
+
+
+def test_a_merge_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = [run(tmp_path / f"{index}", f"{index}/2") for index in (1, 2)]
+    copied = shutil.copyfile
+
+    def dying_copy(source: Path, target: Path, **options: bool) -> None:
+        if Path(target).name == "00001.jsonl":
+            Path(target).write_text("half")
+            raise KeyboardInterrupt
+        copied(source, target, **options)
+
+    monkeypatch.setattr(shutil, "copyfile", dying_copy)
+    with pytest.raises(KeyboardInterrupt):
+        merge_shards(places, tmp_path / "all")
+    monkeypatch.undo()
+    merge_shards(places, tmp_path / "all")
+    assert artifact_bytes(tmp_path / "all") == artifact_bytes(run(tmp_path / "plain"))
+
+
+def test_traces_are_joined(tmp_path: Path) -> None:
+    places = [run(tmp_path / f"{index}", f"{index}/2") for index in (1, 2)]
+    for place in places:
+        (place / "traces").mkdir()
+        (place / "traces" / "cbs.jsonl").write_text(f"{place.name}\n")
+    merge_shards(places, tmp_path / "all")
+    assert (tmp_path / "all/traces/cbs.jsonl").read_text() == "1\n2\n"
+
+
+@pytest.mark.parametrize(
+    ("directories", "into", "line"),
+    [
+        ([], None, "give the run directories"),
+        (["a", "b"], None, "and --into DIR where they are several"),
+        (["nowhere"], "all", "nowhere: no run directory"),
+        (["empty"], "all", "empty: no shards here"),
+    ],
+)
+def test_what_cannot_be_put_together_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, directories: list[str], into: str | None, line: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    with pytest.raises(TrimtabError, match=line) as caught:
+        merge_shards([Path(each) for each in directories], into and Path(into))
+    assert isinstance(caught.value, ConfigurationError | RunError)
+
+
+def test_a_note_that_was_cut_is_named(tmp_path: Path) -> None:
+    place = run(tmp_path / "a", "1/1")
+    (note,) = place.glob("*.work/shard-1-of-1.json")
+    note.write_text(note.read_text()[:30])
+    with pytest.raises(RunError, match=r"shard-1-of-1\.json cannot be read: decode this shard again"):
+        merge_shards([place])
+
+
+def test_a_difference_is_told_by_its_path() -> None:
+    assert difference({"a": {"b": [1]}, "c": 1}, {"a": {"b": [2]}, "c": 2}) == "a.b is [1] and [2]"
+    assert difference({"a": 1}, {"a": 1, "b": 2}) == "b is null and 2"
+
+
+def test_an_artifact_that_was_merged_says_what_it_was_made_from(tmp_path: Path) -> None:
+    merge_shards([run(tmp_path / "a", "1/1")])
+    (folder,) = (tmp_path / "a").glob("guide-????????????")
+    assert json.loads((folder / "made_from.json").read_text())["configuration"]["decoder"] == {"width": 4}
+    assert Artifact("guide", folder.name[-12:], folder, {}).whole
