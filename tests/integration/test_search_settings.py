@@ -97,6 +97,20 @@ def test_each_answers_every_prompt_and_keeps_as_many_as_it_says(line: Line) -> N
         assert all(value is not None for value in values)
 
 
+def test_the_shipped_comparison_of_options_runs_end_to_end(place: Path) -> None:
+    """Each option has its row, with a gain over the base; the budget is one that tiny models can spend."""
+    options = load_experiment(
+        PLACES / "search-options.yaml", [*SMALL, *READY_REWARD, "guide.decoders.12.budget=2e7", "data.test_prompts=3"]
+    )
+    assets = Assets(cache=place / "cache", path_map=place / "paths.yaml")
+    with watching(quiet=True) as watch:
+        run(options, place / "runs", assets, watch)
+    with (place / "runs" / "search-options" / "report" / "table.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["decoder"]: row for row in csv.DictReader(file)}
+    assert list(rows) == [decoder.name for decoder in options.guide.decoders]
+    assert {name for name, row in rows.items() if not row["gain"]} == {"base", "untuned"}
+
+
 def test_n_best_has_values_and_log_probabilities(line: Line) -> None:
     found = generations(line, "cbs-4-2-2-groups-2-distinct")
     logs = sequence_log_probabilities(
