@@ -4,11 +4,12 @@ Every row begins at column 0 and is written at its own end, so rows of unlike le
 back by lowering its length, and what stands beyond a row's length is never attended to. Knows nothing of tokens.
 
     >>> cache = SlotCache.empty(layers=30, rows=4, capacity=64)                         # doctest: +SKIP
-    >>> positions, mask = cache.place(slice(0, 4), torch.tensor([3, 5, 2, 2]), count=1)  # doctest: +SKIP
+    >>> positions, mask = cache.place(slice(0, 4), torch.tensor([3, 5, 2, 2]), count=1, used=6)  # doctest: +SKIP
     >>> model(input_ids=tokens, position_ids=positions, past_key_values=cache)          # doctest: +SKIP
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
@@ -54,16 +55,41 @@ class SlotLayer(CacheLayerMixin):
         values[rows, heads, self.columns[:, None, :]] = value_states
         return keys[:, :, : self.used], values[:, :, : self.used]
 
-    def selected(self, rows: torch.Tensor, used: int, capacity: int) -> "SlotLayer":
-        """A layer that holds these rows' first `used` columns."""
+    def selected(self, rows: torch.Tensor, used: int, capacity: int, into: "SlotLayer | None" = None) -> "SlotLayer":
+        """A layer that holds these rows' first `used` columns; in the first rows of `into` where it is given."""
         layer = SlotLayer(len(rows), capacity)
         if self.keys is None or self.values is None:
             return layer
         used = min(used, self.filled)
-        layer.keys, layer.values = _fork(self.keys, rows, used, capacity), _fork(self.values, rows, used, capacity)
         layer.filled = used
+        if into is None:
+            layer.keys, layer.values = _fork(self.keys, rows, used, capacity), _fork(self.values, rows, used, capacity)
+        else:
+            assert into.keys is not None and into.values is not None
+            layer.keys, layer.values = into.keys[: len(rows)], into.values[: len(rows)]
+            for kept, own in ((layer.keys, self.keys), (layer.values, self.values)):
+                kept[:, :, :used] = own[:, :, :used].index_select(0, rows)
+                kept[:, :, used:] = 0
+            layer.filled = capacity
         layer.is_initialized = True
         return layer
+
+    def blank(self, rows: int, capacity: int) -> "SlotLayer":
+        """A layer of zeros whose heads and dimensions are this one's; like this one, it may hold nothing at all."""
+        layer = SlotLayer(rows, capacity)
+        if self.keys is not None and self.values is not None:
+            layer.keys, layer.values = (
+                states.new_zeros(rows, states.shape[1], capacity, states.shape[3])
+                for states in (self.keys, self.values)
+            )
+            layer.filled = capacity
+            layer.is_initialized = True
+        return layer
+
+    def adopt(self, other: "SlotLayer") -> None:
+        """Hold what the other holds, where it does."""
+        self.keys, self.values = other.keys, other.values
+        self.capacity, self.filled, self.is_initialized = other.capacity, other.filled, other.is_initialized
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.used, 0
@@ -81,6 +107,14 @@ def _fork(tensor: torch.Tensor, rows: torch.Tensor, used: int, capacity: int) ->
     return fork
 
 
+class Home(Protocol):
+    """Where forks of a cache may find room that is there already."""
+
+    def fork(self, source: "SlotCache", rows: torch.Tensor, used: int, capacity: int) -> "SlotCache | None":
+        """`SlotCache.fork` in such room, whose capacity may be more; None where there is none."""
+        ...
+
+
 class SlotCache(Cache):
     """The layers of one state. `place` says where the next read writes and what it may attend to."""
 
@@ -88,18 +122,35 @@ class SlotCache(Cache):
         super().__init__(layers=list(layers))
         self.slots = list(layers)
         self.capacity = capacity
+        self.home: Home | None = None
 
     @classmethod
     def empty(cls, layers: int, rows: int, capacity: int) -> "SlotCache":
         return cls([SlotLayer(rows, capacity) for _ in range(layers)], capacity)
 
-    def place(self, window: slice, starts: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    @property
+    def rows(self) -> int:
+        return self.slots[0].rows
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything has been read."""
+        return any(layer.is_initialized for layer in self.slots)
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the keys and values lie; None before anything has been read."""
+        # the lower layers of a shared trunk never hold anything
+        return next((layer.keys.device for layer in self.slots if layer.keys is not None), None)
+
+    def place(self, window: slice, starts: torch.Tensor, count: int, used: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Prepare to read `count` tokens into each row of the window, into its r-th from column starts[r] on.
+
+        `used` is the number of columns that are attended to, no fewer than the longest row will have.
 
         Returns positions [window, count] and the mask [window, 1, count, used], True where a token may attend.
         """
         columns = starts[:, None] + torch.arange(count, device=starts.device)
-        used = int(columns.max()) + 1
         assert used <= self.capacity, f"{used} columns in a cache of {self.capacity}"
         for layer in self.slots:
             layer.window, layer.columns, layer.used = window, columns, used
@@ -108,4 +159,30 @@ class SlotCache(Cache):
 
     def select(self, rows: torch.Tensor, used: int, capacity: int) -> "SlotCache":
         """These rows, in this order, with room for `capacity` columns; their first `used` columns are kept."""
-        return SlotCache([layer.selected(rows, used, capacity) for layer in self.slots], capacity)
+        fork = None if self.home is None else self.home.fork(self, rows, used, capacity)
+        if fork is None:
+            fork = self.fork(rows, used, capacity)
+            fork.home = self.home
+        return fork
+
+    @torch.inference_mode()
+    def fork(self, rows: torch.Tensor, used: int, capacity: int, into: "SlotCache | None" = None) -> "SlotCache":
+        """`select`, in memory of its own or in the first rows of `into`, whose capacity it is then."""
+        places = [None] * len(self.slots) if into is None else into.slots
+        layers = [layer.selected(rows, used, capacity, place) for layer, place in zip(self.slots, places, strict=True)]
+        return SlotCache(layers, capacity)
+
+    def blank(self, rows: int, capacity: int) -> "SlotCache":
+        """A cache of so many rows and columns of zeros, whose layers have the shapes of this one's."""
+        return SlotCache([layer.blank(rows, capacity) for layer in self.slots], capacity)
+
+    def bytes_of(self, rows: int, capacity: int) -> int:
+        """What `blank` takes."""
+        tensors = [states for layer in self.slots for states in (layer.keys, layer.values) if states is not None]
+        return sum(rows * capacity * each.shape[1] * each.shape[3] * each.element_size() for each in tensors)
+
+    def adopt(self, other: "SlotCache") -> None:
+        """Hold what the other holds, where it does; it has the same rows."""
+        self.capacity = other.capacity
+        for layer, theirs in zip(self.slots, other.slots, strict=True):
+            layer.adopt(theirs)

@@ -9,12 +9,14 @@ so that a small change of the logits moves every boundary only a little.
 """
 
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
 from trimtab.experiment import SamplingConfig
+from trimtab.models.device import on_device
 
 FAILED = -1  # what is drawn from logits that are not numbers
 GROUP = 128  # columns whose maximum stands for them in the first pass of `top`
@@ -26,7 +28,10 @@ def prompt_key(prompt_id: str) -> int:
     return int.from_bytes(hashlib.sha256(prompt_id.encode()).digest()[:8], "little")
 
 
-def uniforms(seed: int, keys: Sequence[int], slots: Sequence[int], steps: Sequence[int]) -> np.ndarray:
+Integers = Sequence[int] | np.ndarray
+
+
+def uniforms(seed: int, keys: Integers, slots: Integers, steps: Integers) -> np.ndarray:
     """One float64 in [0, 1) for each (key, slot, step): SplitMix64's finalizer (Steele et al. 2014), chained."""
     state = _mix(np.full(len(keys), seed, dtype=np.uint64))
     for part in (keys, slots, steps):
@@ -64,25 +69,27 @@ def draw(
     if settings.repetition_penalty != 1:
         assert seen is not None, "the repetition penalty needs to know each row's tokens"
         logits = penalized(logits, seen, settings.repetition_penalty)
-    index = torch.tensor(list(rows), dtype=torch.long, device=logits.device)
+    index = on_device(rows, logits.device)
     if settings.temperature == 0:
         tokens = _likeliest(logits)[index]
     elif settings.top_k or (settings.top_p == 1 and settings.min_p == 0) or logits.shape[1] <= 4 * CANDIDATES:
         tokens = _drawn(logits, index, numbers, settings)
     else:
         tokens = _draw_of_few(logits, index, numbers, settings)
-    return [int(token) for token in tokens.tolist()]
+    drawn: list[int] = tokens.tolist()
+    return drawn
 
 
 def penalized(logits: torch.Tensor, seen: Sequence[Sequence[int]], penalty: float) -> torch.Tensor:
     """A copy in which what a row has seen is less likely for a penalty above 1 (Keskar et al. 2019): its positive
     logits are divided by the penalty, negative ones multiplied with it, however often they were seen."""
     changed = logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)
-    for row, tokens in zip(changed, seen, strict=True):
-        ids = torch.tensor(sorted({token for token in tokens if token < logits.shape[1]}), device=logits.device)
-        if len(ids):
-            values = row[ids]
-            row[ids] = torch.where(values < 0, values * penalty, values / penalty)
+    tokens = np.fromiter(itertools.chain.from_iterable(seen), dtype=np.int64)
+    rows = np.repeat(np.arange(len(seen)), [len(row) for row in seen])
+    known = tokens < logits.shape[1]
+    places = on_device(rows[known], logits.device), on_device(tokens[known], logits.device)
+    values = changed[places]
+    changed[places] = torch.where(values < 0, values * penalty, values / penalty)
     return changed
 
 
@@ -138,7 +145,7 @@ def _inverted_by_id(
 ) -> torch.Tensor:
     """One token for each number, by inverting its row's probabilities in the order of ids (None: the columns are)."""
     cumulative = probabilities.cumsum(-1)[index]
-    targets = torch.from_numpy(numbers).to(cumulative.device)[:, None] * cumulative[:, -1:]
+    targets = on_device(numbers, cumulative.device)[:, None] * cumulative[:, -1:]
     column = _inverted(cumulative, targets).squeeze(1)
     tokens = column if ids is None else ids[index, column]
     # what is not a number is among the largest logits, and spoils the sum of probabilities
@@ -206,7 +213,7 @@ def _draw_of_all(logits: torch.Tensor, index: torch.Tensor, numbers: np.ndarray,
     largest = logits.amax(-1, keepdim=True)
     masses = _masses(logits, largest, temperature)
     groups = _by_group(masses, torch.sum).double().cumsum(-1)[index]
-    targets = torch.from_numpy(numbers).to(groups.device)[:, None] * groups[:, -1:]
+    targets = on_device(numbers, groups.device)[:, None] * groups[:, -1:]
     group = _inverted(groups, targets)
     before = torch.where(group > 0, groups.gather(1, (group - 1).clamp(min=0)), 0.0)
     columns = group * GROUP + torch.arange(GROUP, device=groups.device)

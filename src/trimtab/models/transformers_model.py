@@ -17,8 +17,10 @@ from transformers import PreTrainedModel
 from trimtab.errors import ModelError
 from trimtab.models.attention import GROUPED
 from trimtab.models.cache import SlotCache
+from trimtab.models.device import on_device
 from trimtab.models.head import Head, plain_head
 from trimtab.models.language_model import ModelSize
+from trimtab.models.static_step import SHARE, CudaGraphs, Record, StaticSteps
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import PromptInput
 
@@ -45,7 +47,8 @@ class TransformersState:
     cache: SlotCache
 
     def select(self, rows: Sequence[int]) -> "TransformersState":
-        index = torch.tensor(list(rows), dtype=torch.long, device=self._device)
+        device = self.cache.device or torch.device("cpu")
+        index = on_device(rows, device)
         cached = [self.cached[row] for row in rows]
         return TransformersState(
             ids=[list(self.ids[row]) for row in rows],
@@ -71,11 +74,6 @@ class TransformersState:
         """Each row's tokens that have not been read: its last one."""
         return [ids[cached:] for ids, cached in zip(self.ids, self.cached, strict=True)]
 
-    @property
-    def _device(self) -> torch.device | None:
-        # the lower layers of a shared trunk never hold anything
-        return next((layer.keys.device for layer in self.cache.slots if layer.keys is not None), None)
-
 
 class TransformersModel:
     """A causal language model of transformers with a prompt template. Its weights may be shared with others."""
@@ -97,6 +95,14 @@ class TransformersModel:
         self._limit = _context(model)
         self._tokens = TOKENS if model.device.type == "cpu" else TOKENS_ON_ACCELERATOR
         self._body_weights = sum(part.numel() for part in model.parameters()) - _embedding_weights(model)
+        self._static: StaticSteps | None = None
+        if model.device.type == "cuda" and {part.device for part in model.parameters()} == {model.device}:
+            free, _ = torch.cuda.mem_get_info(model.device)
+            self.record_steps(CudaGraphs(model.device), int(SHARE * free))
+
+    def record_steps(self, record: Record, budget: int) -> None:
+        """Decode by recorded steps, whose keys and values take up to `budget` bytes; on CUDA it does so anyway."""
+        self._static = StaticSteps(self._forward, record, budget)
 
     @property
     def flops(self) -> float:
@@ -122,6 +128,7 @@ class TransformersModel:
         """
         other = copy.copy(self)
         other._body, other._body_weights, other._begin = body, self._body_weights - idle_weights, begin
+        other._static = None  # a body that passes tensors on beside its output cannot be recorded
         return other
 
     def start(self, prompts: Sequence[PromptInput], room: int) -> TransformersState:
@@ -176,9 +183,10 @@ class TransformersModel:
 
         # One row of `flat` for each hidden state that predicts something: the roots', then each child's own.
         order = sorted(roots)
-        flat = torch.cat(
-            [root_hidden[order, :1].flatten(0, 1), *(hidden[i, : len(feed)] for i, feed in enumerate(feeds))]
-        )
+        count = hidden.shape[1]
+        own = [place for row, feed in enumerate(feeds) for place in range(row * count, row * count + len(feed))]
+        first_of, device = root_hidden[:, :1].flatten(0, 1), hidden.device
+        flat = torch.cat([first_of[on_device(order, device)], hidden.flatten(0, 1)[on_device(own, device)]])
         root_row = {root: row for row, root in enumerate(order)}
         sources: list[int] = []
         first = len(order)
@@ -194,8 +202,8 @@ class TransformersModel:
         self._count_heads(len(flat))
         if not sources:
             return [[] for _ in tokens]
-        index = torch.tensor(sources, device=flat.device)
-        wanted = torch.tensor([int(token) for row in tokens for token in row], device=flat.device)
+        index = on_device(sources, flat.device)
+        wanted = on_device([int(token) for row in tokens for token in row], flat.device)
         values = iter((self._head.logit_of(flat[index], wanted) - self._head.log_normalizer(flat)[index]).tolist())
         return [[next(values) for _ in row] for row in tokens]
 
@@ -204,9 +212,11 @@ class TransformersModel:
 
     def _read(self, state: TransformersState, feeds: Sequence[Sequence[int]]) -> torch.Tensor:
         """Read feeds[r] at the end of what row r's cache holds; hidden states [rows, longest feed, width]."""
-        count = max(map(len, feeds), default=0)
+        sizes = [len(feed) for feed in feeds]
+        count = max(sizes, default=0)
         needed = max(state.cached, default=0) + count
-        longest = max((cached + len(feed) for cached, feed in zip(state.cached, feeds, strict=True)), default=0)
+        ends = [cached + size for cached, size in zip(state.cached, sizes, strict=True)]
+        longest = max(ends, default=0)
         if longest > self._limit:
             raise ModelError(
                 f"a text of {longest} tokens exceeds {self.name}'s context of {self._limit}: "
@@ -218,30 +228,44 @@ class TransformersModel:
         shape = len(feeds), count, self._head.weight.shape[1]
         if count == 0:
             return torch.empty(shape, device=self.model.device, dtype=self.model.dtype)
-        at_a_time = max(1, self._tokens // count)
-        parts = [
-            self._read_window(state, slice(first, first + at_a_time), feeds[first : first + at_a_time], count)
-            for first in range(0, len(feeds), at_a_time)
-        ]
-        state.cached = [cached + len(feed) for cached, feed in zip(state.cached, feeds, strict=True)]
-        tokens = sum(map(len, feeds))
+        hidden = None
+        if count == 1 and self._static is not None:
+            hidden = self._static.read(state.cache, [feed[0] if feed else 0 for feed in feeds], state.cached)
+        if hidden is None:
+            at_a_time = max(1, self._tokens // count)
+            parts = [
+                self._read_window(state, slice(first, first + at_a_time), feeds[first : first + at_a_time], count)
+                for first in range(0, len(feeds), at_a_time)
+            ]
+            hidden = torch.cat(parts) if len(parts) > 1 else parts[0]
+        state.cached = ends
+        tokens = sum(sizes)
         self._work.tokens += tokens
         self._work.flops += 2.0 * self._body_weights * tokens
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+        return hidden
 
     def _read_window(
         self, state: TransformersState, rows: slice, feeds: Sequence[Sequence[int]], count: int
     ) -> torch.Tensor:
         """Hidden states [rows, count, width] of the feeds of these rows, padded to `count`."""
-        device, dtype = self.model.device, self.model.dtype
-        padded = torch.tensor([[*feed, *[0] * (count - len(feed))] for feed in feeds], device=device)
-        positions, allowed = state.cache.place(rows, torch.tensor(state.cached[rows], device=device), count)
-        mask = torch.zeros(allowed.shape, dtype=dtype, device=device).masked_fill_(~allowed, torch.finfo(dtype).min)
+        starts, device = state.cached[rows], self.model.device
+        padded = [[*feed, *[0] * (count - len(feed))] for feed in feeds]
+        return self._forward(
+            on_device(padded, device), state.cache, rows, on_device(starts, device), max(starts) + count
+        )
+
+    def _forward(
+        self, ids: torch.Tensor, cache: SlotCache, rows: slice, starts: torch.Tensor, used: int
+    ) -> torch.Tensor:
+        """Hidden states [rows, new, width] of new ids [rows, new] from columns starts[r] on, of `used` in all."""
+        positions, allowed = cache.place(rows, starts, ids.shape[1], used)
+        dtype = self.model.dtype
+        mask = torch.zeros(allowed.shape, dtype=dtype, device=ids.device).masked_fill_(~allowed, torch.finfo(dtype).min)
         output = self._body(
-            input_ids=padded,
+            input_ids=ids,
             attention_mask=mask,
             position_ids=positions.clamp(max=self._limit - 1),  # padding may lie beyond the last position
-            past_key_values=state.cache,
+            past_key_values=cache,
             use_cache=True,
         )
         hidden: torch.Tensor = output.last_hidden_state

@@ -14,7 +14,7 @@ import json
 from collections.abc import Collection, Sequence
 from functools import cached_property
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from trimtab.errors import ModelError
 from trimtab.fields import CHAT
@@ -120,6 +120,21 @@ class Vocabulary:
         """The text that `token_ids` add after `prompt_ids`, an unfinished last character left out."""
         before = self._decode(prompt_ids)
         return self._decode([*prompt_ids, *token_ids])[len(before) :].rstrip(INCOMPLETE)
+
+    def decode_responses(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[str]:
+        """`decode_response` of many responses, each after its own prompt."""
+        keys = [tuple(prompt) for prompt in prompts]
+        own = list(dict.fromkeys(keys))
+        texts = self._decode_all([*own, *(key + tuple(ids) for key, ids in zip(keys, responses, strict=True))])
+        starts = {key: len(text) for key, text in zip(own, texts, strict=False)}
+        return [text[starts[key] :].rstrip(INCOMPLETE) for key, text in zip(keys, texts[len(own) :], strict=True)]
+
+    def _decode_all(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        kind = type(self.tokenizer)
+        if not issubclass(kind, PreTrainedTokenizerFast) or kind._decode is not PreTrainedTokenizerFast._decode:
+            return [self._decode(row) for row in rows]
+        texts: list[str] = self.tokenizer.backend_tokenizer.decode_batch(rows, skip_special_tokens=True)
+        return texts
 
     def _decode(self, ids: Sequence[int]) -> str:
         text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)

@@ -13,11 +13,11 @@ finite numbers. Knows nothing of models: candidates come from a `Proposer`, thei
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from trimtab.errors import ConfigurationError
 from trimtab.experiment_search import EarlyRejection, search_faults
-from trimtab.records import Finish, Prompt
+from trimtab.records import Prompt
 from trimtab.search.hypothesis import Hypothesis, Step
 from trimtab.search.proposer import Continuation, Fork, Proposer, ProposerState
 from trimtab.search.selection import Choose, beside_pool, best, by_vote, distinct, in_groups
@@ -32,6 +32,31 @@ class _Frontier:
     beams: list[list[Hypothesis]]
     proposed: ProposerState
     valued: ValueState | None
+
+
+class _Seed(NamedTuple):
+    """A beam that grows into a candidate, and the candidate's slot, parent and group."""
+
+    beam: Hypothesis
+    slot: int
+    parent: int
+    group: int
+
+    def grown(self, to: Candidate, value: float, proposer_row: int | None, value_row: int) -> Hypothesis:
+        beam = self.beam
+        return Hypothesis(
+            prompt=beam.prompt,
+            prompt_ids=beam.prompt_ids,
+            token_ids=to.token_ids,
+            text=to.text,
+            finish=to.finish,
+            value=value,
+            proposer_row=proposer_row,
+            value_row=value_row,
+            slot=self.slot,
+            parent=self.parent,
+            group=self.group,
+        )
 
 
 @dataclass(frozen=True)
@@ -111,17 +136,17 @@ class Search:
     def _step(self, number: int, stage: Stage, frontier: _Frontier, proposer: Proposer, value: Value | None) -> Step:
         """Continue the open beams, value their candidates, keep the best `width` of each prompt."""
         seeds, forks = _forks(frontier.beams, stage, self.groups)
-        left = self.max_new_tokens - min((len(seed.token_ids) for seed in seeds), default=0)
+        left = self.max_new_tokens - min((len(seed.beam.token_ids) for seed in seeds), default=0)
         frontier.proposed, grown = proposer.propose(frontier.proposed, forks, min(stage.tokens, left))
-        candidates = [self._grow(seed, more, proposer) for seed, more in zip(seeds, grown, strict=True)]
+        responses = self._grow(seeds, grown, proposer)
+        values = [0.0] * len(seeds)
         if value is not None and frontier.valued is not None:
-            seen = [Candidate(each.token_ids, each.text, each.finish) for each in candidates]
-            rows = [seed.value_row for seed in seeds]
-            frontier.valued, values = value.advance(frontier.valued, rows, seen)
-            candidates = [
-                replace(each, value=worth, value_row=row)
-                for row, (each, worth) in enumerate(zip(candidates, values, strict=True))
-            ]
+            rows = [seed.beam.value_row for seed in seeds]
+            frontier.valued, values = value.advance(frontier.valued, rows, responses)
+        candidates = [
+            seed.grown(response, worth, more.row, row)
+            for row, (seed, response, worth, more) in enumerate(zip(seeds, responses, values, grown, strict=True))
+        ]
         groups = _compete(frontier.beams, candidates, ranked=value is not None)
         if self.duplicates == "drop":
             groups = [distinct(group) for group in groups]
@@ -129,11 +154,14 @@ class Search:
         _keep(frontier, [choose(group, old, stage.width) for group, old in zip(groups, held, strict=True)])
         return Step(number, groups, frontier.beams)
 
-    def _grow(self, seed: Hypothesis, more: Continuation, proposer: Proposer) -> Hypothesis:
-        ids = [*seed.token_ids, *more.token_ids]
-        finish: Finish | None = more.finish or ("length" if len(ids) >= self.max_new_tokens else None)
-        text = proposer.text(seed.prompt_ids, ids)
-        return replace(seed, token_ids=ids, text=text, finish=finish, proposer_row=more.row)
+    def _grow(self, seeds: Sequence[_Seed], grown: Sequence[Continuation], proposer: Proposer) -> list[Candidate]:
+        """What the seeds have grown to."""
+        responses = [[*seed.beam.token_ids, *more.token_ids] for seed, more in zip(seeds, grown, strict=True)]
+        texts = proposer.texts([seed.beam.prompt_ids for seed in seeds], responses)
+        return [
+            Candidate(ids, text, more.finish or ("length" if len(ids) >= self.max_new_tokens else None))
+            for ids, text, more in zip(responses, texts, grown, strict=True)
+        ]
 
     def _finished(
         self, candidates: Sequence[Hypothesis], kept: Sequence[Hypothesis], everything: bool
@@ -144,7 +172,7 @@ class Search:
         return found if self.vote is None else by_vote(self.vote, found)
 
 
-def _forks(beams: list[list[Hypothesis]], stage: Stage, groups: int) -> tuple[list[Hypothesis], list[Fork]]:
+def _forks(beams: list[list[Hypothesis]], stage: Stage, groups: int) -> tuple[list[_Seed], list[Fork]]:
     """The open beams, each as often as it has successors, and their forks.
 
     A slot is a beam's place and its successor's, or its parent's where a stage says so; the groups of the first stage
@@ -159,7 +187,7 @@ def _forks(beams: list[list[Hypothesis]], stage: Stage, groups: int) -> tuple[li
             for successor in range(stage.successors):
                 slot = beam.slot if stage.same_slots else place * stage.successors + successor
                 member = beam.group if beam.token_ids else slot * groups // stage.successors
-                seeds.append(replace(beam, slot=slot, parent=place, group=member))
+                seeds.append(_Seed(beam, slot, place, member))
                 forks.append(Fork(beam.proposer_row, slot, beam.token_ids))
     return seeds, forks
 

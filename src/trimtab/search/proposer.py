@@ -52,11 +52,12 @@ class ProposerState:
         return ProposerState(self.model.select(rows), [self.keys[row] for row in rows], self.room)
 
 
-@dataclass
+@dataclass(slots=True)
 class _Growth:
     """What one fork has grown by: why it has finished, or that it waits for the chunks of others to end."""
 
     fork: Fork
+    left: int  # tokens that there is room for
     ends_from: int = 0  # where the text of this chunk begins
     token_ids: list[int] = field(default_factory=list)
     finish: Finish | None = None
@@ -85,9 +86,25 @@ class Proposer(Protocol):
         """The prompt of each row as the model reads it."""
         ...
 
-    def text(self, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> str:
-        """The text of a response, cut before a stop string."""
+    def texts(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[str]:
+        """The texts of responses, each after the prompt that it answers, cut before a stop string."""
         ...
+
+
+class _Numbers:
+    """The random numbers of forks: of their prompts' keys, their slots, and the places of their tokens."""
+
+    def __init__(self, seed: int, keys: Sequence[int], forks: Sequence[Fork]) -> None:
+        self._seed = seed
+        self._keys = np.array(keys, dtype=np.uint64)
+        self._slots = np.array([fork.slot for fork in forks], dtype=np.uint64)
+        self._lengths = np.array([len(fork.token_ids) for fork in forks], dtype=np.uint64)
+
+    def at(self, forks: Sequence[int], offset: int) -> np.ndarray:
+        """For the token that comes `offset` tokens after what each of these forks had, [forks]."""
+        chosen = np.array(forks, dtype=np.intp)
+        steps = self._lengths[chosen] + np.uint64(offset)
+        return uniforms(self._seed, self._keys[chosen], self._slots[chosen], steps)
 
 
 class LanguageModelProposer:
@@ -126,30 +143,31 @@ class LanguageModelProposer:
     def prompt_ids(self, state: ProposerState) -> list[list[int]]:
         return [ids[:length] for ids, length in zip(state.model.ids, state.model.prompt_lengths, strict=True)]
 
-    def text(self, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> str:
-        text = self.model.vocabulary.decode_response(prompt_ids, token_ids)
+    def texts(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[str]:
+        return [self._before_stop(text) for text in self.model.vocabulary.decode_responses(prompts, responses)]
+
+    def _before_stop(self, text: str) -> str:
         return text[: min((found for each in self.stop if (found := text.find(each)) >= 0), default=len(text))]
 
     def propose(
         self, state: ProposerState, forks: Sequence[Fork], tokens: int
     ) -> tuple[ProposerState, list[Continuation]]:
-        grown = [_Growth(fork) for fork in forks]
+        grown = [_Growth(fork, state.room - len(fork.token_ids)) for fork in forks]
         if self.chunk_ends:
             for each in grown:
                 each.ends_from = len(self._text(state.model, each.fork.row, len(each.fork.token_ids)))
         place = list(range(len(forks)))  # the fork behind each row of `rows`
         # Siblings share the reading of their parent's last token: the first draw comes before the fork.
-        source = [fork.row for fork in forks]
+        source: Sequence[int] = [fork.row for fork in forks]
+        numbers = _Numbers(self.seed, [state.keys[row] for row in source], forks)
         logits, seen = self.model.next_logits(state.model), state.model.ids
         rows = state.select(source)
         for offset in range(tokens):
             if offset:
-                logits, seen, source = self.model.next_logits(rows.model), rows.model.ids, list(range(len(place)))
-            numbers = self._numbers(rows, [forks[fork] for fork in place], offset)
-            drawn = draw(logits, source, numbers, self.sampling, seen)
+                logits, seen, source = self.model.next_logits(rows.model), rows.model.ids, range(len(place))
+            drawn = draw(logits, source, numbers.at(place, offset), self.sampling, seen)
             rows.model.append([max(token, 0) for token in drawn])
-            for row, (fork, token) in enumerate(zip(place, drawn, strict=True)):
-                self._take(grown[fork], token, rows, row)
+            self._take(grown, place, drawn, rows.model)
             going = [row for row, fork in enumerate(place) if grown[fork].finish is None]
             done = offset == tokens - 1 or all(grown[place[row]].waits for row in going)
             # An ended row goes at the end of the chunk, or before where enough have ended to pay for the copying.
@@ -161,25 +179,26 @@ class LanguageModelProposer:
         rows = self._cut_back(rows, [grown[fork] for fork in place])
         return rows, [Continuation(each.token_ids, each.finish, row_of.get(fork)) for fork, each in enumerate(grown)]
 
-    def _numbers(self, rows: ProposerState, forks: Sequence[Fork], offset: int) -> np.ndarray:
-        steps = [len(fork.token_ids) + offset for fork in forks]
-        return uniforms(self.seed, rows.keys, [fork.slot for fork in forks], steps)
+    def _take(self, grown: Sequence[_Growth], place: Sequence[int], drawn: Sequence[int], rows: DecodeState) -> None:
+        """Add each row's token to its fork, where that neither has ended nor waits, and say whether it now does."""
+        reads_text = bool(self.stop or self.chunk_ends)
+        for row, (fork, token) in enumerate(zip(place, drawn, strict=True)):
+            growth = grown[fork]
+            if growth.finish is not None or growth.waits:
+                continue
+            if token == FAILED:
+                growth.finish = "failed"
+                continue
+            growth.token_ids.append(token)
+            if token in self.ends:
+                growth.finish = "eos"
+                continue
+            growth.waits = len(growth.token_ids) >= growth.left
+            if reads_text:
+                self._read_text(growth, self._text(rows, row, growth.length))
 
-    def _take(self, growth: _Growth, token: int, rows: ProposerState, row: int) -> None:
-        """Add a token to a fork that neither has ended nor waits, and say whether it now does."""
-        if growth.finish is not None or growth.waits:
-            return
-        if token == FAILED:
-            growth.finish = "failed"
-            return
-        growth.token_ids.append(token)
-        if token in self.ends:
-            growth.finish = "eos"
-            return
-        growth.waits = growth.length >= rows.room
-        if not (self.stop or self.chunk_ends):
-            return
-        text = self._text(rows.model, row, growth.length)
+    def _read_text(self, growth: _Growth, text: str) -> None:
+        """Say whether the text of the response so far ends it, or its chunk."""
         if any(each in text for each in self.stop):
             growth.finish = "stop"
         # a string that began in the chunk before ends this one

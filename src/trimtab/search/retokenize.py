@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
     """The number of ids that both begin with."""
+    if right[: len(left)] == left:  # as wherever a response has only grown; many times faster
+        return len(left)
     length = 0
     for first, second in zip(left, right, strict=False):
         if first != second:
