@@ -34,9 +34,11 @@ from trimtab.data.reviews import load_reviews
 from trimtab.experiment import LoraSettings, ModelConfig, TuneConfig
 from trimtab.models.load import load_causal_lm
 from trimtab.training.adapter import lora_config
+from trimtab.training.arguments import training_steps
+from trimtab.training.batches import BatchOrder, arrange
 from trimtab.training.checkpoints import Saving
-from trimtab.training.pair_arguments import trainer_arguments, training_steps
-from trimtab.training.pair_tokens import BatchOrder, PairTokens, arrange
+from trimtab.training.pair_arguments import trainer_arguments
+from trimtab.training.pair_tokens import PairTokens
 from trimtab.training.pair_trainer import PairTrainer
 
 VARIANTS = {

@@ -21,7 +21,7 @@ from transformers import AutoConfig
 
 from trimtab.assets.resolve import Assets
 from trimtab.blocks import block_size
-from trimtab.experiment import DecoderConfig, Experiment, ModelConfig
+from trimtab.experiment import DecoderConfig, Experiment, ModelConfig, TrainingConfig
 from trimtab.models.load import default_device, pick_dtype
 
 GIGA = 1e9
@@ -115,17 +115,21 @@ def memory_needs(experiment: Experiment, assets: Assets, until: str) -> Iterator
     sizes = cache(lambda model: model_sizes(model, assets))
     small = sizes(experiment.small)
     prompt = 2 * experiment.data.prompt_words[1]
-    synthesis = experiment.synthesize
+    synthesis, sft, tune = experiment.synthesize, experiment.sft, experiment.tune
+    if sft is not None:
+        yield _training("sft", sft, small, sft.max_length, sft.batch_size)
+    if until == "sft":
+        return
     if not experiment.data.preferences:
         tokens = prompt + len(experiment.small.template) // 4 + synthesis.max_new_tokens
         row = FORKED * tokens * small.token + LOGITS * small.vocabulary
         rows = block_size(synthesis.rows, synthesis.samples) * synthesis.samples
         yield Need("synthesize", small.bytes, row, rows, "synthesize.rows", rows)
     if until not in ("synthesize", "pairs"):
-        yield _tuning(experiment, small, prompt + synthesis.max_new_tokens)
+        yield _training("tune", tune, small, prompt + synthesis.max_new_tokens, 2 * tune.batch_size)
     if until in ("synthesize", "pairs", "tune"):
         return
-    large = sizes(experiment.large)
+    large = sizes(experiment.base)
     for decoder in experiment.guide.decoders:
         if decoder.best_of is None:
             yield _decoding(experiment, decoder, small, large, prompt)
@@ -136,21 +140,20 @@ def _decoding(experiment: Experiment, decoder: DecoderConfig, small: Sizes, larg
     guide = experiment.guide
     base = large if decoder.model == "large" else small
     rows = block_size(guide.rows, decoder.width * decoder.successors) * decoder.width * decoder.successors
-    tokens = prompt + len(experiment.large.template) // 4 + guide.max_new_tokens
+    tokens = prompt + len(experiment.base.template) // 4 + guide.max_new_tokens
     pair = 2 * decoder.guided_by_pair + 2 * len(decoder.terms)
     row = FORKED * tokens * (base.token + pair * small.token) + LOGITS * base.vocabulary
-    weights = large.bytes + 2 * small.bytes
+    weights = 2 * small.bytes + (0 if experiment.large is None else large.bytes)
     return Need(f"guide {decoder.name}", weights, row, rows, "guide.rows", rows)
 
 
-def _tuning(experiment: Experiment, small: Sizes, tokens: int) -> Need:
-    """Weights, for each trained one a gradient and two moments, and a row of activations for each response."""
-    tune = experiment.tune
-    trained = small.weights if tune.lora is None else 0  # an adapter is too small to count
-    layers = small.layers if tune.lora is None else tune.lora.top_layers or small.layers
+def _training(stage: str, config: TrainingConfig, small: Sizes, tokens: int, rows: int) -> Need:
+    """Weights, for each trained one a gradient and two moments, and activations of `rows` texts of so many tokens."""
+    trained = small.weights if config.lora is None else 0  # an adapter is too small to count
+    layers = small.layers if config.lora is None else config.lora.top_layers or small.layers
     row = tokens * layers * small.width * ACTIVATIONS * small.element / 2 + LOGITS * small.vocabulary
     weights = small.bytes + 3 * trained * small.element
-    return Need("tune", weights, row, 2 * tune.batch_size, "tune.batch_size", tune.batch_size)
+    return Need(stage, weights, row, rows, f"{stage}.batch_size", config.batch_size)
 
 
 def model_sizes(model: ModelConfig, assets: Assets) -> Sizes:

@@ -236,12 +236,13 @@ def _run(options: Options, until: str, shard: str | None = None, trace: bool = F
 def _print_report(experiment: Experiment, rows: "Sequence[Row]", aside: "Sequence[SetAside]", folder: Path) -> None:
     from rich.console import Console
 
+    from trimtab.report.columns import columns_of
     from trimtab.report.tables import terminal_table
     from trimtab.report.verdict import verdict
 
     width = max(Console().width, 100)  # what the table needs, also where the output is a file
     console = Console(width=width)
-    console.print(terminal_table(rows, width))
+    console.print(terminal_table(rows, width, columns_of(experiment, rows)))
     # names are the user's: in them `[red]` is no colour
     for each in aside[:SHOWN]:
         print(f"{each.decoder}: prompt {one_line(each.prompt_id)} is set aside, {each.why}")
@@ -255,6 +256,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
     "data": _stage("data", "Split the reviews and cut prompts from them."),
     "reward": _stage("reward", "Train and calibrate the gold reward, and fit the second judge."),
+    "sft": _stage("sft", "Train the small model on reviews, so that it writes them from its start token alone."),
     "synthesize": _shared_stage(
         "synthesize", "Sample the untuned small model and score its samples with the gold reward."
     ),

@@ -7,13 +7,15 @@ Types only: reads no file (see `experiment_file`), no network, no models.
     'base'
 """
 
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from trimtab.experiment_guide import DecoderConfig, GuideConfig
-from trimtab.experiment_models import Config, Dtype, ModelConfig, Name
+from trimtab.experiment_models import Config, Dtype, ModelConfig, Name, equals
+from trimtab.experiment_pairs import PairsConfig, Threshold
 from trimtab.experiment_search import EarlyRejection, SamplingConfig, TermConfig, ValueConfig
+from trimtab.experiment_training import LoraSettings, SftConfig, TrainingConfig, TuneConfig
 from trimtab.fields import WordRange
 
 __all__ = [
@@ -32,9 +34,11 @@ __all__ = [
     "RewardConfig",
     "RewardTrainingConfig",
     "SamplingConfig",
+    "SftConfig",
     "SynthesizeConfig",
     "TermConfig",
     "Threshold",
+    "TrainingConfig",
     "TuneConfig",
     "ValueConfig",
 ]
@@ -46,6 +50,7 @@ class DataConfig(Config):
     `reviews` names a labelled set of reviews with official halves. Prompts are the first words of reviews, their
     number drawn evenly from `prompt_words` (both ends included). `preferences` names an existing preference data set
     (`prompt`, `responses`, `chosen`; splits train, validation, test): then prompts and pairs come from it.
+    `sft_reviews` and `sft_heldout` are what the stage `sft` trains and evaluates on.
     """
 
     reviews: str = "imdb"
@@ -57,6 +62,8 @@ class DataConfig(Config):
     validation_prompts: int = Field(32, ge=1)
     test_prompts: int = Field(96, ge=1)
     prompt_words: WordRange = (2, 8)
+    sft_reviews: int = Field(0, ge=0, exclude_if=equals(0))
+    sft_heldout: int = Field(64, ge=1, exclude_if=equals(64))
 
 
 class RewardTrainingConfig(Config):
@@ -130,103 +137,86 @@ class SynthesizeConfig(Config):
     rows: int = Field(256, ge=1)
 
 
-class Threshold(Config):
-    """A reward: an absolute `value`, or a `quantile` of all rewards of the training generations."""
-
-    value: float | None = None
-    quantile: float | None = Field(None, ge=0, le=1)
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if (self.value is None) == (self.quantile is None):
-            raise ValueError("give either value or quantile")
-        return self
-
-
-class PairsConfig(Config):
-    """Which two responses make a pair, and who wins.
-
-    `margin` is used by the strategy `margin` (rewards differ by more than that; a quantile is one of all differences
-    of two responses to one prompt), `threshold` by `straddle` (one response below, one above).
-    `per_prompt` pairs are made of each prompt's responses at most. `unprompted` responses all share one prompt, from
-    which `total` pairs are drawn.
-    """
-
-    strategy: Literal["random", "margin", "straddle", "best_worst"] = "best_worst"
-    labels: Literal["bradley_terry", "argmax"] = "argmax"
-    per_prompt: int = Field(1, ge=1)
-    total: int | None = Field(None, ge=1)
-    margin: Threshold = Threshold(value=1.0)
-    threshold: Threshold = Threshold(quantile=0.5)
-
-
-class LoraSettings(Config):
-    """A LoRA adapter. `top_layers` puts it on that many of the uppermost layers only; None puts it on all."""
-
-    rank: int = Field(16, ge=1)
-    alpha: int = Field(32, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    top_layers: int | None = Field(None, ge=1)
-
-
-class TuneConfig(Config):
-    """Preference tuning with TRL's DPOTrainer.
-
-    `loss`: `sigmoid` is DPO, `hinge` is SLiC-HF's calibration term, `hinge_sft` adds `sft_weight` times the
-    likelihood of the chosen response, SLiC-HF's regulariser. Full fine-tuning where `lora` is None.
-    `evaluations` are spread evenly over the run; the model of the best one (lowest validation loss) is kept.
-    """
-
-    loss: Literal["sigmoid", "hinge", "hinge_sft"] = "sigmoid"
-    beta: float = Field(0.1, gt=0)
-    sft_weight: float = Field(0.1, gt=0)
-    lora: LoraSettings | None = LoraSettings()
-    epochs: float = Field(1.0, gt=0)
-    learning_rate: float = Field(5e-4, gt=0)
-    batch_size: int = Field(16, ge=1)
-    gradient_accumulation: int = Field(1, ge=1)
-    weight_decay: float = Field(0.0, ge=0)
-    warmup: float = Field(0.1, ge=0, lt=1)
-    optimizer: Literal["adamw_torch", "rmsprop"] = "adamw_torch"
-    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
-    evaluations: int = Field(4, ge=1)
-    logging_steps: int = Field(5, ge=1)
-    max_length: int = Field(512, ge=8)
-    trackers: tuple[str, ...] = ()
-
-
 class EvaluateConfig(Config):
-    """What is measured. Intervals are percentile bootstraps over prompts."""
+    """What is measured. Intervals are percentile bootstraps over prompts.
+
+    `threshold` is the reward below which a response counts as missing the aimed-at tone; a quantile or deviations are
+    of the untuned model's rewards. The tuned model's KL divergence from the untuned one is estimated on the first
+    `kl_samples` of its own responses; 0 leaves it out.
+    """
 
     bootstrap: int = Field(2000, ge=100)
     confidence: float = Field(0.95, gt=0, lt=1)
     examples: int = Field(4, ge=0)
+    threshold: Threshold | None = Field(None, exclude_if=equals(None))
+    kl_samples: int = Field(0, ge=0, exclude_if=equals(0))
 
 
 class Experiment(Config):
-    """A whole run, from reviews to report. `small` is the model that is tuned, `large` the frozen one it guides."""
+    """A whole run, from reviews to report. `small` is the model that is tuned, `large` the frozen one it guides.
+
+    `large` may be null where no decoder uses it. With `sft`, the small model is first trained on reviews, and what
+    comes of it is the untuned model of all that follows.
+    """
 
     name: Name
     seed: int = Field(0, ge=0, lt=2**31)
     checkpoint_seconds: float = Field(300, ge=0)  # what a killed training loses, about; it changes no result
     small: ModelConfig = ModelConfig(name="HuggingFaceTB/SmolLM2-135M-Instruct")
-    large: ModelConfig = ModelConfig(name="google/gemma-3-270m", template="Here is a movie review from imdb: {prompt}")
+    large: ModelConfig | None = ModelConfig(
+        name="google/gemma-3-270m", template="Here is a movie review from imdb: {prompt}"
+    )
     data: DataConfig = DataConfig()
     reward: RewardConfig = RewardConfig(training=RewardTrainingConfig())
     judge: JudgeConfig = JudgeConfig()
+    sft: SftConfig | None = Field(None, exclude_if=equals(None))
     synthesize: SynthesizeConfig = SynthesizeConfig()
     pairs: PairsConfig = Field(PairsConfig(), validate_default=True)
     tune: TuneConfig = TuneConfig()
-    guide: GuideConfig = GuideConfig()
+    guide: GuideConfig = Field(GuideConfig(), validate_default=True)
     evaluate: EvaluateConfig = EvaluateConfig()
+
+    @property
+    def base(self) -> ModelConfig:
+        """The model whose unguided likelihood fluency is, and whose tokens are counted: the small one without a
+        large one."""
+        return self.small if self.large is None else self.large
+
+    # In validators a part is missing from `info.data` where it has faults of its own.
+
+    @field_validator("sft")
+    @classmethod
+    def _sft_has_reviews(cls, sft: SftConfig | None, info: ValidationInfo) -> SftConfig | None:
+        data, small = info.data.get("data"), info.data.get("small")
+        if sft is not None and data is not None and data.sft_reviews == 0:
+            raise ValueError("it trains on reviews of its own: say in data.sft_reviews how many")
+        if sft is not None and small is not None and small.chat:
+            raise ValueError("it trains on plain texts and small.template is chat: give small.template as a text")
+        return sft
 
     @field_validator("pairs")
     @classmethod
     def _unprompted_pairs_are_counted(cls, pairs: PairsConfig, info: ValidationInfo) -> PairsConfig:
-        data, synthesize = (
-            info.data.get("data"),
-            info.data.get("synthesize"),
-        )  # None where they have faults of their own
+        data, synthesize = info.data.get("data"), info.data.get("synthesize")
         if data and synthesize and data.preferences is None and synthesize.unprompted and pairs.total is None:
             raise ValueError("synthesize.unprompted shares one prompt: say in pairs.total how many pairs to make of it")
         return pairs
+
+    @field_validator("guide")
+    @classmethod
+    def _large_is_there_where_used(cls, guide: GuideConfig, info: ValidationInfo) -> GuideConfig:
+        users = [each.name for each in guide.decoders if each.best_of is None and each.model == "large"]
+        if users and info.data.get("large", users) is None:
+            raise ValueError(f"{', '.join(users)} decodes with the large model and large is null: name one, or drop it")
+        return guide
+
+    @field_validator("evaluate")
+    @classmethod
+    def _compared_models_are_sampled(cls, evaluate: EvaluateConfig, info: ValidationInfo) -> EvaluateConfig:
+        guide = info.data.get("guide")
+        plain = [each.model for each in guide.decoders if each.plain] if guide else ["untuned", "tuned"]
+        if evaluate.kl_samples and "tuned" not in plain:
+            raise ValueError("kl_samples are the tuned model's own and no decoder samples it: add {model: tuned}")
+        if evaluate.threshold is not None and evaluate.threshold.value is None and "untuned" not in plain:
+            raise ValueError("threshold is relative to the untuned model's rewards: give a value, or {model: untuned}")
+        return evaluate

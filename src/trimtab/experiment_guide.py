@@ -105,6 +105,11 @@ class DecoderConfig(Config):
         return self.model == "tuned" or self.guided_by_pair or any(term.tuned is None for term in self.terms)
 
     @property
+    def uses_small(self) -> bool:
+        """Whether the small model takes part, untuned or tuned."""
+        return self.model != "large" or self.guided_by_pair or any(not (t.tuned and t.untuned) for t in self.terms)
+
+    @property
     def guided_by_pair(self) -> bool:
         """Whether the tuned/untuned pair judges candidates."""
         return self.guided and (not self.value or any(each.by == "implicit" for each in self.value))
@@ -163,12 +168,14 @@ class GuideConfig(Config):
     `rows` candidates under a decoder, and one at least.
 
     A response ends before the first of the `stop` strings, besides at an end token and at `max_new_tokens`.
+    `unprompted` takes the place of the test prompts: so many responses, each from the model's start token alone.
     """
 
     max_new_tokens: int = Field(40, ge=1)
     sampling: SamplingConfig = SamplingConfig()
     stop: tuple[Text, ...] = ()
     rows: int = Field(256, ge=1)
+    unprompted: int | None = Field(None, ge=1, exclude_if=equals(None))
     decoders: tuple[DecoderConfig, ...] = (DecoderConfig(),)
 
     @field_validator("decoders")

@@ -1,4 +1,4 @@
-"""Kinds of fields of the configuration that say more than their type: ranges, templates, temperatures.
+"""Kinds of fields of the configuration that say more than their type: ranges, templates, temperatures, warm-ups.
 
 Knows nothing of the parts that have them.
 
@@ -8,7 +8,7 @@ Knows nothing of the parts that have them.
 
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 CHAT = "chat"
 """The template of a model that is shown conversations, by its tokenizer's own chat template."""
@@ -33,9 +33,17 @@ def _keeps_logits_finite(temperature: float) -> float:
     return temperature
 
 
+def _share_or_whole_steps(warmup: float) -> float:
+    if warmup >= 1 and warmup != int(warmup):
+        raise ValueError(f"{warmup:g} is neither a share nor a number of steps: give less than 1, or a whole number")
+    return warmup
+
+
 WordRange = Annotated[tuple[int, int], AfterValidator(_in_order)]
 """Least and greatest number of words."""
 Template = Annotated[str, AfterValidator(_holds_prompt)]
 """A text with one `{prompt}` in it, or `chat`."""
 Temperature = Annotated[float, AfterValidator(_keeps_logits_finite)]
 """What logits are divided by; 0 is greedy."""
+Warmup = Annotated[float, Field(ge=0), AfterValidator(_share_or_whole_steps)]
+"""A share of all steps where below 1, from 1 on a number of steps."""

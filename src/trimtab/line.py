@@ -1,189 +1,43 @@
-"""The artifacts of a run and what each is made from.
+"""The artifacts of a run: what is decoded and measured, on top of the tuned model's line.
 
-Each stage is a plain function from records to records, of some other module; this one only says which follows from
-which, and keeps what they make in the run directory. What has not changed is not made again.
+As in `tuning_line`, this only says which artifact follows from which, and keeps what stages make.
 
     >>> line = Line(experiment, RunDirectory(Path("runs/demo")), Assets(), watch)       # doctest: +SKIP
-    >>> line.pairs.records(Pair)[0].responses                                           # doctest: +SKIP
-    [' liked it', ' left early']
+    >>> line.guided(experiment.guide.decoders[0]).records(Generation)[0].text           # doctest: +SKIP
+    ' liked this film from the first minute to the last'
 """
 
 import dataclasses
 import json
-import math
 import shutil
 import time
 from collections.abc import Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from trimtab.assets.resolve import Assets
-from trimtab.blocks import Decode, Shard, block_size
-from trimtab.data.reviews import load_reviews, split_reviews
+from trimtab.blocks import Decode, block_size
 from trimtab.durable import write_json, write_records, write_text
 from trimtab.errors import DataError
 from trimtab.evaluation.coverage import SetAside, set_aside
+from trimtab.evaluation.divergence import Divergence, divergence
 from trimtab.evaluation.evaluate import Cost, Row, best_of, score_decoder, summarise
 from trimtab.experiment import DecoderConfig, Experiment
-from trimtab.making import Maker
 from trimtab.models.language_model import sequence_log_probabilities
-from trimtab.models.load import load_causal_lm
-from trimtab.models.roles import Roles
-from trimtab.preferences.dataset import read_dataset, write_dataset
-from trimtab.preferences.pairs import make_pairs, resolve_bounds, summarize
-from trimtab.preferences.synthesize import synthesis_prompts, synthesize
-from trimtab.preflight import model_identity
-from trimtab.progress import Advance, Watch
-from trimtab.records import Generation, Pair, Prompt, Review, Score
+from trimtab.models.roles import Role
+from trimtab.progress import Advance
+from trimtab.records import Generation, Pair, Prompt, Score
 from trimtab.report.page import write_report
-from trimtab.rewards.classifier import load_classifier_reward
-from trimtab.rewards.judge import fit_judge, load_judge
-from trimtab.rewards.reward import Reward
-from trimtab.runs import Artifact, RunDirectory, read_seconds
+from trimtab.rewards.judge import load_judge
+from trimtab.runs import Artifact, read_seconds
 from trimtab.search.decoders import Decoder, within_its_budget
 from trimtab.search.trace import Node, Trace
 from trimtab.tracing import further_parts, trace_file, trace_rest, traced
-from trimtab.training.checkpoints import Saving
-from trimtab.training.preference import tune
-from trimtab.training.reward import train_reward
+from trimtab.tuning_line import TuningLine, sampled_splits
 
 
-class Line:
-    """The artifacts of one experiment, each made when it is first asked for.
-
-    With a `shard`, the share of one process in the blocks of one stage, nothing becomes whole: see `Maker`. `traced`
-    searches of the test prompts leave a trace beside their artifacts.
-    """
-
-    def __init__(
-        self,
-        experiment: Experiment,
-        directory: RunDirectory,
-        assets: Assets,
-        watch: Watch,
-        shard: tuple[str, Shard] | None = None,
-        traced: bool = False,
-    ) -> None:
-        self.experiment = experiment
-        self.traced = traced
-        self.directory = directory
-        self.assets = assets
-        self.watch = watch
-        self.roles = Roles(experiment, assets)
-        # names are resolved once: every artifact is asked for several times, and its hash needs what they stand for
-        self._make = Maker(directory, watch, experiment.seed, cache(lambda part: model_identity(part, assets)), shard)
-
-    @cached_property
-    def data(self) -> Artifact:
-        """Reviews for the reward and the judge, and prompts to tune, validate and test on."""
-
-        def make(folder: Path, work: Path, advance: Advance) -> None:
-            config = self.experiment.data
-            split = split_reviews(load_reviews(self.assets, config.reviews), config, self.experiment.seed)
-            for name, records in vars(split).items():
-                write_records(folder / f"{name}.jsonl", records)
-
-        reviews = self.assets.identity(self.assets.dataset(self.experiment.data.reviews))
-        return self._make.stage("data", {"data": self.experiment.data, "reviews": reviews}, [], make)
-
-    @cached_property
-    def reward(self) -> Artifact:
-        """The gold reward: a classifier trained here, or the note that a ready one is used."""
-
-        def make(folder: Path, work: Path, advance: Advance) -> None:
-            config = self.experiment.reward
-            if config.training is None:
-                write_json(folder / "report.json", {"classifier": config.model})
-                return
-            reviews = self.data.records(Review, "reward_train"), self.data.records(Review, "reward_heldout")
-            saving = Saving(work, self.experiment.checkpoint_seconds)
-            train_reward(*reviews, config, self.assets, folder, self.experiment.seed, advance, saving)
-
-        inputs = [self.data] if self.experiment.reward.training is not None else []
-        return self._make.stage("reward", {"reward": self.experiment.reward}, inputs, make)
-
-    @cached_property
-    def judge(self) -> Artifact:
-        """The second judge, fitted on reviews of its own."""
-
-        def make(folder: Path, work: Path, advance: Advance) -> None:
-            reviews = self.data.records(Review, "judge_train"), self.data.records(Review, "reward_heldout")
-            judge, report = fit_judge(*reviews, self.experiment.seed, self.experiment.judge.snippet_words)
-            judge.save(folder)
-            write_json(folder / "report.json", report)
-
-        return self._make.stage("judge", {"judge": self.experiment.judge}, [self.data], make)
-
-    def samples(self, split: Literal["tuning", "validation"]) -> Artifact:
-        """Scored generations of the untuned small model."""
-        experiment = self.experiment
-
-        def ready() -> tuple[list[Prompt], Decode, int]:
-            gold, config = self._gold, experiment.synthesize
-            prompts = synthesis_prompts(config, self.data.records(Prompt, split))
-            size = block_size(config.rows, config.samples)
-            return prompts, lambda block: synthesize(block, config, self.roles, gold, experiment.seed), size
-
-        parts = {"small": experiment.small, "synthesize": experiment.synthesize, "split": split}
-        inputs, label = [self.data, self.reward], f"synthesize {split}"
-        return self._make.decoded("synthesize", parts, inputs, ready, label)
-
-    @cached_property
-    def pairs(self) -> Artifact:
-        """Preference pairs of both splits, as records and as a `datasets` folder; or those of an existing data set."""
-        experiment = self.experiment
-        existing = experiment.data.preferences
-        inputs = [self.samples(split) for split in sampled_splits(experiment)]
-
-        def make(folder: Path, work: Path, advance: Advance) -> None:
-            if existing:
-                pairs = read_dataset(self.assets.dataset(existing))
-            else:
-                bounds = resolve_bounds(inputs[0].records(Generation), experiment.pairs)
-                splits: tuple[Literal["train", "validation"], ...] = ("train", "validation")
-                pairs = [
-                    pair
-                    for samples, split in zip(inputs, splits, strict=True)
-                    for pair in make_pairs(
-                        samples.records(Generation), experiment.pairs, experiment.seed, split, bounds
-                    )
-                ]
-                write_dataset(pairs, folder / "dataset")
-            write_records(folder / "records.jsonl", pairs)
-            summary = summarize([pair for pair in pairs if pair.split == "train"])
-            write_json(folder / "summary.json", {**summary, "responses_set_aside": sum(map(_without_reward, inputs))})
-
-        parts: dict[str, Any] = {"pairs": experiment.pairs}
-        if existing:
-            parts = {"preferences": existing, "identity": self.assets.identity(self.assets.dataset(existing))}
-        return self._make.stage("pairs", parts, inputs, make)
-
-    @cached_property
-    def tuned(self) -> Artifact:
-        """The tuned small model, an ordinary folder under `model`."""
-        experiment = self.experiment
-
-        def make(folder: Path, work: Path, advance: Advance) -> None:
-            self.roles.drop()  # training wants the memory
-            pairs = self.pairs.records(Pair)
-            train, validation = ([p for p in pairs if p.split == split] for split in ("train", "validation"))
-            model, tokenizer = load_causal_lm(experiment.small, self.assets)
-            small, saving = experiment.small, Saving(work, experiment.checkpoint_seconds)
-            shown = small.template, small.start_token, saving, small.system
-            summary = tune(
-                train, validation, model, tokenizer, experiment.tune, folder, experiment.seed, advance, *shown
-            )
-            write_json(folder / "summary.json", summary)
-
-        artifact = self._make.stage("tune", {"small": experiment.small, "tune": experiment.tune}, [self.pairs], make)
-        self.roles.tuned_is(artifact.folder / "model")
-        if self._make.shard is None:  # a name that stays, for whoever wants the model itself
-            new, link = self.directory.path / "tuned.tmp", self.directory.path / "tuned"
-            new.unlink(missing_ok=True)
-            new.symlink_to(Path(artifact.folder.name) / "model")
-            new.replace(link)
-        return artifact
+class Line(TuningLine):
+    """The artifacts of one experiment, each made when it is first asked for."""
 
     def guided(self, decoder: DecoderConfig) -> Artifact:
         """The generations of one decoder on the test prompts."""
@@ -198,8 +52,12 @@ class Line:
             **further_parts(decoder),
         }
         inputs = [self.data]
-        if experiment.data.preferences:
+        if guide.unprompted is not None:
+            inputs = []
+        elif experiment.data.preferences:
             inputs, parts["test_prompts"] = [self.pairs], experiment.data.test_prompts
+        if decoder.uses_small:
+            inputs += self.untuned
         if decoder.uses_tuned:
             inputs.append(self.tuned)
         if decoder.guided_by_gold:
@@ -224,7 +82,9 @@ class Line:
         return traced(trace_file(self.directory.path, decoder, self.guided(decoder).digest))
 
     def _test_prompts(self) -> list[Prompt]:
-        """Prompts cut from test reviews; or the first different ones of an existing data set's test split."""
+        """Prompts cut from test reviews; or the first different ones of an existing data set's test split; or none."""
+        if self.experiment.guide.unprompted is not None:
+            return [Prompt(f"unprompted-{number:05d}", "") for number in range(self.experiment.guide.unprompted)]
         if not self.experiment.data.preferences:
             return self.data.records(Prompt, "test")
         pairs = [pair for pair in self.pairs.records(Pair) if pair.split == "test"]
@@ -266,9 +126,24 @@ class Line:
             aside = set_aside(decoder.name, generations, scores)
             write_text(folder / "set_aside.jsonl", (json.dumps(dataclasses.asdict(each)) + "\n" for each in aside))
 
-        parts = {"decoder": decoder.name, "large": self.experiment.large}
+        parts: dict[str, Any] = {"decoder": decoder.name, "large": self.experiment.large}
         inputs = [self.guided(decoder), self.reward, self.judge]
+        if self.experiment.large is None:
+            parts["small"], inputs = self.experiment.small, [*inputs, *self.untuned]
         return self._make.stage("evaluate", parts, inputs, make, label=f"evaluate {decoder.name}")
+
+    def divergence(self, decoder: DecoderConfig) -> Artifact:
+        """How far the tuned model went from the untuned one, on its own responses."""
+        wanted = self.experiment.evaluate.kl_samples
+
+        def make(folder: Path, work: Path, advance: Advance) -> None:
+            responses = self.guided(decoder).records(Generation)[:wanted]
+            found = divergence(responses, self.roles["tuned"], self.roles["untuned"], advance)
+            write_json(folder / "summary.json", dataclasses.asdict(found))
+
+        parts = {"kl_samples": wanted, "small": self.experiment.small}
+        inputs, label = [self.guided(decoder), self.tuned, *self.untuned], f"evaluate {decoder.name} (KL)"
+        return self._make.stage("divergence", parts, inputs, make, label=label)
 
     @cached_property
     def set_aside(self) -> list[SetAside]:
@@ -293,7 +168,8 @@ class Line:
         costs = {decoder.name: _cost(self.guided(decoder)) for decoder in decoders}
         partial, folder = self.directory.path / "report.partial", self.directory.path / "report"
         with self.watch("report"):
-            rows = summarise(self.experiment, scores, generations, self._encode, costs)
+            diverged = {each.name: Divergence(**self.divergence(each).summary()) for each in diverging(self.experiment)}
+            rows = summarise(self.experiment, scores, generations, self._encode, costs, diverged)
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             traces = {each.name: self._trees(each) for each in decoders}
@@ -303,51 +179,50 @@ class Line:
             partial.rename(folder)
         return rows
 
-    @cached_property
-    def _gold(self) -> Reward:
-        config = self.experiment.reward
-        return load_classifier_reward(config, self.assets, None if config.training is None else self.reward.folder)
-
     def _fluency(self, generations: Sequence[Generation]) -> tuple[list[float], list[int]]:
         """log p of each response under the unguided base, and its number of tokens there.
 
         Responses are encoded anew, all in the same way, whichever model wrote them.
         """
-        base = self.roles["large"]
+        base = self.roles[self._base]
         responses = base.vocabulary.encode_responses([generation.text for generation in generations])
         logs = sequence_log_probabilities(base, [generation.prompt for generation in generations], responses)
         return logs, [len(response) for response in responses]
 
     def _encode(self, text: str) -> list[int]:
-        return self.roles.encode_response("large", text)
+        return self.roles.encode_response(self._base, text)
+
+    @property
+    def _base(self) -> Role:
+        return "untuned" if self.experiment.large is None else "large"
 
     def _seconds(self) -> dict[str, float]:
         """Wall seconds that each stage has taken, over all sessions it was made in."""
         decoders = self.experiment.guide.decoders
         artifacts = {"data": self.data, "reward": self.reward, "judge": self.judge}
+        artifacts |= {"sft": self.sft} if self.experiment.sft is not None else {}
         artifacts |= {f"synthesize {split}": self.samples(split) for split in sampled_splits(self.experiment)}
         artifacts |= {"pairs": self.pairs, "tune": self.tuned}
         artifacts |= {f"guide {decoder.name}": self.guided(decoder) for decoder in decoders}
         artifacts |= {f"evaluate {decoder.name}": self.evaluated(decoder) for decoder in decoders}
+        artifacts |= {f"evaluate {each.name} (KL)": self.divergence(each) for each in diverging(self.experiment)}
         return {name: read_seconds(artifact) for name, artifact in artifacts.items()}
 
     def _details(self) -> dict[str, Any]:
         return {
             "reward": self.reward.summary("report"),
             "judge": self.judge.summary("report"),
+            **({"sft": self.sft.summary()} if self.experiment.sft is not None else {}),
             "pairs": self.pairs.summary(),
             "tune": self.tuned.summary(),
         }
 
 
-def sampled_splits(experiment: Experiment) -> tuple[Literal["tuning", "validation"], ...]:
-    """The prompts that the untuned model is sampled on; none where the pairs come from an existing data set."""
-    return () if experiment.data.preferences else ("tuning", "validation")
-
-
-def _without_reward(samples: Artifact) -> int:
-    """How many generations have no finite reward, and take part in no pair."""
-    return sum(not math.isfinite(each.reward or 0.0) for each in samples.records(Generation))
+def diverging(experiment: Experiment) -> list[DecoderConfig]:
+    """The decoders whose responses say how far the tuned model went from the untuned one: its own, where asked for."""
+    if not experiment.evaluate.kl_samples:
+        return []
+    return [decoder for decoder in experiment.guide.decoders if decoder.plain and decoder.model == "tuned"]
 
 
 def _cost(artifact: Artifact) -> Cost:

@@ -74,7 +74,8 @@ class Maker:
             return artifact
         if self.shard is not None:
             shared = self.shard[0]
-            raise RunError(f"{label} has not been made: run `trimtab {BEFORE[shared]}` before the shards of {shared}")
+            first = stage if stage == "sft" else BEFORE[shared]
+            raise RunError(f"{label} has not been made: run `trimtab {first}` before the shards of {shared}")
         with self.directory.writing(artifact) as folder, self.watch(label) as advance:
             make(folder, artifact.work, advance)
         return artifact

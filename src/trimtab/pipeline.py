@@ -14,25 +14,30 @@ import torch
 from trimtab.assets.resolve import Assets
 from trimtab.blocks import Shard
 from trimtab.budget import memory_lines
-from trimtab.errors import RunError
+from trimtab.errors import ConfigurationError, RunError
 from trimtab.experiment import Experiment
 from trimtab.journal import keeping
-from trimtab.line import Line, sampled_splits
+from trimtab.line import Line, diverging
 from trimtab.lock import hold
 from trimtab.preflight import check_models
 from trimtab.progress import Watch
 from trimtab.runs import RunDirectory
+from trimtab.tuning_line import sampled_splits
 
 _log = logging.getLogger(__name__)
 
 STAGES: dict[str, Callable[[Line], object]] = {
     "data": lambda line: line.data,
     "reward": lambda line: (line.reward, line.judge),
+    "sft": lambda line: line.untuned,
     "synthesize": lambda line: [line.samples(split) for split in sampled_splits(line.experiment)],
     "pairs": lambda line: line.pairs,
     "tune": lambda line: line.tuned,
     "guide": lambda line: [line.guided(decoder) for decoder in line.experiment.guide.decoders],
-    "evaluate": lambda line: [line.evaluated(decoder) for decoder in line.experiment.guide.decoders],
+    "evaluate": lambda line: (
+        [line.evaluated(decoder) for decoder in line.experiment.guide.decoders],
+        [line.divergence(decoder) for decoder in diverging(line.experiment)],
+    ),
     "report": lambda line: line.report,
 }
 SHARED: dict[str, Callable[[Line], object]] = {
@@ -61,6 +66,10 @@ def run(
         TrimtabError: anything that a user can mend; what was made before is kept, and the same call goes on from it.
     """
     assert until in (STAGES if shard is None else SHARED), until
+    if until == "sft" and experiment.sft is None:
+        raise ConfigurationError(
+            f"{experiment.name} takes the small model as it is: give the experiment a part sft to train it on reviews"
+        )
     directory = RunDirectory(runs / experiment.name)
     stages = [*STAGES][: [*STAGES].index(until) + 1] if shard is None else [until]
     with (
@@ -87,11 +96,15 @@ def stage_names(experiment: Experiment) -> dict[str, list[str]]:
     return {
         "data": ["data"],
         "reward": ["reward", "judge"],
+        "sft": [] if experiment.sft is None else ["sft"],
         "synthesize": [f"synthesize {split}" for split in sampled_splits(experiment)],
         "pairs": ["pairs"],
         "tune": ["tune"],
         "guide": [f"guide {name}" for name in decoders],
-        "evaluate": [f"evaluate {name}" for name in decoders],
+        "evaluate": [
+            *(f"evaluate {name}" for name in decoders),
+            *(f"evaluate {decoder.name} (KL)" for decoder in diverging(experiment)),
+        ],
         "report": ["report"],
     }
 

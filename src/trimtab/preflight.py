@@ -29,9 +29,9 @@ def check_models(experiment: Experiment, assets: Assets, until: str) -> None:
     if until == "reward":
         return
     _check_shown(experiment.small, assets)
-    if until in ("synthesize", "pairs", "tune"):
+    if until in ("sft", "synthesize", "pairs", "tune"):
         return
-    _check_shown(experiment.large, assets)
+    _check_shown(experiment.base, assets)
     for decoder in experiment.guide.decoders:
         for value in decoder.value:
             if value.function is not None:
@@ -49,7 +49,7 @@ def _check_shown(config: ModelConfig, assets: Assets) -> None:
 
 def _check_term(experiment: Experiment, decoder: DecoderConfig, term: TermConfig, assets: Assets) -> None:
     """Raise VocabularyError unless the models of a term of EFT have the vocabulary of the one they are added to."""
-    base = experiment.large if decoder.model == "large" else experiment.small
+    base = experiment.base if decoder.model == "large" else experiment.small
     for other in {term.tuned or experiment.small, term.untuned or experiment.small} - {base}:
         _check_shown(other, assets)
         ours, theirs = (

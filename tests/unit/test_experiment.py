@@ -48,7 +48,17 @@ def test_decoders_name_themselves() -> None:
         ({"synthesize": {"unprompted": True}}, "say in pairs.total how many pairs"),
         ({"small": {"name": "x", "template": "no place"}}, "must hold {prompt} exactly once"),
         ({"data": {"prompt_words": [8, 2]}}, "data.prompt_words: [8, 2] is no range"),
-        ({"pairs": {"margin": {}}}, "give either value or quantile"),
+        ({"pairs": {"margin": {}}}, "give either value, quantile or deviations"),
+        ({"tune": {"warmup": 1.5}}, "1.5 is neither a share nor a number of steps"),
+        ({"tune": {"warmup": -1}}, "tune.warmup is -1"),
+        ({"sft": {}}, "say in data.sft_reviews how many"),
+        (
+            {"sft": {}, "data": {"sft_reviews": 9}, "small": {"name": "x", "template": "chat"}},
+            "sft: it trains on plain texts and small.template is chat",
+        ),
+        ({"large": None}, "base decodes with the large model and large is null"),
+        ({"evaluate": {"kl_samples": 10}}, "no decoder samples it: add {model: tuned}"),
+        ({"evaluate": {"threshold": {"quantile": 0.5}}}, "threshold is relative to the untuned model's rewards"),
         ({"widht": 1}, "widht is unknown"),
         ({"guide": {"decoders": [{"widht": 4}]}}, "did you mean width?"),
         ({"tune": {"lora": {"rnak": 4}}}, "tune.lora.rnak is unknown: did you mean rank?"),
@@ -82,6 +92,21 @@ def test_a_byte_order_mark_is_no_fault_and_overrides_win(tmp_path: Path) -> None
     file.write_text("name: demo\ntune: {beta: 1}\nguide: {decoders: [{successors: 2}]}\n", encoding="utf-8-sig")
     made = load_experiment(file, ["tune.beta=0.3", "guide.decoders.0.successors=5", "pairs.threshold={quantile: 0.2}"])
     assert (made.tune.beta, made.guide.decoders[0].name, made.pairs.threshold.quantile) == (0.3, "bon-5", 0.2)
+
+
+def test_a_large_model_is_needed_only_where_a_decoder_uses_it() -> None:
+    small = {"decoders": [{"model": "untuned", "successors": 2}, {"best_of": "untuned-bon-2"}, {"model": "tuned"}]}
+    made = experiment(large=None, guide=small, small={"name": "own"})
+    assert made.large is None and made.base.name == "own"
+    assert experiment().base.name == "google/gemma-3-270m"
+
+
+def test_options_that_are_off_take_no_part_in_hashes() -> None:
+    """Artifacts made before there were such options stay valid."""
+    plain = experiment().model_dump(mode="json")
+    assert "sft" not in plain and not {"sft_reviews", "sft_heldout"} & set(plain["data"])
+    assert "unprompted" not in plain["guide"] and not {"threshold", "kl_samples"} & set(plain["evaluate"])
+    assert plain["tune"]["warmup"] == 0.1
 
 
 def test_the_default_reward_is_an_encoder_that_is_trained_and_a_named_one_is_ready() -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from trimtab.errors import DataError
 from trimtab.experiment import PairsConfig, Threshold
-from trimtab.preferences.pairs import STRATEGIES, Bounds, make_pairs, resolve_bounds, summarize
+from trimtab.preferences.pairs import make_pairs, resolve_bounds, summarize
+from trimtab.preferences.strategies import STRATEGIES, Bounds
 from trimtab.records import Generation
 
 

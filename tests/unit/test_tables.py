@@ -19,7 +19,7 @@ def test_csv_has_the_promised_columns(tmp_path):
     assert header == (
         "decoder,model,reward,reward_low,reward_high,gain,gain_low,gain_high,headroom,judge,judge_gain,judge_gain_low,"
         "judge_gain_high,positive,diversity,distinct_1,distinct_2,fluency,new_tokens,flops,seconds,prompts,left_out,"
-        "set_aside,by_gold"
+        "set_aside,by_gold,reward_std,threshold,below,kl,kl_low,kl_high,kl_per_token"
     )
 
 
@@ -40,7 +40,7 @@ def test_markdown_is_one_table_whose_cells_cannot_break_it(tmp_path):
     tables.write_markdown([row(model="a|b"), reference()], tmp_path / "table.md")
     lines = [line for line in (tmp_path / "table.md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
     assert len(lines) == 4
-    assert {line.replace("\\|", "").count("|") for line in lines} == {len(columns.COLUMNS) + 2}
+    assert {line.replace("\\|", "").count("|") for line in lines} == {len(columns.filled([row()])) + 2}
     assert "| 1.90 [1.60, 2.20] | 0.83 [0.50, 1.10] | 47 % |" in lines[2]
 
 

@@ -19,9 +19,10 @@ from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Pair
 from trimtab.training import preference
 from trimtab.training.adapter import lora_config
+from trimtab.training.batches import BatchOrder, arrange
 from trimtab.training.checkpoints import Saving
 from trimtab.training.pair_forward import PairForward
-from trimtab.training.pair_tokens import BatchOrder, PairTokens, arrange, encode_pairs
+from trimtab.training.pair_tokens import PairTokens, encode_pairs
 from trimtab.training.pair_trainer import PairTrainer
 from trimtab.training.preference import tune
 

@@ -36,7 +36,10 @@ _NEITHER_LETTER_NOR_DIGIT = (string.punctuation + string.whitespace).encode()
 
 @dataclass(frozen=True)
 class DataSplit:
-    """Who plays which part. `test` prompts are cut from the test half, everything else comes from the train half."""
+    """Who plays which part. `test` prompts are cut from the test half, everything else comes from the train half.
+
+    `sft_train` and `sft_heldout` are empty where the small model is not trained on reviews.
+    """
 
     reward_train: list[Review]
     reward_heldout: list[Review]
@@ -44,6 +47,8 @@ class DataSplit:
     tuning: list[Prompt]
     validation: list[Prompt]
     test: list[Prompt]
+    sft_train: list[Review]
+    sft_heldout: list[Review]
 
 
 def load_reviews(assets: Assets, name: str) -> list[Review]:
@@ -110,6 +115,9 @@ def split_reviews(reviews: Sequence[Review], config: DataConfig, seed: int) -> D
         reward_train=lots.reviews("reward_reviews", "train", config.reward_reviews),
         judge_train=lots.reviews("judge_reviews", "train", config.judge_reviews),
         test=lots.prompts("test", "test", config.test_prompts),
+        # after all others, so that none of them draws differently for it
+        sft_heldout=lots.reviews("sft_heldout", "train", config.sft_heldout if config.sft_reviews else 0),
+        sft_train=lots.reviews("sft_reviews", "train", config.sft_reviews),
     )
 
 

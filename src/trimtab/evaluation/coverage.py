@@ -84,7 +84,17 @@ def tokens_of_equal_counts(
     prompts: Sequence[str],
     encode: Callable[[str], list[int]],
 ) -> dict[str, list[list[int]]]:
-    """Each decoder's answers in the order of `prompts`, encoded and cut to equal counts (`metrics.equal_counts`).
+    """`tokens_of_answers` cut to equal counts (`metrics.equal_counts`)."""
+    return metrics.equal_counts(tokens_of_answers(decoders, generations, prompts, encode))
+
+
+def tokens_of_answers(
+    decoders: Sequence[str],
+    generations: Mapping[str, Sequence[Generation]],
+    prompts: Sequence[str],
+    encode: Callable[[str], list[int]],
+) -> dict[str, list[list[int]]]:
+    """Each decoder's answers in the order of `prompts`, encoded.
 
     Raises:
         DataError: a decoder's generations are not of these prompts.
@@ -96,6 +106,4 @@ def tokens_of_equal_counts(
     for name, entries in texts.items():
         if set(entries) != set(prompts):
             raise DataError(f"the generations of decoder {name} are not those that were scored: score them again")
-    return metrics.equal_counts(
-        {name: [encode(entries[prompt]) for prompt in prompts] for name, entries in texts.items()}
-    )
+    return {name: [encode(entries[prompt]) for prompt in prompts] for name, entries in texts.items()}

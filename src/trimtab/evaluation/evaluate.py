@@ -17,9 +17,17 @@ import numpy as np
 
 from trimtab.errors import DataError
 from trimtab.evaluation import metrics
-from trimtab.evaluation.coverage import answers, check_same_prompts, scores_by_prompt, tokens_of_equal_counts
+from trimtab.evaluation.coverage import (
+    answers,
+    check_same_prompts,
+    scores_by_prompt,
+    tokens_of_answers,
+    tokens_of_equal_counts,
+)
+from trimtab.evaluation.divergence import Divergence
 from trimtab.experiment import DecoderConfig, Experiment, GuideConfig
 from trimtab.records import Generation, Score
+from trimtab.rewards.thresholds import reward_at
 
 if TYPE_CHECKING:
     from trimtab.rewards.reward import Reward
@@ -45,6 +53,9 @@ class Row:
     measured, `left_out` those left out because a score on them was not finite and `set_aside` those without a
     response, because a model's numbers on them were not finite. None where a column has no meaning: an unguided
     reference has no gain over itself. `by_gold`: guided by the gold reward itself, an upper line and no method.
+    `reward_std` is the standard deviation of the rewards (divided by n - 1), `below` the share of them below
+    `threshold`; `kl` in nats a response, `kl_per_token` in nats a token, from the untuned model on the decoder's own
+    responses (`evaluation.divergence`).
     """
 
     decoder: str
@@ -72,6 +83,13 @@ class Row:
     left_out: int
     set_aside: int = 0
     by_gold: bool = False
+    reward_std: float | None = None
+    threshold: float | None = None
+    below: float | None = None
+    kl: float | None = None
+    kl_low: float | None = None
+    kl_high: float | None = None
+    kl_per_token: float | None = None
 
 
 def score_decoder(
@@ -114,11 +132,13 @@ def summarise(
     generations: Mapping[str, list[Generation]],
     encode: Callable[[str], list[int]],
     costs: Mapping[str, Cost],
+    divergences: Mapping[str, Divergence] | None = None,
 ) -> list[Row]:
     """One row for each decoder, in the experiment's order.
 
-    `encode` is the one tokenizer that diversity and distinct-n are counted with, for every decoder. A `best_of`
-    decoder without a cost of its own has the cost of the decoder it picks from.
+    `encode` is the one tokenizer that diversity and distinct-n are counted with, for every decoder: on responses cut
+    to equal counts prompt by prompt or, where there are no prompts, on whole ones. A `best_of` decoder without a cost
+    of its own has the cost of the decoder it picks from.
 
     Raises:
         DataError: a decoder lacks scores, generations or a cost, or all its prompts are set aside; or prompts differ.
@@ -126,11 +146,14 @@ def summarise(
     guide = experiment.guide
     table = {decoder.name: scores_by_prompt(decoder.name, scores) for decoder in guide.decoders}
     check_same_prompts({name: list(entries) for name, entries in table.items()})
-    tokens = tokens_of_equal_counts(list(table), generations, list(next(iter(table.values()))), encode)
+    tokens_of = tokens_of_equal_counts if guide.unprompted is None else tokens_of_answers
+    tokens = tokens_of(list(table), generations, list(next(iter(table.values()))), encode)
     rows = {
         decoder.name: _row(experiment, decoder, table, tokens[decoder.name], _cost(decoder, costs))
         for decoder in guide.decoders
     }
+    for name, found in (divergences or {}).items():
+        rows[name] = _with_divergence(rows[name], experiment, found)
     for decoder in guide.decoders:
         oracle, row = oracle_of(guide, decoder), rows[decoder.name]
         best_gain = rows[oracle.name].gain if oracle is not None else None
@@ -166,8 +189,9 @@ def oracle_of(guide: GuideConfig, decoder: DecoderConfig) -> DecoderConfig | Non
 def model_name(experiment: Experiment, decoder: DecoderConfig) -> str:
     """The name of the model that the decoder samples from; the tuned model's is the small one's with `TUNED`."""
     source = decoder if decoder.best_of is None else experiment.guide.decoder(decoder.best_of)
-    large, small = experiment.large.name, experiment.small.name
-    return {"large": large, "untuned": small, "tuned": small + TUNED}[source.model]
+    if source.model == "large":
+        return experiment.base.name
+    return experiment.small.name + (TUNED if source.model == "tuned" else "")
 
 
 def _row(
@@ -183,6 +207,7 @@ def _row(
     reward = _estimate(experiment, rewards)
     gain = _estimate(experiment, rewards, [score.reward for score in theirs]) if theirs else None
     judged = _estimate(experiment, judgements, [score.judge for score in theirs]) if theirs else None
+    threshold = _threshold(experiment, table)
     return Row(
         decoder=decoder.name,
         model=model_name(experiment, decoder),
@@ -208,6 +233,33 @@ def _row(
         prompts=len(ours),
         left_out=every - len(ours),
         by_gold=decoder.guided_by_gold,
+        reward_std=metrics.standard_deviation(rewards),
+        threshold=threshold,
+        below=None if threshold is None else metrics.share_below(rewards, threshold),
+    )
+
+
+def _threshold(experiment: Experiment, table: Mapping[str, Mapping[str, Score]]) -> float | None:
+    """`evaluate.threshold` as a reward; where it is relative, to the untuned model's finite rewards."""
+    threshold = experiment.evaluate.threshold
+    if threshold is None or threshold.value is not None:
+        return None if threshold is None else threshold.value
+    untuned = next(each.name for each in experiment.guide.decoders if each.plain and each.model == "untuned")
+    rewards = [score.reward for score in table[untuned].values() if math.isfinite(score.reward)]
+    if not rewards:
+        raise DataError(f"none of {untuned}'s rewards is finite, to which evaluate.threshold is relative: give a value")
+    return reward_at(threshold, rewards)
+
+
+def _with_divergence(row: Row, experiment: Experiment, found: Divergence) -> Row:
+    """The row with how far the tuned model went; responses without finite numbers are left out."""
+    kept = [(ratio, count) for ratio, count in zip(found.log_ratios, found.tokens, strict=True) if math.isfinite(ratio)]
+    if not kept:
+        return row
+    estimate = _estimate(experiment, [ratio for ratio, _ in kept])
+    per_token = metrics.mean_log_probability([ratio for ratio, _ in kept], [count for _, count in kept])
+    return dataclasses.replace(
+        row, kl=estimate.mean, kl_low=estimate.low, kl_high=estimate.high, kl_per_token=per_token
     )
 
 

@@ -90,6 +90,17 @@ def share_positive(values: ArrayLike) -> float:
     return float((_finite(values) > 0).mean())
 
 
+def share_below(values: ArrayLike, threshold: float) -> float:
+    """The share of values below the threshold, from 0 to 1; with a reward of tone, one minus the tone's accuracy."""
+    return float((_finite(values) < threshold).mean())
+
+
+def standard_deviation(values: ArrayLike) -> float | None:
+    """s = sqrt(sum_i (v_i - mean)^2 / (n - 1)), of the values themselves and not of their mean; None for one value."""
+    array = _finite(values)
+    return float(array.std(ddof=1)) if len(array) > 1 else None
+
+
 def token_entropy(token_lists: Sequence[Sequence[int]]) -> float:
     """H = -sum_t p_t ln p_t in nats, p_t = share of token t among all tokens of all responses; 0 without tokens.
 

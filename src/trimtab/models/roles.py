@@ -23,19 +23,32 @@ Role = Literal["large", "untuned", "tuned"]
 
 
 class Roles:
-    """The tuned model can be asked for once `tuned_is` has said where it lies."""
+    """The tuned model can be asked for once `tuned_is` has said where it lies; the large one where there is one."""
 
     def __init__(self, experiment: Experiment, assets: Assets) -> None:
         self._assets = assets
-        self._configs: dict[Role, ModelConfig] = {"large": experiment.large, "untuned": experiment.small}
+        self._configs: dict[Role, ModelConfig] = {"untuned": experiment.small}
+        if experiment.large is not None:
+            self._configs["large"] = experiment.large
         self._loaded: dict[Role, TransformersModel] = {}
         self._others: dict[ModelConfig, TransformersModel] = {}
         self._tokenizers: dict[Role, PreTrainedTokenizerBase] = {}
 
     def tuned_is(self, folder: Path) -> None:
         """The tuned model lies in `folder`; it is shown prompts as the untuned one is."""
+        self._configs["tuned"] = self._lying_in(folder)
+
+    def untuned_is(self, folder: Path) -> None:
+        """What all take for the untuned model lies in `folder`, and not where the configuration says."""
+        self._configs["untuned"] = self._lying_in(folder)
+
+    def config(self, role: Role) -> ModelConfig:
+        """Where the model of a role lies, and how it is shown a prompt."""
+        return self._configs[role]
+
+    def _lying_in(self, folder: Path) -> ModelConfig:
         own = {"name": str(folder), "adapter": None, "allow_pickle": False}
-        self._configs["tuned"] = self._configs["untuned"].model_copy(update=own)
+        return self._configs["untuned"].model_copy(update=own)
 
     def __getitem__(self, role: Role) -> TransformersModel:
         if role not in self._loaded:
@@ -45,7 +58,7 @@ class Roles:
     def model(self, config: ModelConfig) -> TransformersModel:
         """A further model, which plays no part of its own; the model of a role where it is the same."""
         for role in ("large", "untuned"):
-            if self._configs[role] == config:
+            if self._configs.get(role) == config:
                 return self[role]
         if config not in self._others:
             self._others[config] = load_language_model(config, self._assets)

@@ -1,77 +1,25 @@
-"""Which two responses to one prompt make a pair, and who wins.
+"""Pairs of scored generations: grouping by prompt, thresholds, labels, and the order within a pair.
 
-A strategy sees nothing but the rewards of one prompt's responses, sorted, and says which positions meet; everything
-else (grouping by prompt, labels, order within a pair) is the same for all of them. Knows nothing of models, texts'
-meaning or files.
+Which two responses meet is a strategy's choice. Knows nothing of models, texts' meaning or files.
 
-    >>> rewards = np.array([-1.0, 0.5, 2.0])
-    >>> STRATEGIES["best_worst"](rewards, Bounds(), 1, np.random.default_rng(0)).tolist()
-    [[0, 2]]
+    >>> pairs = make_pairs(generations, PairsConfig(strategy="best_worst"), seed=0)     # doctest: +SKIP
+    >>> pairs[0].rewards                                                                # doctest: +SKIP
+    [2.1, -0.3]
 """
 
-import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trimtab.errors import DataError
 from trimtab.experiment import PairsConfig
+from trimtab.preferences.bins import Rewards, count_bins
+from trimtab.preferences.strategies import BINNED, LABELLING, STRATEGIES, Bounds
 from trimtab.records import Generation, Pair
-
-Rewards = NDArray[np.float64]
-Positions = NDArray[np.int64]
-
-
-@dataclasses.dataclass(frozen=True)
-class Bounds:
-    """Thresholds as rewards: the least difference of a pair (`margin`), and where `straddle` divides (`threshold`)."""
-
-    margin: float = 0.0
-    threshold: float = 0.0
-
-
-PairStrategy = Callable[[Rewards, Bounds, int, np.random.Generator], Positions]
-
-
-def random(rewards: Rewards, bounds: Bounds, count: int, rng: np.random.Generator) -> Positions:
-    """Any two responses."""
-    return _draw(np.arange(1, len(rewards) + 1), len(rewards), count, rng)
-
-
-def margin(rewards: Rewards, bounds: Bounds, count: int, rng: np.random.Generator) -> Positions:
-    """Two responses whose rewards differ by more than `bounds.margin`."""
-    # Never a response with itself, which a margin that rounding swallows would allow.
-    first = np.maximum(np.searchsorted(rewards, rewards + bounds.margin, side="right"), np.arange(1, len(rewards) + 1))
-    return _draw(first, len(rewards), count, rng)
-
-
-def straddle(rewards: Rewards, bounds: Bounds, count: int, rng: np.random.Generator) -> Positions:
-    """One response strictly below `bounds.threshold` and one strictly above."""
-    below = np.searchsorted(rewards, bounds.threshold, side="left")
-    above = np.searchsorted(rewards, bounds.threshold, side="right")
-    return _draw(np.full(below, above), len(rewards), count, rng)
-
-
-def best_worst(rewards: Rewards, bounds: Bounds, count: int, rng: np.random.Generator) -> Positions:
-    """The best against the worst, then the second best against the second worst, while their rewards differ."""
-    low = np.arange(min(count, len(rewards) // 2))
-    pairs = np.stack([low, len(rewards) - 1 - low], axis=1)
-    return pairs[rewards[pairs[:, 0]] < rewards[pairs[:, 1]]]
-
-
-# Each takes the finite rewards of one prompt's distinct responses in ascending order (shape n), the resolved bounds,
-# the number of pairs wanted and a generator; it returns at most that many distinct pairs of positions, the lower
-# reward first (shape k x 2).
-STRATEGIES: dict[str, PairStrategy] = {
-    "random": random,
-    "margin": margin,
-    "straddle": straddle,
-    "best_worst": best_worst,
-}
+from trimtab.rewards.thresholds import reward_at
 
 
 def make_pairs(
@@ -86,7 +34,8 @@ def make_pairs(
     Of responses with one text to one prompt only the first counts; rewards that are not finite are left out. A
     prompt gives at most `config.per_prompt` pairs; where all generations share one prompt, `config.total` takes that
     place, and elsewhere it caps the number of pairs overall. Bradley-Terry labels are drawn with probability
-    sigmoid(r0 - r1) that response 0 wins; `argmax` lets the higher reward win. Which response stands first is random.
+    sigmoid(r0 - r1) that response 0 wins; `argmax` lets the higher reward win; a strategy in `LABELLING` says itself
+    who wins. Which response stands first is random.
     What is drawn for a prompt depends on `seed` and the prompt's id, not on the other prompts.
 
     `bounds` are `resolve_bounds` of the training generations where other splits are to share them; by default they
@@ -99,13 +48,14 @@ def make_pairs(
     if bounds is None:
         bounds = resolve_bounds(generations, config)
     count = config.total if len(groups) == 1 and config.total is not None else config.per_prompt
+    labels = "second" if config.strategy in LABELLING else config.labels
     pairs: list[Pair] = []
     for prompt_id, responses in groups.items():
         rng = np.random.default_rng([seed, int.from_bytes(hashlib.sha256(prompt_id.encode()).digest()[:8], "little")])
         ordered = sorted(responses, key=_reward)
         rewards = np.array([_reward(response) for response in ordered], dtype=np.float64)
         for low, high in STRATEGIES[config.strategy](rewards, bounds, count, rng):
-            pairs.append(_pair(ordered[low], ordered[high], config.labels, rng, split))
+            pairs.append(_pair(ordered[low], ordered[high], labels, rng, split))
     if not pairs:
         raise DataError(_nothing_left(groups, config, bounds, split))
     if config.total is not None and len(pairs) > config.total:
@@ -117,24 +67,30 @@ def make_pairs(
 def resolve_bounds(generations: Sequence[Generation], config: PairsConfig) -> Bounds:
     """The thresholds of `config` as rewards.
 
-    A quantile for `threshold` is one of all rewards, with linear interpolation; a quantile for `margin` is one of the
-    differences of all two distinct responses to one prompt (the least difference that has this share at or below it).
+    Each is one of all finite rewards (see `reward_at`), but for the quantile and the deviations of `margin`: the
+    former is one of the differences of all two distinct responses to one prompt (the least difference that has this
+    share at or below it), the latter so many standard deviations.
 
     Raises:
-        DataError: a generation has no reward, or none is finite.
+        DataError: a generation has no reward, none is finite, or `low` is not below `high` where bins are asked for.
     """
-    rewards = [
-        np.sort(np.array([_reward(response) for response in responses])) for responses in _groups(generations).values()
-    ]
-    margin, threshold = config.margin.value, config.threshold.value
-    if margin is None:
+    groups = _groups(generations)
+    everything = np.array([reward for each in generations if math.isfinite(reward := _reward(each))])
+    margin, bins = config.margin.value, None
+    if config.margin.deviations is not None:
+        margin = config.margin.deviations * float(np.std(everything))
+    elif margin is None:
         # The one quantile that takes work is taken only where it is used.
+        rewards = [np.sort(np.array([_reward(each) for each in responses])) for responses in groups.values()]
         share = float(config.margin.quantile or 0.0)
         margin = _difference_quantile(rewards, share) if config.strategy == "margin" else 0.0
-    if threshold is None:
-        everything = [reward for g in generations if math.isfinite(reward := _reward(g))]
-        threshold = float(np.quantile(everything, float(config.threshold.quantile or 0.0)))
-    return Bounds(margin=margin, threshold=threshold)
+    if config.strategy in BINNED:
+        low, high = reward_at(config.low, everything), reward_at(config.high, everything)
+        if not low < high:
+            raise DataError(f"pairs.low is a reward of {low:g} and pairs.high one of {high:g}: give low below high")
+        distinct = np.array([_reward(each) for responses in groups.values() for each in responses])
+        bins = count_bins(distinct, low, high, config.bins)
+    return Bounds(margin=margin, threshold=reward_at(config.threshold, everything), bins=bins)
 
 
 def summarize(pairs: Iterable[Pair]) -> dict[str, float | int | None]:
@@ -173,20 +129,6 @@ def _groups(generations: Sequence[Generation]) -> dict[str, list[Generation]]:
     return {prompt_id: list(texts.values()) for prompt_id, texts in groups.items()}
 
 
-def _draw(first: Positions, size: int, count: int, rng: np.random.Generator) -> Positions:
-    """Draw distinct pairs (i, j), uniform among all with `first[i] <= j < size`, without listing them.
-
-    The allowed pairs are numbered row by row; numbers are drawn and turned back into rows and columns.
-    """
-    ends = np.cumsum(size - first)
-    allowed = int(ends[-1]) if len(ends) else 0
-    numbers = rng.choice(allowed, min(count, allowed), replace=False) if allowed else np.empty(0, dtype=np.int64)
-    rows = np.searchsorted(ends, numbers, side="right")
-    starts = np.concatenate([[0], ends])[rows]
-    columns = numbers - starts + np.append(first, size)[rows]
-    return np.stack([rows, columns], axis=1)
-
-
 def _difference_quantile(groups: Sequence[Rewards], share: float) -> float:
     """By bisection on the difference, counting with sorted rewards: 10,000 rewards have 50 million differences."""
     total = sum(len(rewards) * (len(rewards) - 1) // 2 for rewards in groups)
@@ -213,7 +155,11 @@ def _pair(
     two = (low, high) if rng.random() < 0.5 else (high, low)
     rewards = [_reward(response) for response in two]
     probability = _sigmoid(rewards[0] - rewards[1])
-    first_wins = rng.random() < probability if labels == "bradley_terry" else rewards[0] >= rewards[1]
+    first_wins = rewards[0] >= rewards[1]
+    if labels == "bradley_terry":
+        first_wins = rng.random() < probability
+    elif labels == "second":
+        first_wins = two[0] is high
     return Pair(
         prompt_id=low.prompt_id,
         prompt=low.prompt,
@@ -235,6 +181,8 @@ def _sigmoid(x: float) -> float:
 def _nothing_left(groups: dict[str, list[Generation]], config: PairsConfig, bounds: Bounds, split: str) -> str:
     rewards = [_reward(response) for responses in groups.values() for response in responses]
     bound = {"margin": f" > {bounds.margin:g}", "straddle": f" of {bounds.threshold:g}"}.get(config.strategy, "")
+    if bounds.bins is not None:
+        bound = f" in {len(bounds.bins.counts)} bins from {bounds.bins.edges[0]:g} to {bounds.bins.edges[-1]:g}"
     return (
         f"strategy {config.strategy}{bound} finds no {split} pair among {len(rewards)} different responses to "
         f"{len(groups)} prompts with rewards from {min(rewards):g} to {max(rewards):g}: change its threshold, take "

@@ -6,8 +6,8 @@ Knows nothing of files or of how a table is drawn.
     '1.94 [1.60, 2.28]'
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from trimtab.evaluation.evaluate import Row
 from trimtab.experiment import DecoderConfig, Experiment
@@ -27,6 +27,7 @@ class Column:
     narrow: str
     meaning: str
     text: Callable[[Row], str]
+    optional: bool = False  # left out where no row has anything in it
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -158,6 +159,13 @@ COLUMNS = (
         lambda row: interval(row.reward, row.reward_low, row.reward_high),
     ),
     Column(
+        "std",
+        "",
+        "Standard deviation of the rewards themselves, from response to response.",
+        lambda row: number(row.reward_std),
+        optional=True,
+    ),
+    Column(
         "gain",
         "gain",
         "Reward minus that of the same model unguided on the same prompt, averaged, with its interval: clear where "
@@ -170,6 +178,7 @@ COLUMNS = (
         "Gain as a share of what picking the best of the model's samples by the gold reward itself gains; none "
         "where no such pick was made.",
         lambda row: percent(row.headroom),
+        optional=True,
     ),
     Column(
         "judge gain",
@@ -178,6 +187,28 @@ COLUMNS = (
         lambda row: interval(row.judge_gain, row.judge_gain_low, row.judge_gain_high),
     ),
     Column("positive", "posi-\ntive", "Share of responses with a reward above 0.", lambda row: percent(row.positive)),
+    Column(
+        "below",
+        "below",
+        "Share of responses with a reward below evaluate.threshold, in brackets, which miss the tone aimed at.",
+        lambda row: f"{percent(row.below)} [{number(row.threshold)}]" if row.below is not None else "",
+        optional=True,
+    ),
+    Column(
+        "KL",
+        "KL",
+        "How far the tuned model went from the untuned one: mean of log p tuned − log p untuned on its own responses, "
+        "in nats a response, of the whole distributions, before top-k and top-p.",
+        lambda row: interval(row.kl, row.kl_low, row.kl_high),
+        optional=True,
+    ),
+    Column(
+        "KL a token",
+        "",
+        "The same divided by the number of tokens.",
+        lambda row: number(row.kl_per_token, 3),
+        optional=True,
+    ),
     Column(
         "diversity",
         "diver-\nsity",
@@ -205,3 +236,27 @@ COLUMNS = (
     ),
     Column("seconds", "sec.", "Wall seconds for one prompt.", lambda row: significant(row.seconds)),
 )
+
+
+def filled(rows: Sequence[Row]) -> tuple[Column, ...]:
+    """The columns that a table of these rows has: all but optional ones with nothing in them."""
+    return tuple(column for column in COLUMNS if not column.optional or any(map(column.text, rows)))
+
+
+def columns_of(experiment: Experiment, rows: Sequence[Row]) -> tuple[Column, ...]:
+    """The columns that this experiment's table has, with what they mean there."""
+    columns = {column.heading: column for column in filled(rows)}
+    if experiment.large is None:
+        columns["fluency"] = replace(
+            columns["fluency"],
+            heading="fluency (untuned)",
+            narrow="fluency\n(untuned)",
+            meaning="Mean log-probability of a token in nats under the untuned small model, since there is no large "
+            "one; nearer to 0 is more fluent to it.",
+        )
+    if experiment.guide.unprompted is not None:
+        varied = "Entropy in nats of the distribution of tokens of all responses; higher is more varied."
+        columns["diversity"] = replace(columns["diversity"], meaning=varied)
+        repeated = "Share of pairs of neighbouring tokens that are different ones; falls with the number of responses."
+        columns["distinct-2"] = replace(columns["distinct-2"], meaning=repeated)
+    return tuple(columns.values())

@@ -57,7 +57,7 @@ def examples(
     return [
         Example(
             *fold(_prompt_text(prompt), PROMPT_SHOWN),
-            isinstance(prompt, str),
+            isinstance(prompt, str) and prompt != "",
             [
                 _answer(
                     name,
@@ -88,7 +88,7 @@ def _with_choice(search: Node | None) -> Node | None:
 
 def _prompt_text(prompt: PromptInput) -> str:
     if isinstance(prompt, str):
-        return prompt
+        return prompt or "(no prompt)"
     return "\n".join(f"{message['role']}: {message['content']}" for message in prompt)
 
 

@@ -11,7 +11,13 @@ from typing import Any
 
 from trimtab.report.columns import duration
 
-HEADINGS = {"reward": "Gold reward", "judge": "Second judge", "pairs": "Preference pairs", "tune": "Tuning"}
+HEADINGS = {
+    "reward": "Gold reward",
+    "judge": "Second judge",
+    "sft": "Training on reviews",
+    "pairs": "Preference pairs",
+    "tune": "Tuning",
+}
 LABELS = {  # in the order in which they are shown
     "accuracy_50_words": "accuracy on 50-word snippets",
     "accuracy": "accuracy on held-out snippets",
@@ -21,6 +27,8 @@ LABELS = {  # in the order in which they are shown
     "negative_log_likelihood_after": "log loss after calibration (nats)",
     "temperature": "calibration: temperature",
     "bias": "calibration: bias (nats)",
+    "reviews": "training reviews",
+    "cut_reviews": "of them cut to length",
     "pairs": "pairs",
     "prompts": "prompts",
     "mean_margin": "mean difference of rewards",

@@ -22,7 +22,7 @@ from trimtab.experiment import DecoderConfig, Experiment
 from trimtab.records import Generation, Score
 from trimtab.report import plots
 from trimtab.report.absences import absences
-from trimtab.report.columns import COLUMNS, GOLD_NOTE, duration, explanation, number, reward_unit, short_names
+from trimtab.report.columns import GOLD_NOTE, columns_of, duration, explanation, number, reward_unit, short_names
 from trimtab.report.examples import examples
 from trimtab.report.facts import facts, times_by_stage
 from trimtab.report.palette import colours, dark_colours
@@ -56,14 +56,15 @@ def write_report(
     """
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     write_csv(rows, folder / "table.csv")
-    write_markdown(rows, folder / "table.md")
+    columns = columns_of(experiment, rows)
+    write_markdown(rows, folder / "table.md", columns)
     total = sum(stage_seconds.values())
     page = _template().render(
         experiment=experiment,
         lead=lead(experiment),
         headline=headline(experiment, rows),
         brief=brief(experiment, rows, total),
-        columns=COLUMNS,
+        columns=columns,
         rows=rows,
         prompts=prompts_of(rows),
         families=families(rows),

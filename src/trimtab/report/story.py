@@ -24,6 +24,8 @@ STRATEGIES = {
     "margin": "samples whose rewards differ by a margin",
     "straddle": "one sample below and one above a threshold",
     "best_worst": "the best and the worst of a prompt's samples",
+    "flat": "samples drawn so that their rewards are evenly spread",
+    "rarer_wins": "the sample of the rarer reward wins",
 }
 DEFINITIONS = {"margin": "log p(positive) − log p(negative)", "positive_logit": "the positive logit"}
 
@@ -39,7 +41,7 @@ def lead(experiment: Experiment) -> str:
     if not any(decoder.model == "large" and (decoder.guided or decoder.terms) for decoder in decoders):
         return tuned
     return (
-        f"{tuned} What tuning changed in it then steered {names[experiment.large.name]}, a larger model left as it "
+        f"{tuned} What tuning changed in it then steered {names[experiment.base.name]}, a larger model left as it "
         "was, while that wrote."
     )
 
@@ -61,24 +63,30 @@ def prompts_of(rows: Sequence[Row]) -> int:
 
 
 def _names(experiment: Experiment) -> dict[str, str]:
-    return short_names([experiment.large.name, experiment.small.name])
+    return short_names([experiment.base.name, experiment.small.name])
 
 
 def _decoding(experiment: Experiment, rows: Sequence[Row]) -> str:
     data, guide, names = experiment.data, experiment.guide, _names(experiment)
-    low, high = data.prompt_words
-    prompts = f"the first {low} to {high} words of held-out {data.reviews} reviews"
-    if data.preferences is not None:
-        prompts = f"from the test split of {data.preferences}"
-    models = {"large": experiment.large.name, "untuned": experiment.small.name, "tuned": experiment.small.name}
+    models = {"large": experiment.base.name, "untuned": experiment.small.name, "tuned": experiment.small.name}
     used = list(dict.fromkeys(names[models[each.model]] for each in guide.decoders if each.best_of is None))
     sampling = guide.sampling
     filters = (f", top-k {sampling.top_k}" if sampling.top_k else "") + (
         f", top-p {sampling.top_p:g}" if sampling.top_p < 1 else ""
     )
+    limits = f"up to {guide.max_new_tokens} tokens, at temperature {sampling.temperature:g}{filters}"
+    if guide.unprompted is not None:
+        return (
+            f"{' and '.join(used)} wrote {guide.unprompted:,} texts with each decoder, from nothing but a start token, "
+            f"of {limits}."
+        )
+    low, high = data.prompt_words
+    prompts = f"the first {low} to {high} words of held-out {data.reviews} reviews"
+    if data.preferences is not None:
+        prompts = f"from the test split of {data.preferences}"
     return (
-        f"{' and '.join(used)} continued the same {prompts_of(rows) or data.test_prompts:,} prompts ({prompts}) by up "
-        f"to {guide.max_new_tokens} tokens, at temperature {sampling.temperature:g}{filters}."
+        f"{' and '.join(used)} continued the same {prompts_of(rows) or data.test_prompts:,} prompts ({prompts}) by "
+        f"{limits}."
     )
 
 
@@ -88,7 +96,10 @@ def _tuning(experiment: Experiment) -> str:
     if experiment.data.preferences is None:
         source = f"pairs of its own samples ({STRATEGIES[pairs.strategy]})"
     weights = "all its weights" if tune.lora is None else f"a LoRA adapter of rank {tune.lora.rank}"
-    return f"The small model was tuned by {LOSSES[tune.loss]} at beta {tune.beta:g} on {source}, in {weights}."
+    first = ""
+    if experiment.sft is not None:
+        first = f"first trained on the text of {experiment.data.sft_reviews:,} {experiment.data.reviews} reviews, then "
+    return f"The small model was {first}tuned by {LOSSES[tune.loss]} at beta {tune.beta:g} on {source}, in {weights}."
 
 
 def _reward(experiment: Experiment) -> str:
@@ -125,14 +136,14 @@ def _by_how_much(experiment: Experiment, rows: Sequence[Row], found: Sequence[Fi
 
 
 def _how_surely(experiment: Experiment, rows: Sequence[Row], found: Sequence[Finding]) -> list[str]:
-    settings = experiment.evaluate
+    settings, noun = experiment.evaluate, "prompts" if experiment.guide.unprompted is None else "responses"
     judged = [
         f"{row.decoder} {interval(row.judge_gain, row.judge_gain_low, row.judge_gain_high)}"
         for row in (each.row for each in found)
     ]
     return [
         f"Brackets are {100 * settings.confidence:g} % intervals from {settings.bootstrap:,} bootstrap resamples of "
-        f"the {prompts_of(rows):,} prompts; a change is clear where its interval leaves out 0.",
+        f"the {prompts_of(rows):,} {noun}; a change is clear where its interval leaves out 0.",
         "A second judge, trained apart and asked neither in tuning nor in search, checks it"
         f"{'. Gains on its own scale: ' if judged else ''}{', '.join(judged)}.",
         f"All of it is one run, with seed {experiment.seed}.",

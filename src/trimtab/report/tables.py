@@ -20,7 +20,7 @@ import rich.text
 from trimtab.durable import write_text
 from trimtab.errors import one_line
 from trimtab.evaluation.evaluate import TUNED, Row
-from trimtab.report.columns import COLUMNS, GOLD_NOTE
+from trimtab.report.columns import GOLD_NOTE, Column, filled
 
 WIDE = 120  # terminal columns from which a mean and its interval fit on one line
 LEFT = ("decoder", "reward", "gain", "judge gain")
@@ -40,14 +40,18 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
     write_text(path, [file.getvalue()])
 
 
-def write_markdown(rows: Sequence[Row], path: Path) -> None:
-    """Write the rounded table with a model column, and below it what each column means."""
-    decoder, *others = COLUMNS
-    cells = [[decoder.heading, "model", *(column.heading for column in others)], ["---"] * (len(COLUMNS) + 1)]
+def write_markdown(rows: Sequence[Row], path: Path, columns: Sequence[Column] = ()) -> None:
+    """Write the rounded table with a model column, and below it what each column means.
+
+    `columns` are those of the experiment; by default, all that have anything in them.
+    """
+    columns = columns or filled(rows)
+    decoder, *others = columns
+    cells = [[decoder.heading, "model", *(column.heading for column in others)], ["---"] * (len(columns) + 1)]
     cells += [[decoder.text(row), row.model, *(column.text(row) for column in others)] for row in rows]
     lines = ["| " + " | ".join(map(_markdown, line)) + " |\n" for line in cells]
     notes = [f"- {GOLD_NOTE}\n"] if any(row.by_gold for row in rows) else []
-    write_text(path, [*lines, "\n", *(f"- **{column.heading}**: {column.meaning}\n" for column in COLUMNS), *notes])
+    write_text(path, [*lines, "\n", *(f"- **{column.heading}**: {column.meaning}\n" for column in columns), *notes])
 
 
 def _markdown(text: str) -> str:
@@ -55,11 +59,12 @@ def _markdown(text: str) -> str:
     return one_line(text).replace("|", "\\|").replace("<", "&lt;")
 
 
-def terminal_table(rows: Sequence[Row], width: int = WIDE) -> rich.table.Table:
+def terminal_table(rows: Sequence[Row], width: int = WIDE, columns: Sequence[Column] = ()) -> rich.table.Table:
     """The table for a terminal of `width` columns, at least 100, a section for each model.
 
-    Below 120 columns an interval stands under its mean, so that nothing is cut off.
+    Below 120 columns an interval stands under its mean, so that nothing is cut off. `columns` as in `write_markdown`.
     """
+    columns = columns or filled(rows)
     grouped = families(rows)
     names = [f"{model}: {', '.join(row.decoder for row in members)}" for model, members in grouped.items()]
     table = rich.table.Table(
@@ -71,7 +76,7 @@ def terminal_table(rows: Sequence[Row], width: int = WIDE) -> rich.table.Table:
         padding=0,
         show_edge=False,
     )
-    shown = [column for column in COLUMNS if column.narrow]
+    shown = [column for column in columns if column.narrow]
     for column in shown:
         table.add_column(column.narrow, justify="left" if column.heading in LEFT else "right", no_wrap=True)
     for members in grouped.values():
@@ -95,7 +100,8 @@ def _legend(rows: Sequence[Row]) -> str:
     prompts = max((row.prompts + row.left_out + row.set_aside for row in rows), default=0)
     missing = f"; {left_out} responses without finite logits and scores left out" if left_out else ""
     gold = f"; {GOLD_NOTE}" if any(row.by_gold for row in rows) else ""
+    headroom = "headroom: share of the gold pick's gain; " if any(row.headroom is not None for row in rows) else ""
     return (
-        "mean [interval]; gain: over the same model unguided; headroom: share of the gold pick's gain; "
+        f"mean [interval]; gain: over the same model unguided; {headroom}"
         f"diversity, fluency: nats; TFLOP, sec.: for one of {prompts} prompts{missing}{gold}"
     )

@@ -82,7 +82,7 @@ def change(experiment: Experiment, finding: Finding) -> str:
     """`Best-of-16 lifts the gold reward of M by 1.23 nats [0.98, 1.50]`, or that it does not clearly change it."""
     what = "tuning" if _is_tuned(finding) else description(finding.decoder)
     row, unit = finding.row, reward_unit(experiment)
-    model = short_names([experiment.large.name, experiment.small.name])[row.model.removesuffix(TUNED)]
+    model = short_names([experiment.base.name, experiment.small.name])[row.model.removesuffix(TUNED)]
     subject = f"{what[0].upper()}{what[1:]}"
     assert row.gain is not None and row.gain_low is not None and row.gain_high is not None
     if row.gain_low <= 0 <= row.gain_high:

@@ -17,8 +17,10 @@ from trimtab.experiment import LoraSettings
 from trimtab.models.trunk import layer_stack
 
 
-def lora_config(model: PreTrainedModel, settings: LoraSettings) -> LoraConfig:
+def lora_config(model: PreTrainedModel, settings: LoraSettings, part: str = "tune") -> LoraConfig:
     """LoRA on every linear map of the adapted layers; embeddings and output head stay as they are.
+
+    `part` is the part of the configuration that the settings stand in.
 
     Raises:
         ConfigurationError: `top_layers` is more than the model has.
@@ -27,10 +29,10 @@ def lora_config(model: PreTrainedModel, settings: LoraSettings) -> LoraConfig:
     name, layers = layer_stack(model)
     if not layers:
         count = model.config.get_text_config().num_hidden_layers
-        raise ModelError(f"{type(model).__name__} has no stack of {count} layers to adapt: set tune.lora to null")
+        raise ModelError(f"{type(model).__name__} has no stack of {count} layers to adapt: set {part}.lora to null")
     top = len(layers) if settings.top_layers is None else settings.top_layers
     if top > len(layers):
-        raise ConfigurationError(f"tune.lora.top_layers is {top} and the model has {len(layers)} layers: give fewer")
+        raise ConfigurationError(f"{part}.lora.top_layers is {top} and the model has {len(layers)} layers: give fewer")
     linear = [
         (path, module)
         for layer in layers

@@ -1,4 +1,4 @@
-"""Pairs as the tokens that are trained on, and the batches they stand in.
+"""Pairs as the tokens that are trained on.
 
 Ids that a model sampled are taken as they are; text is encoded, prompt and response apart. Nothing here adds an end
 token to a response that was cut. Knows nothing of losses or trainers.
@@ -9,16 +9,11 @@ token to a response that was cut. Knows nothing of losses or trainers.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-
-import numpy as np
-from torch.utils.data import Sampler
+from collections.abc import Sequence
 
 from trimtab.errors import DataError, VocabularyError
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Pair
-
-WINDOW = 50  # batches whose rows are sorted by length together
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,46 +90,3 @@ def _ids(pair: Pair, vocabulary: Vocabulary, prompt_template: str) -> tuple[list
     ends = [[vocabulary.end_id] if ended else [] for ended in pair.ended]
     responses = vocabulary.encode_responses(pair.responses)
     return vocabulary.encode_prompt(pair.prompt, prompt_template), [a + b for a, b in zip(responses, ends, strict=True)]
-
-
-def arrange(rows: Sequence[PairTokens], batch_size: int, seed: int) -> list[PairTokens]:
-    """The rows in an order whose runs of `batch_size` are the batches: drawn at random, then of like length.
-
-    Little is padded, as in transformers' `group_by_length`: within each window of `WINDOW` batches rows are sorted.
-    """
-    order = np.random.default_rng(seed).permutation(len(rows))
-    window = batch_size * WINDOW
-    arranged: list[PairTokens] = []
-    for start in range(0, len(rows), window):
-        arranged += sorted((rows[index] for index in order[start : start + window]), key=_length, reverse=True)
-    return arranged
-
-
-def _length(row: PairTokens) -> int:
-    return row.length
-
-
-class BatchOrder(Sampler[int]):
-    """Rows batch by batch, the batches in a new order each epoch, what is in a batch always the same.
-
-    A sequence's log-probability depends in its last digits on the shape of the batch it stands in. With fixed batches
-    the reference, computed once, is exact for every step: an untuned model has rewards of exactly 0.
-    """
-
-    def __init__(self, count: int, batch_size: int, seed: int) -> None:
-        self.count, self.batch_size, self.seed = count, batch_size, seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer before each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[int]:
-        whole = self.count // self.batch_size
-        for batch in np.random.default_rng([self.seed, self.epoch]).permutation(whole):
-            yield from range(int(batch) * self.batch_size, (int(batch) + 1) * self.batch_size)
-        # A last, smaller batch elsewhere would shift the rows of all that follow it.
-        yield from range(whole * self.batch_size, self.count)

@@ -10,24 +10,12 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 from peft import PeftModel
-from torch.utils.data import DataLoader, Sampler
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import disable_dropout_in_model
@@ -37,43 +25,15 @@ from trimtab.experiment import TuneConfig
 from trimtab.models.head import plain_head
 from trimtab.models.trunk import untrained_layers
 from trimtab.training.adapter import lora_config
+from trimtab.training.arguments import training_steps
 from trimtab.training.checkpoints import Checkpoints, Saving
-from trimtab.training.pair_arguments import trainer_arguments, training_steps
+from trimtab.training.pair_arguments import trainer_arguments
 from trimtab.training.pair_forward import PairForward
-from trimtab.training.pair_tokens import BatchOrder, PairTokens
-
-SUMS = "sums.json"
-"""A checkpoint's file of the running sums that the log is made of."""
+from trimtab.training.pair_tokens import PairTokens
+from trimtab.training.resumable import Carried, EvenEvaluations, ResumableTrainer
 
 
-class EvenEvaluations(TrainerCallback):
-    """Evaluates `count` times, evenly spread, the last time at the end; fewer times where there are fewer steps."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        places = {round(state.max_steps * part / self._count) for part in range(1, self._count + 1)}
-        if state.global_step in places:
-            control.should_evaluate = True
-
-
-class _Carried(TrainerCallback):
-    """Has a resumed trainer take up what transformers and TRL leave out of their checkpoints, and an ended one forget
-    what only its passes needed."""
-
-    def __init__(self, trainer: "PairTrainer") -> None:
-        self._trainer = trainer
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if state.global_step:
-            self._trainer.take_up(Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
-
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._trainer.forget()
-
-
-class PairTrainer(DPOTrainer):
+class PairTrainer(ResumableTrainer, DPOTrainer):
     """Trains on rows of `PairTokens`; each run of `batch_size` training rows is a batch.
 
     The reference is the model as it is given: computed with the adapter off, or before the first step where all
@@ -95,12 +55,8 @@ class PairTrainer(DPOTrainer):
         evaluations = 1 + min(config.evaluations, steps)
         batches = math.ceil(len(train) / config.batch_size) + steps * config.gradient_accumulation
         # Set before DPOTrainer's constructor, which runs the reference pass.
-        self._advance, self._done = advance, 0
-        self._rows: dict[str, list[int]] = {"train": [], "eval": []}
         self._forward: PairForward | None = None
-        self._folder = saving.folder
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._total = batches + evaluations * math.ceil(len(validation) / config.batch_size)
+        self._begin(saving.folder, batches + evaluations * math.ceil(len(validation) / config.batch_size), advance)
         # Here rather than by TRL, which would switch off the adapter's dropout too. The adapter adds exactly nothing
         # before the first step, with dropout or without.
         disable_dropout_in_model(model)
@@ -111,7 +67,7 @@ class PairTrainer(DPOTrainer):
             train_dataset=_table(train),
             eval_dataset=_table(validation),
             processing_class=tokenizer,
-            callbacks=[EvenEvaluations(config.evaluations), _Carried(self), Checkpoints(saving)],
+            callbacks=[EvenEvaluations(config.evaluations), Carried(self), Checkpoints(saving)],
             peft_config=lora_config(model, config.lora) if config.lora is not None else None,
         )
         self.remove_callback(PrinterCallback)
@@ -163,67 +119,13 @@ class PairTrainer(DPOTrainer):
     ) -> torch.Tensor:
         """DPOTrainer's loss of one batch, of training or of validation pairs."""
         loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        self._rows["train" if self.model.training else "eval"].append(len(inputs["input_ids"]) // 2)
-        self._tick()
+        self._passed(len(inputs["input_ids"]) // 2)
         return loss
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """DPOTrainer's log with batches weighted by their rows, so that a last, smaller one counts for less."""
-        mode = "train" if self.model.training else "eval"
-        for name, values in self._metrics[mode].items():
-            if len(values) == len(self._rows[mode]):
-                self._metrics[mode][name] = [float(np.average(values, weights=self._rows[mode]))]
-        self._rows[mode].clear()
-        super().log(logs, start_time)
-
-    def _tick(self) -> None:
-        # Where an epoch ends inside an accumulation, fewer batches come than were counted, never more.
-        self._done = min(self._done + 1, self._total)
-        self._advance(self._done, self._total)
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
-        rows = self.train_dataset if train_dataset is None else train_dataset
-        return BatchOrder(len(rows), self.args.per_device_train_batch_size, self.args.seed)
-
-    def _determine_best_metric(self, metrics: dict[str, float], trial: None) -> bool:
-        """Whether to save after an evaluation: also where `Checkpoints` asked for it, which would be forgotten."""
-        asked = self.control.should_save
-        return super()._determine_best_metric(metrics, trial) or asked
-
-    def _save_checkpoint(self, model: torch.nn.Module, trial: None) -> None:
-        super()._save_checkpoint(model, trial)
-        sums = {
-            "loss": self._tr_loss.item(),
-            "total_loss": self._total_loss_scalar,
-            "logged": self._globalstep_last_logged,
-            "metrics": self._metrics["train"],
-            "rows": self._rows["train"],
-            "tokens": self._total_train_tokens,
-            "done": self._done,
-        }
-        write_text(self._folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}" / SUMS, [json.dumps(sums)])
-
-    def take_up(self, checkpoint: Path) -> None:
-        """Take up the sums that the next line of the log is made of where a checkpoint left them."""
-        sums = json.loads((checkpoint / SUMS).read_text(encoding="utf-8"))
-        self._tr_loss = torch.tensor(sums["loss"], device=self.args.device)
-        self._total_loss_scalar = sums["total_loss"]
-        self._globalstep_last_logged = sums["logged"]
-        self._initial_global_step = 0  # the loss is reported over the whole training, not since the resume
-        self._metrics["train"].update(sums["metrics"])
-        self._rows["train"] = sums["rows"]
-        self._total_train_tokens = sums["tokens"]
-        self._done = sums["done"]
 
     def forget(self) -> None:
         """Give back what the forward pass has kept: models live on until Python finds the trainer's circles."""
         if self._forward is not None:
             self._forward.forget()
-
-    def create_model_card(
-        self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
-    ) -> None:
-        """Checkpoints live only as long as training, and need no card."""
 
 
 def _table(rows: Sequence[PairTokens]) -> Dataset:

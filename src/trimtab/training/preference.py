@@ -8,19 +8,15 @@ the pairs came to be.
     0.81
 """
 
-import contextlib
 import copy
 import json
 import math
 import shutil
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from trimtab.durable import write_text
 from trimtab.errors import ConfigurationError, DataError, ModelError
@@ -28,16 +24,11 @@ from trimtab.experiment import TuneConfig
 from trimtab.fields import CHAT
 from trimtab.models.roles import vocabulary_of
 from trimtab.records import Pair
+from trimtab.training.batches import arrange
 from trimtab.training.checkpoints import Saving, resume_point
-from trimtab.training.pair_tokens import EncodedPairs, arrange, encode_pairs
+from trimtab.training.outcome import quietly, save_model, timeless
+from trimtab.training.pair_tokens import EncodedPairs, encode_pairs
 from trimtab.training.pair_trainer import PairTrainer
-
-# Wall time has no place beside numbers that are the same each time.
-TIMES = frozenset(
-    f"{phase}_{name}"
-    for phase in ("train", "eval")
-    for name in ("runtime", "samples_per_second", "steps_per_second", "tokens_per_second")
-)
 
 
 def tune(
@@ -89,17 +80,17 @@ def tune(
     folder.mkdir(parents=True, exist_ok=True)
     # The trainer writes its own special tokens into these; what is saved is what was given.
     given = copy.deepcopy(model.config), copy.deepcopy(model.generation_config), tokenizer
-    with _quiet():
+    with quietly():
         padding = copy.deepcopy(tokenizer)
         if padding.pad_token is None:
             padding.pad_token = padding.convert_ids_to_tokens(vocabulary.end_id)
         trainer = _trainer(encoded, model, padding, config, checkpoints, seed, advance)
         start = resume_point(checkpoints.folder)
         trainer.train(resume_from_checkpoint=None if start is None else str(start))
-        history = [_timeless(entry) for entry in trainer.state.log_history]
+        history = [timeless(entry) for entry in trainer.state.log_history]
         write_text(folder / "log.jsonl", (json.dumps(entry, sort_keys=True) + "\n" for entry in history))
         summary = _summary(history, encoded, trainer)
-        _save(trainer.model, given, folder)
+        save_model(trainer.model, given, folder)
     if (checkpoints.folder / "runs").is_dir():  # what a tracker wrote among the checkpoints
         shutil.copytree(checkpoints.folder / "runs", folder / "trackers", dirs_exist_ok=True)
     shutil.rmtree(own.folder, ignore_errors=True)
@@ -137,10 +128,6 @@ def _check_lengths(encoded: EncodedPairs, model: PreTrainedModel, config: TuneCo
         )
 
 
-def _timeless(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in entry.items() if name not in TIMES}
-
-
 def _summary(
     history: Sequence[Mapping[str, Any]], encoded: Mapping[str, EncodedPairs], trainer: PairTrainer
 ) -> dict[str, Any]:
@@ -170,29 +157,3 @@ def _summary(
         "eval_logps_rejected": best["eval_logps/rejected"],
         "final_eval_loss": evaluations[-1]["eval_loss"] if math.isfinite(evaluations[-1]["eval_loss"]) else None,
     }
-
-
-def _save(model: PreTrainedModel | PeftModel, given: tuple[Any, Any, PreTrainedTokenizerBase], folder: Path) -> None:
-    """The tuned model with the configuration and tokenizer that it came with."""
-    if isinstance(model, PeftModel):
-        model.save_pretrained(folder / "adapter", save_embedding_layers=False)
-        model = model.merge_and_unload()
-    model.config, model.generation_config, tokenizer = given
-    model.save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Inside, transformers shows no bars for the files it writes, and nothing is said about names it will retire."""
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing.*deprecated")
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

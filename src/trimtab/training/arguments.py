@@ -1,0 +1,70 @@
+"""What a training configuration is to TRL: steps, and the arguments that both trainings of the small model share.
+
+Knows nothing of losses or of what is trained on.
+
+    >>> training_steps(1000, TuneConfig(batch_size=16, epochs=2))
+    126
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, TrainingArguments
+
+from trimtab.errors import ConfigurationError, ModelError
+from trimtab.experiment import TrainingConfig
+
+
+def training_steps(rows: int, config: TrainingConfig) -> int:
+    """Optimizer steps of the whole training, as the transformers trainer counts them."""
+    updates = math.ceil(math.ceil(rows / config.batch_size) / config.gradient_accumulation)
+    return max(1, math.ceil(config.epochs * updates))
+
+
+def shared_arguments(
+    model: PreTrainedModel, config: TrainingConfig, folder: Path, seed: int, steps: int
+) -> dict[str, Any]:
+    """The arguments of any of TRL's trainers.
+
+    Raises:
+        ModelError: the weights are float16, which cannot be trained without a float32 copy.
+    """
+    if model.dtype == torch.float16:
+        raise ModelError("the small model is in float16, which cannot be tuned: set small.dtype to float32 or bfloat16")
+    return {
+        "output_dir": str(folder),
+        "max_length": None,  # rows are cut already
+        "max_steps": steps,
+        "per_device_train_batch_size": config.batch_size,
+        "per_device_eval_batch_size": config.batch_size,
+        "gradient_accumulation_steps": config.gradient_accumulation,
+        "gradient_checkpointing": False,
+        "learning_rate": config.learning_rate,
+        "weight_decay": config.weight_decay,
+        "warmup_steps": config.warmup,  # below 1: a fraction of all steps
+        "optim": config.optimizer,
+        "lr_scheduler_type": config.schedule,
+        "logging_steps": config.logging_steps,
+        "logging_first_step": True,
+        "eval_strategy": "steps",
+        "eval_steps": steps,  # at the end; EvenEvaluations adds the others
+        "save_strategy": "best",  # and wherever `Checkpoints` asks, which also deletes what is of no use any more
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "loss",
+        "greater_is_better": False,
+        "bf16": model.dtype == torch.bfloat16,
+        "use_cpu": model.device.type == "cpu",
+        "dataloader_pin_memory": model.device.type != "cpu",
+        "seed": seed,
+        "disable_tqdm": True,
+    }
+
+
+def check_one_device(arguments: TrainingArguments) -> None:
+    """Raise ConfigurationError where several GPUs are visible to the one process."""
+    if arguments.n_gpu > 1:
+        raise ConfigurationError(
+            f"{arguments.n_gpu} GPUs are visible to one process and tuning uses one: set CUDA_VISIBLE_DEVICES=0"
+        )

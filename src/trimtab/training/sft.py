@@ -1,0 +1,116 @@
+"""Supervised fine-tuning: texts and a small model in, an ordinary model folder out that writes such texts.
+
+`fine_tune` is the stage; rows are made in `text_tokens`, the trainer is in `text_trainer`. Knows nothing of where the
+texts come from.
+
+    >>> summary = fine_tune(train, heldout, model, tokenizer, SftConfig(), Path("sft"), 0, print)   # doctest: +SKIP
+    >>> summary["eval_loss"]                                                            # doctest: +SKIP
+    3.41
+"""
+
+import copy
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from trimtab.durable import write_text
+from trimtab.errors import ConfigurationError, DataError, ModelError
+from trimtab.experiment import SftConfig
+from trimtab.models.roles import vocabulary_of
+from trimtab.training.batches import arrange
+from trimtab.training.checkpoints import Saving, resume_point
+from trimtab.training.outcome import quietly, save_model, timeless
+from trimtab.training.text_tokens import encode_texts
+from trimtab.training.text_trainer import TextTrainer
+
+
+def fine_tune(
+    train: Sequence[str],
+    heldout: Sequence[str],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    config: SftConfig,
+    folder: Path,
+    seed: int,
+    advance: Callable[[int, int], None],
+    start_token: str | None = None,
+    saving: Saving | None = None,
+) -> dict[str, Any]:
+    """Train `model` on whole texts and keep the weights of the best evaluation on the held-out ones.
+
+    Leaves `folder/model` (an ordinary transformers folder, an adapter merged into it), `folder/adapter` where there
+    is one, and `folder/log.jsonl`, one line for each logged step; `loss` in nats a token. `model` is trained in place
+    and is of no use afterwards, on the device and in the dtype that it has; bfloat16 weights are trained under
+    autocast. Each text begins with the start token (`start_token`, or the tokenizer's own) and ends with the end
+    token where it is not cut. `advance(done, total)` counts batches. One seed and thread count give one result.
+    `saving` names a folder for checkpoints, which stay there: a call that was killed goes on from the last whole one,
+    to that result.
+
+    Returns:
+        What was trained on and how it went; `eval_*` are those of the model that is kept, at step `best_step`.
+
+    Raises:
+        DataError: there are no texts.
+        ModelError: the model has no start token, cannot be trained so, or training diverged.
+        ConfigurationError: more `top_layers` than there are, or a `max_length` beyond the model's context.
+    """
+    vocabulary = vocabulary_of(model, tokenizer, start_token)
+    limit = model.config.get_text_config().max_position_embeddings
+    if config.max_length > limit:
+        raise ConfigurationError(
+            f"sft.max_length is {config.max_length} and the small model's context {limit}: lower it to {limit}"
+        )
+    if not train or not heldout:
+        raise DataError("there are no texts: fine-tuning needs training and held-out reviews")
+    rows, others = (encode_texts(texts, vocabulary, config.max_length) for texts in (train, heldout))
+    rows, others = arrange(rows, config.batch_size, seed), sorted(others, key=lambda row: row.length)
+    own = Saving(folder / "checkpoints")
+    shutil.rmtree(own.folder, ignore_errors=True)
+    checkpoints = saving or own
+    folder.mkdir(parents=True, exist_ok=True)
+    # The trainer writes its own special tokens into these; what is saved is what was given.
+    given = copy.deepcopy(model.config), copy.deepcopy(model.generation_config), tokenizer
+    with quietly():
+        padding = copy.deepcopy(tokenizer)
+        if padding.pad_token is None:
+            padding.pad_token = padding.convert_ids_to_tokens(vocabulary.end_id)
+        trainer = TextTrainer(model, padding, rows, others, config, checkpoints, seed, advance)
+        start = resume_point(checkpoints.folder)
+        trainer.train(resume_from_checkpoint=None if start is None else str(start))
+        history = [timeless(entry) for entry in trainer.state.log_history]
+        write_text(folder / "log.jsonl", (json.dumps(entry, sort_keys=True) + "\n" for entry in history))
+        summary = _summary(history, trainer)
+        save_model(trainer.model, given, folder)
+    shutil.rmtree(own.folder, ignore_errors=True)
+    counted = {
+        "reviews": len(train),
+        "heldout": len(heldout),
+        "cut_reviews": sum(row.input_ids[-1] != vocabulary.end_id for row in rows),
+        "tokens": sum(row.length for row in rows),
+    }
+    return {**counted, **summary}
+
+
+def _summary(history: Sequence[Mapping[str, Any]], trainer: TextTrainer) -> dict[str, Any]:
+    """Raises ModelError where no evaluation gave a number."""
+    evaluations = [entry for entry in history if "eval_loss" in entry]
+    finite = [entry for entry in evaluations if math.isfinite(entry["eval_loss"])]
+    if not finite:
+        raise ModelError(
+            f"training diverged: the held-out loss is {evaluations[-1]['eval_loss']} after "
+            f"{evaluations[-1]['step']} steps; lower sft.learning_rate"
+        )
+    best = min(finite, key=lambda entry: entry["eval_loss"])
+    return {
+        "trained_parameters": sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad),
+        "steps": trainer.state.global_step,
+        "evaluations": len(evaluations),
+        "best_step": best["step"],
+        "eval_loss": best["eval_loss"],
+        "final_eval_loss": evaluations[-1]["eval_loss"] if math.isfinite(evaluations[-1]["eval_loss"]) else None,
+    }
