@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from trimtab.experiment import Experiment
 from trimtab.experiment_file import load_experiment
 from trimtab.line import Line
 from trimtab.pipeline import run
+from trimtab.preferences.dataset import read_dataset, write_dataset
 from trimtab.progress import watching
 from trimtab.records import Generation, Pair, Prompt, Score
 from trimtab.runs import RunDirectory
@@ -199,11 +201,15 @@ def test_unprompted_samples_start_from_the_named_token(tmp_path: Path, path_map:
 
 
 def test_what_a_name_stands_for_takes_part_in_hashes(tmp_path: Path, path_map: Path) -> None:
-    """The same names behind other files make other artifacts, and fewer test prompts of a data set others, too."""
-    other = tiny_hub(tmp_path / "other")
+    """The same names behind other contents make other artifacts, and fewer test prompts of a data set others, too; a
+    copy that was made elsewhere and later is the same."""
+    other, copied = tiny_hub(tmp_path / "other"), tiny_hub(tmp_path / "copied")
+    pairs = read_dataset(tmp_path / "other/pairs")
+    shutil.rmtree(tmp_path / "other/pairs")
+    write_dataset(pairs[1:], tmp_path / "other/pairs")
     experiment = load_experiment(PLACES / "imdb-gpt2.yaml", ["data.reward_reviews=40", "data.judge_reviews=20"])
     digests = []
-    for place, prompts in ((path_map, 8), (path_map, 4), (other, 8)):
+    for place, prompts in ((path_map, 8), (path_map, 4), (other, 8), (copied, 8)):
         data = experiment.data.model_copy(update={"test_prompts": prompts, "reward_heldout": 20, "tuning_prompts": 4})
         with watching(quiet=True) as watch:
             line = Line(
@@ -214,6 +220,7 @@ def test_what_a_name_stands_for_takes_part_in_hashes(tmp_path: Path, path_map: P
             )
             digests.append((line.pairs.digest, line.guided(experiment.guide.decoder("base")).digest))
     assert len({pairs for pairs, _ in digests}) == 2 and len({base for _, base in digests}) == 3
+    assert digests[3] == digests[0]
 
 
 def test_an_unknown_model_is_named_before_anything_runs(tmp_path: Path, path_map: Path) -> None:
