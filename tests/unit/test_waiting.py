@@ -37,8 +37,8 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
     return asked
 
 
-def without_numbers(seed: int) -> TransformersModel:
-    model = TransformersModel(gpt2(seed, dtype=torch.float32).to("meta"), Vocabulary(tokenizer()))
+def without_numbers(seed: int, vocabulary: int = 320) -> TransformersModel:
+    model = TransformersModel(gpt2(seed, vocabulary, torch.float32).to("meta"), Vocabulary(tokenizer()))
     model.record_steps(tape.record, BUDGET)
     return model
 
@@ -59,6 +59,12 @@ def test_emulated_fine_tuning_waits_for_tokens_alone(waits: list[torch.Size], se
     model = emulated.emulate(without_numbers(0), [(without_numbers(1), without_numbers(2), 0.5)])
     Search(max_new_tokens=4).run(PROMPTS, LanguageModelProposer(model, settings, 0, ignore_eos=True), None)
     assert waits == 4 * [torch.Size([3])]
+
+
+def test_top_p_over_a_large_vocabulary_waits_once_more_a_token(waits: list[torch.Size]) -> None:
+    proposer = LanguageModelProposer(without_numbers(0, 5000), SamplingConfig(top_k=0, top_p=0.9), 0, ignore_eos=True)
+    Search(max_new_tokens=4).run(PROMPTS, proposer, None)
+    assert waits == 8 * [torch.Size([3])]
 
 
 def test_a_tensor_without_numbers_shows_who_waits() -> None:

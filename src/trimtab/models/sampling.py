@@ -75,7 +75,7 @@ def draw(
     elif settings.top_k or (settings.top_p == 1 and settings.min_p == 0) or logits.shape[1] <= 4 * CANDIDATES:
         tokens = _drawn(logits, index, numbers, settings)
     else:
-        tokens = _draw_of_few(logits, index, numbers, settings)
+        tokens = _draw_of_few(logits, np.array(rows, dtype=np.int64), numbers, settings)
     drawn: list[int] = tokens.tolist()
     return drawn
 
@@ -101,9 +101,7 @@ def _drawn(logits: torch.Tensor, index: torch.Tensor, numbers: np.ndarray, setti
     return _inverted_by_id(ids, probabilities, index, numbers)
 
 
-def _draw_of_few(
-    logits: torch.Tensor, index: torch.Tensor, numbers: np.ndarray, settings: SamplingConfig
-) -> torch.Tensor:
+def _draw_of_few(logits: torch.Tensor, rows: np.ndarray, numbers: np.ndarray, settings: SamplingConfig) -> torch.Tensor:
     """`_drawn` where no top-k bounds the candidates: most rows' filters leave fewer than `CANDIDATES` tokens.
 
     So only those are sorted; a row whose filters leave more is drawn from the whole vocabulary. Which of the two
@@ -115,14 +113,17 @@ def _draw_of_few(
     least, most = probabilities.amin(-1), probabilities.amax(-1)
     # 1e-6: what the mass of a vocabulary summed in float32 may be wrong by
     enough = (probabilities.sum(-1) >= settings.top_p + 1e-6) | (least < settings.min_p * most)
-    few = enough[index]
-    tokens = torch.empty(len(index), dtype=torch.long, device=logits.device)
+    few = np.array(enough.tolist(), dtype=bool)[rows]
+    device = logits.device
+    tokens = torch.empty(len(rows), dtype=torch.long, device=device)
     if few.any():
         kept = _kept(probabilities, settings)
-        tokens[few] = _inverted_by_id(ids, kept, index[few], numbers[few.cpu().numpy()])
+        drawn = _inverted_by_id(ids, kept, on_device(rows[few], device), numbers[few])
+        tokens[on_device(np.flatnonzero(few), device)] = drawn
     if not few.all():
-        rest, where = torch.unique(index[~few], return_inverse=True)
-        tokens[~few] = _drawn(logits[rest], where, numbers[~few.cpu().numpy()], settings)
+        rest, where = np.unique(rows[~few], return_inverse=True)
+        drawn = _drawn(logits[on_device(rest, device)], on_device(where, device), numbers[~few], settings)
+        tokens[on_device(np.flatnonzero(~few), device)] = drawn
     return tokens
 
 
