@@ -35,6 +35,8 @@ def save_model(
 ) -> None:
     """Write `folder/model` with the configuration and tokenizer that were given, any adapter as `folder/adapter`."""
     if isinstance(model, PeftModel):
+        for config in model.peft_config.values():
+            config.target_modules = sorted(config.target_modules)  # of a set, which each process orders in its own way
         model.save_pretrained(folder / "adapter", save_embedding_layers=False)
         model = model.merge_and_unload()
     model.config, model.generation_config, tokenizer = given
