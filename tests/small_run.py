@@ -29,12 +29,12 @@ class SmallRun:
     """Starts the run's commands; each directory `folder` holds one run."""
 
     def __init__(self, warm: Warm, folder: Path) -> None:
-        self._warm, self._path_map = warm, tiny_hub(folder / "hub")
+        self._warm, self.path_map = warm, tiny_hub(folder / "hub")
         os.environ["TRIMTAB_CACHE"] = str(folder / "cache")
 
     def start(self, stage: str, folder: Path, *more: str) -> int:
         """Start a command and return its process id; `more` are options such as --shard."""
-        arguments = [stage, "quickstart", "--quiet", "--runs", str(folder), "--path-map", str(self._path_map), *more]
+        arguments = [stage, "quickstart", "--quiet", "--runs", str(folder), "--path-map", str(self.path_map), *more]
         return self._warm.start(*arguments, "--set", *SETTINGS, errors=folder / "errors.txt")
 
     def wait(self, pid: int) -> int:

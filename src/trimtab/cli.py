@@ -19,7 +19,9 @@ import tyro
 
 from trimtab.errors import ConfigurationError, DataError, TrimtabError, one_line
 from trimtab.experiment import Experiment
-from trimtab.experiment_file import load_experiment
+from trimtab.experiment_file import is_study, load_experiment
+from trimtab.study.options import StudyOptions
+from trimtab.study.study_file import load_study
 
 if TYPE_CHECKING:
     from trimtab.evaluation.coverage import SetAside
@@ -38,7 +40,7 @@ class Options:
     """What every command that runs the line is given.
 
     Args:
-        file: An experiment file, or the name of one that comes with trimtab (quickstart, imdb-gpt2).
+        file: An experiment or study file, or the name of one that comes with trimtab (quickstart, slic-smoke).
         overrides: Fields to change, such as tune.beta=0.2 guide.decoders.0.successors=8.
         runs: The folder that holds run directories; this run's is named after the experiment.
         path_map: A YAML file of model or data set names and the local folders they stand for.
@@ -152,6 +154,14 @@ def trace(file: Annotated[Path, tyro.conf.Positional], prompt: str | None = None
     Console().print(search_tree(searches[chosen]))
 
 
+def study(options: Every, how: Annotated[StudyOptions, tyro.conf.arg(name="")]) -> None:
+    """Run an experiment in every cell of a grid and under every seed; what cells have in common is made once."""
+    from trimtab.study.command import run_command
+
+    path, places = experiment_file(options.file), (options.runs, options.path_map)
+    run_command(path, experiment_file, options.overrides, *places, options.quiet, how)
+
+
 def status(directory: Annotated[Path, tyro.conf.Positional], json: bool = False) -> None:
     """Say how far a run is, from another terminal: its stages, rates and time left, and whether its process lives.
 
@@ -187,13 +197,18 @@ def assets(path_map: PathMap = None) -> None:
 
 
 def check(file: File, overrides: Overrides = ()) -> None:
-    """Check an experiment file and say what is wrong with it; runs nothing.
+    """Check an experiment or study file and say what is wrong with it; runs nothing.
 
     Args:
-        file: An experiment file, or the name of one that comes with trimtab.
+        file: An experiment or study file, or the name of one that comes with trimtab.
         overrides: Fields to change, such as tune.beta=0.2.
     """
-    experiment = load_experiment(experiment_file(file), overrides)
+    path = experiment_file(file)
+    if is_study(path):
+        planned = load_study(path, overrides, experiment_file)
+        print(f"{planned.name}: sound; {len(planned.cells)} cells, {len(planned.runs)} runs")
+        return
+    experiment = load_experiment(path, overrides)
     names = ", ".join(decoder.name for decoder in experiment.guide.decoders)
     print(f"{experiment.name}: sound; decoders {names}")
 
@@ -266,6 +281,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": _stage("evaluate", "Score what the decoders wrote."),
     "report": _stage("report", "Write the tables, the figures and the page."),
     "merge": merge,
+    "study": study,
     "trace": trace,
     "status": status,
     "assets": assets,

@@ -94,6 +94,14 @@ def discard(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def link_to(link: Path, target: Path) -> None:
+    """Point a symbolic link at `target`, a path from the link's own folder, whatever it pointed at before."""
+    new = link.with_name(link.name + ".tmp")
+    new.unlink(missing_ok=True)
+    new.symlink_to(target)
+    new.replace(link)
+
+
 def sync(path: Path) -> None:
     """Bring a file, or the names in a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)

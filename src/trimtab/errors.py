@@ -7,7 +7,8 @@
     ├── DataError              reviews, prompts or preference records that cannot be used
     ├── ModelError             a model that cannot play the role it was given
     │   └── VocabularyError    models that would have to share a vocabulary and do not
-    └── RunError               a run directory that cannot be used
+    ├── RunError               a run directory that cannot be used
+    └── StudyError             cells of a study that failed, while the others finished
 
 `cli.main` prints the message of any of these and exits with `exit_code`. Code never raises them for its own faults:
 those are `assert`s.
@@ -49,6 +50,12 @@ class VocabularyError(ModelError):
 
 class RunError(TrimtabError):
     """A run directory that cannot be used."""
+
+
+class StudyError(TrimtabError):
+    """Cells of a study failed; the others finished, and their report is written."""
+
+    exit_code = 1
 
 
 def one_line(text: str) -> str:

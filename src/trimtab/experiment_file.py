@@ -41,6 +41,18 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     Raises:
         ConfigurationError: the file cannot be read, or anything in it is wrong; the message lists every fault.
     """
+    values = read_mapping(path)
+    if _holds_study(values):
+        raise ConfigurationError(f"{path} is a study: run it with `trimtab study`")
+    return parse_experiment(values, origin=str(path), faults=override(values, overrides))
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The plain mapping that a YAML file holds, each key given once.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or holds something else.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -54,13 +66,34 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     values = _parse_yaml(text, str(path))
     if not isinstance(values, dict):
         raise ConfigurationError(f"{path} holds no experiment: it must be a mapping that starts with `name:`")
+    return values
+
+
+def is_study(path: Path) -> bool:
+    """Whether the file holds a study of an experiment (`study.study_file`).
+
+    Raises:
+        ConfigurationError: the file cannot be read.
+    """
+    return _holds_study(read_mapping(path))
+
+
+def _holds_study(values: dict[str, Any]) -> bool:
+    return "experiment" in values
+
+
+def override(values: dict[str, Any], overrides: Sequence[str]) -> list[str]:
+    """Put overrides such as `tune.beta=0.2` into the mapping of an experiment; gives what is wrong with them."""
     faults = []
-    for override in overrides:
+    for each in overrides:
+        key, separator, text = each.partition("=")
         try:
-            _apply(values, override)
+            if not separator:
+                raise ConfigurationError(f"override {each!r} has no `=`: write it as part.field=value")
+            set_field(values, key.strip(), _parse_yaml(text, f"override {each!r}"), f"override {each!r}")
         except ConfigurationError as error:
             faults.append(str(error))
-    return parse_experiment(values, origin=str(path), faults=faults)
+    return faults
 
 
 def parse_experiment(values: dict[str, Any], *, origin: str, faults: Sequence[str] = ()) -> Experiment:
@@ -88,29 +121,29 @@ def _parse_yaml(text: str, origin: str) -> Any:
         raise ConfigurationError(f"{origin} cannot be read as YAML: {' '.join(str(error).split())}") from None
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    """Set one dotted key; numbers in the key are indices of lists."""
-    key, separator, text = override.partition("=")
-    if not separator:
-        raise ConfigurationError(f"override {override!r} has no `=`: write it as part.field=value")
-    *parents, last = key.strip().split(".")
+def set_field(values: dict[str, Any], key: str, value: Any, origin: str) -> None:
+    """Set one dotted key of an experiment's mapping; numbers in the key are indices of lists.
+
+    Raises:
+        ConfigurationError: there is no such place; the message begins with `origin`.
+    """
+    *parents, last = key.split(".")
     target: Any = values
     for parent in parents:
-        target = target.setdefault(parent, {}) if isinstance(target, dict) else target[_index(target, parent, override)]
+        target = target.setdefault(parent, {}) if isinstance(target, dict) else target[_index(target, parent, origin)]
         if not isinstance(target, dict | list):
-            raise ConfigurationError(f"override {override!r}: {parent} is {target!r} and has no fields")
-    value = _parse_yaml(text, f"override {override!r}")
+            raise ConfigurationError(f"{origin}: {parent} is {target!r} and has no fields")
     if isinstance(target, dict):
         target[last] = value
     else:
-        target[_index(target, last, override)] = value
+        target[_index(target, last, origin)] = value
 
 
-def _index(entries: list[Any], part: str, override: str) -> int:
-    """The place in a list that a part of an override's key names."""
+def _index(entries: list[Any], part: str, origin: str) -> int:
+    """The place in a list that a part of a key names."""
     if part.isdecimal() and int(part) < len(entries):
         return int(part)
-    raise ConfigurationError(f"override {override!r}: there is no entry {part} in a list of {len(entries)}")
+    raise ConfigurationError(f"{origin}: there is no entry {part} in a list of {len(entries)}")
 
 
 # What pydantic says in words of its own is said in words of an experiment file.

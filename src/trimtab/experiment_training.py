@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from trimtab.experiment_models import Config
+from trimtab.experiment_models import Config, equals
 from trimtab.fields import Warmup
 
 
@@ -60,10 +60,12 @@ class TuneConfig(TrainingConfig):
     """Preference tuning with TRL's DPOTrainer.
 
     `loss`: `sigmoid` is DPO, `hinge` is SLiC-HF's calibration term, `hinge_sft` adds `sft_weight` times the
-    likelihood of the chosen response, SLiC-HF's regulariser.
+    likelihood of the chosen response, SLiC-HF's regulariser. `seed` is that of training alone, so that trainings under
+    several seeds share everything before them; None is the experiment's.
     """
 
     loss: Literal["sigmoid", "hinge", "hinge_sft"] = "sigmoid"
     beta: float = Field(0.1, gt=0)
     sft_weight: float = Field(0.1, gt=0)
     trackers: tuple[str, ...] = ()
+    seed: int | None = Field(None, ge=0, lt=2**31, exclude_if=equals(None))

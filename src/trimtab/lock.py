@@ -3,6 +3,9 @@
 A plain run holds `.lock`; shards hold one lock each, and keep the plain run out as it keeps them out. The kernel drops
 a lock when its process dies, so a stale one is simply taken over; the note that is then left says who died.
 
+A study holds `.lock` as a plain run does, and each of its workers a lock of its own, which keeps everybody out for as
+long as the worker lives, also where the study has been killed.
+
     >>> with hold(Path("runs/demo")) as previous:                                       # doctest: +SKIP
     ...     previous is None  # nobody died here
     True
@@ -27,6 +30,7 @@ from trimtab.durable import write_json
 from trimtab.errors import RunError
 
 LOCK = ".lock"
+WORKER = "-worker-"
 PATIENCE = 1.0
 """Seconds to wait for a lock: others hold it for a moment while they look whether it is free."""
 
@@ -97,6 +101,30 @@ def hold(folder: Path, shard: Shard | None = None) -> Iterator[Holder | None]:
         lock.release()
 
 
+@contextlib.contextmanager
+def hold_as_worker(folder: Path, worker: int, study: int) -> Iterator[None]:
+    """Hold the lock of a worker of the study whose process is `study`, the parent of this one.
+
+    The study holds `.lock` while it lives, and whoever takes that over tries the workers' locks after it. So a worker
+    that finds its study alive once it has its own lock is seen by all who come later; one that does not, gives up.
+
+    Raises:
+        RunError: the study has ended, or a worker of an earlier one still holds the lock.
+    """
+    own = folder / f"{LOCK}{WORKER}{worker}"
+    lock = _acquire(folder, own)
+    try:
+        if os.getppid() != study:
+            raise RunError(f"{folder}: the study that started this worker has ended")
+        write_json(_note(own), asdict(Holder.this()))
+        try:
+            yield
+        finally:
+            _note(own).unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
 def holder_of(lock: Path) -> Holder | None:
     """Who holds a lock, or died holding it; None where there is no note, or one that another version wrote."""
     try:
@@ -118,11 +146,14 @@ def _acquire(folder: Path, file: Path) -> FileLock:
 
 
 def _rivals(folder: Path, shard: Shard | None) -> list[Path]:
-    """The locks that nobody else may hold meanwhile: of the plain run, or of shards that are cut in another way."""
+    """The locks that nobody else may hold meanwhile: of the plain run, of shards that are cut in another way, and of
+    workers."""
     shards = [path for path in folder.glob(f"{LOCK}-*-of-*") if path.suffix == ""]
+    workers = [path for path in folder.glob(f"{LOCK}{WORKER}*") if path.suffix == ""]
     if shard is None:
-        return shards
-    return [folder / LOCK, *(path for path in shards if not path.name.endswith(f"-of-{shard.count}"))]
+        return [*shards, *workers]
+    others = [path for path in shards if not path.name.endswith(f"-of-{shard.count}")]
+    return [folder / LOCK, *others, *workers]
 
 
 def _note(lock: Path) -> Path:

@@ -75,7 +75,7 @@ def run(
     with (
         hold(directory.path, shard) as previous,
         keeping(directory.path, watch, previous, shard),
-        _enough_memory(),
+        enough_memory(),
     ):
         names = stage_names(experiment)
         watch.plan(name for stage in stages for name in names[stage])
@@ -87,6 +87,8 @@ def run(
         line = Line(experiment, directory, assets, watch, None if shard is None else (until, shard), trace)
         for stage in stages:
             (STAGES if shard is None else SHARED)[stage](line)
+            if stage == "tune":
+                line.name_tuned()
     return line
 
 
@@ -110,7 +112,7 @@ def stage_names(experiment: Experiment) -> dict[str, list[str]]:
 
 
 @contextlib.contextmanager
-def _enough_memory() -> Iterator[None]:
+def enough_memory() -> Iterator[None]:
     """Turns the errors that want of memory has, on whatever device, into one that says what to lower."""
     try:
         yield

@@ -22,7 +22,7 @@ from rich.table import Table
 
 Advance = Callable[[int, int], None]
 """Told of what is done so far, and of how much there is to do."""
-State = Literal["waits", "runs", "made", "used again", "stopped"]
+State = Literal["waits", "runs", "made", "used again", "stopped", "failed"]
 WINDOW = 16
 """Reports that the rate is taken over: it follows a stage whose blocks or batches get slower."""
 
@@ -80,6 +80,16 @@ class Watch:
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[Advance]:
+        advance = self.begin(name)
+        try:
+            yield advance
+        except BaseException:
+            self.end(name, "stopped")
+            raise
+        self.end(name, "made")
+
+    def begin(self, name: str) -> Advance:
+        """The stage runs from now on, beside others it may be, until it is told to `end`."""
         stage = self.stages[name] = Stage(name, began=time.time())
 
         def advance(done: int, total: int) -> None:
@@ -87,12 +97,11 @@ class Watch:
             self._tell(stage)
 
         self._change(stage, "runs")
-        try:
-            yield advance
-        except BaseException:
-            self._change(stage, "stopped")
-            raise
-        self._change(stage, "made")
+        return advance
+
+    def end(self, name: str, state: State) -> None:
+        """The stage, which has begun, runs no longer."""
+        self._change(self.stages[name], state)
 
     def _change(self, stage: Stage, state: State) -> None:
         stage.state, stage.updated = state, time.time()
@@ -103,9 +112,13 @@ class Watch:
             listener(stage)
 
 
+View = Callable[[list[Stage], float, int], Table]
+"""Draws stages as they are at a time, in at most so many lines."""
+
+
 @contextlib.contextmanager
-def watching(*, quiet: bool = False, console: Console | None = None) -> Iterator[Watch]:
-    """What a run is to be given; unless `quiet`, it is shown live on standard error."""
+def watching(*, quiet: bool = False, console: Console | None = None, table: View | None = None) -> Iterator[Watch]:
+    """What a run is to be given; unless `quiet`, it is shown live on standard error, as `table` has it."""
     watch = Watch()
     if quiet:
         yield watch
@@ -113,7 +126,7 @@ def watching(*, quiet: bool = False, console: Console | None = None) -> Iterator
     console = console or Console(stderr=True)
 
     def view() -> Table:
-        return stage_table(list(watch.stages.values()), time.time(), max(console.height - 3, 5))
+        return (table or stage_table)(list(watch.stages.values()), time.time(), max(console.height - 3, 5))
 
     with Live(get_renderable=view, console=console, refresh_per_second=4):
         watch.say = lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)

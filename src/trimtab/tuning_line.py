@@ -9,6 +9,7 @@ which, and keeps what they make in the run directory. What has not changed is no
 """
 
 import math
+from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from typing import Any, Literal
 from trimtab.assets.resolve import Assets
 from trimtab.blocks import Decode, Shard, block_size
 from trimtab.data.reviews import load_reviews, split_reviews
-from trimtab.durable import write_json, write_records
+from trimtab.durable import link_to, write_json, write_records
 from trimtab.experiment import Experiment
 from trimtab.making import Maker
 from trimtab.models.load import load_causal_lm
@@ -41,7 +42,7 @@ class TuningLine:
     """The artifacts of one experiment, each made when it is first asked for.
 
     With a `shard`, the share of one process in the blocks of one stage, nothing becomes whole: see `Maker`. `traced`
-    searches of the test prompts leave a trace beside their artifacts.
+    searches of the test prompts leave a trace beside their artifacts. `maker` makes what is missing.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class TuningLine:
         watch: Watch,
         shard: tuple[str, Shard] | None = None,
         traced: bool = False,
+        maker: Callable[..., Maker] = Maker,
     ) -> None:
         self.experiment = experiment
         self.traced = traced
@@ -60,7 +62,7 @@ class TuningLine:
         self.watch = watch
         self.roles = Roles(experiment, assets)
         # names are resolved once: every artifact is asked for several times, and its hash needs what they stand for
-        self._make = Maker(directory, watch, experiment.seed, cache(lambda part: model_identity(part, assets)), shard)
+        self._make = maker(directory, watch, experiment.seed, cache(lambda part: model_identity(part, assets)), shard)
 
     @cached_property
     def data(self) -> Artifact:
@@ -178,20 +180,18 @@ class TuningLine:
             model, tokenizer = load_causal_lm(self.roles.config("untuned"), self.assets)
             small, saving = experiment.small, Saving(work, experiment.checkpoint_seconds)
             shown = small.template, small.start_token, saving, small.system
-            summary = tune(
-                train, validation, model, tokenizer, experiment.tune, folder, experiment.seed, advance, *shown
-            )
+            seed = experiment.seed if experiment.tune.seed is None else experiment.tune.seed
+            summary = tune(train, validation, model, tokenizer, experiment.tune, folder, seed, advance, *shown)
             write_json(folder / "summary.json", summary)
 
         parts = {"small": experiment.small, "tune": experiment.tune}
         artifact = self._make.stage("tune", parts, [self.pairs, *self.untuned], make)
         self.roles.tuned_is(artifact.folder / "model")
-        if self._make.shard is None:  # a name that stays, for whoever wants the model itself
-            new, link = self.directory.path / "tuned.tmp", self.directory.path / "tuned"
-            new.unlink(missing_ok=True)
-            new.symlink_to(Path(artifact.folder.name) / "model")
-            new.replace(link)
         return artifact
+
+    def name_tuned(self) -> None:
+        """Give the tuned model a name that stays, `tuned`, for whoever wants the model itself."""
+        link_to(self.directory.path / "tuned", Path(self.tuned.folder.name) / "model")
 
     @cached_property
     def _gold(self) -> Reward:

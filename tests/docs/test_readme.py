@@ -45,6 +45,8 @@ def test_command_lines_are_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def noted(options: cli.Options, until: str, shard: str | None = None, trace: bool = False) -> None:
         ran.append((load_experiment(cli.experiment_file(options.file), options.overrides).name, until))
 
+    studied = []
+    monkeypatch.setattr("trimtab.study.command.run_command", lambda path, *_: studied.append(path.stem))
     monkeypatch.setattr(cli, "_run", noted)
     commands = [shlex.split(line, comments=True) for block in blocks("bash") for line in block.splitlines()]
     for command in commands:
@@ -60,6 +62,7 @@ def test_command_lines_are_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("quickstart", "guide"),
         ("my-experiment", "report"),
     ]
+    assert studied == ["slic-study-cpu"]
     targets = {line.partition(":")[0] for line in (ROOT / "Makefile").read_text().splitlines()}
     assert {command[1] for command in commands if command[0] == "make"} <= targets
 

@@ -9,11 +9,17 @@ from warm import Warm
 
 
 @pytest.fixture(scope="session")
-def small_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallRun]:
-    """The small run's commands, each forked from one warm process."""
+def warm() -> Iterator[Warm]:
+    """One warm process that forks commands."""
     warm = Warm()
-    yield SmallRun(warm, tmp_path_factory.mktemp("small-run"))
+    yield warm
     warm.close()
+
+
+@pytest.fixture(scope="session")
+def small_run(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    """The small run's commands."""
+    return SmallRun(warm, tmp_path_factory.mktemp("small-run"))
 
 
 @pytest.fixture(scope="session")

@@ -1,34 +1,19 @@
 """SIGKILL at random moments of every stage; the same command goes on and ends in the same bytes."""
 
 import json
-import os
 import random
 import signal
-import time
 from collections import Counter
 from pathlib import Path
 
-import psutil
-
 from small_run import SmallRun, run_bytes
+from warm import killed
 
 KILLS = 50
 EACH = 4
 """Kills of one run at most: figures are drawn at one go, and must get the time for it at last."""
 LONGEST = 2.4
 """Seconds of processor time after which a process is killed at the latest: the whole run takes about five."""
-
-
-def killed(pid: int, seconds: float) -> None:
-    """Kill the process after so many seconds of its own processor time, however busy the machine is."""
-    process = psutil.Process(pid)
-    while process.status() != psutil.STATUS_ZOMBIE:
-        times = process.cpu_times()
-        if times.user + times.system >= seconds:
-            time.sleep(seconds % 0.01)  # those times come in hundredths
-            os.kill(pid, signal.SIGKILL)
-            return
-        time.sleep(0.002)
 
 
 def open_stage(folder: Path) -> str:

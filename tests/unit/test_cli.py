@@ -8,12 +8,14 @@ import pytest
 
 from trimtab import cli
 from trimtab.errors import ConfigurationError
-from trimtab.experiment_file import load_experiment
+from trimtab.experiment_file import is_study, load_experiment
+from trimtab.study.study_file import load_study
 
 
 @pytest.mark.parametrize("file", sorted(cli.SHIPPED.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_experiment_is_sound_and_named_after_its_file(file: Path) -> None:
-    assert load_experiment(file).name == file.stem
+    name = load_study(file, (), cli.experiment_file).name if is_study(file) else load_experiment(file).name
+    assert name == file.stem
     assert cli.experiment_file(file.stem) == file
 
 

@@ -48,6 +48,7 @@ class Assets:
         chosen = path_map or (Path(mapped).expanduser() if mapped else None)
         if chosen is None and (self.cache / "paths.yaml").is_file():
             chosen = self.cache / "paths.yaml"
+        self.path_map = chosen
         self._said: set[str] = set()
         self._paths = {} if chosen is None else read_path_map(chosen)
 

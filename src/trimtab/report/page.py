@@ -59,7 +59,7 @@ def write_report(
     columns = columns_of(experiment, rows)
     write_markdown(rows, folder / "table.md", columns)
     total = sum(stage_seconds.values())
-    page = _template().render(
+    page = template("page.html.j2").render(
         experiment=experiment,
         lead=lead(experiment),
         headline=headline(experiment, rows),
@@ -87,7 +87,8 @@ def write_report(
     return folder / "report.html"
 
 
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """A template of this package, which escapes what it is given, and stops where something is not given."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -96,7 +97,7 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters["typeset"] = typeset
-    return environment.get_template("page.html.j2")
+    return environment.get_template(name)
 
 
 def typeset(text: str) -> str:

@@ -64,9 +64,9 @@ def reward_distributions(
         axes.set_xlim(grid[0], grid[-1])
         axes.set_ylim(-0.15, top)
         axes.set_xlabel(f"gold reward of a response ({unit})")
-        _title(axes, "Gold reward of each decoder's responses", "further right is better", narrow)
+        title(axes, "Gold reward of each decoder's responses", "further right is better", narrow)
         dashed = Line2D([], [], color=SOFT, linewidth=1, linestyle=DASHED, label="0: neutral")
-        _legend(figure, [_dot("mean (dot, number)"), dashed], columns=2)
+        legend(figure, [_dot("mean (dot, number)"), dashed], columns=2)
     return figure
 
 
@@ -104,12 +104,13 @@ def _dot(label: str) -> Line2D:
     return Line2D([], [], color=TEXT, marker="o", markeredgecolor=CARD, markersize=7, linestyle="none", label=label)
 
 
-def _title(axes: Axes, title: str, rest: str, narrow: bool) -> None:
+def title(axes: Axes, what: str, rest: str, narrow: bool) -> None:
     """The title and how to read the figure, on two lines where one has no room."""
-    axes.set_title(f"{title}:\n{rest}" if narrow else f"{title}: {rest}", fontsize=10.5 if narrow else 12)
+    axes.set_title(f"{what}:\n{rest}" if narrow else f"{what}: {rest}", fontsize=10.5 if narrow else 12)
 
 
-def _legend(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
+def legend(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
+    """What the marks mean, below the axes."""
     # labels given apart: of its own accord matplotlib leaves out those that begin with an underscore
     labels = [str(handle.get_label()) for handle in handles]
     figure.legend(handles, labels, loc="outside lower left", frameon=False, ncols=columns)
@@ -152,11 +153,11 @@ def reward_against_cost(rows: Sequence[Row], *, unit: str, confidence: float, na
         axes.margins(y=0.1)
         axes.set_xlabel("arithmetic for one prompt (TFLOP, log scale)")
         axes.set_ylabel(f"mean gold reward ({unit})")
-        _title(axes, "Gold reward against cost", "higher is better, further left is cheaper", narrow)
+        title(axes, "Gold reward against cost", "higher is better, further left is cheaper", narrow)
         style: dict[str, Any] = {"color": SOFT, "linestyle": "none", "markersize": 8}
         handles = [Line2D([], [], marker=markers[model], label=short, **style) for model, short in models.items()]
         handles.append(Line2D([], [], marker="|", label=f"{100 * confidence:g} % interval of the mean", **style))
-        _legend(figure, handles, columns=1 if narrow else 2)
+        legend(figure, handles, columns=1 if narrow else 2)
         place_labels(
             figure,
             axes,
@@ -208,10 +209,10 @@ def before_after(
                 Line2D([], [], color=colour, linewidth=1.5, linestyle=DASHED, label=f"its mean, {mean:z.2f}"),
             ]
         axes.margins(x=0.01)
-        _legend(figure, handles, columns=2)
+        legend(figure, handles, columns=2)
         axes.set_xlabel(f"gold reward of a response ({unit})")
         axes.set_ylabel("share of responses (%)")
-        _title(axes, "The small model before and after tuning", "further right is better", narrow)
+        title(axes, "The small model before and after tuning", "further right is better", narrow)
     return figure
 
 

@@ -1,0 +1,1 @@
+"""Studies: one experiment in many cells and under several seeds."""

@@ -1,0 +1,46 @@
+"""A study of two cells, killed at random moments and gone on with, ends in the bytes of one that was not."""
+
+import random
+import signal
+from pathlib import Path
+
+from small_run import SmallRun
+from small_study import save_study, study_bytes
+from warm import Warm, killed
+
+KILLS = 5
+EACH = 4
+"""Kills of one study at most: figures are drawn at one go, and must get the time for it at last."""
+LONGEST = 3.5
+"""Seconds of processor time after which a process is killed at the latest: the whole study takes about six."""
+GRID = {"tune.loss": ["hinge", "sigmoid"]}
+
+
+def start(warm: Warm, small_run: SmallRun, folder: Path) -> int:
+    file = save_study(folder, GRID, overrides={"evaluate.kl_samples": 0})
+    options = ["--quiet", "--runs", str(folder), "--path-map", str(small_run.path_map), "--threads", "1"]
+    return warm.start("study", str(file), *options, errors=folder / "errors.txt")
+
+
+def test_a_killed_study_goes_on_to_the_same_bytes_and_tables(warm: Warm, small_run: SmallRun, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    assert warm.wait(start(warm, small_run, whole)) == 0, small_run.errors(whole)
+    expected = study_bytes(whole)
+    assert any(name.startswith("report/table") for name in expected)
+    draw, kills, studies = random.Random(5), 0, 0
+    while kills < KILLS:
+        studies += 1
+        folder = tmp_path / str(studies)
+        folder.mkdir()
+        for number in range(EACH + 1):
+            pid = start(warm, small_run, folder)
+            if number < EACH and kills < KILLS:
+                killed(pid, draw.uniform(0.3, LONGEST))
+            code = warm.wait(pid)
+            if code != -signal.SIGKILL:
+                break
+            kills += 1
+        assert code == 0, small_run.errors(folder)
+        assert study_bytes(folder) == expected, f"study {studies}"
+    print(f"{kills} kills in {studies} studies")
