@@ -11,8 +11,8 @@ as none. Knows nothing of models.
 """
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from trimtab.durable import write_json, write_text
@@ -26,12 +26,14 @@ Decode = Callable[[Sequence[Prompt]], "Block"]
 class Block:
     """What one block of prompts gave: its records, and what they cost.
 
-    `flops` names each model's forward FLOPs; `seconds` is wall time and takes no part in any hash.
+    `flops` names each model's forward FLOPs; `seconds` is wall time and takes no part in any hash. `usage` is what an
+    endpoint has counted: requests and tokens.
     """
 
     records: list[Generation]
     flops: dict[str, float]
     seconds: float
+    usage: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def decode_blocks(
     advance(done, total)
     for number in open_blocks:
         block = decode(share[number])
-        last = {"records": len(block.records), "flops": block.flops, "seconds": block.seconds}
+        last = {"records": len(block.records), "flops": block.flops, "seconds": block.seconds, "usage": block.usage}
         write_text(block_file(work, number), [*lines_of(block.records), json.dumps(last) + "\n"])
         done += len(share[number])
         advance(done, total)
@@ -97,19 +99,25 @@ def block_count(prompts: int, size: int) -> int:
 
 
 def merge_blocks(work: Path, count: int, folder: Path) -> None:
-    """Put `count` blocks together: `records.jsonl`, `cost.json` (FLOPs by model) and seconds."""
+    """Put `count` blocks together: `records.jsonl`, `cost.json` (FLOPs by model), seconds, and `usage.json` where an
+    endpoint counted."""
     numbers = range(count)
     write_text(folder / "records.jsonl", (line + "\n" for number in numbers for line in _lines(work, number)[:-1]))
-    flops: dict[str, float] = {}
-    seconds = 0.0
-    for number in numbers:
-        costs = _costs(work, number)
-        assert costs is not None, number
-        seconds += costs.seconds
-        for model, spent in costs.flops.items():
-            flops[model] = flops.get(model, 0.0) + spent
-    write_json(folder / "cost.json", flops)
-    write_json(folder / "decode_seconds.json", seconds)
+    blocks = [costs for number in numbers if (costs := _costs(work, number)) is not None]
+    assert len(blocks) == count, work
+    write_json(folder / "cost.json", _total(block.flops for block in blocks))
+    if usage := _total(block.usage for block in blocks):
+        write_json(folder / "usage.json", usage)
+    write_json(folder / "decode_seconds.json", sum(block.seconds for block in blocks))
+
+
+def _total(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The sums by name."""
+    sums: dict[str, float] = {}
+    for part in parts:
+        for name, value in part.items():
+            sums[name] = sums.get(name, 0) + value
+    return sums
 
 
 def finished(work: Path, number: int) -> bool:
@@ -139,4 +147,4 @@ def _costs(work: Path, number: int) -> Block | None:
         return None
     if not isinstance(values, dict) or values.get("records") != len(records):
         return None
-    return Block([], values["flops"], values["seconds"])
+    return Block([], values["flops"], values["seconds"], values.get("usage", {}))

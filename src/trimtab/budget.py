@@ -69,6 +69,10 @@ class Sizes:
         return self.weights * self.element
 
 
+ELSEWHERE = Sizes(0, 0, 0, 0, 0, 0)
+"""A model behind an endpoint takes nothing here."""
+
+
 def memory_lines(experiment: Experiment, assets: Assets, until: str) -> list[str]:
     """The largest need beside what there is, and a warning for each that will not fit; of stages up to `until`."""
     try:
@@ -129,7 +133,7 @@ def memory_needs(experiment: Experiment, assets: Assets, until: str) -> Iterator
         yield _training("tune", tune, small, prompt + synthesis.max_new_tokens, 2 * tune.batch_size)
     if until in ("synthesize", "pairs", "tune"):
         return
-    large = sizes(experiment.base)
+    large = sizes(experiment.base) if experiment.base.endpoint is None else ELSEWHERE
     for decoder in experiment.guide.decoders:
         if decoder.best_of is None:
             yield _decoding(experiment, decoder, small, large, prompt)

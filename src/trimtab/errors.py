@@ -7,6 +7,7 @@
     ├── DataError              reviews, prompts or preference records that cannot be used
     ├── ModelError             a model that cannot play the role it was given
     │   └── VocabularyError    models that would have to share a vocabulary and do not
+    ├── EndpointError          a service behind HTTP that does not answer as it should
     ├── RunError               a run directory that cannot be used
     └── StudyError             cells of a study that failed, while the others finished
 
@@ -46,6 +47,10 @@ class ModelError(TrimtabError):
 
 class VocabularyError(ModelError):
     """Models that would have to share one vocabulary and do not."""
+
+
+class EndpointError(TrimtabError):
+    """A service behind HTTP that does not answer, or not as it should."""
 
 
 class RunError(TrimtabError):

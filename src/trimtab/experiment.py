@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from trimtab.experiment_guide import DecoderConfig, GuideConfig
-from trimtab.experiment_models import Config, Dtype, ModelConfig, Name, equals
+from trimtab.experiment_models import Config, Dtype, EndpointConfig, ModelConfig, Name, equals
 from trimtab.experiment_pairs import PairsConfig, Threshold
 from trimtab.experiment_search import EarlyRejection, SamplingConfig, TermConfig, ValueConfig
 from trimtab.experiment_training import LoraSettings, SftConfig, TrainingConfig, TuneConfig
@@ -24,6 +24,7 @@ __all__ = [
     "DecoderConfig",
     "Dtype",
     "EarlyRejection",
+    "EndpointConfig",
     "EvaluateConfig",
     "Experiment",
     "GuideConfig",
@@ -220,3 +221,26 @@ class Experiment(Config):
         if evaluate.threshold is not None and evaluate.threshold.value is None and "untuned" not in plain:
             raise ValueError("threshold is relative to the untuned model's rewards: give a value, or {model: untuned}")
         return evaluate
+
+    @field_validator("small")
+    @classmethod
+    def _small_is_here(cls, small: ModelConfig) -> ModelConfig:
+        if small.endpoint is not None:
+            raise ValueError("small is tuned and guides by its logits, which no endpoint gives: drop its endpoint")
+        return small
+
+    @field_validator("guide")
+    @classmethod
+    def _closed_base_gives_text_alone(cls, guide: GuideConfig, info: ValidationInfo) -> GuideConfig:
+        large = info.data.get("large")
+        if large is None or large.endpoint is None:
+            return guide
+        faults = [
+            f"{decoder.name} needs {what}, and large is behind an endpoint, which gives text alone: drop {setting}"
+            for decoder in guide.decoders
+            for setting, what, used in decoder.beyond_text
+            if decoder.model == "large" and used
+        ]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return guide

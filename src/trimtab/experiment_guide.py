@@ -119,6 +119,16 @@ class DecoderConfig(Config):
         """Whether the gold reward, by which decoders are measured, itself judges candidates: an upper line."""
         return any(each.by == "reward" for each in self.value)
 
+    @property
+    def beyond_text(self) -> list[tuple[str, str, bool]]:
+        """Settings that need more of a model than its texts: name, what they need, and whether they are used."""
+        return [
+            ("beta" if self.beta is not None else "emulate", "logits", bool(self.terms)),
+            ("n_best", "log-probabilities", self.n_best is not None),
+            ("budget", "the model's size", self.budget is not None),
+            ("chunk_ends", "each token", bool(self.chunk_ends)),
+        ]
+
 
 def _decoder_name(values: dict[str, Any]) -> str:
     if values.get("best_of"):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from trimtab.fields import CHAT, Template
 
@@ -29,6 +29,29 @@ def equals(default: Any) -> Callable[[Any], bool]:
     return lambda value: bool(value == default)
 
 
+class EndpointConfig(Config):
+    """Where a model is served that this machine does not hold: a completions endpoint as OpenAI defined it.
+
+    `url` is what OpenAI's clients are given, such as http://host:8000/v1. `key_variable` names the environment variable
+    that holds the key; the key itself stands nowhere. `timeout` is in seconds, prices are for a million tokens.
+    `log_probabilities`: the server gives those of what it reads (`echo`), by which fluency is measured; else it is not.
+    Only the last takes part in hashes: a server may move.
+    """
+
+    url: str = Field(pattern=r"^https?://[^\s?#]+$")
+    key_variable: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    concurrency: int = Field(8, ge=1, le=100)
+    timeout: float = Field(120.0, gt=0)
+    attempts: int = Field(6, ge=1)
+    prompt_price: float | None = Field(None, ge=0)
+    completion_price: float | None = Field(None, ge=0)
+    log_probabilities: bool = False
+
+
+def _url_alone(endpoint: Any) -> Any:
+    return {"url": endpoint} if isinstance(endpoint, str) else endpoint
+
+
 class ModelConfig(Config):
     """A causal language model and how it is shown a prompt.
 
@@ -37,6 +60,8 @@ class ModelConfig(Config):
     user, rendered by the tokenizer's own chat template, with the message `system` where they bring none.
     `adapter` is a PEFT folder put on top of the model.
     `start_token` is the text of the token that begins a text where there is no prompt.
+    With an `endpoint` (its address, or all that `EndpointConfig` has) the model runs there, and `name` is its name
+    there; it gives texts alone.
     """
 
     name: str = Field(min_length=1)
@@ -46,6 +71,7 @@ class ModelConfig(Config):
     start_token: str | None = None
     dtype: Dtype = "auto"
     allow_pickle: bool = False
+    endpoint: Annotated[EndpointConfig | None, BeforeValidator(_url_alone)] = Field(None, exclude_if=equals(None))
 
     @model_validator(mode="after")
     def _system_has_a_place(self) -> Self:
@@ -57,3 +83,17 @@ class ModelConfig(Config):
     def chat(self) -> bool:
         """Whether the model is shown conversations."""
         return self.template == CHAT
+
+    @model_validator(mode="after")
+    def _an_endpoint_has_its_own(self) -> Self:
+        own = {"system", "adapter", "start_token", "dtype", "allow_pickle"} & self.model_fields_set
+        if self.endpoint is not None and own:
+            raise ValueError(f"what an endpoint serves is the server's to say: drop {', '.join(sorted(own))}")
+        if self.endpoint is not None and self.chat:
+            raise ValueError("an endpoint continues text and has no chat template: write the turns into template")
+        return self
+
+    def hashed(self) -> dict[str, Any]:
+        """The configuration as plain values, without what changes no text: where an endpoint is and how it is asked."""
+        places = set(EndpointConfig.model_fields) - {"log_probabilities"}
+        return self.model_dump(mode="json", exclude={"endpoint": places})

@@ -11,20 +11,19 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from trimtab.blocks import Decode, block_size
 from trimtab.durable import write_json, write_records, write_text
 from trimtab.errors import DataError
+from trimtab.evaluation.costs import read_cost, read_usage
 from trimtab.evaluation.coverage import SetAside, set_aside
 from trimtab.evaluation.divergence import Divergence, divergence
-from trimtab.evaluation.evaluate import Cost, Row, best_of, score_decoder, summarise
+from trimtab.evaluation.evaluate import Fluency, Row, best_of, score_decoder, summarise
+from trimtab.evaluation.fluency import fluency_served, fluency_under
 from trimtab.experiment import DecoderConfig, Experiment
-from trimtab.models.language_model import sequence_log_probabilities
-from trimtab.models.roles import Role
 from trimtab.progress import Advance
 from trimtab.records import Generation, Pair, Prompt, Score
 from trimtab.report.page import write_report
@@ -165,7 +164,7 @@ class Line(TuningLine):
         """The table's rows; tables, figures and the page are written to `report/`."""
         decoders = self.experiment.guide.decoders
         scores, generations = self._scores, self._generations
-        costs = {decoder.name: _cost(self.guided(decoder)) for decoder in decoders}
+        costs = {decoder.name: read_cost(self.guided(decoder)) for decoder in decoders}
         partial, folder = self.directory.path / "report.partial", self.directory.path / "report"
         with self.watch("report"):
             diverged = {each.name: Divergence(**self.divergence(each).summary()) for each in diverging(self.experiment)}
@@ -174,27 +173,23 @@ class Line(TuningLine):
             partial.mkdir()
             traces = {each.name: self._trees(each) for each in decoders}
             facts = self._seconds(), self._details()
-            write_report(partial, self.experiment, rows, scores, generations, *facts, traces)
+            usages = {each.name: read_usage(self.guided(each)) for each in decoders if each.best_of is None}
+            write_report(partial, self.experiment, rows, scores, generations, *facts, traces, usages)
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
         return rows
 
-    def _fluency(self, generations: Sequence[Generation]) -> tuple[list[float], list[int]]:
-        """log p of each response under the unguided base, and its number of tokens there.
-
-        Responses are encoded anew, all in the same way, whichever model wrote them.
-        """
-        base = self.roles[self._base]
-        responses = base.vocabulary.encode_responses([generation.text for generation in generations])
-        logs = sequence_log_probabilities(base, [generation.prompt for generation in generations], responses)
-        return logs, [len(response) for response in responses]
+    @property
+    def _fluency(self) -> Fluency:
+        """Log-probabilities under the unguided base."""
+        if self.roles.served is not None:
+            return partial(fluency_served, self.roles.served)
+        return partial(fluency_under, self.roles["untuned" if self.experiment.large is None else "large"])
 
     def _encode(self, text: str) -> list[int]:
-        return self.roles.encode_response(self._base, text)
-
-    @property
-    def _base(self) -> Role:
-        return "untuned" if self.experiment.large is None else "large"
+        large = self.experiment.large
+        here = large is not None and large.endpoint is None
+        return self.roles.encode_response("large" if here else "untuned", text)
 
     def _seconds(self) -> dict[str, float]:
         """Wall seconds that each stage has taken, over all sessions it was made in."""
@@ -223,8 +218,3 @@ def diverging(experiment: Experiment) -> list[DecoderConfig]:
     if not experiment.evaluate.kl_samples:
         return []
     return [decoder for decoder in experiment.guide.decoders if decoder.plain and decoder.model == "tuned"]
-
-
-def _cost(artifact: Artifact) -> Cost:
-    seconds = json.loads((artifact.folder / "decode_seconds.json").read_text(encoding="utf-8"))
-    return Cost(flops=sum(artifact.summary("cost").values()), seconds=seconds)

@@ -47,7 +47,9 @@ class Maker:
         """What is made of this configuration, of what its names stand for, and of these inputs."""
         configuration: dict[str, Any] = {}
         for name, part in parts.items():
-            configuration[name] = part.model_dump(mode="json") if isinstance(part, Config) else part
+            configuration[name] = part
+            if isinstance(part, Config):
+                configuration[name] = part.hashed() if isinstance(part, ModelConfig) else part.model_dump(mode="json")
             if isinstance(part, ModelConfig | RewardConfig):
                 configuration[f"{name} is"] = self.identity(part)
         return self.directory.artifact(stage, {"seed": self.seed, **configuration}, inputs)

@@ -67,6 +67,8 @@ def model_identity(config: ModelConfig | RewardConfig, assets: Assets) -> list[s
     """
     if isinstance(config, RewardConfig):
         return [assets.identity(assets.model(config.model, allow_pickle=config.allow_pickle))]
+    if config.endpoint is not None:
+        return []  # what a server holds cannot be seen from here
     found = [assets.identity(assets.model(config.name, allow_pickle=config.allow_pickle))]
     if config.adapter is not None:
         found.append(assets.identity(assets.adapter(config.adapter)))

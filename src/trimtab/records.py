@@ -57,6 +57,7 @@ class Generation:
     `prompt_ids` is the prompt as the sampling model read it. `index` counts the responses to one prompt: the sample's
     slot where they were sampled, the rank where a search ordered them. `value` is the search's value, `reward` the
     gold reward; each is None where it was not computed. A prompt that was set aside has one generation, without text.
+    Behind an endpoint ids are not known, and `tokens` is the number of the response's tokens; else it is None.
     """
 
     prompt_id: str
@@ -69,6 +70,12 @@ class Generation:
     value: float | None = None
     reward: float | None = None
     log_probability: float | None = None
+    tokens: int | None = None
+
+    @property
+    def length(self) -> int:
+        """The number of the response's tokens."""
+        return len(self.token_ids) if self.tokens is None else self.tokens
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

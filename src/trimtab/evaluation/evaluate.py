@@ -98,7 +98,7 @@ def score_decoder(
     """Score the decoder's answer to each prompt, which is its generation of lowest index.
 
     `fluency` gives for each generation its log-probability in nats under the unguided base, summed over its tokens,
-    and the number of those tokens. The reward of a prompt that was set aside is NaN.
+    and the number of those tokens, 0 where it tells none. The reward of a prompt that was set aside is NaN.
     """
     chosen = answers(generations)
     prompts, texts = [answer.prompt for answer in chosen], [answer.text for answer in chosen]
@@ -107,7 +107,7 @@ def score_decoder(
     log_probabilities, counts = fluency(chosen)
     columns = zip(chosen, golds, judgements, log_probabilities, counts, strict=True)
     return [
-        Score(decoder, answer.prompt_id, reward, judgement, log_probability, count, len(answer.token_ids))
+        Score(decoder, answer.prompt_id, reward, judgement, log_probability, count, answer.length)
         for answer, reward, judgement, log_probability, count in columns
     ]
 

@@ -6,6 +6,7 @@ Each is loaded when it is first asked for, and once. Knows nothing of what is do
     >>> roles["untuned"].vocabulary.decode_response([], [28, 1057])                     # doctest: +SKIP
 """
 
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trimtab.assets.resolve import Assets
 from trimtab.errors import ModelError
 from trimtab.experiment import Experiment, ModelConfig
+from trimtab.models.completions import CompletionsModel
 from trimtab.models.continuation import continuation_ids
 from trimtab.models.load import load_causal_lm, load_tokenizer
 from trimtab.models.transformers_model import TransformersModel
@@ -54,6 +56,12 @@ class Roles:
         if role not in self._loaded:
             self._loaded[role] = load_language_model(self._configs[role], self._assets, name=role)
         return self._loaded[role]
+
+    @cached_property
+    def served(self) -> CompletionsModel | None:
+        """The large model behind its endpoint; None where it runs here."""
+        large = self._configs.get("large")
+        return None if large is None or large.endpoint is None else CompletionsModel.of(large)
 
     def model(self, config: ModelConfig) -> TransformersModel:
         """A further model, which plays no part of its own; the model of a role where it is the same."""

@@ -1,4 +1,4 @@
-"""Which prompts a row of the table was not measured on, and why.
+"""What the table does not tell, and why: prompts that a row was not measured on, and what an endpoint does not show.
 
 Knows rows and scores, nothing of how either came about.
 
@@ -10,6 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from trimtab.evaluation.evaluate import Row
+from trimtab.experiment import ModelConfig
+from trimtab.models.completions import Usage
 from trimtab.records import Score
 
 NAMED = 8  # ids spelled out for a row; table.csv has the counts, the run directory the rest
@@ -31,6 +33,25 @@ def absences(rows: Sequence[Row], scores: Mapping[str, Sequence[Score]]) -> list
         if reasons:
             sentences.append(f"{row.decoder}: {'; '.join(reasons)}{_named(every, scores[row.decoder])}.")
     return sentences
+
+
+def served(large: ModelConfig, usages: Mapping[str, Usage]) -> list[str]:
+    """What is not known of a large model behind an endpoint, then what each decoder asked of it; else nothing."""
+    if large.endpoint is None:
+        return []
+    fluency = "its arithmetic is" if large.endpoint.log_probabilities else "its fluency and its arithmetic are"
+    first = (
+        f"{large.name} was served by an endpoint, which gave texts alone: {fluency} not known, and TFLOP counts the "
+        "guides and rewards only. What the endpoint counted:"
+    )
+    lines = []
+    for decoder, usage in usages.items():
+        price = usage.price(large.endpoint)
+        paid = "" if price is None else f", {price:,.4g} at the prices given"
+        if usage.requests:
+            read, written = _count(usage.prompt_tokens, "token"), _count(usage.completion_tokens, "token")
+            lines.append(f"{decoder}: {_count(usage.requests, 'request')}, {read} read and {written} written{paid}.")
+    return [first, *lines]
 
 
 def _count(number: int, noun: str) -> str:

@@ -19,9 +19,10 @@ import yaml
 from trimtab.durable import write_text
 from trimtab.evaluation.evaluate import Row
 from trimtab.experiment import DecoderConfig, Experiment
+from trimtab.models.completions import Usage
 from trimtab.records import Generation, Score
 from trimtab.report import plots
-from trimtab.report.absences import absences
+from trimtab.report.absences import absences, served
 from trimtab.report.columns import GOLD_NOTE, columns_of, duration, explanation, number, reward_unit, short_names
 from trimtab.report.examples import examples
 from trimtab.report.facts import facts, times_by_stage
@@ -44,6 +45,7 @@ def write_report(
     stage_seconds: Mapping[str, float],
     details: Mapping[str, Any],
     traces: Mapping[str, Mapping[str, Node]] | None = None,
+    usages: Mapping[str, Usage] | None = None,
 ) -> Path:
     """Fill `folder` with report.html, table.csv, table.md and figures/, and give the page's path.
 
@@ -53,6 +55,7 @@ def write_report(
         stage_seconds: wall time of each stage, in order.
         details: heading -> mapping of names to numbers, strings or lists and mappings of these.
         traces: decoder -> prompt id -> the search, where it was traced.
+        usages: decoder -> what the endpoint has counted, where the large model is behind one.
     """
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     write_csv(rows, folder / "table.csv")
@@ -69,6 +72,7 @@ def write_report(
         prompts=prompts_of(rows),
         families=families(rows),
         absences=absences(rows, scores),
+        served=served(experiment.base, usages or {}),
         explanations={decoder.name: explanation(decoder) for decoder in experiment.guide.decoders},
         models=short_names(row.model for row in rows),
         pictures=_pictures(folder / "figures", experiment, rows, scores),

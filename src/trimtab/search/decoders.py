@@ -13,15 +13,17 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from trimtab.blocks import Block
 from trimtab.experiment import DecoderConfig, Experiment
+from trimtab.models.completions import Usage
 from trimtab.models.language_model import sequence_log_probabilities
 from trimtab.models.roles import Roles
 from trimtab.records import Generation, Prompt
 from trimtab.rewards.reward import Reward
 from trimtab.search.chunk_beam import Search
+from trimtab.search.completions_proposer import CompletionsProposer
 from trimtab.search.flops_budget import SearchShape, Workload, within_budget
 from trimtab.search.hypothesis import Hypothesis, Step
 from trimtab.search.judges import Judges, emulated_model, models_of
@@ -77,10 +79,15 @@ class Decoder:
         guide = experiment.guide
         self.roles = roles
         self.observe = observe
-        self.model = emulated_model(config, roles)
-        self.proposer = LanguageModelProposer(
-            self.model, guide.sampling, experiment.seed, stop=guide.stop, chunk_ends=config.chunk_ends
-        )
+        self.served = roles.served if config.model == "large" else None
+        self.model = emulated_model(config, roles) if self.served is None else None
+        self.proposer: Proposer
+        if self.served is not None:
+            self.proposer = CompletionsProposer(self.served, guide.sampling, experiment.seed, stop=guide.stop)
+        elif self.model is not None:
+            self.proposer = LanguageModelProposer(
+                self.model, guide.sampling, experiment.seed, stop=guide.stop, chunk_ends=config.chunk_ends
+            )
         judges = Judges(self.model, roles, gold)
         self.value = judges.value(config.value) if config.guided else None
         self.rewards = judges.rewards
@@ -102,16 +109,22 @@ class Decoder:
 
     def decode(self, prompts: Sequence[Prompt]) -> Block:
         """The generations of a block, each prompt's in the order of their values, and what they cost."""
-        before = sum(reward.flops for reward in self.rewards)
+        before, used = sum(reward.flops for reward in self.rewards), self._usage()
         observe = None if self.observe is None else functools.partial(self.observe, prompts)
         block = decode_block(prompts, self.search, self.proposer, self.value, self.roles, observe)
         spent = sum(reward.flops for reward in self.rewards) - before
         if spent:
             block = replace(block, flops={**block.flops, "reward": spent})
+        if self.served is not None:
+            block = replace(block, usage=asdict(self._usage() - used))
         return replace(block, records=self._with_likelihoods(block.records)) if self.likelihoods else block
+
+    def _usage(self) -> Usage:
+        return Usage() if self.served is None else self.served.usage
 
     def _with_likelihoods(self, records: Sequence[Generation]) -> list[Generation]:
         """The records with their log-probabilities; not counted as a cost of the search, which does not need them."""
+        assert self.model is not None, "a configuration of a served model has no n_best"
         logs = sequence_log_probabilities(
             self.model, [each.prompt for each in records], [each.token_ids for each in records]
         )
@@ -132,7 +145,7 @@ def decode_block(
     """
     started, before = time.monotonic(), roles.flops()
     records = [
-        _generation(prompts[hypothesis.prompt], index, hypothesis, valued=value is not None)
+        _generation(prompts[hypothesis.prompt], index, hypothesis, valued=value is not None, ids=proposer.tokens)
         for hypotheses in search.run(prompts, proposer, value, observe)
         for index, hypothesis in enumerate(hypotheses)
     ]
@@ -143,15 +156,16 @@ def decode_block(
     return Block(records, {role: spent for role, spent in flops.items() if spent}, time.monotonic() - started)
 
 
-def _generation(prompt: Prompt, index: int, hypothesis: Hypothesis, *, valued: bool) -> Generation:
+def _generation(prompt: Prompt, index: int, hypothesis: Hypothesis, *, valued: bool, ids: bool) -> Generation:
     assert hypothesis.finish is not None
     return Generation(
         prompt_id=prompt.id,
         prompt=prompt.text,
         index=index,
         prompt_ids=hypothesis.prompt_ids,
-        token_ids=hypothesis.token_ids,
+        token_ids=hypothesis.token_ids if ids else [],
         text=hypothesis.text,
         finish=hypothesis.finish,
         value=hypothesis.value if valued and hypothesis.finish != "failed" else None,
+        tokens=None if ids else len(hypothesis.token_ids),
     )

@@ -49,12 +49,14 @@ def models_of(model: LanguageModel) -> list[TransformersModel]:
 
 
 class Judges:
-    """Makes values for candidates of `model`; `gold` gives the gold reward, where a value asks for it.
+    """Makes values for candidates of `model`, None where it shows its texts alone.
+
+    `gold` gives the gold reward, where a value asks for it.
 
     `rewards` are those that the values made so far use.
     """
 
-    def __init__(self, model: LanguageModel, roles: Roles, gold: Callable[[], Reward] | None) -> None:
+    def __init__(self, model: LanguageModel | None, roles: Roles, gold: Callable[[], Reward] | None) -> None:
         self.model = model
         self.roles = roles
         self.gold = gold

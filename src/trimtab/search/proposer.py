@@ -1,7 +1,7 @@
 """Where candidates come from, in chunks: start prompts, continue rows by so many successors and tokens, keep these.
 
-`LanguageModelProposer` forks a language model's state. An engine that hides its logits can implement the protocol with
-text alone. Knows nothing of values.
+`LanguageModelProposer` forks a language model's state; an engine that hides its logits implements the protocol with
+text alone (`completions_proposer`). Knows nothing of values.
 
     >>> proposer = LanguageModelProposer(model, SamplingConfig(), seed=0)               # doctest: +SKIP
     >>> state = proposer.start([Prompt("p0", "I really")], room=40)                     # doctest: +SKIP
@@ -10,7 +10,7 @@ text alone. Knows nothing of values.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -40,16 +40,27 @@ class Continuation:
     row: int | None
 
 
+class ProposerState(Protocol):
+    """What a proposer remembers of each row."""
+
+    def select(self, rows: Sequence[int]) -> Self:
+        """These rows, in this order."""
+        ...
+
+
+State = TypeVar("State", bound=ProposerState)
+
+
 @dataclass
-class ProposerState:
+class SampledRows:
     """A model's rows, the prompt behind each of them as the key of its random numbers, and the longest response."""
 
     model: DecodeState
     keys: list[int]
     room: int
 
-    def select(self, rows: Sequence[int]) -> "ProposerState":
-        return ProposerState(self.model.select(rows), [self.keys[row] for row in rows], self.room)
+    def select(self, rows: Sequence[int]) -> "SampledRows":
+        return SampledRows(self.model.select(rows), [self.keys[row] for row in rows], self.room)
 
 
 @dataclass(slots=True)
@@ -68,27 +79,37 @@ class _Growth:
         return len(self.fork.token_ids) + len(self.token_ids)
 
 
-class Proposer(Protocol):
-    """A source of continuations."""
+class StatefulProposer(Protocol[State]):
+    """A source of continuations. Where it has no `tokens`, ids are its own and mean nothing to anyone else."""
 
-    def start(self, prompts: Sequence[Prompt], room: int) -> ProposerState:
+    @property
+    def tokens(self) -> bool: ...
+
+    def start(self, prompts: Sequence[Prompt], room: int) -> State:
         """One row a prompt, for responses of at most `room` tokens."""
         ...
 
-    def propose(
-        self, state: ProposerState, forks: Sequence[Fork], tokens: int
-    ) -> tuple[ProposerState, list[Continuation]]:
+    def propose(self, state: State, forks: Sequence[Fork], tokens: int) -> tuple[State, list[Continuation]]:
         """Continue each fork by up to `tokens` tokens, and to no more than `room`; the new state has a row for each
         that goes on."""
         ...
 
-    def prompt_ids(self, state: ProposerState) -> list[list[int]]:
+    def prompt_ids(self, state: State) -> list[list[int]]:
         """The prompt of each row as the model reads it."""
         ...
 
     def texts(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[str]:
         """The texts of responses, each after the prompt that it answers, cut before a stop string."""
         ...
+
+
+Proposer: TypeAlias = StatefulProposer[Any]
+"""A source of continuations whatever its state."""
+
+
+def cut_before(stop: Sequence[str], text: str) -> str:
+    """The text up to the first of the stop strings in it."""
+    return text[: min((found for each in stop if (found := text.find(each)) >= 0), default=len(text))]
 
 
 class _Numbers:
@@ -119,6 +140,8 @@ class LanguageModelProposer:
         ignore_eos: never end a response at an end token (for measurements at equal lengths).
     """
 
+    tokens = True
+
     def __init__(
         self,
         model: LanguageModel,
@@ -136,22 +159,18 @@ class LanguageModelProposer:
         self.chunk_ends = tuple(chunk_ends)
         self.ends: frozenset[int] = frozenset() if ignore_eos else model.vocabulary.eos_ids
 
-    def start(self, prompts: Sequence[Prompt], room: int) -> ProposerState:
+    def start(self, prompts: Sequence[Prompt], room: int) -> SampledRows:
         state = self.model.start([prompt.text for prompt in prompts], room)
-        return ProposerState(state, [prompt_key(prompt.id) for prompt in prompts], room)
+        return SampledRows(state, [prompt_key(prompt.id) for prompt in prompts], room)
 
-    def prompt_ids(self, state: ProposerState) -> list[list[int]]:
+    def prompt_ids(self, state: SampledRows) -> list[list[int]]:
         return [ids[:length] for ids, length in zip(state.model.ids, state.model.prompt_lengths, strict=True)]
 
     def texts(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[str]:
-        return [self._before_stop(text) for text in self.model.vocabulary.decode_responses(prompts, responses)]
+        decoded = self.model.vocabulary.decode_responses(prompts, responses)
+        return [cut_before(self.stop, text) for text in decoded]
 
-    def _before_stop(self, text: str) -> str:
-        return text[: min((found for each in self.stop if (found := text.find(each)) >= 0), default=len(text))]
-
-    def propose(
-        self, state: ProposerState, forks: Sequence[Fork], tokens: int
-    ) -> tuple[ProposerState, list[Continuation]]:
+    def propose(self, state: SampledRows, forks: Sequence[Fork], tokens: int) -> tuple[SampledRows, list[Continuation]]:
         grown = [_Growth(fork, state.room - len(fork.token_ids)) for fork in forks]
         if self.chunk_ends:
             for each in grown:
@@ -211,10 +230,10 @@ class LanguageModelProposer:
         place = len(ids) - length
         return self.model.vocabulary.decode_response(ids[:place], ids[place:])
 
-    def _cut_back(self, rows: ProposerState, grown: Sequence[_Growth]) -> ProposerState:
+    def _cut_back(self, rows: SampledRows, grown: Sequence[_Growth]) -> SampledRows:
         """The rows without what was drawn for those that had to wait; a row belongs to each of `grown`."""
         keep = [rows.model.prompt_lengths[row] + each.length for row, each in enumerate(grown)]
         if keep == [len(ids) for ids in rows.model.ids]:
             return rows
         model, _ = self.model.score(rows.model, range(len(keep)), keep, [[] for _ in keep])
-        return ProposerState(model, rows.keys, rows.room)
+        return SampledRows(model, rows.keys, rows.room)

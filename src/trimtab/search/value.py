@@ -81,20 +81,21 @@ class ImplicitValue:
 
     Args:
         tuned, untuned: two models with one vocabulary.
-        base: the model that candidates come from. Where its vocabulary is another, their text is encoded anew.
+        base: the model that candidates come from, None where only their texts are known. Where its vocabulary is
+            another one, or not known, texts are encoded anew.
 
     Raises:
         VocabularyError: tuned and untuned have unlike vocabularies, so that their log-probabilities do not compare.
     """
 
-    def __init__(self, tuned: LanguageModel, untuned: LanguageModel, base: LanguageModel) -> None:
+    def __init__(self, tuned: LanguageModel, untuned: LanguageModel, base: LanguageModel | None) -> None:
         if tuned.vocabulary.fingerprint != untuned.vocabulary.fingerprint:
             raise VocabularyError(
                 f"a guide compares two models token by token, and {tuned.name} and {untuned.name} have unlike "
                 "vocabularies: give the untuned model that the tuned one was made from"
             )
         self.untuned, self.tuned = share_trunk(untuned, tuned)
-        self.same_vocabulary = base.vocabulary.fingerprint == tuned.vocabulary.fingerprint
+        self.same_vocabulary = base is not None and base.vocabulary.fingerprint == tuned.vocabulary.fingerprint
 
     def start(self, prompts: Sequence[Prompt], room: int) -> ImplicitState:
         texts = [prompt.text for prompt in prompts]

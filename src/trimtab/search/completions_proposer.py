@@ -1,0 +1,120 @@
+"""Candidates from a model that shows its texts alone: a `Proposer` over a completions endpoint.
+
+A chunk is asked for by `max_tokens`, as a continuation of prompt and response so far; successors of one beam are
+choices of one request, so the server reads the text once for all. The server splits the text into tokens anew each
+time: where a chunk ended inside a word, the rest may be split in another way than without the end of a chunk.
+
+    >>> proposer = CompletionsProposer(CompletionsModel(url, name), SamplingConfig(), seed=0)   # doctest: +SKIP
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from trimtab.experiment import SamplingConfig
+from trimtab.models.completions import Choice, CompletionsModel, Question
+from trimtab.models.sampling import prompt_key, uniforms
+from trimtab.models.vocabulary import INCOMPLETE
+from trimtab.records import Finish, Prompt
+from trimtab.search.proposer import Continuation, Fork, cut_before
+
+MORE = 4  # tokens that no character takes more of: asked for where a chunk is a part of one
+
+
+@dataclass
+class Texts:
+    """Each row's prompt as it is sent, its response so far, and its key of random numbers; and the longest response."""
+
+    prompts: list[str]
+    responses: list[str]
+    keys: list[int]
+    room: int
+
+    def select(self, rows: Sequence[int]) -> "Texts":
+        prompts, responses = ([each[row] for row in rows] for each in (self.prompts, self.responses))
+        return Texts(prompts, responses, [self.keys[row] for row in rows], self.room)
+
+
+class CompletionsProposer:
+    """Samples a model behind a completions endpoint.
+
+    A response's ids stand for its tokens, of which only the number is known: the first of a chunk for the chunk's
+    text, the others for nothing. Equal texts of equally many tokens have equal ids.
+
+    Args:
+        model: the model.
+        sampling: temperature and filters; those that OpenAI's own servers do not know are sent only where they are on.
+        seed: the run's seed. Whether the same seed gives the same texts is the server's to keep.
+        stop: strings that end a response; it is cut before the first of them, also where one spans chunks.
+    """
+
+    tokens = False
+
+    def __init__(
+        self, model: CompletionsModel, sampling: SamplingConfig, seed: int, *, stop: Sequence[str] = ()
+    ) -> None:
+        self.model = model
+        self.sampling = sampling
+        self.seed = seed
+        self.stop = tuple(stop)
+        self._pieces = [""]
+        self._id_of = {"": 0}
+
+    def start(self, prompts: Sequence[Prompt], room: int) -> Texts:
+        texts = [self.model.prompt_text(prompt.text) for prompt in prompts]
+        return Texts(texts, [""] * len(texts), [prompt_key(prompt.id) for prompt in prompts], room)
+
+    def prompt_ids(self, state: Texts) -> list[list[int]]:
+        return [[] for _ in state.prompts]
+
+    def texts(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[str]:
+        return [cut_before(self.stop, "".join(self._pieces[each] for each in ids)) for ids in responses]
+
+    def propose(self, state: Texts, forks: Sequence[Fork], tokens: int) -> tuple[Texts, list[Continuation]]:
+        groups = [list(group) for _, group in itertools.groupby(forks, key=lambda fork: (fork.row, fork.token_ids))]
+        questions = [self._question(state, group, tokens) for group in groups]
+        answers = self.model.complete(questions, self.sampling, self.stop)
+        parts = [
+            (fork, *self._settled(choice, question, state, fork))
+            for group, question, choices in zip(groups, questions, answers, strict=True)
+            for fork, choice in zip(group, choices, strict=True)
+        ]
+        going = [place for place, (_, _, finish) in enumerate(parts) if finish is None]
+        row_of = {place: row for row, place in enumerate(going)}
+        grown = state.select([parts[place][0].row for place in going])
+        grown.responses = [state.responses[parts[place][0].row] + parts[place][1].text for place in going]
+        return grown, [
+            Continuation(self._ids(choice), finish, row_of.get(place))
+            for place, (_, choice, finish) in enumerate(parts)
+        ]
+
+    def _question(self, state: Texts, group: Sequence[Fork], tokens: int) -> Question:
+        first = group[0]
+        count = min(tokens, state.room - len(first.token_ids))
+        number = uniforms(self.seed, [state.keys[first.row]], [first.slot], [len(first.token_ids)])[0]
+        return Question(state.prompts[first.row] + state.responses[first.row], len(group), count, int(number * 2**31))
+
+    def _settled(self, choice: Choice, question: Question, state: Texts, fork: Fork) -> tuple[Choice, Finish | None]:
+        """The choice without a part of a character at its end, and why the response has finished, if it has."""
+        length = len(fork.token_ids)
+        if choice.finish == "length" and not choice.text.rstrip(INCOMPLETE) and length + choice.tokens < state.room:
+            tokens = min(question.tokens + MORE, state.room - length)
+            longer = replace(question, count=1, tokens=tokens, seed=question.seed + fork.slot)
+            ((choice,),) = self.model.complete([longer], self.sampling, self.stop)
+        short = choice.finish == "length" and choice.tokens < question.tokens  # its context is full
+        text = choice.text.rstrip(INCOMPLETE) if choice.finish == "length" else choice.text
+        choice = replace(choice, text=text)
+        whole = state.responses[fork.row] + text
+        if cut_before(self.stop, whole) != whole:
+            return choice, "stop"
+        if choice.finish != "length":
+            return choice, choice.finish
+        return choice, "length" if short else None
+
+    def _ids(self, choice: Choice) -> list[int]:
+        """Ids for as many tokens as the choice has, which stand for its text."""
+        if choice.text not in self._id_of:
+            self._id_of[choice.text] = len(self._pieces)
+            self._pieces.append(choice.text)
+        own = [self._id_of[choice.text]] if choice.text else []
+        return own + [0] * (choice.tokens - len(own))
