@@ -32,6 +32,7 @@ SHOWN = 5  # prompts set aside that the terminal names
 
 File = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT")]
 Overrides = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="[PART.FIELD=VALUE ...]")]
+RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 PathMap = Annotated[Path | None, tyro.conf.arg(name="path-map")]
 
 
@@ -130,6 +131,35 @@ def merge(
 
     for line in merge_shards(directories, into):
         print(line)
+
+
+def save(run: RunFolder, folder: Annotated[Path, tyro.conf.Positional], adapter: bool = False) -> None:
+    """Save a run's tuned guide as a folder of transformers or PEFT, with a model card.
+
+    Args:
+        run: A run directory, such as runs/quickstart.
+        folder: The new folder.
+        adapter: The LoRA adapter alone, for PEFT, and not the whole model.
+    """
+    from trimtab.sharing import save_guide
+
+    print(save_guide(run, folder, adapter=adapter))
+
+
+def push(
+    run: RunFolder, name: Annotated[str, tyro.conf.Positional], adapter: bool = False, public: bool = False
+) -> None:
+    """Upload a run's tuned guide to the model hub, with a model card; private unless told otherwise.
+
+    Args:
+        run: A run directory, such as runs/quickstart.
+        name: Its name there, such as someone/my-guide.
+        adapter: The LoRA adapter alone, for PEFT, and not the whole model.
+        public: Let everybody see it, where it is new.
+    """
+    from trimtab.sharing import push_guide
+
+    print(push_guide(run, name, adapter=adapter, public=public))
 
 
 def trace(file: Annotated[Path, tyro.conf.Positional], prompt: str | None = None) -> None:
@@ -282,6 +312,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": _stage("report", "Write the tables, the figures and the page."),
     "merge": merge,
     "study": study,
+    "save": save,
+    "push": push,
     "trace": trace,
     "status": status,
     "assets": assets,
