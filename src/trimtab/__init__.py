@@ -15,37 +15,34 @@ if TYPE_CHECKING:
     from trimtab.errors import TrimtabError
     from trimtab.experiment import Experiment, ModelConfig, SamplingConfig
     from trimtab.experiment_file import load_experiment
+    from trimtab.models.completions import CompletionsModel
     from trimtab.models.emulated import emulate
-    from trimtab.models.roles import load_language_model
+    from trimtab.models.given import load
     from trimtab.pipeline import run
     from trimtab.preferences.pairs import make_pairs
     from trimtab.progress import watching
-    from trimtab.records import Prompt
     from trimtab.rewards.classifier import load_classifier_reward
     from trimtab.rewards.function import FunctionReward
     from trimtab.search.chunk_beam import Search
-    from trimtab.search.combined_value import WeightedValue
-    from trimtab.search.proposer import LanguageModelProposer
-    from trimtab.search.value import ImplicitValue, RewardValue
+    from trimtab.search.guide import Guide
+    from trimtab.search.guided_model import GuidedModel
     from trimtab.training.preference import tune
 
 _PLACES = {
     "Assets": "assets.resolve",
+    "CompletionsModel": "models.completions",
     "Experiment": "experiment",
     "FunctionReward": "rewards.function",
-    "ImplicitValue": "search.value",
-    "LanguageModelProposer": "search.proposer",
+    "Guide": "search.guide",
+    "GuidedModel": "search.guided_model",
     "ModelConfig": "experiment",
-    "Prompt": "records",
-    "RewardValue": "search.value",
     "SamplingConfig": "experiment",
     "Search": "search.chunk_beam",
     "TrimtabError": "errors",
-    "WeightedValue": "search.combined_value",
     "emulate": "models.emulated",
+    "load": "models.given",
     "load_classifier_reward": "rewards.classifier",
     "load_experiment": "experiment_file",
-    "load_language_model": "models.roles",
     "make_pairs": "preferences.pairs",
     "run": "pipeline",
     "tune": "training.preference",
@@ -54,21 +51,19 @@ _PLACES = {
 
 __all__ = [
     "Assets",
+    "CompletionsModel",
     "Experiment",
     "FunctionReward",
-    "ImplicitValue",
-    "LanguageModelProposer",
+    "Guide",
+    "GuidedModel",
     "ModelConfig",
-    "Prompt",
-    "RewardValue",
     "SamplingConfig",
     "Search",
     "TrimtabError",
-    "WeightedValue",
     "emulate",
+    "load",
     "load_classifier_reward",
     "load_experiment",
-    "load_language_model",
     "make_pairs",
     "run",
     "tune",

@@ -15,6 +15,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+
 from trimtab.blocks import Decode, block_size
 from trimtab.durable import write_json, write_records, write_text
 from trimtab.errors import DataError
@@ -27,6 +29,7 @@ from trimtab.experiment import DecoderConfig, Experiment
 from trimtab.progress import Advance
 from trimtab.records import Generation, Pair, Prompt, Score
 from trimtab.report.page import write_report
+from trimtab.report.tables import terminal_table
 from trimtab.rewards.judge import load_judge
 from trimtab.runs import Artifact, read_seconds
 from trimtab.search.decoders import Decoder, within_its_budget
@@ -178,6 +181,11 @@ class Line(TuningLine):
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
         return rows
+
+    @property
+    def table(self) -> Table:
+        """The report's table, as it stands in the terminal; a notebook shows it, too."""
+        return terminal_table(self.report)
 
     @property
     def _fluency(self) -> Fluency:

@@ -26,6 +26,9 @@ State = Literal["waits", "runs", "made", "used again", "stopped", "failed"]
 WINDOW = 16
 """Reports that the rate is taken over: it follows a stage whose blocks or batches get slower."""
 
+NOTEBOOK_SECONDS = 0.25
+"""A notebook's view is drawn at most so often, besides wherever a stage begins or ends."""
+
 
 @dataclass
 class Stage:
@@ -118,7 +121,8 @@ View = Callable[[list[Stage], float, int], Table]
 
 @contextlib.contextmanager
 def watching(*, quiet: bool = False, console: Console | None = None, table: View | None = None) -> Iterator[Watch]:
-    """What a run is to be given; unless `quiet`, it is shown live on standard error, as `table` has it."""
+    """What a run is to be given; unless `quiet`, it is shown live on standard error, or in a notebook's cell, as
+    `table` has it."""
     watch = Watch()
     if quiet:
         yield watch
@@ -128,9 +132,36 @@ def watching(*, quiet: bool = False, console: Console | None = None, table: View
     def view() -> Table:
         return (table or stage_table)(list(watch.stages.values()), time.time(), max(console.height - 3, 5))
 
+    if console.is_jupyter:
+        with _in_notebook(watch, view, console):
+            yield watch
+        return
     with Live(get_renderable=view, console=console, refresh_per_second=4):
         watch.say = lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
         yield watch
+
+
+@contextlib.contextmanager
+def _in_notebook(watch: Watch, view: Callable[[], Table], console: Console) -> Iterator[None]:
+    """Inside, what the watch is told is shown in the notebook's cell, in place; rich's own view would want widgets."""
+    from IPython.display import display
+
+    place = display(view(), display_id=True)
+    shown = time.monotonic()
+
+    def show(stage: Stage) -> None:
+        nonlocal shown
+        between = stage.reports and stage.state == "runs"
+        if not between or time.monotonic() - shown >= NOTEBOOK_SECONDS:
+            place.update(view())
+            shown = time.monotonic()
+
+    watch.listeners.append(show)
+    watch.say = lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
+    try:
+        yield
+    finally:
+        place.update(view())
 
 
 def stage_table(stages: list[Stage], now: float, height: int) -> Table:

@@ -189,8 +189,10 @@ def _data(made: Made) -> str:
     pairs = next((each for each in made.inputs if each.stage == "pairs"), made)
     if isinstance(existing := pairs.configuration.get("preferences"), str):
         return f"the preference data set `{existing}`"
-    sampled, chosen, reviews = made.part("synthesize"), made.part("pairs"), made.part("data")
-    prompts = f", prompts from `{reviews['reviews']}`" if reviews and "reviews" in reviews else ""
+    sampled, chosen, source = made.part("synthesize"), made.part("pairs"), made.part("data") or {}
+    given = source.get("instructions") or source.get("reviews")
+    name = given.get("name") if isinstance(given, Mapping) else given
+    prompts = "" if name is None else f", prompts from `{name}`"
     strategy = f" paired by `{chosen['strategy']}`" if chosen else ""
     count = f"{sampled['samples']} samples a prompt of the untuned model" if sampled else "samples of the untuned model"
     return f"{count},{strategy}{prompts}"
@@ -201,7 +203,8 @@ def _reward(made: Made) -> str:
     if reward is None:
         return "none: the preferences came with the data"
     trained = ", fine-tuned for it" if reward.get("training") else ""
-    return f"`{reward.get('model')}`{trained}, {str(reward.get('definition', 'its score')).replace('_', ' ')}"
+    definition = f", {reward['definition'].replace('_', ' ')}" if "definition" in reward else ""
+    return f"`{reward.get('by') or reward.get('model')}`{trained}{definition}"
 
 
 def _usage(base: str, *, adapter: bool) -> str:

@@ -2,11 +2,15 @@
 
 import dataclasses
 import io
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
 from rich.console import Console
+from rich.jupyter import JupyterMixin
 
 from tiny_hub import tiny_hub
 from trimtab import budget
@@ -116,3 +120,20 @@ def test_a_note_of_a_process_that_ended_or_whose_id_was_given_to_another_speaks_
     assert dataclasses.replace(holder, pid=2**22 + 1).alive is False
     assert dataclasses.replace(holder, host="elsewhere").alive is None
     assert isinstance(Holder.this().command, str)
+
+
+def test_a_notebook_shows_the_stages_in_place_and_tables_as_html() -> None:
+    """As IPython's own shell is told of it; no extension for widgets is asked for."""
+    InteractiveShell.instance()
+    with capture_output() as captured, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with watching(console=Console(force_jupyter=True)) as watch, watch("guide base") as advance:
+            for done in range(200):
+                advance(done, 200)
+            watch.say("memory: about 1.9 GB")
+    first, *others = captured.outputs
+    assert not first.update and "memory: about 1.9 GB" in "".join(each.data["text/html"] for each in others)
+    updates = [each.data["text/html"] for each in others if each.update]
+    assert 2 <= len(updates) < 20  # where it begins and ends, and now and then in between
+    assert "guide base" in updates[-1] and "made" in updates[-1] and "runs" not in updates[-1]
+    assert isinstance(stage_table([], 0.0, 5), JupyterMixin)  # as all tables that trimtab gives

@@ -105,9 +105,13 @@ class Search:
         for step in self.steps(prompts, proposer, value):
             if observe is not None:
                 observe(step)
+        return self.answers(step)
+
+    def answers(self, last: Step) -> list[list[Hypothesis]]:
+        """What `run` returns, from the last of all steps."""
         count = self.keep or self.width
         everything = self.vote is not None or count > self.width
-        found = [self._finished(*groups, everything) for groups in zip(step.candidates, step.kept, strict=True)]
+        found = [self._finished(*groups, everything) for groups in zip(last.candidates, last.kept, strict=True)]
         return [group[:count] for group in found]
 
     def steps(self, prompts: Sequence[Prompt], proposer: Proposer, value: Value | None) -> Iterator[Step]:

@@ -9,8 +9,8 @@ Knows nothing of models.
 from collections.abc import Sequence
 
 
-def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    """The number of ids that both begin with."""
+def common_prefix(left: Sequence[object], right: Sequence[object]) -> int:
+    """The number of ids, or of characters, that both begin with."""
     if right[: len(left)] == left:  # as wherever a response has only grown; many times faster
         return len(left)
     length = 0

@@ -1,0 +1,112 @@
+"""A guide: what judges candidates while a model that it has never seen writes them.
+
+A tuned and an untuned model, any reward, or a weighted mean of such. Knows nothing of experiments and files.
+
+    >>> guide = Guide("runs/quickstart/tuned", "HuggingFaceTB/SmolLM2-135M-Instruct")   # doctest: +SKIP
+    >>> guide.steer(large).generate(["I really"], max_new_tokens=40)                    # doctest: +SKIP
+    [' enjoyed this film from the first minute on']
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from trimtab.errors import ConfigurationError
+from trimtab.experiment import ModelConfig, SamplingConfig
+from trimtab.models.completions import CompletionsModel
+from trimtab.models.emulated import emulate
+from trimtab.models.given import Given, load
+from trimtab.models.language_model import LanguageModel
+from trimtab.rewards.function import FunctionReward
+from trimtab.rewards.reward import Reward
+from trimtab.search.chunk_beam import Search
+from trimtab.search.combined_value import WeightedValue
+from trimtab.search.guided_model import GuidedModel
+from trimtab.search.value import ImplicitValue, RewardValue, Value
+
+Score: TypeAlias = Callable[[Sequence[str]], Sequence[float]]
+"""Gets texts, prompt and response together, and gives one number for each; higher is better."""
+CBS = Search(width=4, successors=4, chunk=5)
+
+
+class Guide:
+    """log p_tuned - log p_untuned of a response guides (arXiv 2405.19262): the pair knows what the tuning wanted.
+
+    Args:
+        tuned, untuned: two models with one vocabulary, each as `load` takes it.
+        template: what the pair reads a string in, where they are given by name or as loaded models.
+
+    Raises:
+        AssetError, ModelError: a model cannot be loaded.
+    """
+
+    def __init__(self, tuned: Given, untuned: Given, *, template: str = "{prompt}") -> None:
+        pair = load(tuned, template=template), load(untuned, template=template)
+        self.pair: tuple[LanguageModel, LanguageModel] | None = pair
+        self._value: Callable[[LanguageModel | None], Value] = lambda base: ImplicitValue(*pair, base)
+
+    @classmethod
+    def by_reward(cls, reward: Reward | Score) -> "Guide":
+        """A guide that is a reward: one of trimtab's, or a function of texts."""
+        judge = FunctionReward(reward) if callable(reward) else reward
+        return cls._of(lambda base: RewardValue(judge))
+
+    @classmethod
+    def mean(cls, parts: Sequence[tuple["Guide", float]]) -> "Guide":
+        """The weighted mean of several guides.
+
+        Raises:
+            ConfigurationError: there are none, or a weight is not above 0.
+        """
+        if not parts or any(weight <= 0 for _, weight in parts):
+            raise ConfigurationError("a mean needs guides, each with a weight above 0: drop what has none")
+        return cls._of(lambda base: WeightedValue([(guide.value(base), weight) for guide, weight in parts]))
+
+    @classmethod
+    def _of(cls, value: Callable[[LanguageModel | None], Value]) -> "Guide":
+        made = cls.__new__(cls)
+        made.pair, made._value = None, value
+        return made
+
+    def value(self, base: LanguageModel | None) -> Value:
+        """The value of candidates that `base` writes; None stands for one that tells its texts alone.
+
+        Raises:
+            VocabularyError: the tuned and the untuned model have unlike vocabularies.
+        """
+        return self._value(base)
+
+    def steer(
+        self,
+        base: Given | CompletionsModel,
+        *,
+        search: Search = CBS,
+        sampling: SamplingConfig | None = None,
+        beta: float | None = None,
+        stop: Sequence[str] = (),
+        seed: int = 0,
+    ) -> GuidedModel:
+        """`base` under this guide; its weights stay as they are, and its vocabulary may be another.
+
+        Args:
+            base: a model as `load` takes it, or one behind a completions endpoint (or a `ModelConfig` with one).
+            search: base is Search(), best-of-N Search(successors=N), chunk-level beam search has all three numbers.
+            sampling: temperature and filters that candidates are drawn with.
+            beta: besides, add so much of the pair's difference of logits to the base's (emulated fine-tuning).
+            stop: texts that end a response, which is cut before them.
+            seed: of the random numbers: the same prompt gets the same answer, alone or among others.
+
+        Raises:
+            AssetError, ModelError: the base cannot be loaded.
+            VocabularyError: `beta` with a base of another vocabulary.
+            ConfigurationError: `beta` without a pair or without the base's logits.
+        """
+        if isinstance(base, ModelConfig) and base.endpoint is not None:
+            base = CompletionsModel.of(base)
+        model = base if isinstance(base, CompletionsModel) else load(base)
+        if beta is not None:
+            if self.pair is None or isinstance(model, CompletionsModel):
+                what = "a model whose logits are seen" if self.pair else "a guide of two models"
+                raise ConfigurationError(f"beta adds logits and needs {what}: leave it out")
+            model = emulate(model, [(*self.pair, beta)])
+        value = self.value(None if isinstance(model, CompletionsModel) else model) if search.candidates > 1 else None
+        return GuidedModel(model, value, search, sampling or SamplingConfig(), tuple(stop), seed)

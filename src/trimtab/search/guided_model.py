@@ -1,0 +1,147 @@
+"""A model under a guide: texts for prompts, or one text as it comes about.
+
+Knows nothing of experiments and files.
+
+    >>> guided = Guide(tuned, untuned).steer(large)                                     # doctest: +SKIP
+    >>> for text in guided.stream("I really"):                                          # doctest: +SKIP
+    ...     print(text, end="", flush=True)
+"""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias, cast, overload
+
+from trimtab.blocks import block_size
+from trimtab.experiment import SamplingConfig
+from trimtab.models.completions import CompletionsModel
+from trimtab.models.language_model import LanguageModel
+from trimtab.progress import watching
+from trimtab.records import Message, Prompt, PromptInput
+from trimtab.search.chunk_beam import Search
+from trimtab.search.completions_proposer import CompletionsProposer
+from trimtab.search.hypothesis import Hypothesis
+from trimtab.search.proposer import LanguageModelProposer, Proposer
+from trimtab.search.retokenize import common_prefix
+from trimtab.search.value import Value
+
+Several: TypeAlias = list[str] | list[list[Message]] | list[PromptInput]
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class GuidedModel:
+    """What `Guide.steer` makes. `dataclasses.replace` gives one with other settings.
+
+    `rows` candidates are decoded together: more are faster, and take more memory.
+    """
+
+    base: LanguageModel | CompletionsModel
+    value: Value | None
+    search: Search
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+    rows: int = 256
+
+    @overload
+    def generate(
+        self, prompts: str | list[Message], max_new_tokens: int | None = None, *, progress: bool = False
+    ) -> str: ...
+
+    @overload
+    def generate(self, prompts: Several, max_new_tokens: int | None = None, *, progress: bool = False) -> list[str]: ...
+
+    def generate(
+        self, prompts: PromptInput | Several, max_new_tokens: int | None = None, *, progress: bool = False
+    ) -> str | list[str]:
+        """The best response to each prompt, or to the one prompt.
+
+        Args:
+            prompts: strings, or conversations as lists of messages with `role` and `content`; one or several.
+            max_new_tokens: of a response at most (default: the search's).
+            progress: show how far it is.
+
+        Returns:
+            The responses' texts, without the prompts. Where a model's numbers on a prompt are not finite its response
+            is empty, and a warning says so.
+        """
+        one = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], dict))
+        every = cast(Sequence[PromptInput], [prompts] if one else prompts)
+        texts = [self._text(found) for found in self.hypotheses(every, max_new_tokens, progress=progress)]
+        return texts[0] if one else texts
+
+    def hypotheses(
+        self, prompts: Sequence[PromptInput], max_new_tokens: int | None = None, *, progress: bool = False
+    ) -> list[list[Hypothesis]]:
+        """The finished hypotheses of each prompt, best first, with their token ids, values and why they ended.
+
+        `Search(keep=n)` says how many. Values are in nats where a pair guides, else in the reward's unit.
+        """
+        proposer, search = self._proposer(), self._search(max_new_tokens)
+        every = _numbered(prompts)
+        size = block_size(self.rows, search.candidates)
+        found: list[list[Hypothesis]] = []
+        with watching(quiet=not progress) as watch, watch("generate") as advance:
+            for first in range(0, len(every), size):
+                advance(first, len(every))
+                found += search.run(every[first : first + size], proposer, self.value)
+            advance(len(every), len(every))
+        return found
+
+    def stream(self, prompt: PromptInput, max_new_tokens: int | None = None) -> Iterator[str]:
+        """The response of `generate` in pieces, each given as soon as no beam disagrees on it any more.
+
+        Plain sampling gives token by token, chunk-level beam search at most a chunk at a time; best-of-N, whose
+        samples have nothing in common, gives all at its end, and so does plain sampling behind an endpoint.
+        """
+        search = self._search(max_new_tokens)
+        if search.candidates == 1 and not isinstance(self.base, CompletionsModel):
+            search = replace(search, chunk=1)
+        given = ""
+        for step in search.steps(_numbered([prompt]), self._proposer(), self.value):
+            (kept,) = step.kept
+            settled = _held_back(_shared([beam.text for beam in kept]), self.stop)
+            if len(settled) > len(given) and any(beam.open for beam in kept):
+                yield settled[len(given) :]
+                given = settled
+        rest = self._text(search.answers(step)[0])[len(given) :]
+        if rest:
+            yield rest
+
+    def _proposer(self) -> Proposer:
+        if isinstance(self.base, CompletionsModel):
+            return CompletionsProposer(self.base, self.sampling, self.seed, stop=self.stop)
+        return LanguageModelProposer(self.base, self.sampling, self.seed, stop=self.stop)
+
+    def _search(self, max_new_tokens: int | None) -> Search:
+        return self.search if max_new_tokens is None else replace(self.search, max_new_tokens=max_new_tokens)
+
+    def _text(self, found: Sequence[Hypothesis]) -> str:
+        if found[0].finish == "failed":
+            _log.warning("a prompt has no response: a model's logits for it are not finite numbers")
+        return found[0].text
+
+
+def _numbered(prompts: Sequence[PromptInput]) -> list[Prompt]:
+    """The prompts with ids that follow from their contents alone; of equal ones each has its own."""
+    seen: Counter[str] = Counter()
+    numbered = []
+    for prompt in prompts:
+        content = json.dumps(prompt)
+        numbered.append(Prompt(f"{content} {seen[content]}", prompt))
+        seen[content] += 1
+    return numbered
+
+
+def _shared(texts: Sequence[str]) -> str:
+    """What all texts begin with."""
+    return texts[0][: min(common_prefix(texts[0], text) for text in texts)]
+
+
+def _held_back(text: str, stop: Sequence[str]) -> str:
+    """The text without an end that may become a stop string, before which a response is cut."""
+    longest = max((size for each in stop for size in range(1, len(each)) if text.endswith(each[:size])), default=0)
+    return text[: len(text) - longest]
