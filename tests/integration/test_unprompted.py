@@ -63,7 +63,12 @@ def test_the_write_ups_cell_runs_end_to_end_without_a_large_model(line: Line) ->
     assert {path.stem for path in (report / "figures").iterdir()} >= {"before-after", "reward-distributions"}
     page, markdown = ((report / name).read_text(encoding="utf-8") for name in ("report.html", "table.md"))
     for said in (page, markdown):
-        assert "fluency (untuned)" in said and "since there is no large one" in said and "headroom" not in said
+        assert (
+            "fluency (untuned)" in said
+            and "below 0.50" in said
+            and "since there is no large one" in said
+            and "headroom" not in said
+        )
     assert "20 responses of each decoder, without a prompt" in page and "(no prompt)" in page
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tiny_report import SMALL, quickstart_rows, reference, row, run
+from trimtab.experiment import Experiment
 from trimtab.report import columns, tables
 
 
@@ -59,6 +60,37 @@ def test_terminal_table_fits_and_cuts_nothing_off(width):
         assert shown in text
     assert ("-1.25 [-1.50, 2.20]" in text) == (width == 120)
     assert f"{SMALL}: untuned, tuned, eft-0.5" in text
+
+
+@pytest.mark.parametrize("width", [100, 120])
+def test_terminal_table_of_an_experiment_without_prompts_fits_too(width):
+    """With the share below a threshold, KL and the model that fluency is measured under in the place of headroom."""
+    guide = {"unprompted": 5000, "decoders": [{"model": "untuned"}, {"model": "tuned"}]}
+    experiment = Experiment.model_validate({"name": "demo", "large": None, "guide": guide})
+    measured = {"threshold": -0.5, "below": 0.04, "headroom": None, "prompts": 5000}
+    rows = [
+        reference("untuned", model=SMALL, **measured),
+        row(
+            "tuned",
+            model=f"{SMALL} (tuned)",
+            gain_low=-0.5,
+            judge_gain_low=-1,
+            kl=12.31,
+            kl_low=11.9,
+            kl_high=12.72,
+            kl_per_token=0.195,
+            **measured,
+        ),
+    ]
+    console = rich.console.Console(width=width, record=True, file=io.StringIO())
+    console.print(tables.terminal_table(rows, width, columns.columns_of(experiment, rows)))
+    text = console.export_text()
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+    assert "…" not in text and "head-" not in text
+    for shown in ("12.31", "[11.90, 12.72]", "4 %", "-0.50", "untuned", "5000 responses", "KL from the untuned model"):
+        assert shown in " ".join(text.split())  # the legend is broken into lines
+    meanings = {column.heading: column.meaning for column in columns.columns_of(experiment, rows)}
+    assert "since there is no large one" in meanings["fluency (untuned)"] and "cut to" not in meanings["diversity"]
 
 
 def test_terminal_table_says_what_was_left_out_and_takes_names_literally():

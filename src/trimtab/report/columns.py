@@ -190,8 +190,8 @@ COLUMNS = (
     Column(
         "below",
         "below",
-        "Share of responses with a reward below evaluate.threshold, in brackets, which miss the tone aimed at.",
-        lambda row: f"{percent(row.below)} [{number(row.threshold)}]" if row.below is not None else "",
+        "Share of responses with a reward below evaluate.threshold, which miss the tone aimed at.",
+        lambda row: percent(row.below),
         optional=True,
     ),
     Column(
@@ -250,7 +250,7 @@ def columns_of(experiment: Experiment, rows: Sequence[Row]) -> tuple[Column, ...
         columns["fluency"] = replace(
             columns["fluency"],
             heading="fluency (untuned)",
-            narrow="fluency\n(untuned)",
+            narrow="untuned\nfluency",
             meaning="Mean log-probability of a token in nats under the untuned small model, since there is no large "
             "one; nearer to 0 is more fluent to it.",
         )
@@ -259,4 +259,10 @@ def columns_of(experiment: Experiment, rows: Sequence[Row]) -> tuple[Column, ...
         columns["diversity"] = replace(columns["diversity"], meaning=varied)
         repeated = "Share of pairs of neighbouring tokens that are different ones; falls with the number of responses."
         columns["distinct-2"] = replace(columns["distinct-2"], meaning=repeated)
+        for cost in ("TFLOP", "seconds"):  # of no interest here, and a terminal has no room for all
+            columns[cost] = replace(columns[cost], narrow="")
+    if "below" in columns:
+        at = next(number(row.threshold) for row in rows if row.threshold is not None)
+        missed = f"Share of responses with a reward below {at} (evaluate.threshold), which miss the tone aimed at."
+        columns["below"] = replace(columns["below"], heading=f"below {at}", narrow=f"below\n{at}", meaning=missed)
     return tuple(columns.values())

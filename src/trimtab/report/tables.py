@@ -64,19 +64,18 @@ def terminal_table(rows: Sequence[Row], width: int = WIDE, columns: Sequence[Col
 
     Below 120 columns an interval stands under its mean, so that nothing is cut off. `columns` as in `write_markdown`.
     """
-    columns = columns or filled(rows)
+    shown = [column for column in columns or filled(rows) if column.narrow]
     grouped = families(rows)
     names = [f"{model}: {', '.join(row.decoder for row in members)}" for model, members in grouped.items()]
     table = rich.table.Table(
         title=rich.text.Text("\n".join(map(one_line, names))),
         title_justify="left",
-        caption=rich.text.Text(_legend(rows)),
+        caption=rich.text.Text(_legend(rows, shown)),
         caption_justify="left",
         box=rich.box.SIMPLE_HEAD,
         padding=0,
         show_edge=False,
     )
-    shown = [column for column in columns if column.narrow]
     for column in shown:
         table.add_column(column.narrow, justify="left" if column.heading in LEFT else "right", no_wrap=True)
     for members in grouped.values():
@@ -95,13 +94,16 @@ def families(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return grouped
 
 
-def _legend(rows: Sequence[Row]) -> str:
+def _legend(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     left_out = sum(row.left_out + row.set_aside for row in rows)
     prompts = max((row.prompts + row.left_out + row.set_aside for row in rows), default=0)
     missing = f"; {left_out} responses without finite logits and scores left out" if left_out else ""
     gold = f"; {GOLD_NOTE}" if any(row.by_gold for row in rows) else ""
-    headroom = "headroom: share of the gold pick's gain; " if any(row.headroom is not None for row in rows) else ""
+    headings = {column.heading for column in columns}
+    headroom = "headroom: share of the gold pick's gain; " if "headroom" in headings else ""
+    cost = f"TFLOP, sec.: for one of {prompts} prompts" if "TFLOP" in headings else f"{prompts} responses"
+    kl = ", KL from the untuned model" if "KL" in headings else ""
     return (
         f"mean [interval]; gain: over the same model unguided; {headroom}"
-        f"diversity, fluency: nats; TFLOP, sec.: for one of {prompts} prompts{missing}{gold}"
+        f"diversity, fluency{kl}: nats; {cost}{missing}{gold}"
     )

@@ -46,7 +46,7 @@ class TextTrainer(ResumableTrainer, SFTTrainer):
     ) -> None:
         tables = [_table(rows, config) for rows in (train, heldout)]
         steps = training_steps(len(tables[0]), config)
-        evaluations = 1 + min(config.evaluations, steps)
+        evaluations = min(config.evaluations, steps)
         total = steps * config.gradient_accumulation + evaluations * math.ceil(len(tables[1]) / config.batch_size)
         self._begin(saving.folder, total, advance)
         disable_dropout_in_model(model)  # not the adapter's, which comes later
