@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from trimtab.pipeline import run
     from trimtab.preferences.pairs import make_pairs
     from trimtab.progress import watching
-    from trimtab.rewards.classifier import load_classifier_reward
     from trimtab.rewards.function import FunctionReward
+    from trimtab.rewards.load import load_reward
     from trimtab.search.chunk_beam import Search
     from trimtab.search.guide import Guide
     from trimtab.search.guided_model import GuidedModel
@@ -41,8 +41,8 @@ _PLACES = {
     "TrimtabError": "errors",
     "emulate": "models.emulated",
     "load": "models.given",
-    "load_classifier_reward": "rewards.classifier",
     "load_experiment": "experiment_file",
+    "load_reward": "rewards.load",
     "make_pairs": "preferences.pairs",
     "run": "pipeline",
     "tune": "training.preference",
@@ -62,8 +62,8 @@ __all__ = [
     "TrimtabError",
     "emulate",
     "load",
-    "load_classifier_reward",
     "load_experiment",
+    "load_reward",
     "make_pairs",
     "run",
     "tune",

@@ -2,7 +2,7 @@
 
 For each stage: the weights of its models, what its rows hold (keys and values of every token, with the copy that a
 fork makes; logits), and for tuning gradients, optimizer and activations. Prompts are counted at their longest words
-with two tokens each. Knows nothing of what the machine does besides.
+with two tokens each, instructions at 256 tokens. Knows nothing of what the machine does besides.
 
     >>> memory_lines(experiment, Assets(), until="report")                              # doctest: +SKIP
     ['memory: about 3.1 GB at most, in guide cbs-4-4-5 with 256 rows at once; this machine has 15.6 GB, 12.0 GB free']
@@ -26,6 +26,7 @@ from trimtab.models.load import default_device, pick_dtype
 
 GIGA = 1e9
 CGROUP = Path("/sys/fs/cgroup")
+INSTRUCTION = 256  # tokens of an instruction in its chat template; few are longer
 FORKED = 2  # a fork of the rows stands beside what it was made of
 LOGITS = 3 * 4  # bytes for each: float32, once as they come, once sorted, once as probabilities
 ACTIVATIONS = 34  # bytes for each token, layer and unit of width at 16 bits (Korthikanti et al. 2022, section 4.1)
@@ -118,7 +119,7 @@ def memory_needs(experiment: Experiment, assets: Assets, until: str) -> Iterator
         return
     sizes = cache(lambda model: model_sizes(model, assets))
     small = sizes(experiment.small)
-    prompt = 2 * experiment.data.prompt_words[1]
+    prompt = 2 * experiment.data.prompt_words[1] if experiment.data.instructions is None else INSTRUCTION
     synthesis, sft, tune = experiment.synthesize, experiment.sft, experiment.tune
     if sft is not None:
         yield _training("sft", sft, small, sft.max_length, sft.batch_size)

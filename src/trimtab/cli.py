@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from trimtab.cli_results import compare, export
 from trimtab.errors import ConfigurationError, DataError, TrimtabError, one_line
 from trimtab.experiment import Experiment
 from trimtab.experiment_file import is_study, load_experiment
@@ -316,6 +317,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "push": push,
     "trace": trace,
     "status": status,
+    "export": export,
+    "compare": compare,
     "assets": assets,
     "check": check,
 }

@@ -7,13 +7,15 @@ Types only: reads no file (see `experiment_file`), no network, no models.
     'base'
 """
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from trimtab.experiment_data import InstructionsConfig
 from trimtab.experiment_guide import DecoderConfig, GuideConfig
 from trimtab.experiment_models import Config, Dtype, EndpointConfig, ModelConfig, Name, equals
 from trimtab.experiment_pairs import PairsConfig, Threshold
+from trimtab.experiment_reward import RewardConfig, RewardTrainingConfig
 from trimtab.experiment_search import EarlyRejection, SamplingConfig, TermConfig, ValueConfig
 from trimtab.experiment_training import LoraSettings, SftConfig, TrainingConfig, TuneConfig
 from trimtab.fields import WordRange
@@ -52,9 +54,12 @@ class DataConfig(Config):
     number drawn evenly from `prompt_words` (both ends included). `preferences` names an existing preference data set
     (`prompt`, `responses`, `chosen`; splits train, validation, test): then prompts and pairs come from it.
     `sft_reviews` and `sft_heldout` are what the stage `sft` trains and evaluates on.
+    `instructions` is a data set of instructions or conversations: then prompts come from it, with `preferences` those
+    to test on alone. Without `reviews`, which are null by default beside instructions, there is no second judge.
     """
 
-    reviews: str = "imdb"
+    reviews: str | None = "imdb"
+    instructions: InstructionsConfig | None = Field(None, exclude_if=equals(None))
     preferences: str | None = None
     reward_reviews: int = Field(8000, ge=2)
     reward_heldout: int = Field(2000, ge=2)
@@ -66,56 +71,25 @@ class DataConfig(Config):
     sft_reviews: int = Field(0, ge=0, exclude_if=equals(0))
     sft_heldout: int = Field(64, ge=1, exclude_if=equals(64))
 
-
-class RewardTrainingConfig(Config):
-    """How a sentence encoder is fine-tuned into the sentiment classifier.
-
-    Each epoch cuts a new snippet of `snippet_words` (drawn evenly, both ends included) out of every review.
-    Training freezes the embeddings and the lowest `frozen_layers` layers. Weights above the layers, which start
-    almost untrained, learn at `head_learning_rate`. Weights are float32; what is multiplied is rounded to `dtype`
-    first, for `auto` to bfloat16 where the hardware multiplies it.
-    """
-
-    epochs: int = Field(1, ge=1)
-    snippet_words: WordRange = (20, 60)
-    batch_size: int = Field(16, ge=1)
-    learning_rate: float = Field(3e-4, gt=0)
-    head_learning_rate: float = Field(1.5e-3, gt=0)
-    warmup: float = Field(0.1, ge=0, lt=1)
-    frozen_layers: int = Field(2, ge=0)
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-
-
-class RewardConfig(Config):
-    """The gold reward: a sequence classifier with a positive and a negative label.
-
-    `definition` is `margin`, log p(positive) - log p(negative), or `positive_logit`. With `training`, `model` is an
-    encoder that is fine-tuned first; without, it is a ready classifier. `positive_label` is the index or name of the
-    positive class.
-    """
-
-    model: str = "sentence-transformers/all-MiniLM-L6-v2"
-    definition: Literal["margin", "positive_logit"] = "margin"
-    training: RewardTrainingConfig | None = None
-    positive_label: int | str = 1
-    max_length: int = Field(256, ge=8)
-    batch_size: int = Field(64, ge=1)
-    allow_pickle: bool = False
-
     @model_validator(mode="before")
     @classmethod
-    def _default_is_trained(cls, values: Any) -> Any:
-        """The default model is a bare encoder, so leaving it means training it."""
-        if isinstance(values, dict) and "model" not in values:
-            return {"training": {}, **values}
+    def _instructions_need_no_reviews(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("instructions") is not None and "reviews" not in values:
+            return {"reviews": None, **values}
         return values
 
-    @field_validator("positive_label")
-    @classmethod
-    def _trained_labels_are_known(cls, label: int | str, info: ValidationInfo) -> int | str:
-        if info.data.get("training") is not None and label not in (0, 1, "negative", "positive"):
-            raise ValueError(f"{label!r} is no label of what training makes: give negative (0) or positive (1)")
-        return label
+    @model_validator(mode="after")
+    def _prompts_come_from_somewhere(self) -> Self:
+        if self.reviews is None and self.instructions is None and self.preferences is None:
+            raise ValueError(
+                "reviews is null and there are no other prompts: give reviews, instructions or preferences"
+            )
+        return self
+
+    @property
+    def tests_on_pairs(self) -> bool:
+        """Whether the test prompts are those of the preference data set."""
+        return self.preferences is not None and self.instructions is None
 
 
 class JudgeConfig(Config):
@@ -168,7 +142,7 @@ class Experiment(Config):
         name="google/gemma-3-270m", template="Here is a movie review from imdb: {prompt}"
     )
     data: DataConfig = DataConfig()
-    reward: RewardConfig = RewardConfig(training=RewardTrainingConfig())
+    reward: RewardConfig = Field(RewardConfig(training=RewardTrainingConfig()), validate_default=True)
     judge: JudgeConfig = JudgeConfig()
     sft: SftConfig | None = Field(None, exclude_if=equals(None))
     synthesize: SynthesizeConfig = SynthesizeConfig()
@@ -194,6 +168,14 @@ class Experiment(Config):
         if sft is not None and small is not None and small.chat:
             raise ValueError("it trains on plain texts and small.template is chat: give small.template as a text")
         return sft
+
+    @field_validator("reward")
+    @classmethod
+    def _training_has_reviews(cls, reward: RewardConfig, info: ValidationInfo) -> RewardConfig:
+        data = info.data.get("data")
+        if data and data.reviews is None and reward.training is not None:
+            raise ValueError("training wants labelled reviews: give data.reviews, or a reward that needs no training")
+        return reward
 
     @field_validator("pairs")
     @classmethod

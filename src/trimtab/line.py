@@ -18,8 +18,9 @@ from typing import Any
 from rich.table import Table
 
 from trimtab.blocks import Decode, block_size
+from trimtab.data.parts import prompts_to_test
+from trimtab.decoded import GENERATIONS, point
 from trimtab.durable import write_json, write_records, write_text
-from trimtab.errors import DataError
 from trimtab.evaluation.costs import read_cost, read_usage
 from trimtab.evaluation.coverage import SetAside, set_aside
 from trimtab.evaluation.divergence import Divergence, divergence
@@ -56,7 +57,7 @@ class Line(TuningLine):
         inputs = [self.data]
         if guide.unprompted is not None:
             inputs = []
-        elif experiment.data.preferences:
+        elif experiment.data.tests_on_pairs:
             inputs, parts["test_prompts"] = [self.pairs], experiment.data.test_prompts
         if decoder.uses_small:
             inputs += self.untuned
@@ -79,25 +80,23 @@ class Line(TuningLine):
             trace_rest(trace, self._test_prompts(), ready)
         return artifact
 
+    def name_decoded(self, kind: str) -> None:
+        """Give each decoder's generations or scores a name that stays, for exports and comparisons."""
+        for decoder in self.experiment.guide.decoders:
+            artifact = self.guided(decoder) if kind == GENERATIONS else self.evaluated(decoder)
+            point(self.directory.path, decoder.name, kind, artifact.folder)
+
     def _trees(self, decoder: DecoderConfig) -> dict[str, Node]:
         """The search of each prompt that was traced, by its id."""
         return traced(trace_file(self.directory.path, decoder, self.guided(decoder).digest))
 
     def _test_prompts(self) -> list[Prompt]:
-        """Prompts cut from test reviews; or the first different ones of an existing data set's test split; or none."""
+        """Prompts cut from test reviews or instructions to test on; those of an existing data set's test split; none."""
         if self.experiment.guide.unprompted is not None:
             return [Prompt(f"unprompted-{number:05d}", "") for number in range(self.experiment.guide.unprompted)]
-        if not self.experiment.data.preferences:
+        if not self.experiment.data.tests_on_pairs:
             return self.data.records(Prompt, "test")
-        pairs = [pair for pair in self.pairs.records(Pair) if pair.split == "test"]
-        first = list({json.dumps(pair.prompt): pair.prompt for pair in pairs}.values())
-        wanted = self.experiment.data.test_prompts
-        if len(first) < wanted:
-            raise DataError(
-                f"{self.experiment.data.preferences} has {len(first)} test prompts and data.test_prompts asks for "
-                f"{wanted}: lower it to {len(first)}, or give a data set with a test split"
-            )
-        return [Prompt(f"test-{number:05d}", text) for number, text in enumerate(first[:wanted])]
+        return prompts_to_test(self.pairs.records(Pair), self.experiment.data)
 
     def _picked(self, decoder: DecoderConfig, source: Artifact) -> Artifact:
         """Of another decoder's candidates, those that the gold reward likes best."""
@@ -123,13 +122,14 @@ class Line(TuningLine):
 
         def make(folder: Path, work: Path, advance: Advance) -> None:
             generations = self.guided(decoder).records(Generation)
-            scores = score_decoder(decoder.name, generations, self._gold, load_judge(self.judge.folder), self._fluency)
+            judge = None if self.judge is None else load_judge(self.judge.folder)
+            scores = score_decoder(decoder.name, generations, self._gold, judge, self._fluency)
             write_records(folder / "records.jsonl", scores)
             aside = set_aside(decoder.name, generations, scores)
             write_text(folder / "set_aside.jsonl", (json.dumps(dataclasses.asdict(each)) + "\n" for each in aside))
 
         parts: dict[str, Any] = {"decoder": decoder.name, "large": self.experiment.large}
-        inputs = [self.guided(decoder), self.reward, self.judge]
+        inputs = [self.guided(decoder), self.reward, *self.judges.values()]
         if self.experiment.large is None:
             parts["small"], inputs = self.experiment.small, [*inputs, *self.untuned]
         return self._make.stage("evaluate", parts, inputs, make, label=f"evaluate {decoder.name}")
@@ -202,7 +202,7 @@ class Line(TuningLine):
     def _seconds(self) -> dict[str, float]:
         """Wall seconds that each stage has taken, over all sessions it was made in."""
         decoders = self.experiment.guide.decoders
-        artifacts = {"data": self.data, "reward": self.reward, "judge": self.judge}
+        artifacts = {"data": self.data, "reward": self.reward, **self.judges}
         artifacts |= {"sft": self.sft} if self.experiment.sft is not None else {}
         artifacts |= {f"synthesize {split}": self.samples(split) for split in sampled_splits(self.experiment)}
         artifacts |= {"pairs": self.pairs, "tune": self.tuned}
@@ -214,7 +214,7 @@ class Line(TuningLine):
     def _details(self) -> dict[str, Any]:
         return {
             "reward": self.reward.summary("report"),
-            "judge": self.judge.summary("report"),
+            **{stage: judge.summary("report") for stage, judge in self.judges.items()},
             **({"sft": self.sft.summary()} if self.experiment.sft is not None else {}),
             "pairs": self.pairs.summary(),
             "tune": self.tuned.summary(),

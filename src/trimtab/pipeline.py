@@ -14,6 +14,7 @@ import torch
 from trimtab.assets.resolve import Assets
 from trimtab.blocks import Shard
 from trimtab.budget import memory_lines
+from trimtab.decoded import GENERATIONS, SCORES
 from trimtab.errors import ConfigurationError, RunError
 from trimtab.experiment import Experiment
 from trimtab.journal import keeping
@@ -40,6 +41,8 @@ STAGES: dict[str, Callable[[Line], object]] = {
     ),
     "report": lambda line: line.report,
 }
+NAMED = {"guide": GENERATIONS, "evaluate": SCORES}
+"""What of a decoder's is named after a stage."""
 SHARED: dict[str, Callable[[Line], object]] = {
     "synthesize": STAGES["synthesize"],
     # what picks from another decoder's candidates decodes nothing
@@ -89,6 +92,8 @@ def run(
             (STAGES if shard is None else SHARED)[stage](line)
             if stage == "tune":
                 line.name_tuned()
+            if stage in NAMED and shard is None:
+                line.name_decoded(NAMED[stage])
     return line
 
 
@@ -97,7 +102,7 @@ def stage_names(experiment: Experiment) -> dict[str, list[str]]:
     decoders = [decoder.name for decoder in experiment.guide.decoders]
     return {
         "data": ["data"],
-        "reward": ["reward", "judge"],
+        "reward": ["reward", "judge"] if experiment.data.reviews is not None else ["reward"],
         "sft": [] if experiment.sft is None else ["sft"],
         "synthesize": [f"synthesize {split}" for split in sampled_splits(experiment)],
         "pairs": ["pairs"],

@@ -11,7 +11,7 @@ from trimtab.models.chat import ChatTemplate
 from trimtab.models.emulated import check_one_vocabulary
 from trimtab.models.load import default_device, load_tokenizer, pick_dtype
 from trimtab.models.vocabulary import Vocabulary
-from trimtab.rewards.named import named_function
+from trimtab.rewards.named import named_function, source_hash
 
 
 def check_models(experiment: Experiment, assets: Assets, until: str) -> None:
@@ -21,11 +21,13 @@ def check_models(experiment: Experiment, assets: Assets, until: str) -> None:
         AssetError: a name resolves to nothing that may be read.
         ModelError: a model is to be shown conversations and has no chat template.
         VocabularyError: a decoder adds logits of models with unlike vocabularies.
-        ConfigurationError: a value names a function that is not there.
+        ConfigurationError: a value or the reward names a function that is not there.
     """
     if until == "data":
         return
     model_identity(experiment.reward, assets)
+    if experiment.reward.function is not None:
+        named_function(experiment.reward.function)
     if until == "reward":
         return
     _check_shown(experiment.small, assets)
@@ -65,8 +67,15 @@ def model_identity(config: ModelConfig | RewardConfig, assets: Assets) -> list[s
     Raises:
         AssetError: a name resolves to nothing that may be read.
     """
+    if isinstance(config, RewardConfig) and config.function is not None:
+        return [source_hash(config.function)]
+    if isinstance(config, RewardConfig) and config.address is not None:
+        return [config.address]
     if isinstance(config, RewardConfig):
-        return [assets.identity(assets.model(config.model, allow_pickle=config.allow_pickle))]
+        found = [assets.identity(assets.model(config.model, allow_pickle=config.allow_pickle))]
+        if config.tokenizer is not None:
+            found.append(assets.identity(assets.tokenizer(config.tokenizer)))
+        return found
     if config.endpoint is not None:
         return []  # what a server holds cannot be seen from here
     found = [assets.identity(assets.model(config.name, allow_pickle=config.allow_pickle))]

@@ -103,14 +103,14 @@ class Pair:
 class Score:
     """What was measured on one response of one decoder.
 
-    `reward` and `judge` in nats (log-odds); `log_probability` is the sum over `base_tokens` tokens under the unguided
-    base model; `tokens` counts the response's sampled tokens.
+    `reward` and `judge` in nats (log-odds), the latter None where there is no second judge; `log_probability` is the
+    sum over `base_tokens` tokens under the unguided base model; `tokens` counts the response's sampled tokens.
     """
 
     decoder: str
     prompt_id: str
     reward: float
-    judge: float
+    judge: float | None
     log_probability: float
     base_tokens: int
     tokens: int

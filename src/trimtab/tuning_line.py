@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from trimtab.assets.resolve import Assets
 from trimtab.blocks import Decode, Shard, block_size
-from trimtab.data.reviews import load_reviews, split_reviews
+from trimtab.data.parts import data_identity, draw_parts
 from trimtab.durable import link_to, write_json, write_records
 from trimtab.experiment import Experiment
 from trimtab.making import Maker
@@ -28,8 +28,8 @@ from trimtab.preferences.synthesize import synthesis_prompts, synthesize
 from trimtab.preflight import model_identity
 from trimtab.progress import Advance, Watch
 from trimtab.records import Generation, Pair, Prompt, Review
-from trimtab.rewards.classifier import load_classifier_reward
 from trimtab.rewards.judge import fit_judge
+from trimtab.rewards.load import load_reward
 from trimtab.rewards.reward import Reward
 from trimtab.runs import Artifact, RunDirectory
 from trimtab.training.checkpoints import Saving
@@ -69,14 +69,12 @@ class TuningLine:
         """Reviews for the reward, the judge and the small model, and prompts to tune, validate and test on."""
 
         def make(folder: Path, work: Path, advance: Advance) -> None:
-            config = self.experiment.data
-            split = split_reviews(load_reviews(self.assets, config.reviews), config, self.experiment.seed)
-            for name, records in vars(split).items():
+            for name, records in draw_parts(self.experiment.data, self.assets, self.experiment.seed).items():
                 if records:
                     write_records(folder / f"{name}.jsonl", records)
 
-        reviews = self.assets.identity(self.assets.dataset(self.experiment.data.reviews))
-        return self._make.stage("data", {"data": self.experiment.data, "reviews": reviews}, [], make)
+        parts = {"data": self.experiment.data, **data_identity(self.experiment.data, self.assets)}
+        return self._make.stage("data", parts, [], make)
 
     @cached_property
     def reward(self) -> Artifact:
@@ -85,7 +83,8 @@ class TuningLine:
         def make(folder: Path, work: Path, advance: Advance) -> None:
             config = self.experiment.reward
             if config.training is None:
-                write_json(folder / "report.json", {"classifier": config.model})
+                kind = "classifier" if config.by is None else "reward"
+                write_json(folder / "report.json", {kind: config.label})
                 return
             reviews = self.data.records(Review, "reward_train"), self.data.records(Review, "reward_heldout")
             saving = Saving(work, self.experiment.checkpoint_seconds)
@@ -95,8 +94,10 @@ class TuningLine:
         return self._make.stage("reward", {"reward": self.experiment.reward}, inputs, make)
 
     @cached_property
-    def judge(self) -> Artifact:
-        """The second judge, fitted on reviews of its own."""
+    def judge(self) -> Artifact | None:
+        """The second judge, fitted on reviews of its own; None without labelled reviews."""
+        if self.experiment.data.reviews is None:
+            return None
 
         def make(folder: Path, work: Path, advance: Advance) -> None:
             reviews = self.data.records(Review, "judge_train"), self.data.records(Review, "reward_heldout")
@@ -105,6 +106,11 @@ class TuningLine:
             write_json(folder / "report.json", report)
 
         return self._make.stage("judge", {"judge": self.experiment.judge}, [self.data], make)
+
+    @property
+    def judges(self) -> dict[str, Artifact]:
+        """The second judge by its stage's name, where there is one."""
+        return {} if self.judge is None else {"judge": self.judge}
 
     @cached_property
     def sft(self) -> Artifact:
@@ -196,7 +202,7 @@ class TuningLine:
     @cached_property
     def _gold(self) -> Reward:
         config = self.experiment.reward
-        return load_classifier_reward(config, self.assets, None if config.training is None else self.reward.folder)
+        return load_reward(config, self.assets, None if config.training is None else self.reward.folder)
 
 
 def sampled_splits(experiment: Experiment) -> tuple[Literal["tuning", "validation"], ...]:

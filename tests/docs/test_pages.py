@@ -9,7 +9,7 @@ import yaml
 from trimtab.experiment_file import parse_experiment
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ["chat.md", "closed-bases.md", "pairs.md"]
+PAGES = ["chat.md", "closed-bases.md", "own-data.md", "own-reward.md", "pairs.md"]
 
 
 def blocks(page: str, language: str) -> list[str]:

@@ -110,7 +110,7 @@ def test_nothing_to_score():
 
 
 def test_scalar_head_is_refused_with_its_count():
-    with pytest.raises(ModelError, match="has 1 label, a scalar head: give"):
+    with pytest.raises(ModelError, match="has 1 label, a scalar head: set"):
         reward(tiny_classifier(labels=1))
 
 

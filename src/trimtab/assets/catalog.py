@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["model", "dataset"]
+Kind = Literal["model", "dataset", "tokenizer"]
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,18 @@ from pathlib import Path
 
 from trimtab.assets.catalog import Kind
 
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+"""Files of which a tokenizer has at least one."""
 _PATIENCE = 2.0  # seconds to wait for the hub's first answer
 _PATTERNS: dict[Kind, list[str]] = {
     "model": ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"],
     "dataset": ["*.csv", "*.json", "*.jsonl", "*.parquet", "*.arrow"],
+    "tokenizer": ["tokenizer*", "vocab*", "merges.txt", "*.model", "*.jinja", "special_tokens_map.json", "config.json"],
+}
+_LACKING: dict[Kind, str] = {
+    "model": "it holds no safetensors weights",
+    "dataset": "it holds no CSV, JSON or Parquet file",
+    "tokenizer": "it holds no tokenizer",
 }
 
 
@@ -30,7 +38,7 @@ def from_hub(name: str, kind: Kind, *, allow_pickle: bool) -> tuple[Path | None,
     # The hub's client raises its HTTP library's own errors where a connection breaks; which library differs by version.
     from huggingface_hub.errors import HTTPError as BrokenConnection  # type: ignore[attr-defined]
 
-    reason = "it holds no safetensors weights" if kind == "model" else "it holds no CSV, JSON or Parquet file"
+    reason = _LACKING[kind]
     with_pickles = (False, True) if allow_pickle and kind == "model" else (False,)
     attempts = [(offline, pickles) for offline in (True, False) for pickles in with_pickles]
     for offline, pickles in attempts:
@@ -55,9 +63,11 @@ def from_hub(name: str, kind: Kind, *, allow_pickle: bool) -> tuple[Path | None,
 
 
 def whole(folder: Path, kind: Kind, *, pickles: bool) -> bool:
-    """Whether a snapshot holds what it is for: all weights that its index names, or a data file."""
+    """Whether a snapshot holds what it is for: all weights that its index names, a data file, or a tokenizer."""
     if kind == "dataset":
         return any(path.is_file() for pattern in _PATTERNS["dataset"] for path in folder.rglob(pattern))
+    if kind == "tokenizer":
+        return any((folder / name).is_file() for name in TOKENIZERS)
     names = ["model.safetensors", "adapter_model.safetensors"] + (["pytorch_model.bin"] if pickles else [])
     if any((folder / name).is_file() for name in names):
         return True

@@ -16,7 +16,7 @@ import yaml
 from trimtab.assets.catalog import CATALOG, Entry, Kind, find
 from trimtab.assets.digests import content_digest
 from trimtab.assets.download import download, making, sha256_of
-from trimtab.assets.hub import from_hub
+from trimtab.assets.hub import TOKENIZERS, from_hub
 from trimtab.errors import AssetError
 
 _log = logging.getLogger(__name__)
@@ -68,6 +68,17 @@ class Assets:
             AssetError: the name resolves to nothing.
         """
         return self._place(name, "dataset", allow_pickle=False)
+
+    def tokenizer(self, name: str) -> Path:
+        """The folder of a tokenizer, which may hold a model or not.
+
+        Raises:
+            AssetError: the name resolves to nothing, or to a folder without a tokenizer.
+        """
+        folder = self._place(name, "tokenizer", allow_pickle=False)
+        if not any((folder / file).is_file() for file in TOKENIZERS):
+            raise AssetError(f"{folder} holds no tokenizer ({', '.join(TOKENIZERS)}): name a folder that has one")
+        return folder
 
     def adapter(self, name: str) -> Path:
         """The folder of a PEFT adapter, with `adapter_config.json` and safetensors in it.

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from trimtab.evaluation import metrics
+from trimtab.evaluation.coverage import is_finite
 from trimtab.evaluation.divergence import Divergence
 from trimtab.evaluation.metrics import Estimate
 from trimtab.evaluation.repeats import (
@@ -134,7 +135,7 @@ def summarise_cells(
                 tuple(run.seed for run in cell.runs),
                 len(cell.runs[0].scores),
                 values,
-                tuple(score.reward for run in cell.runs for score in run.scores if has_numbers(score)),
+                tuple(score.reward for run in cell.runs for score in run.scores if is_finite(score)),
                 reference,
                 {name: gain for name, gain in gains.items() if gain is not None},
             )
@@ -146,14 +147,9 @@ def summarise_cells(
     return _with_frontier(rows), comparisons
 
 
-def has_numbers(score: Score) -> bool:
-    """Whether all that was measured on the response is a finite number."""
-    return all(map(math.isfinite, (score.reward, score.judge, score.log_probability)))
-
-
 def _repetition(run: Measured) -> Repetition:
     """A run's statistics; a response with a score that is no finite number has no part in any."""
-    whole = np.array([has_numbers(score) for score in run.scores])
+    whole = np.array([is_finite(score) for score in run.scores])
     ones = whole.astype(np.float64)
 
     def mean_of(values: Sequence[float]) -> Ratio:
@@ -167,7 +163,9 @@ def _repetition(run: Measured) -> Repetition:
     if run.threshold is not None:
         threshold = run.threshold
         statistics["below"] = mean_of([float(reward < threshold) for reward in rewards])
-    statistics["judge"] = mean_of([score.judge for score in run.scores])
+    judgements = [score.judge for score in run.scores if score.judge is not None]
+    if len(judgements) == len(run.scores):  # elsewhere there is no second judge
+        statistics["judge"] = mean_of(judgements)
     logs = np.array([score.log_probability for score in run.scores])
     counts = np.array([score.base_tokens for score in run.scores], dtype=np.float64)
     statistics["fluency"] = Ratio(np.where(whole, logs, 0.0), counts * ones)

@@ -30,11 +30,18 @@ def set_aside(decoder: str, generations: Sequence[Generation], scores: Sequence[
     found = []
     for score in scores:
         numbers = {"reward": score.reward, "judgement": score.judge, "log-probability": score.log_probability}
-        wrong = [f"its {name} is {number}" for name, number in numbers.items() if not math.isfinite(number)]
+        given = {name: number for name, number in numbers.items() if number is not None}
+        wrong = [f"its {name} is {number}" for name, number in given.items() if not math.isfinite(number)]
         if score.prompt_id in failed:
             wrong = ["a model's logits for it are not finite numbers"]
         found += [SetAside(decoder, score.prompt_id, " and ".join(wrong))] if wrong else []
     return found
+
+
+def is_finite(score: Score) -> bool:
+    """Whether every number of a score that there is is finite."""
+    numbers = (score.reward, score.log_probability, *(() if score.judge is None else (score.judge,)))
+    return all(map(math.isfinite, numbers))
 
 
 def answers(generations: Sequence[Generation]) -> list[Generation]:

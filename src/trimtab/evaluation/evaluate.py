@@ -20,6 +20,7 @@ from trimtab.evaluation import metrics
 from trimtab.evaluation.coverage import (
     answers,
     check_same_prompts,
+    is_finite,
     scores_by_prompt,
     tokens_of_answers,
     tokens_of_equal_counts,
@@ -52,7 +53,8 @@ class Row:
     `fluency` in nats; `new_tokens`, `flops` and `seconds` are means for one prompt. `prompts` counts the prompts
     measured, `left_out` those left out because a score on them was not finite and `set_aside` those without a
     response, because a model's numbers on them were not finite. None where a column has no meaning: an unguided
-    reference has no gain over itself. `by_gold`: guided by the gold reward itself, an upper line and no method.
+    reference has no gain over itself, and without a second judge there is none by it. `by_gold`: guided by the gold
+    reward itself, an upper line and no method.
     `reward_std` is the standard deviation of the rewards (divided by n - 1), `below` the share of them below
     `threshold`; `kl` in nats a response, `kl_per_token` in nats a token, from the untuned model on the decoder's own
     responses (`evaluation.divergence`).
@@ -67,7 +69,7 @@ class Row:
     gain_low: float | None
     gain_high: float | None
     headroom: float | None
-    judge: float
+    judge: float | None
     judge_gain: float | None
     judge_gain_low: float | None
     judge_gain_high: float | None
@@ -93,16 +95,20 @@ class Row:
 
 
 def score_decoder(
-    decoder: str, generations: Sequence[Generation], gold: "Reward", judge: "Reward", fluency: Fluency
+    decoder: str, generations: Sequence[Generation], gold: "Reward", judge: "Reward | None", fluency: Fluency
 ) -> list[Score]:
     """Score the decoder's answer to each prompt, which is its generation of lowest index.
 
-    `fluency` gives for each generation its log-probability in nats under the unguided base, summed over its tokens,
-    and the number of those tokens, 0 where it tells none. The reward of a prompt that was set aside is NaN.
+    Without a `judge` there are no judgements. `fluency` gives for each generation its log-probability in nats under
+    the unguided base, summed over its tokens, and the number of those tokens, 0 where it tells none. The reward of a
+    prompt that was set aside is NaN.
     """
     chosen = answers(generations)
     prompts, texts = [answer.prompt for answer in chosen], [answer.text for answer in chosen]
-    rewards, judgements = gold.score(prompts, texts), judge.score(prompts, texts)
+    rewards = gold.score(prompts, texts)
+    judgements: Sequence[float | None] = [None] * len(texts)
+    if judge is not None:
+        judgements = judge.score(prompts, texts)
     golds = [math.nan if each.finish == "failed" else worth for each, worth in zip(chosen, rewards, strict=True)]
     log_probabilities, counts = fluency(chosen)
     columns = zip(chosen, golds, judgements, log_probabilities, counts, strict=True)
@@ -203,10 +209,11 @@ def _row(
 ) -> Row:
     every = len(table[decoder.name])
     ours, theirs = _measured(experiment.guide, decoder, table)
-    rewards, judgements = [score.reward for score in ours], [score.judge for score in ours]
+    rewards = [score.reward for score in ours]
+    judgements, reference = ([score.judge for score in each if score.judge is not None] for each in (ours, theirs))
     reward = _estimate(experiment, rewards)
     gain = _estimate(experiment, rewards, [score.reward for score in theirs]) if theirs else None
-    judged = _estimate(experiment, judgements, [score.judge for score in theirs]) if theirs else None
+    judged = _estimate(experiment, judgements, reference) if reference else None
     threshold = _threshold(experiment, table)
     return Row(
         decoder=decoder.name,
@@ -218,7 +225,7 @@ def _row(
         gain_low=gain.low if gain else None,
         gain_high=gain.high if gain else None,
         headroom=None,
-        judge=float(np.mean(judgements)),
+        judge=float(np.mean(judgements)) if judgements else None,
         judge_gain=judged.mean if judged else None,
         judge_gain_low=judged.low if judged else None,
         judge_gain_high=judged.high if judged else None,
@@ -273,15 +280,11 @@ def _measured(
     reference = guide.reference_of(decoder)
     ours = table[decoder.name]
     theirs = {} if reference is None or reference == decoder else table[reference.name]
-    kept = [prompt for prompt in ours if _finite(ours[prompt]) and (not theirs or _finite(theirs[prompt]))]
+    kept = [prompt for prompt in ours if is_finite(ours[prompt]) and (not theirs or is_finite(theirs[prompt]))]
     if not kept:
         every = f"all {len(ours)} prompts of decoder {decoder.name} are set aside, none has finite logits and rewards"
         raise DataError(f"{every}: set the models' dtype to float32, and check the reward")
     return [ours[prompt] for prompt in kept], [theirs[prompt] for prompt in kept if theirs]
-
-
-def _finite(score: Score) -> bool:
-    return all(map(math.isfinite, (score.reward, score.judge, score.log_probability)))
 
 
 def _estimate(experiment: Experiment, values: list[float], reference: list[float] | None = None) -> metrics.Estimate:

@@ -100,9 +100,9 @@ def _with_adapter(model: PreTrainedModel, name: str, assets: Assets) -> PreTrain
 
 
 def load_classifier(
-    name: str, assets: Assets, *, allow_pickle: bool, num_labels: int | None = None
+    name: str, assets: Assets, *, allow_pickle: bool, num_labels: int | None = None, dtype: Dtype = "float32"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A sequence classifier in float32 and evaluation mode on the default device, and its tokenizer.
+    """A sequence classifier in `dtype` and evaluation mode on the default device, and its tokenizer.
 
     With `num_labels`, an encoder is taken and given a new head of that many classes, drawn from torch's global
     generator; without, the folder must hold a ready classifier.
@@ -118,7 +118,7 @@ def load_classifier(
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
             folder,
-            dtype=torch.float32,
+            dtype=pick_dtype(dtype, default_device()),
             use_safetensors=None if allow_pickle else True,
             weights_only=True,
             trust_remote_code=False,

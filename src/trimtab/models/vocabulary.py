@@ -59,6 +59,11 @@ class Vocabulary:
         own = self.tokenizer.eos_token_id
         return int(own) if own is not None else min(self.eos_ids)
 
+    @property
+    def turn_end_id(self) -> int:
+        """The id that ends an answer in a conversation."""
+        return self.end_id if self._turn_end is None else self._turn_end
+
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the map from tokens to ids: equal exactly where two vocabularies are the same."""

@@ -2,8 +2,9 @@
 
 Written is the schema of ZHZisZZ/imdb_preference (`prompt`, `responses`, `chosen`; splits train, validation, test)
 with our own columns beside it, as parquet files that `datasets.load_dataset(folder)` reads. Read are that schema and
-the common `prompt`, `chosen`, `rejected`, from a hub layout, a `save_to_disk` folder, or parquet, JSON or CSV files
-named after their splits. Knows nothing of models: a data set that has only text gives pairs without ids.
+the common `prompt`, `chosen`, `rejected`, of texts or of messages, from a hub layout, a `save_to_disk` folder, or
+parquet, JSON or CSV files named after their splits. Of messages `chosen` and `rejected` may also be whole
+conversations, with the prompt in them. Knows nothing of models: a data set that has only text gives pairs without ids.
 
     >>> write_dataset(pairs, Path("pairs"))                                             # doctest: +SKIP
     >>> read_dataset(Path("pairs")) == pairs                                            # doctest: +SKIP
@@ -24,7 +25,7 @@ from trimtab.records import Pair, PromptInput, from_json, to_json
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-SCHEMAS = (("prompt", "responses", "chosen"), ("prompt", "chosen", "rejected"))
+SCHEMAS = (("prompt", "responses", "chosen"), ("prompt", "chosen", "rejected"), ("chosen", "rejected"))
 
 
 def write_dataset(pairs: Sequence[Pair], folder: Path) -> None:
@@ -56,7 +57,7 @@ def read_dataset(folder: Path, *, ended: bool = False) -> list[Pair]:
 
     What a data set does not say is left unknown: without our columns a pair has no ids (`token_ids` and `prompt_ids`
     are empty), no `rewards`, and a `probability` of 0.5. Where it has no column `ended`, `ended` says whether its
-    responses are whole texts, so that an end token may be learned; sampled continuations are not.
+    responses are whole texts, so that an end token may be learned; sampled continuations are not, and messages are.
 
     Raises:
         DataError: the folder holds no readable data set, lacks a split or a column, or has a row that is no pair.
@@ -133,10 +134,16 @@ def _pairs(table: datasets.Dataset, split: Split, place: str, ended: bool) -> li
 
 def _pair(row: Mapping[str, Any], schema: tuple[str, ...], split: Split, name: str, ended: bool) -> Pair:
     """A ValueError says in half a sentence what is wrong with the row."""
+    prompt, chosen = row.get("prompt"), 0
     if "responses" in schema:
         responses, chosen = row["responses"], row["chosen"]
+    elif isinstance(row["chosen"], list):
+        prompt, responses = _conversation(prompt, row["chosen"], row["rejected"])
+        ended = True
+    elif "prompt" in schema:
+        responses = [row["chosen"], row["rejected"]]
     else:
-        responses, chosen = [row["chosen"], row["rejected"]], 0
+        raise ValueError("chosen and rejected are texts, and there is no prompt: give one, or conversations")
     if not isinstance(responses, list) or len(responses) != 2 or not all(isinstance(text, str) for text in responses):
         raise ValueError(f"{' and '.join(schema[1:])} must give two texts, not {str(responses)[:80]}")
     if isinstance(chosen, bool) or chosen not in (0, 1):
@@ -147,7 +154,7 @@ def _pair(row: Mapping[str, Any], schema: tuple[str, ...], split: Split, name: s
         raise ValueError(f"probability is {probability!r} and must be a number")
     return Pair(
         prompt_id=row.get("prompt_id") or name,
-        prompt=_prompt(row["prompt"]),
+        prompt=_prompt(prompt),
         responses=responses,
         chosen=int(chosen),
         rewards=_two(row, "rewards", []),
@@ -166,6 +173,25 @@ def _prompt(value: Any) -> PromptInput:
     if entries and all(isinstance(entry, dict) and _is_message(entry) for entry in entries):
         return [{"role": entry["role"], "content": entry["content"]} for entry in entries]
     raise ValueError(f"prompt is {str(value)[:80]!r} and must be a text or a list of messages")
+
+
+def _conversation(prompt: Any, chosen: list[Any], rejected: Any) -> tuple[Any, list[str]]:
+    """The prompt and both answers; where there is no prompt it is what both conversations begin with."""
+    if not isinstance(rejected, list):
+        raise ValueError(f"chosen is a conversation and rejected {str(rejected)[:60]!r}: give both as messages")
+    if prompt is None:
+        shared = 0
+        while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
+            shared += 1
+        prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
+    if isinstance(prompt, str):
+        prompt = [{"role": "user", "content": prompt}]
+    answers = []
+    for name, turns in (("chosen", chosen), ("rejected", rejected)):
+        if len(turns) != 1 or not isinstance(turns[0], dict) or turns[0].get("role") != "assistant":
+            raise ValueError(f"{name} must be one message of the assistant behind the prompt, not {str(turns)[:80]}")
+        answers.append(str(turns[0].get("content") or ""))
+    return prompt, answers
 
 
 def _is_message(entry: Mapping[str, Any]) -> bool:

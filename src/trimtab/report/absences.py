@@ -1,4 +1,5 @@
-"""What the table does not tell, and why: prompts that a row was not measured on, and what an endpoint does not show.
+"""What the table does not tell, and why: prompts that a row was not measured on, what an endpoint does not show, a judge
+that there is not.
 
 Knows rows and scores, nothing of how either came about.
 
@@ -6,21 +7,23 @@ Knows rows and scores, nothing of how either came about.
     []
 """
 
-import math
 from collections.abc import Mapping, Sequence
 
+from trimtab.evaluation.coverage import is_finite
 from trimtab.evaluation.evaluate import Row
 from trimtab.experiment import ModelConfig
 from trimtab.models.completions import Usage
 from trimtab.records import Score
 
+NO_JUDGE = "No second judge: it is fitted on labelled reviews, and this run has none (data.reviews)."
 NAMED = 8  # ids spelled out for a row; table.csv has the counts, the run directory the rest
 
 
 def absences(rows: Sequence[Row], scores: Mapping[str, Sequence[Score]]) -> list[str]:
-    """A sentence for each row that was measured on fewer prompts than it was given, naming the prompts."""
+    """A sentence for each row that was measured on fewer prompts than it was given, naming the prompts; and one where
+    no second judge checked the rewards."""
     every = list(dict.fromkeys(score.prompt_id for entries in scores.values() for score in entries))
-    sentences = []
+    sentences = [NO_JUDGE] if any(row.judge is None for row in rows) else []
     for row in rows:
         reasons = []
         if row.set_aside:
@@ -60,11 +63,7 @@ def _count(number: int, noun: str) -> str:
 
 def _named(every: Sequence[str], entries: Sequence[Score]) -> str:
     """The prompts without a score, or with one that is not finite, in brackets; empty where none is known."""
-    finite = {
-        score.prompt_id
-        for score in entries
-        if all(map(math.isfinite, (score.reward, score.judge, score.log_probability)))
-    }
+    finite = {score.prompt_id for score in entries if is_finite(score)}
     missing = [prompt for prompt in every if prompt not in finite]
     more = f" and {len(missing) - NAMED:,} more" if len(missing) > NAMED else ""
     return f" ({', '.join(missing[:NAMED])}{more})" if missing else ""

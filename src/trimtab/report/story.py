@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 from trimtab.evaluation.evaluate import Row, oracle_of
 from trimtab.experiment import Experiment
+from trimtab.experiment_reward import CLASSIFIED
+from trimtab.report.absences import NO_JUDGE
 from trimtab.report.columns import duration, interval, number, percent, reward_unit, short_names, times
 from trimtab.report.verdict import NOTHING, Finding, findings
 
@@ -34,8 +36,8 @@ def lead(experiment: Experiment) -> str:
     """One or two sentences on what this experiment is."""
     names = _names(experiment)
     tuned = (
-        f"A small language model, {names[experiment.small.name]}, was tuned to write what a classifier scores higher "
-        "(the gold reward: how positive a text reads)."
+        f"A small language model, {names[experiment.small.name]}, was tuned to write what {_judged_by(experiment)} "
+        f"scores higher (the gold reward{': how positive a text reads' if _classified(experiment) else ''})."
     )
     decoders = experiment.guide.decoders
     if not any(decoder.model == "large" and (decoder.guided or decoder.terms) for decoder in decoders):
@@ -82,10 +84,13 @@ def _decoding(experiment: Experiment, rows: Sequence[Row]) -> str:
         )
     low, high = data.prompt_words
     prompts = f"the first {low} to {high} words of held-out {data.reviews} reviews"
-    if data.preferences is not None:
+    if data.instructions is not None:
+        prompts = f"held-out instructions of {data.instructions.name}"
+    elif data.preferences is not None:
         prompts = f"from the test split of {data.preferences}"
+    did = "continued" if data.instructions is None else "answered"
     return (
-        f"{' and '.join(used)} continued the same {prompts_of(rows) or data.test_prompts:,} prompts ({prompts}) by "
+        f"{' and '.join(used)} {did} the same {prompts_of(rows) or data.test_prompts:,} prompts ({prompts}) by "
         f"{limits}."
     )
 
@@ -102,7 +107,23 @@ def _tuning(experiment: Experiment) -> str:
     return f"The small model was {first}tuned by {LOSSES[tune.loss]} at beta {tune.beta:g} on {source}, in {weights}."
 
 
+def _classified(experiment: Experiment) -> bool:
+    """Whether the gold reward is a classifier's, of positive and negative."""
+    return experiment.reward.by is None and experiment.reward.definition in CLASSIFIED
+
+
+def _judged_by(experiment: Experiment) -> str:
+    reward = experiment.reward
+    if _classified(experiment):
+        return "a classifier"
+    (name,) = short_names([reward.label]).values() if reward.by is None else (reward.by,)
+    kind = "function" if reward.function is not None else "service" if reward.address is not None else "reward model"
+    return f"the {kind} {name}"
+
+
 def _reward(experiment: Experiment) -> str:
+    if not _classified(experiment):
+        return f"The gold reward is what {_judged_by(experiment)} gives prompt and response: higher is better."
     (model,) = short_names([experiment.reward.model]).values()
     return (
         f"The gold reward is {DEFINITIONS[experiment.reward.definition]} of the classifier {model}"
@@ -114,11 +135,7 @@ def _reward(experiment: Experiment) -> str:
 def _by_how_much(experiment: Experiment, rows: Sequence[Row], found: Sequence[Finding]) -> list[str]:
     if not found:
         return [NOTHING]
-    sentences = [
-        f"{each.row.decoder} over {each.reference.decoder}: {percent(each.row.positive)} instead of "
-        f"{percent(each.reference.positive)} of the responses read as positive."
-        for each in found
-    ]
+    sentences = [_how_many(each) if _classified(experiment) else _how_high(each) for each in found]
     guide = experiment.guide
     oracles = {
         oracle.name: guide.decoder(oracle.best_of or "")
@@ -135,17 +152,35 @@ def _by_how_much(experiment: Experiment, rows: Sequence[Row], found: Sequence[Fi
     return sentences
 
 
+def _how_many(finding: Finding) -> str:
+    return (
+        f"{finding.row.decoder} over {finding.reference.decoder}: {percent(finding.row.positive)} instead of "
+        f"{percent(finding.reference.positive)} of the responses read as positive."
+    )
+
+
+def _how_high(finding: Finding) -> str:
+    return (
+        f"{finding.row.decoder} over {finding.reference.decoder}: a mean reward of {number(finding.row.reward)} "
+        f"instead of {number(finding.reference.reward)}."
+    )
+
+
 def _how_surely(experiment: Experiment, rows: Sequence[Row], found: Sequence[Finding]) -> list[str]:
     settings, noun = experiment.evaluate, "prompts" if experiment.guide.unprompted is None else "responses"
     judged = [
         f"{row.decoder} {interval(row.judge_gain, row.judge_gain_low, row.judge_gain_high)}"
         for row in (each.row for each in found)
+        if row.judge is not None
     ]
+    checked = (
+        "A second judge, trained apart and asked neither in tuning nor in search, checks it"
+        f"{'. Gains on its own scale: ' if judged else ''}{', '.join(judged)}."
+    )
     return [
         f"Brackets are {100 * settings.confidence:g} % intervals from {settings.bootstrap:,} bootstrap resamples of "
         f"the {prompts_of(rows):,} {noun}; a change is clear where its interval leaves out 0.",
-        "A second judge, trained apart and asked neither in tuning nor in search, checks it"
-        f"{'. Gains on its own scale: ' if judged else ''}{', '.join(judged)}.",
+        NO_JUDGE if any(row.judge is None for row in rows) else checked,
         f"All of it is one run, with seed {experiment.seed}.",
     ]
 

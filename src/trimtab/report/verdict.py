@@ -63,7 +63,8 @@ def verdict(experiment: Experiment, rows: Sequence[Row]) -> str:
             parts.append(f"at {times(finding.row.flops / finding.reference.flops)} the arithmetic")
         row = finding.row
         shown = interval(row.judge_gain, row.judge_gain_low, row.judge_gain_high)
-        sentences.append(f"{', '.join(part for part in parts if part)}; {judgement(finding)} ({shown}).")
+        judged = f"{judgement(finding)} ({shown})" if shown else judgement(finding)
+        sentences.append(f"{', '.join(part for part in parts if part)}; {judged}.")
     return " ".join(sentences) or NOTHING
 
 
@@ -100,10 +101,11 @@ def headroom(experiment: Experiment, finding: Finding) -> str:
 
 
 def judgement(finding: Finding) -> str:
-    """Whether the second judge agrees, as far as its interval can tell."""
+    """Whether the second judge agrees, as far as its interval can tell; or that there is none."""
     row = finding.row
     assert row.gain is not None and row.gain_low is not None and row.gain_high is not None
-    assert row.judge_gain_low is not None and row.judge_gain_high is not None
+    if row.judge_gain_low is None or row.judge_gain_high is None:
+        return "no second judge was asked"
     if row.judge_gain_low <= 0 <= row.judge_gain_high:
         return "a second judge sees no clear change"
     if row.gain_low <= 0 <= row.gain_high:

@@ -22,6 +22,7 @@ from trimtab.errors import ConfigurationError, ModelError
 from trimtab.experiment import RewardConfig
 from trimtab.models.load import load_classifier
 from trimtab.records import PromptInput
+from trimtab.rewards.batches import in_batches
 from trimtab.rewards.reward import checked_scores, judged_texts
 
 PROBE = "This film is good."
@@ -80,13 +81,7 @@ class ClassifierReward:
         if not texts:
             return []
         encoded = self._tokenizer(texts, truncation=True, max_length=self._max_length, padding=False)["input_ids"]
-        read = [number for number, ids in enumerate(encoded) if ids]
-        order = sorted(read, key=lambda number: len(encoded[number]))
-        scores = [math.nan] * len(texts)
-        for start in range(0, len(order), self._batch_size):
-            rows = order[start : start + self._batch_size]
-            for row, value in zip(rows, self._forward([encoded[row] for row in rows]), strict=True):
-                scores[row] = value
+        scores = in_batches(encoded, self._batch_size, self._forward)
         self._tokens += sum(map(len, encoded))
         return checked_scores(scores, texts, "the reward model")
 
@@ -122,6 +117,7 @@ def load_classifier_reward(config: RewardConfig, assets: Assets, folder: Path | 
             f"reward.training asks to fine-tune {config.model}, but no trained classifier was given: train it first"
         )
     name = config.model if folder is None else str(folder)
+    assert config.definition in ("margin", "positive_logit"), "other definitions are of a scalar head"
     model, tokenizer = load_classifier(name, assets, allow_pickle=config.allow_pickle)
     reward = ClassifierReward(
         model,
@@ -148,7 +144,7 @@ def _positive_index(model: PreTrainedModel, label: int | str, definition: Defini
     count = model.config.num_labels
     names = {index: model.config.id2label[index] for index in range(count)}
     if count < 2:
-        raise ModelError(f"the reward model has {count} label, a scalar head: give a classifier with two labels")
+        raise ModelError(f"the reward model has {count} label, a scalar head: set reward.definition to scalar")
     if definition == "margin" and count != 2:
         raise ModelError(
             f"the reward model has {count} labels and `margin` needs exactly 2: give a classifier with two labels, "

@@ -33,10 +33,10 @@ def named_function(name: str) -> Callable[..., Any]:
         with _working_directory_first():
             spec.loader.exec_module(module)
     except (ImportError, SyntaxError) as error:
-        raise ConfigurationError(f"value {name!r}: {place} cannot be imported ({error}): mend it") from None
+        raise ConfigurationError(f"{name!r}: {place} cannot be imported ({error}): mend it") from None
     found = vars(module).get(function)
     if not callable(found):
-        raise ConfigurationError(f"value {name!r}: {place} has no function {function}")
+        raise ConfigurationError(f"{name!r}: {place} has no function {function}")
     return found
 
 
@@ -65,7 +65,7 @@ def _spec(place: str) -> ModuleSpec:
             spec = None
     if spec is None or spec.loader is None:
         raise ConfigurationError(
-            f"value: there is no Python module {place} here or installed: give module:function or file.py:function"
+            f"there is no Python module {place} here or installed: give module:function or file.py:function"
         )
     return spec
 

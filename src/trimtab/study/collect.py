@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from functools import cache
 
 from trimtab.assets.resolve import Assets
-from trimtab.evaluation.cells import Measured, MeasuredCell, has_numbers
-from trimtab.evaluation.coverage import answers
+from trimtab.evaluation.cells import Measured, MeasuredCell
+from trimtab.evaluation.coverage import answers, is_finite
 from trimtab.evaluation.divergence import Divergence
 from trimtab.models.load import load_tokenizer
 from trimtab.records import Generation, Score
@@ -50,7 +50,7 @@ def without_numbers(plan: Plan, run: Run) -> str | None:
     """Which decoder of the run has not one response with finite scores, in words; None where all have."""
     for decoder in plan.study.decoders(run):
         scores = plan.artifact(run, f"evaluate {decoder.name}").records(Score)
-        if not any(map(has_numbers, scores)):
+        if not any(map(is_finite, scores)):
             return (
                 f"evaluate {decoder.name}: none of {len(scores)} responses has finite logits and rewards: set the "
                 "models' dtype to float32, and check the reward"

@@ -87,6 +87,7 @@ def _ids(pair: Pair, vocabulary: Vocabulary, prompt_template: str) -> tuple[list
         if not pair.prompt_ids:
             raise DataError(f"pair {pair.prompt_id} has token_ids and no prompt_ids: the start token belongs there")
         return pair.prompt_ids, pair.token_ids
-    ends = [[vocabulary.end_id] if ended else [] for ended in pair.ended]
+    end = vocabulary.end_id if isinstance(pair.prompt, str) else vocabulary.turn_end_id
+    ends = [[end] if ended else [] for ended in pair.ended]
     responses = vocabulary.encode_responses(pair.responses)
     return vocabulary.encode_prompt(pair.prompt, prompt_template), [a + b for a, b in zip(responses, ends, strict=True)]

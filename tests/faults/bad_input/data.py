@@ -8,12 +8,29 @@ import pandas
 
 from bad_input.world import Said, World, command
 
-REVIEWS, PAIRS = "Reviews", "A preference data set"
+REVIEWS, INSTRUCTIONS, PAIRS = "Reviews", "Instructions", "A preference data set"
 
 
 def reviews(name: str, content: str | bytes) -> Callable[[World], Said]:
     """`trimtab data` with a file of reviews of this content."""
     return lambda world: command(world, "data", f"data.reviews={world.write(name, content)}")
+
+
+def instructions(name: str, content: str) -> Callable[[World], Said]:
+    """`trimtab data` with a file of instructions of this content."""
+    return lambda world: command(world, "data", f"data.instructions={world.write(name, content)}")
+
+
+def conversation(rejected: Any) -> Callable[[World], Said]:
+    """Pairs whose chosen answer is a message."""
+    row = {"prompt": "Hi", "chosen": [{"role": "assistant", "content": "Ho"}], "rejected": rejected}
+
+    def happen(world: World) -> Said:
+        for split in ("train", "validation"):
+            world.write(f"pairs/{split}.jsonl", json.dumps(row) + "\n")
+        return command(world, "pairs", f"data.preferences={world.bad / 'pairs'}")
+
+    return happen
 
 
 def pairs(*rows: dict[str, Any], stage: str = "pairs", more: tuple[str, ...] = ()) -> Callable[[World], Said]:
@@ -82,8 +99,23 @@ FAULTS = [
      "…bad.txt is neither CSV, JSON lines nor Parquet: give one that ends in .csv, .jsonl, .parquet"),
     (REVIEWS, "in an empty folder", lambda world: command(world, "data", f"data.reviews={world.bad}"),
      "…bad holds no .csv, .jsonl, .parquet file: give a file of reviews"),
+    (INSTRUCTIONS, "of another column", instructions("bad.jsonl", '{"text": "Hi"}\n'),
+     "…bad.jsonl, row 1 has no column of prompts (its columns: text): name it in columns.prompt"),
+    (INSTRUCTIONS, "that are no JSON", instructions("bad.jsonl", '{"prompt": "Hi"\n'),
+     "…bad.jsonl, line 1 is not JSON (…): mend or drop it"),
+    (INSTRUCTIONS, "with an empty prompt", instructions("bad.csv", 'prompt,n\n"",1\n'),
+     "…bad.csv, row 1 has '' for prompt, which is no prompt: fill it or drop the row"),
+    (INSTRUCTIONS, "that are too few", instructions("bad.txt", "Hi\nHo\nhi\n"),
+     "…bad.txt holds 2 different instructions, and data.test_prompts 4 + data.validation_prompts 4 + "
+     "data.tuning_prompts 8 are asked for: lower them"),
+    (INSTRUCTIONS, "of another kind", instructions("bad.pdf", "Hi"),
+     "…bad.pdf is of no known kind: give a file that ends in .jsonl, .json, .csv, .parquet, .arrow, .txt"),
+    (PAIRS, "of a conversation and a text", conversation(" is bad"),
+     "…pairs, split train, row 0: chosen is a conversation and rejected ' is bad': give both as messages; mend or drop "
+     "the row"),
     (PAIRS, "without its columns", lambda world: command(world, "pairs", f"data.preferences={other_columns(world)}"),
-     "…pairs, split train has the columns a: it needs (prompt, responses, chosen) or (prompt, chosen, rejected)"),
+     "…pairs, split train has the columns a: it needs (prompt, responses, chosen) or (prompt, chosen, rejected) or "
+     "(chosen, rejected)"),
     (PAIRS, "without a validation split", no_validation_split,
      "…pairs has the splits 'train' and lacks 'validation': add it, for instance with "
      "datasets.Dataset.train_test_split"),

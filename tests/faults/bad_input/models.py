@@ -155,6 +155,12 @@ FAULTS = [
     (MODEL, "without a chat template, for conversations", lambda world: command(world, "tune", "small.template=chat"),
      "…smol has no chat template: save one as chat_template.jinja beside its tokenizer, or give its prompts as plain "
      "text"),
+    (REWARD, "by a function that is not there",
+     lambda world: command(world, "reward", "reward={by: nowhere_at_all:score}"),
+     "there is no Python module nowhere_at_all here or installed: give module:function or file.py:function"),
+    (REWARD, "by a service that is down",
+     lambda world: command(world, "synthesize", "reward={by: 'http://127.0.0.1:9/', attempts: 1}"),
+     "http://127.0.0.1:9/ does not answer (…, 1 attempts): start it, and the same command goes on"),
     (MODEL, "without weights", small(without_weights),
      "…smol holds no weights: a model folder needs *.safetensors or one *.gguf"),
     (MODEL, "with pickled weights alone", small(pickled),
@@ -194,7 +200,7 @@ FAULTS = [
      "the reward model has 3 labels and `margin` needs exactly 2: give a classifier with two labels, or set "
      "reward.definition to positive_logit"),
     (REWARD, "with one label", lambda world: command(world, "synthesize", classifier(world, 1)),
-     "the reward model has 1 label, a scalar head: give a classifier with two labels"),
+     "the reward model has 1 label, a scalar head: set reward.definition to scalar"),
     (REWARD, "without the label", lambda world: command(world, "synthesize", "reward.positive_label=GOOD"),
      "reward.positive_label 'GOOD' is no label of the reward model: it has 0 (NEGATIVE), 1 (POSITIVE)"),
     (REWARD, "with too few positions", lambda world: command(world, "synthesize", "reward.max_length=129"),

@@ -1,0 +1,70 @@
+"""The subcommands that read what finished runs have made: `export` and `compare`.
+
+$ trimtab compare runs/chat:cbs-2-4-8 runs/chat:base
+"""
+
+import json as json_format
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from trimtab.errors import ConfigurationError
+
+Places = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN:DECODER")]
+
+
+def export(
+    run: Annotated[Path, tyro.conf.Positional],
+    decoder: str,
+    format: Literal["alpaca_eval"] = "alpaca_eval",
+    output: Path = Path("model_outputs.json"),
+    generator: str | None = None,
+) -> None:
+    """Write a decoder's answers in the format of another tool: AlpacaEval's model_outputs.json.
+
+    Args:
+        run: A run directory, such as runs/chat.
+        decoder: The name of a decoder of that run, such as cbs-2-4-8.
+        format: What the file is for.
+        output: The file to write.
+        generator: What AlpacaEval calls the model; by default RUN:DECODER.
+    """
+    from trimtab.decoded import alpaca_eval, read_decoded
+    from trimtab.durable import write_text
+
+    decoded = read_decoded(f"{run}:{decoder}")
+    rows = alpaca_eval(decoded, generator or decoded.name)
+    write_text(output, [json_format.dumps(rows, indent=2, ensure_ascii=False) + "\n"])
+    print(f"{len(rows)} answers of {decoded.name}, in {output}")
+
+
+def compare(first: Places, second: Places, json: bool = False, resamples: int = 2000, seed: int = 0) -> None:
+    """Compare two decoders by the gold reward, of one run or of two: win rate, and length-controlled win rate.
+
+    Args:
+        first: A decoder of a run, such as runs/chat:cbs-2-4-8; the rates are its own.
+        second: The decoder that it is compared with.
+        json: Print one JSON object instead of a table.
+        resamples: Bootstrap resamples of the prompts behind the intervals.
+        seed: Where these begin.
+    """
+    if resamples < 100:
+        raise ConfigurationError(f"resamples is {resamples}: give at least 100")
+    from rich.console import Console
+
+    from trimtab.decoded import read_decoded
+    from trimtab.evaluation.comparison import compare as compare_answers
+    from trimtab.report.comparison_table import comparison_table, comparison_values
+
+    ours, theirs = read_decoded(first), read_decoded(second)
+    if ours.reward != theirs.reward:
+        raise ConfigurationError(
+            f"{ours.name} and {theirs.name} were scored by unlike rewards (reward-{ours.reward} and "
+            f"reward-{theirs.reward}): score both by one"
+        )
+    compared = compare_answers(ours.judged(), theirs.judged(), resamples=resamples, confidence=0.95, seed=seed)
+    if json:
+        print(json_format.dumps(comparison_values(first, second, ours.reward, compared), indent=2))
+    else:
+        Console().print(comparison_table(first, second, compared))

@@ -1,0 +1,187 @@
+"""Instructions and conversations as prompts, and their split into those to tune, validate and test on.
+
+Knows nothing of models or chat templates.
+
+    >>> prompts = split_instructions(load_instructions(config, assets), data, seed=0)   # doctest: +SKIP
+    >>> prompts["test"][0].text                                                         # doctest: +SKIP
+    'Name three things that float.'
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trimtab.assets.resolve import Assets
+from trimtab.data.rows import LINE, STANDARD_INPUT, NamedRow, read_rows_of, standard_input, standard_input_rows
+from trimtab.errors import DataError
+from trimtab.experiment import DataConfig
+from trimtab.experiment_data import ColumnsConfig, InstructionsConfig
+from trimtab.records import Message, Prompt, PromptInput
+
+SHIPPED = {"trimtab/instructions": Path(__file__).parents[1] / "experiments" / "instructions.jsonl"}
+"""Instructions that come with trimtab."""
+USUAL = {
+    "messages": ("messages", "conversation"),
+    "prompt": ("prompt", "instruction", "question", LINE),
+    "source": ("dataset",),
+}
+"""Columns that are looked for where none is named, the first that is there."""
+
+
+def instructions_identity(config: InstructionsConfig, assets: Assets) -> str:
+    """What changes when the instructions do; of standard input a hash of its text.
+
+    Raises:
+        AssetError, DataError: there are none.
+    """
+    if config.name == STANDARD_INPUT:
+        return hashlib.sha256(standard_input().encode()).hexdigest()[:16]
+    return assets.identity(_place(config.name, assets))
+
+
+def _place(name: str, assets: Assets) -> Path:
+    return SHIPPED[name] if name in SHIPPED else assets.dataset(name)
+
+
+def load_instructions(config: InstructionsConfig, assets: Assets) -> list[Prompt]:
+    """The distinct prompts of a data set, in its order; an id depends on the prompt alone.
+
+    Prompts that differ in case or spacing alone count as one, the first.
+
+    Raises:
+        AssetError: the name resolves to nothing.
+        DataError: a file cannot be read, or a row has no prompt.
+    """
+    if config.name == STANDARD_INPUT:
+        rows = standard_input_rows()
+    else:
+        rows = read_rows_of(_place(config.name, assets), config.files)
+    if not rows:
+        raise DataError(f"{_named(config)} holds no instructions: give at least one row")
+    prompts: dict[str, Prompt] = {}
+    for row in rows:
+        text = _prompt(row, config.columns)
+        key = _digest(_plain(text))[:16]
+        column = config.columns.source or _usual(row, "source")
+        source = "" if column is None else _cell(row, column)
+        prompts.setdefault(key, Prompt(key, text, source=str(source or "")))
+    return list(prompts.values())
+
+
+def split_instructions(prompts: Sequence[Prompt], config: DataConfig, seed: int) -> dict[str, list[Prompt]]:
+    """The prompts of each part: `test`, `tuning` and `validation`, none in two of them.
+
+    All are put in an order by a hash of seed and prompt. `test` is taken from its beginning, `tuning` from its end,
+    each as far as it asks; `validation` follows `test`. So asking for more of `test` or `tuning` leaves what they had.
+    With `preferences` only `test` is taken.
+
+    Raises:
+        DataError: there are too few.
+    """
+    assert config.instructions is not None
+    wanted = {"test": config.test_prompts, "validation": config.validation_prompts, "tuning": config.tuning_prompts}
+    if config.preferences is not None:
+        wanted = {"test": config.test_prompts}
+    total = sum(wanted.values())
+    if total > len(prompts):
+        asked = " + ".join(f"data.{part}_prompts {count}" for part, count in wanted.items())
+        raise DataError(
+            f"{_named(config.instructions)} holds {len(prompts)} different instructions, and {asked} are asked for: "
+            "lower them"
+        )
+    order = sorted(prompts, key=lambda prompt: _digest(f"{seed} {prompt.id}"))
+    parts = {"test": order[: wanted["test"]], "validation": [], "tuning": []}
+    if len(wanted) > 1:
+        parts["validation"] = order[wanted["test"] : wanted["test"] + wanted["validation"]]
+        parts["tuning"] = order[::-1][: wanted["tuning"]]
+    return {
+        part: [Prompt(f"{part}-{number:05d}", each.text, each.source) for number, each in enumerate(chosen)]
+        for part, chosen in parts.items()
+    }
+
+
+def _named(config: InstructionsConfig) -> str:
+    return "standard input" if config.name == STANDARD_INPUT else config.name
+
+
+def _prompt(row: NamedRow, columns: ColumnsConfig) -> PromptInput:
+    """The prompt of a row.
+
+    Raises:
+        DataError: there is none.
+    """
+    messages = columns.messages or (_usual(row, "messages") if columns.prompt is None else None)
+    if messages is not None:
+        return _question(_messages(_cell(row, messages), row), row)
+    name = columns.prompt or _usual(row, "prompt")
+    if name is None:
+        there = ", ".join(row.values) or "none"
+        raise DataError(f"{row.origin} has no column of prompts (its columns: {there}): name it in columns.prompt")
+    value = _cell(row, name)
+    if isinstance(value, list):
+        return _question(_messages(value, row), row)
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{row.origin} has {str(value)[:60]!r} for {name}, which is no prompt: fill it or drop the row")
+    beside = columns.input or ("input" if columns.prompt is None and "input" in row.values else None)
+    more = "" if beside is None else _cell(row, beside)
+    text = f"{value}\n\n{more}" if more else value
+    system = "" if columns.system is None else _cell(row, columns.system)
+    if not system:
+        return text
+    return [{"role": "system", "content": str(system)}, {"role": "user", "content": text}]
+
+
+def _usual(row: NamedRow, what: str) -> str | None:
+    return next((name for name in USUAL[what] if name in row.values), None)
+
+
+def _cell(row: NamedRow, name: str) -> Any:
+    """A cell, None where it is empty.
+
+    Raises:
+        DataError: there is no such column.
+    """
+    if name not in row.values:
+        there = ", ".join(row.values) or "none"
+        raise DataError(f"{row.origin} has no column {name} (its columns: {there}): mend data.instructions.columns")
+    value = row.values[name]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _messages(value: Any, row: NamedRow) -> list[Message]:
+    if isinstance(value, str):  # as CSV holds them
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            value = None
+    entries = value if isinstance(value, list) else []
+    if not entries or not all(map(_is_message, entries)):
+        raise DataError(
+            f"{row.origin} has {str(row.values)[:80]!r}, and no list of messages with role and content: mend the row"
+        )
+    return [{"role": entry["role"], "content": entry["content"]} for entry in entries]
+
+
+def _is_message(entry: Any) -> bool:
+    return isinstance(entry, Mapping) and all(isinstance(entry.get(name), str) for name in ("role", "content"))
+
+
+def _question(messages: list[Message], row: NamedRow) -> list[Message]:
+    """The conversation up to its last message of the user."""
+    last = max((place for place, each in enumerate(messages) if each["role"] == "user"), default=-1)
+    if last < 0:
+        raise DataError(f"{row.origin} has a conversation without a message of the user: drop the row")
+    return messages[: last + 1]
+
+
+def _plain(prompt: PromptInput) -> str:
+    """What two spellings of one prompt share."""
+    text = prompt if isinstance(prompt, str) else json.dumps([[each["role"], each["content"]] for each in prompt])
+    return " ".join(text.lower().split())
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,56 @@
+"""The text of a conversation and its answer as reward models read it: their own chat template, or published prompts.
+
+Knows nothing of models.
+
+    >>> ultrarm_text("Hello?", "Hi.")
+    'Human: Hello?\\n\\nAssistant: Hi.'
+    >>> starling_text("Hello?", "Hi.")
+    '<|im_start|>user\\nHello?<|im_end|>\\n<|im_start|>assistant\\nHi.<|im_end|>'
+"""
+
+from trimtab.records import Message, PromptInput
+
+_SPEAKERS = {"user": "Human", "assistant": "Assistant"}
+
+
+def conversation(prompt: PromptInput, response: str) -> list[Message]:
+    """The prompt's messages, a string being one of the user, and the response as the assistant's.
+
+    The white space before a response's first word, which belongs to the boundary, is left out. A response to a prompt
+    that ends in the assistant's turn goes on within it.
+    """
+    turns: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    if turns and turns[-1]["role"] == "assistant":
+        return [*turns[:-1], {"role": "assistant", "content": turns[-1]["content"] + response}]
+    return [*turns, {"role": "assistant", "content": response.lstrip()}]
+
+
+def ultrarm_text(prompt: PromptInput, response: str) -> str:
+    """As openbmb/UltraRM-13b was trained (its model card): `Human: ...`, a blank line, `Assistant: ...`.
+
+    A system message, which it does not know, stands before the first one of the user.
+    """
+    return "\n\n".join(f"{_SPEAKERS[each['role']]}: {each['content']}" for each in _folded(prompt, response))
+
+
+def starling_text(prompt: PromptInput, response: str) -> str:
+    """As Nexusflow/Starling-RM-34B was trained (its model card): the turns of ChatML, without a last line break."""
+    turns = conversation(prompt, response)
+    return "\n".join(f"<|im_start|>{each['role']}\n{each['content']}<|im_end|>" for each in turns)
+
+
+def template_text(template: str, prompt: PromptInput, response: str) -> str:
+    """`template` with the prompt and the response in it; the contents of several messages are joined by line breaks."""
+    text = prompt if isinstance(prompt, str) else "\n".join(each["content"] for each in prompt)
+    before, _, rest = template.partition("{prompt}")
+    between, _, after = rest.partition("{response}")
+    return before + text + between + response + after
+
+
+def _folded(prompt: PromptInput, response: str) -> list[Message]:
+    """The conversation without a system message, whose words begin the next one instead."""
+    first, *others = conversation(prompt, response)
+    if first["role"] != "system":
+        return [first, *others]
+    second, *rest = others
+    return [{"role": second["role"], "content": f"{first['content']}\n\n{second['content']}"}, *rest]

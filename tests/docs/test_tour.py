@@ -1,0 +1,94 @@
+"""The tour's blocks are run from the first to the last, on tiny models behind the names of real ones."""
+
+import io
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from chat_styles import chat_tokenizer
+from tiny import llama
+from trimtab import cli
+from trimtab.data import rows
+
+DOCS = Path(__file__).parents[2] / "docs"
+TINY = {
+    "synthesize": {"samples": 4, "max_new_tokens": 6, "rows": 16},
+    "tune": {"batch_size": 4, "lora": {"rank": 2, "top_layers": 1}},
+    "evaluate": {"bootstrap": 100},
+    "pairs": {"strategy": "random"},  # which takes equal rewards, too
+}
+TINY_DATA = {"tuning_prompts": 8, "validation_prompts": 4, "test_prompts": 4}
+RUN_HERE = ("# my-questions.yaml", "# my-reward.yaml")
+"""First lines of the experiments that the pages run; the others name models that are too large for that."""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to follow the tour in."""
+    llama(3, 340).float().save_pretrained(tmp_path / "smol")
+    chat_tokenizer("chatml").save_pretrained(tmp_path / "smol")
+    path_map = tmp_path / "paths.yaml"
+    path_map.write_text(yaml.safe_dump({"HuggingFaceTB/SmolLM2-135M-Instruct": str(tmp_path / "smol")}))
+    monkeypatch.setenv("TRIMTAB_PATH_MAP", str(path_map))
+    monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_tiny(name: str, text: str) -> None:
+    """The experiment of a block, cut down to seconds."""
+    values = yaml.safe_load(text)
+    guide = {**values["guide"], "max_new_tokens": 6, "rows": 16}
+    data = {**values["data"], **({} if values["data"]["test_prompts"] < 64 else TINY_DATA)}
+    Path(name).write_text(yaml.safe_dump({**values, **TINY, "guide": guide, "data": data}), encoding="utf-8")
+
+
+def follow(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line of a shell block: trimtab's commands in this process, others in a shell."""
+    before, pipe, after = command.rpartition(" | ")
+    words = shlex.split(after, comments=True)
+    if words[:1] != ["trimtab"]:
+        subprocess.run(["bash", "-e", "-c", command], check=True)
+        return
+    if pipe:
+        piped = subprocess.run(["bash", "-c", before], check=True, capture_output=True, text=True).stdout
+        monkeypatch.setattr("sys.stdin", io.StringIO(piped))
+        rows.standard_input.cache_clear()
+    monkeypatch.setattr("sys.argv", words if words[1] in ("check", "compare", "export") else [*words, "--quiet"])
+    cli.main()
+
+
+def commands(block: str) -> list[str]:
+    """The commands of a shell block; one that reads its text from the lines behind it is one command."""
+    return re.findall(r"^.*<<'END'\n(?:.*\n)*?END$|^[^\n]+$", block, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", ["own-data.md", "own-reward.md"])
+def test_a_page_can_be_followed(
+    page: str, here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    followed = 0
+    for language, block in re.findall(r"```(\w+)\n(.*?)```", text, flags=re.DOTALL):
+        first, name = block.splitlines()[0], block.splitlines()[0].removeprefix("# ")
+        if language == "python":
+            Path(name).write_text(block, encoding="utf-8")
+        elif language == "yaml" and first in RUN_HERE:
+            write_tiny(name, block)
+        elif language == "bash":
+            for command in commands(block):
+                follow(command, monkeypatch)
+                followed += 1
+    printed = capfd.readouterr().out
+    if page == "own-data.md":
+        assert followed == 8 and "pairs: done, in runs/my-questions" in printed
+        drawn = {file.parent: file.read_text() for file in here.glob("runs/my-questions/data-*/test.jsonl")}
+        (piped,) = (folder for folder, text in drawn.items() if '"source": ""' in text)
+        assert "Why do rivers bend?" in "".join(file.read_text() for file in piped.glob("*.jsonl"))
+    else:
+        assert followed == 4 and "win rate" in printed and "length-controlled" in printed
+        assert (here / "model_outputs.json").read_text(encoding="utf-8").count('"generator": "my-reward:bon-4"') == 4
