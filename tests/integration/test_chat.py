@@ -18,9 +18,12 @@ from trimtab.errors import EndpointError
 from trimtab.experiment import Experiment
 from trimtab.experiment_file import load_experiment
 from trimtab.line import Line
+from trimtab.models.vocabulary import Vocabulary
 from trimtab.pipeline import run
+from trimtab.preferences.dataset import read_dataset
 from trimtab.progress import watching
 from trimtab.records import Generation, Pair, Prompt, Score
+from trimtab.training.pair_tokens import encode_pairs
 
 SMALL = [
     "data.tuning_prompts=8", "data.validation_prompts=4", "data.test_prompts=4", "guide.max_new_tokens=6",
@@ -57,7 +60,7 @@ def table(folder: Path) -> dict[str, dict[str, str]]:
 def test_the_chat_experiment_runs_end_to_end(tmp_path: Path, path_map: Path) -> None:
     line = finished(chat(), tmp_path, path_map)
     rows = table(tmp_path / "chat")
-    assert list(rows) == ["base", "bon-8", "gold-bon-8", "cbs-2-4-8", "tuned"]
+    assert list(rows) == ["base", "bon-8", "gold-bon-8", "cbs-2-4-8", "untuned", "tuned"]
     assert all(row["judge"] == row["judge_gain"] == "" for row in rows.values())
     assert float(rows["gold-bon-8"]["headroom"]) == 1
     parts = {name: line.data.records(Prompt, name) for name in ("tuning", "validation", "test")}
@@ -70,6 +73,8 @@ def test_the_chat_experiment_runs_end_to_end(tmp_path: Path, path_map: Path) -> 
     page = (tmp_path / "chat/report/report.html").read_text(encoding="utf-8")
     assert "No second judge" in page and "the function trimtab.rewards.concise:concise" in page
     assert "held-out instructions of trimtab/instructions" in page
+    same = [line.guided(line.experiment.guide.decoder(name)).records(Generation) for name in ("base", "untuned")]
+    assert [each.text for each in same[0]] == [each.text for each in same[1]]
     assert all(score.judge is None for score in line.evaluated(line.experiment.guide.decoders[0]).records(Score))
 
 
@@ -107,6 +112,28 @@ def test_a_judge_that_goes_down_stops_the_run_and_what_was_made_is_used_again(tm
     assert sum(json.dumps(body) in kept for body in asked[3 : len(asked) // 2]) <= 2
 
 
+def test_pairs_are_made_of_answers_to_several_turns(tmp_path: Path, path_map: Path) -> None:
+    lines = []
+    for number in range(16):
+        turns = [("user", f"Film {number}?"), ("assistant", "Any."), ("user", "Which?"), ("assistant", "This.")]
+        lines.append(json.dumps({"messages": [{"role": role, "content": text} for role, text in turns]}) + "\n")
+    (tmp_path / "talks.jsonl").write_text("".join(lines), encoding="utf-8")
+    experiment = chat(
+        f"data.instructions={tmp_path / 'talks.jsonl'}", "small.system=Be brief.", "pairs.strategy=random"
+    )
+    with watching(quiet=True) as watch:
+        assets = Assets(cache=tmp_path / "cache", path_map=path_map)
+        line = run(experiment, tmp_path, assets, watch, until="pairs")
+    pairs = line.pairs.records(Pair)
+    read = chat_tokenizer("chatml").decode(pairs[0].prompt_ids, skip_special_tokens=False)
+    asked = pairs[0].prompt
+    assert isinstance(asked, list) and read == (
+        f"<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n{asked[0]['content']}<|im_end|>\n<|im_start|>"
+        "assistant\nAny.<|im_end|>\n<|im_start|>user\nWhich?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert read_dataset(line.pairs.folder / "dataset") == pairs
+
+
 def conversations(folder: Path, implicit: bool) -> Path:
     """Preferences of messages, with the prompt in a column of its own or in both conversations."""
     folder.mkdir()
@@ -133,9 +160,6 @@ def test_conversational_preferences_are_tuned_on_and_instructions_tested_on(
     assert len(pairs) == 12 and pairs[0].prompt == [{"role": "user", "content": "Name a tree 0"}]
     assert pairs[0].responses == ["Oak", "I will not."] and pairs[0].chosen == 0 and pairs[0].ended == [True, True]
     assert not line.data.records(Prompt, "tuning") and len(line.data.records(Prompt, "test")) == 4
-    from trimtab.models.vocabulary import Vocabulary
-    from trimtab.training.pair_tokens import encode_pairs
-
     words = chat_tokenizer("chatml")
     row = encode_pairs(pairs[:1], Vocabulary(words, chat=True), "chat", 64, 340).rows[0]
     assert words.decode(row.prompt_ids + row.chosen_ids, skip_special_tokens=False) == (

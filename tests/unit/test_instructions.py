@@ -90,6 +90,9 @@ def test_columns_are_chosen_by_option_and_found_by_their_usual_names(tmp_path: P
     (asked,) = loaded(file, tmp_path, columns={"prompt": "query", "system": "setting", "source": "from"})
     assert asked.text == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Q"}]
     assert asked.source == "me"
+    more = write(tmp_path / "b.jsonl", json.dumps(row) + "\n" + json.dumps({**row, "query": "R", "setting": ""}))
+    plain = texts(more, tmp_path, columns={"prompt": "query", "system": "setting"})[1]
+    assert plain == [{"role": "user", "content": "R"}]  # one kind of prompt in a data set
     with pytest.raises(DataError, match=r"row 1 has no column quest \(its columns: instruction, input, query"):
         loaded(file, tmp_path, columns={"prompt": "quest"})
 

@@ -35,6 +35,43 @@ def write_lines(folder: Path, **splits: list[dict]) -> Path:
     return folder
 
 
+ASKED = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "A tree?"}]
+OAK, MANY = {"role": "assistant", "content": "An oak."}, {"role": "assistant", "content": "There are many."}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": ASKED, "chosen": [OAK], "rejected": [MANY]},
+        {"chosen": [*ASKED, OAK], "rejected": [*ASKED, MANY]},
+        {"prompt": "A tree?", "chosen": [*ASKED, OAK], "rejected": [*ASKED, MANY]},
+    ],
+    ids=["explicit prompt", "implicit prompt", "implicit prompt, its text beside it"],
+)
+def test_conversations_are_read_in_every_form_that_trl_reads(tmp_path, row):
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    train, validation = read_dataset(tmp_path)
+    assert train.prompt == validation.prompt == ASKED
+    assert (train.responses, train.chosen, train.ended) == (["An oak.", "There are many."], 0, [True, True])
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        ({"chosen": [*ASKED, OAK, ASKED[1], OAK], "rejected": [*ASKED, MANY]}, "one message of the assistant"),
+        ({"chosen": [*ASKED, OAK], "rejected": ASKED}, "one message of the assistant"),
+        ({"chosen": [OAK], "rejected": [MANY]}, "prompt is .* must be a text or a list of messages"),
+        ({"chosen": "An oak.", "rejected": "Many."}, "there is no prompt: give one, or conversations"),
+    ],
+)
+def test_conversations_that_make_no_pair_are_named(tmp_path, row, line):
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=line):
+        read_dataset(tmp_path)
+
+
 def test_pairs_come_back_as_they_were_written(tmp_path):
     write_dataset(PAIRS, tmp_path / "pairs")
     assert read_dataset(tmp_path / "pairs") == PAIRS

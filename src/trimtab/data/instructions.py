@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def _place(name: str, assets: Assets) -> Path:
 def load_instructions(config: InstructionsConfig, assets: Assets) -> list[Prompt]:
     """The distinct prompts of a data set, in its order; an id depends on the prompt alone.
 
-    Prompts that differ in case or spacing alone count as one, the first.
+    Prompts that differ in case or spacing alone count as one, the first. Where one is a list of messages all are.
 
     Raises:
         AssetError: the name resolves to nothing.
@@ -68,7 +69,13 @@ def load_instructions(config: InstructionsConfig, assets: Assets) -> list[Prompt
         column = config.columns.source or _usual(row, "source")
         source = "" if column is None else _cell(row, column)
         prompts.setdefault(key, Prompt(key, text, source=str(source or "")))
-    return list(prompts.values())
+    if all(isinstance(each.text, str) for each in prompts.values()):
+        return list(prompts.values())
+    return [replace(each, text=_as_messages(each.text)) for each in prompts.values()]
+
+
+def _as_messages(prompt: PromptInput) -> list[Message]:
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
 
 
 def split_instructions(prompts: Sequence[Prompt], config: DataConfig, seed: int) -> dict[str, list[Prompt]]:

@@ -176,10 +176,11 @@ def _prompt(value: Any) -> PromptInput:
 
 
 def _conversation(prompt: Any, chosen: list[Any], rejected: Any) -> tuple[Any, list[str]]:
-    """The prompt and both answers; where there is no prompt it is what both conversations begin with."""
+    """The prompt and both answers. Of whole conversations the prompt is what both begin with; a text beside them, which
+    repeats its last message, is not read."""
     if not isinstance(rejected, list):
         raise ValueError(f"chosen is a conversation and rejected {str(rejected)[:60]!r}: give both as messages")
-    if prompt is None:
+    if prompt is None or (isinstance(prompt, str) and len(chosen) > 1):
         shared = 0
         while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
             shared += 1
