@@ -42,7 +42,7 @@ class Options:
     """What every command that runs the line is given.
 
     Args:
-        file: An experiment or study file, or the name of one that comes with trimtab (quickstart, slic-smoke).
+        file: An experiment or study file, or the name of one that comes with trimtab (quickstart, chat, slic-smoke).
         overrides: Fields to change, such as tune.beta=0.2 guide.decoders.0.successors=8.
         runs: The folder that holds run directories; this run's is named after the experiment.
         path_map: A YAML file of model or data set names and the local folders they stand for.

@@ -46,4 +46,6 @@ class InstructionsConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _name_alone(cls, values: Any) -> Any:
+        if values == [None]:  # as YAML reads a `-`
+            return {"name": "-"}
         return {"name": values} if isinstance(values, str) else values

@@ -91,7 +91,7 @@ class Line(TuningLine):
         return traced(trace_file(self.directory.path, decoder, self.guided(decoder).digest))
 
     def _test_prompts(self) -> list[Prompt]:
-        """Prompts cut from test reviews or instructions to test on; those of an existing data set's test split; none."""
+        """Prompts cut from test reviews, or instructions; those of an existing data set's test split; or none."""
         if self.experiment.guide.unprompted is not None:
             return [Prompt(f"unprompted-{number:05d}", "") for number in range(self.experiment.guide.unprompted)]
         if not self.experiment.data.tests_on_pairs:

@@ -1,12 +1,15 @@
 """What the names of an experiment stand for, found before anything has run for minutes.
 
-Loads tokenizers at most, never weights; imports modules of value functions.
+Loads tokenizers and instructions at most, never weights; imports modules of value functions.
 
     >>> check_models(experiment, Assets(), until="report")                              # doctest: +SKIP
 """
 
 from trimtab.assets.resolve import Assets
+from trimtab.data.instructions import load_instructions
+from trimtab.errors import ConfigurationError
 from trimtab.experiment import DecoderConfig, Experiment, ModelConfig, RewardConfig, TermConfig
+from trimtab.fields import CHAT
 from trimtab.models.chat import ChatTemplate
 from trimtab.models.emulated import check_one_vocabulary
 from trimtab.models.load import default_device, load_tokenizer, pick_dtype
@@ -21,10 +24,13 @@ def check_models(experiment: Experiment, assets: Assets, until: str) -> None:
         AssetError: a name resolves to nothing that may be read.
         ModelError: a model is to be shown conversations and has no chat template.
         VocabularyError: a decoder adds logits of models with unlike vocabularies.
-        ConfigurationError: a value or the reward names a function that is not there.
+        ConfigurationError: a value or the reward names a function that is not there; or the prompts are conversations,
+            and a model is to be shown texts.
+        DataError: instructions cannot be read.
     """
     if until == "data":
         return
+    _check_conversations(experiment, assets)
     model_identity(experiment.reward, assets)
     if experiment.reward.function is not None:
         named_function(experiment.reward.function)
@@ -40,6 +46,19 @@ def check_models(experiment: Experiment, assets: Assets, until: str) -> None:
                 named_function(value.function)
         for term in decoder.terms:
             _check_term(experiment, decoder, term, assets)
+
+
+def _check_conversations(experiment: Experiment, assets: Assets) -> None:
+    """Raise ConfigurationError where instructions are lists of messages and a model is not shown conversations."""
+    config = experiment.data.instructions
+    if config is None or all(isinstance(prompt.text, str) for prompt in load_instructions(config, assets)):
+        return
+    for part, model in (("small", experiment.small), ("large", experiment.large)):
+        if not model.chat:
+            raise ConfigurationError(
+                f"the prompts of {config.name} are conversations and {part}.template is {model.template!r}: write "
+                f"{part}.template: {CHAT}"
+            )
 
 
 def _check_shown(config: ModelConfig, assets: Assets) -> None:

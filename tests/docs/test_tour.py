@@ -85,7 +85,7 @@ def test_a_page_can_be_followed(
                 followed += 1
     printed = capfd.readouterr().out
     if page == "own-data.md":
-        assert followed == 8 and "pairs: done, in runs/my-questions" in printed
+        assert followed == 9 and "pairs: done, in runs/my-questions" in printed
         drawn = {file.parent: file.read_text() for file in here.glob("runs/my-questions/data-*/test.jsonl")}
         (piped,) = (folder for folder, text in drawn.items() if '"source": ""' in text)
         assert "Why do rivers bend?" in "".join(file.read_text() for file in piped.glob("*.jsonl"))

@@ -4,9 +4,11 @@ import logging
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from chat_styles import STYLES, chat_tokenizer
-from tiny import llama, tokenizer
+from tiny import CORPUS, llama, tokenizer
 from trimtab.errors import ModelError
 from trimtab.experiment import SamplingConfig
 from trimtab.models.chat import ChatTemplate
@@ -120,6 +122,19 @@ def test_a_response_is_not_taken_for_a_texts_beginning() -> None:
     spaced = chat_tokenizer("llama-2")
     assert spaced.decode(spaced.encode("film", add_special_tokens=False)) == " film"
     assert spaced.decode(Vocabulary(spaced).encode_response("film")) == "film"
+
+
+def test_sentencepiece_keeps_the_boundary_too() -> None:
+    """Its tokenizers write a space as a character and put one before every text, which a response must not get."""
+    base = Tokenizer(models.BPE(unk_token="<unk>"))
+    base.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    base.decoder = decoders.Metaspace(prepend_scheme="always")
+    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>", "</s>"], show_progress=False)
+    base.train_from_iterator([*CORPUS, "User:\nAssistant:\n"], trainer)
+    vocabulary = Vocabulary(PreTrainedTokenizerFast(tokenizer_object=base, eos_token="</s>", unk_token="<unk>"))
+    prompt = vocabulary.encode_prompt("I really\n", "{prompt}")
+    for text in ("film", " film", "the story is good", " the  story"):
+        assert vocabulary.decode_response(prompt, vocabulary.encode_response(text)) == text
 
 
 def test_an_open_answer_is_continued() -> None:

@@ -33,14 +33,15 @@ def test_turned_round_the_rates_are_the_rest() -> None:
 
 
 def test_a_win_by_length_alone_is_none_under_control() -> None:
-    """The reward is the length plus noise: the longer writer wins nearly always, at equal length half of the time."""
+    """Who writes more wins more often, and nothing else matters: at equal length each would win half of the time."""
     rng = np.random.default_rng(1)
-    lengths = rng.normal(60, 80, 400)  # how much longer the first writes
-    noise = rng.normal(0, 60, 400)
-    ours = judged((lengths + noise).tolist(), [1000 + int(each) for each in lengths])
-    found = compare(ours, judged([0.0] * 400, [1000] * 400), resamples=300, confidence=0.95, seed=0)
-    assert found.win_rate.mean > 0.7
+    longer = rng.normal(80, 80, 400)
+    wins = rng.random(400) < 1 / (1 + np.exp(-2 * np.tanh(longer / longer.std())))
+    ours = judged(wins.astype(float).tolist(), [1000 + int(each) for each in longer])
+    found = compare(ours, judged([0.5] * 400, [1000] * 400), resamples=300, confidence=0.95, seed=0)
+    assert found.win_rate.low > 0.6
     assert found.length_controlled.low < 0.5 < found.length_controlled.high
+    assert found.length_controlled.mean == pytest.approx(0.5, abs=0.1)
 
 
 def test_equal_lengths_control_nothing() -> None:

@@ -10,13 +10,14 @@ import datasets
 import pytest
 
 from trimtab.assets.resolve import Assets
+from trimtab.cli import SHIPPED
 from trimtab.data import rows
 from trimtab.data.instructions import instructions_identity, load_instructions, split_instructions
 from trimtab.data.parts import draw_parts
 from trimtab.errors import ConfigurationError, DataError
 from trimtab.experiment import DataConfig, Experiment
 from trimtab.experiment_data import InstructionsConfig
-from trimtab.experiment_file import parse_experiment
+from trimtab.experiment_file import load_experiment, parse_experiment
 from trimtab.records import Prompt, PromptInput
 
 EVAL = [
@@ -227,3 +228,8 @@ def test_configurations_without_instructions_are_written_as_before() -> None:
         "model", "definition", "training", "positive_label", "max_length", "batch_size", "allow_pickle",
     }  # fmt: skip
     assert set(made.small.model_dump()) == {"name", "template", "adapter", "start_token", "dtype", "allow_pickle"}
+
+
+def test_the_sign_for_standard_input_is_read_as_yaml_reads_it() -> None:
+    made = load_experiment(SHIPPED / "chat.yaml", ["data.instructions=-"])
+    assert made.data.instructions == InstructionsConfig(name="-")

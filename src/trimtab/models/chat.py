@@ -105,7 +105,7 @@ class ChatTemplate:
                 add_generation_prompt=opened and not continued,
                 continue_final_message=continued,
             )
-        except (jinja2.TemplateError, ValueError, TypeError) as error:
+        except (jinja2.TemplateError, ValueError, TypeError, LookupError, AttributeError) as error:
             reason = " ".join(str(error).split())[:120]
             raise ModelError(
                 f"{self._name}'s chat template refuses {str(messages)[:80]} ({reason}): mend either"

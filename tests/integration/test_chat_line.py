@@ -14,7 +14,7 @@ from loopback import rewards, serving
 from tiny import llama
 from trimtab import cli
 from trimtab.assets.resolve import Assets
-from trimtab.errors import EndpointError
+from trimtab.errors import ConfigurationError, EndpointError
 from trimtab.experiment import Experiment
 from trimtab.experiment_file import load_experiment
 from trimtab.line import Line
@@ -132,6 +132,9 @@ def test_pairs_are_made_of_answers_to_several_turns(tmp_path: Path, path_map: Pa
         "assistant\nAny.<|im_end|>\n<|im_start|>user\nWhich?<|im_end|>\n<|im_start|>assistant\n"
     )
     assert read_dataset(line.pairs.folder / "dataset") == pairs
+    plain = experiment.model_copy(update={"large": experiment.large.model_copy(update={"template": "{prompt}"})})
+    with pytest.raises(ConfigurationError, match=r"talks\.jsonl are conversations and large\.template is '{prompt}'"):
+        finished(plain, tmp_path / "plain", path_map)
 
 
 def conversations(folder: Path, implicit: bool) -> Path:
