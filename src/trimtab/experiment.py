@@ -7,7 +7,7 @@ Types only: reads no file (see `experiment_file`), no network, no models.
     'base'
 """
 
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 

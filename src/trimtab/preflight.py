@@ -54,7 +54,7 @@ def _check_conversations(experiment: Experiment, assets: Assets) -> None:
     if config is None or all(isinstance(prompt.text, str) for prompt in load_instructions(config, assets)):
         return
     for part, model in (("small", experiment.small), ("large", experiment.large)):
-        if not model.chat:
+        if model is not None and not model.chat:
             raise ConfigurationError(
                 f"the prompts of {config.name} are conversations and {part}.template is {model.template!r}: write "
                 f"{part}.template: {CHAT}"

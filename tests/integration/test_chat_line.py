@@ -162,7 +162,7 @@ def test_conversational_preferences_are_tuned_on_and_instructions_tested_on(
     pairs = line.pairs.records(Pair)
     assert len(pairs) == 12 and pairs[0].prompt == [{"role": "user", "content": "Name a tree 0"}]
     assert pairs[0].responses == ["Oak", "I will not."] and pairs[0].chosen == 0 and pairs[0].ended == [True, True]
-    assert not line.data.records(Prompt, "tuning") and len(line.data.records(Prompt, "test")) == 4
+    assert not (line.data.folder / "tuning.jsonl").exists() and len(line.data.records(Prompt, "test")) == 4
     words = chat_tokenizer("chatml")
     row = encode_pairs(pairs[:1], Vocabulary(words, chat=True), "chat", 64, 340).rows[0]
     assert words.decode(row.prompt_ids + row.chosen_ids, skip_special_tokens=False) == (

@@ -1,5 +1,5 @@
-"""What the table does not tell, and why: prompts that a row was not measured on, what an endpoint does not show, a judge
-that there is not.
+"""What the table does not tell, and why: prompts that a row was not measured on, what an endpoint does not show, and a
+second judge where there is none.
 
 Knows rows and scores, nothing of how either came about.
 

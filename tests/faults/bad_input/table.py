@@ -139,8 +139,7 @@ CONFIGURATION = [
     (SETTING, "an empty stop string", checked("guide.stop=['']"),
      "…: guide.stop.0 is '': string should have at least 1 character"),
     (FILE, "that is not there", lambda world: trimtab(world.monkeypatch, "check", "quickstrat"),
-     "there is no file quickstrat: give the path of an experiment file, or one of chat, imdb-gpt2, quickstart, "
-     "search-options"),
+     "there is no file quickstrat: give the path of an experiment file, or one of chat, imdb-gpt2, quickstart, …"),
     (FILE, "that is a folder", lambda world: trimtab(world.monkeypatch, "check", str(world.bad)),
      "…bad is no file: give the path of an experiment file"),
     (FILE, "that is a list", in_file("- name: mine\n"),
