@@ -6,6 +6,7 @@ About five seconds of one core. A checkpoint is written at every step, so that a
 import csv
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from tiny_hub import tiny_hub
@@ -32,10 +33,10 @@ class SmallRun:
         self._warm, self.path_map = warm, tiny_hub(folder / "hub")
         os.environ["TRIMTAB_CACHE"] = str(folder / "cache")
 
-    def start(self, stage: str, folder: Path, *more: str) -> int:
+    def start(self, stage: str, folder: Path, *more: str, environment: Mapping[str, str] | None = None) -> int:
         """Start a command and return its process id; `more` are options such as --shard."""
         arguments = [stage, "quickstart", "--quiet", "--runs", str(folder), "--path-map", str(self.path_map), *more]
-        return self._warm.start(*arguments, "--set", *SETTINGS, errors=folder / "errors.txt")
+        return self._warm.start(*arguments, "--set", *SETTINGS, errors=folder / "errors.txt", environment=environment)
 
     def wait(self, pid: int) -> int:
         return self._warm.wait(pid)

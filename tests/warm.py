@@ -9,6 +9,7 @@ itself, so it has no threads that a fork would lose.
     assert warm.wait(pid) == -signal.SIGKILL
 """
 
+import importlib
 import json
 import os
 import signal
@@ -16,7 +17,9 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -34,9 +37,13 @@ class Warm:
             env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
         )
 
-    def start(self, *arguments: str, errors: Path) -> int:
+    def start(self, *arguments: str, errors: Path, environment: Mapping[str, str] | None = None) -> int:
         """Start a command, whose standard error goes to a file, and return its process id."""
-        return self._ask({"arguments": arguments, "errors": str(errors)})
+        return self._ask({"arguments": arguments, "errors": str(errors), "environment": dict(environment or {})})
+
+    def call(self, function: str, argument: object, *, errors: Path, environment: Mapping[str, str]) -> int:
+        """Start `module:name` of the tests with one argument, which JSON can hold, in the place of a command."""
+        return self._ask({"call": function, "of": argument, "errors": str(errors), "environment": dict(environment)})
 
     def wait(self, pid: int) -> int:
         """The exit code of a command when it has ended; minus the signal's number where a signal killed it."""
@@ -89,7 +96,7 @@ def _warm_up() -> None:
     torch.set_num_threads(1)
 
 
-def _command(request: dict[str, list[str] | str]) -> int:
+def _command(request: dict[str, Any]) -> int:
     """In the forked child: be the command, and never return."""
     from trimtab import cli
 
@@ -97,9 +104,14 @@ def _command(request: dict[str, list[str] | str]) -> int:
     os.dup2(os.open(str(request["errors"]), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     os.dup2(0, 1)
-    sys.argv = ["trimtab", *request["arguments"]]
+    os.environ.update(request["environment"])
+    sys.argv = ["trimtab", *request.get("arguments", [])]
     try:
-        cli.main()
+        if "call" in request:
+            module, _, name = request["call"].partition(":")
+            getattr(importlib.import_module(module), name)(request["of"])
+        else:
+            cli.main()
         code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 70

@@ -21,6 +21,8 @@ from trimtab.cli_results import compare, export
 from trimtab.errors import ConfigurationError, DataError, TrimtabError, one_line
 from trimtab.experiment import Experiment
 from trimtab.experiment_file import is_study, load_experiment
+from trimtab.launched import Terminated, first_to_fail, launched
+from trimtab.launcher import Launching, launch, print_configuration
 from trimtab.study.options import StudyOptions
 from trimtab.study.study_file import load_study
 
@@ -82,6 +84,7 @@ class Sharing:
 Every = Annotated[Options, tyro.conf.arg(name="")]
 Traced = Annotated[Tracing, tyro.conf.arg(name="")]
 Shared = Annotated[Sharing, tyro.conf.arg(name="")]
+Launches = Annotated[Launching, tyro.conf.arg(name="")]
 
 
 def run(options: Every, tracing: Traced) -> None:
@@ -116,6 +119,18 @@ def guide(options: Every, sharing: Shared, tracing: Traced) -> None:
     """Decode the test prompts with every decoder of the experiment. Stages before it are run where they have not
     been."""
     _run(options, "guide", shard=sharing.shard, trace=tracing.trace)
+
+
+def tune(options: Every, launching: Launches) -> None:
+    """Tune the small model on the pairs, by DPO or SLiC-HF. Stages before it are run where they have not been."""
+    settled = launching.settled() if launched().alone else None
+    if settled is None:
+        _run(options, "tune")
+        return
+    from trimtab.lock import command_line
+
+    _run(options, "pairs")  # by this process alone
+    sys.exit(launch(*settled, sys.argv[1:], command_line()))
 
 
 def merge(
@@ -270,11 +285,11 @@ def _run(options: Options, until: str, shard: str | None = None, trace: bool = F
     from trimtab.assets.resolve import Assets
     from trimtab.progress import watching
 
-    with watching(quiet=options.quiet) as watch:
+    with watching(quiet=options.quiet or not launched().main) as watch:
         line = pipeline.run(experiment, options.runs, Assets(path_map=options.path_map), watch, until, share, trace)
     if until == "report":
         _print_report(experiment, line.report, line.set_aside, line.directory.path / "report")
-    else:
+    elif launched().main:
         part = until if share is None else f"shard {share} of {until}"
         print(f"{part}: done, in {line.directory.path}")
 
@@ -307,7 +322,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
         "synthesize", "Sample the untuned small model and score its samples with the gold reward."
     ),
     "pairs": _stage("pairs", "Make preference pairs of the samples."),
-    "tune": _stage("tune", "Tune the small model on the pairs, by DPO or SLiC-HF."),
+    "tune": tune,
     "guide": guide,
     "evaluate": _stage("evaluate", "Score what the decoders wrote."),
     "report": _stage("report", "Write the tables, the figures and the page."),
@@ -315,6 +330,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "study": study,
     "save": save,
     "push": push,
+    "launch-config": print_configuration,
     "trace": trace,
     "status": status,
     "export": export,
@@ -322,10 +338,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "assets": assets,
     "check": check,
 }
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: ends a run as Ctrl-C does."""
 
 
 def main() -> None:
@@ -340,16 +352,23 @@ def main() -> None:
                 description="Tune a small language model towards a reward and steer large frozen ones with it.",
             )
     except TrimtabError as error:
-        print(f"trimtab: {one_line(str(error))}", file=sys.stderr)
+        _tell(one_line(str(error)))
         sys.exit(error.exit_code)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         reason = one_line(f"{place}{error.strerror or error}")
-        print(f"trimtab: {reason}; mend it, and the same command goes on", file=sys.stderr)
+        _tell(f"{reason}; mend it, and the same command goes on")
         sys.exit(TrimtabError.exit_code)
     except KeyboardInterrupt as stop:
-        print(f"trimtab: stopped; this goes on where it was: {command_line()}", file=sys.stderr)
+        if launched().alone:  # who launched several processes says it
+            _tell(f"stopped; this goes on where it was: {command_line()}")
         sys.exit(143 if isinstance(stop, Terminated) else 130)
+
+
+def _tell(line: str) -> None:
+    """On standard error, by whichever process of a launch comes first."""
+    if first_to_fail():
+        print(f"trimtab: {line}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -357,7 +376,8 @@ def _signals() -> Iterator[None]:
     """Inside, Ctrl-C and SIGTERM end what runs in order, and a second one ends it at once."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
+        # a launcher passes on the Ctrl-C that its processes have seen themselves
+        signal.signal(number, signal.SIG_DFL if launched().alone else signal.SIG_IGN)
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 from trimtab.blocks import Shard
 from trimtab.durable import write_json
 from trimtab.errors import RunError
+from trimtab.launched import COMMAND
 
 LOCK = ".lock"
 WORKER = "-worker-"
@@ -70,8 +71,11 @@ class Holder:
 
 def command_line() -> str:
     """The command that this process was started with, as one would type it."""
+    if COMMAND in os.environ:
+        return os.environ[COMMAND]
     program = Path(sys.argv[0]).name
-    return shlex.join(["trimtab" if program == "cli.py" else program, *sys.argv[1:]])  # python -m trimtab.cli
+    # python -m trimtab, python -m trimtab.cli
+    return shlex.join(["trimtab" if program in ("__main__.py", "cli.py") else program, *sys.argv[1:]])
 
 
 def suffix(shard: Shard | None) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from trimtab.blocks import Decode, Shard, block_count, decode_blocks, merge_blocks
 from trimtab.errors import RunError
 from trimtab.experiment import Config, ModelConfig, RewardConfig
+from trimtab.launched import launched
 from trimtab.merging import note_shard
 from trimtab.progress import Advance, Watch
 from trimtab.records import Prompt
@@ -27,7 +28,8 @@ BEFORE = {"synthesize": "reward", "guide": "tune"}
 
 class Maker:
     """Makes what is missing; with a `shard` of a stage only this share of the stage's blocks, and all else must be
-    there. `identity` says which files a model's name stands for."""
+    there. `identity` says which files a model's name stands for. Launched processes make one stage together, `tune`,
+    and the main one alone keeps what they make."""
 
     def __init__(
         self,
@@ -42,6 +44,11 @@ class Maker:
         self.seed = seed
         self.identity = identity
         self.shard = shard
+
+    @property
+    def keeps(self) -> bool:
+        """Whether this process is the one that makes artifacts whole."""
+        return self.shard is None and launched().main
 
     def artifact(self, stage: str, parts: Mapping[str, Any], inputs: Sequence[Artifact]) -> Artifact:
         """What is made of this configuration, of what its names stand for, and of these inputs."""
@@ -65,19 +72,26 @@ class Maker:
         """The artifact of a stage, made where it is not there; `label` is what the progress calls it.
 
         Raises:
-            RunError: it is not there, and this is a shard of another stage.
+            RunError: it is not there, and this is a shard of another stage or a process launched for another one.
         """
         label = label or stage
         artifact = self.artifact(stage, parts, inputs)
         if artifact.whole:
             self.watch.used_again(label)
-            if self.shard is None:
+            if self.keeps:
                 self.directory.tidy(artifact)
             return artifact
         if self.shard is not None:
             shared = self.shard[0]
             first = stage if stage == "sft" else BEFORE[shared]
             raise RunError(f"{label} has not been made: run `trimtab {first}` before the shards of {shared}")
+        if not launched().alone and stage != "tune":
+            raise RunError(
+                f"{label} has not been made: run `trimtab pairs` before tune is launched as several processes"
+            )
+        if not self.keeps:
+            make(artifact.partial, artifact.work, lambda done, total: None)
+            return artifact
         with self.directory.writing(artifact) as folder, self.watch(label) as advance:
             make(folder, artifact.work, advance)
         return artifact

@@ -6,6 +6,7 @@ scores -> report.
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from trimtab.decoded import GENERATIONS, SCORES
 from trimtab.errors import ConfigurationError, RunError
 from trimtab.experiment import Experiment
 from trimtab.journal import keeping
+from trimtab.launched import launched, lost_another
 from trimtab.line import Line, diverging
 from trimtab.lock import hold
 from trimtab.preflight import check_models
@@ -62,7 +64,8 @@ def run(
     """Run the line up to and including the stage `until`, in the folder `runs`/`experiment.name`.
 
     With a `shard`, decode only this share of the blocks of `until`, which is `synthesize` or `guide`; the stages
-    before must have been run, and the same call without a shard puts the blocks together. With `trace`, searches of
+    before must have been run, and the same call without a shard puts the blocks together. Launched as several
+    processes, `tune` alone is run, by all of them, and the stages before must have been. With `trace`, searches of
     the test prompts leave traces in the folder's `traces/`; what had been decoded without one is decoded again.
 
     Raises:
@@ -74,7 +77,13 @@ def run(
             f"{experiment.name} takes the small model as it is: give the experiment a part sft to train it on reviews"
         )
     directory = RunDirectory(runs / experiment.name)
-    stages = [*STAGES][: [*STAGES].index(until) + 1] if shard is None else [until]
+    if not launched().alone and until != "tune":
+        raise ConfigurationError(f"{until} was launched as {launched().count} processes: only `trimtab tune` can be")
+    if not launched().alone and torch.cuda.is_available():
+        torch.cuda.set_device(launched().local)
+    if not launched().main:
+        return _tune_with_others(experiment, directory, assets)
+    stages = [*STAGES][: [*STAGES].index(until) + 1] if shard is None and launched().alone else [until]
     with (
         hold(directory.path, shard) as previous,
         keeping(directory.path, watch, previous, shard),
@@ -94,7 +103,24 @@ def run(
                 line.name_tuned()
             if stage in NAMED and shard is None:
                 line.name_decoded(NAMED[stage])
+    _part()
     return line
+
+
+def _tune_with_others(experiment: Experiment, directory: RunDirectory, assets: Assets) -> Line:
+    """What a launched process does that is not the main one: its share of the tuning, and nothing that is seen."""
+    warnings.simplefilter("ignore")  # the main process gives the same ones
+    line = Line(experiment, directory, assets, Watch())
+    with enough_memory():
+        STAGES["tune"](line)
+    _part()
+    return line
+
+
+def _part() -> None:
+    """Launched processes have nothing more to say to each other."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def stage_names(experiment: Experiment) -> dict[str, list[str]]:
@@ -118,10 +144,16 @@ def stage_names(experiment: Experiment) -> dict[str, list[str]]:
 
 @contextlib.contextmanager
 def enough_memory() -> Iterator[None]:
-    """Turns the errors that want of memory has, on whatever device, into one that says what to lower."""
+    """Turns the errors that want of memory has, on whatever device, into one that says what to lower; and those of a
+    launched process that has lost another one."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
+        if lost_another(error):
+            raise RunError(
+                f"another of the {launched().count} launched processes has ended: the same command goes on from the "
+                "last checkpoint"
+            ) from None
         wanting = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
         if not wanting:
             raise

@@ -185,10 +185,17 @@ class TuningLine:
             train, validation = ([p for p in pairs if p.split == split] for split in ("train", "validation"))
             model, tokenizer = load_causal_lm(self.roles.config("untuned"), self.assets)
             small, saving = experiment.small, Saving(work, experiment.checkpoint_seconds)
-            shown = small.template, small.start_token, saving, small.system
+            shown = (
+                small.template,
+                small.start_token,
+                saving,
+                small.system,
+                self.directory.path / "trackers" / folder.stem,
+            )
             seed = experiment.seed if experiment.tune.seed is None else experiment.tune.seed
             summary = tune(train, validation, model, tokenizer, experiment.tune, folder, seed, advance, *shown)
-            write_json(folder / "summary.json", summary)
+            if self._make.keeps:
+                write_json(folder / "summary.json", summary)
 
         parts = {"small": experiment.small, "tune": experiment.tune}
         artifact = self._make.stage("tune", parts, [self.pairs, *self.untuned], make)

@@ -1,12 +1,15 @@
 """The pages of docs/ that are a tour: their experiments are sound, and what they name is there."""
 
+import contextlib
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
 
-from trimtab.experiment_file import parse_experiment
+from trimtab import cli, launcher
+from trimtab.experiment_file import load_experiment, parse_experiment
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = ["chat.md", "closed-bases.md", "own-data.md", "own-reward.md", "pairs.md"]
@@ -25,10 +28,33 @@ def test_experiments_are_sound(page: str) -> None:
         parse_experiment(yaml.safe_load(block), origin=page)
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, "training.md"])
 def test_files_that_a_page_names_are_there(page: str) -> None:
     text = (DOCS / page).read_text(encoding="utf-8")
     for name in re.findall(r"`((?:tests|src|benchmarks)/[\w/.]+)`", text):
         assert (DOCS.parent / name).exists(), name
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (DOCS / target).exists(), target
+
+
+def test_commands_of_the_page_on_tuning_are_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsed by the real command line; what they would run and launch is noted, not done."""
+    ran = []
+
+    def noted(options: cli.Options, until: str) -> None:
+        load_experiment(cli.experiment_file(options.file), options.overrides)
+        ran.append(until)
+
+    def launched(file: Path, count: int, arguments: list[str], command: str) -> int:
+        ran.append(f"{file.stem} as {count}")
+        return 0
+
+    monkeypatch.setattr(cli, "_run", noted)
+    monkeypatch.setattr(cli, "launch", launched)
+    monkeypatch.setattr(launcher, "process_count", lambda file, wanted: wanted or 4)
+    text = (DOCS / "training.md").read_text(encoding="utf-8")
+    for line in re.findall(r"^    (trimtab .*)$", text, flags=re.MULTILINE):
+        monkeypatch.setattr("sys.argv", shlex.split(line, comments=True))
+        with contextlib.suppress(SystemExit):
+            cli.main()
+    assert ran == ["tune", "pairs", "ddp as 4", "pairs", "ddp as 2", "pairs"]

@@ -38,6 +38,11 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
         (["check", "quickstart", "--set", "tune.betta=1"], "tune.betta is unknown: did you mean beta?"),
         (["check", "quickstart", "--set", "tune.beta=-1", "guide.rows=0"], "tune.beta is -1: input should be greater"),
         (["guide", "quickstart", "--shard", "3/2"], "shard '3/2' names no share: write it as I/N"),
+        (["tune", "quickstart", "--launch", "fsdp"], "fsdp cuts a model over GPUs, and there is none"),
+        (["tune", "quickstart", "--launch", "zero2", "--processes", "2"], "give --launch ddp"),
+        (["tune", "quickstart", "--launch", "ddp"], "there is nothing to launch on 0 GPUs: leave out --launch"),
+        (["tune", "quickstart", "--processes", "2"], "--processes 2 says how many --launch starts: give --launch ddp"),
+        (["tune", "quickstart", "--launch", "dpp"], "no launch configuration dpp: give one of ddp, fsdp, zero2, or"),
         (["check", "quickstart", "--set", "seed"], "override 'seed' has no `=`: write it as part.field=value"),
         (["check", "quickstart", "--set", "guide.decoders.99.chunk=2"], "there is no entry 99"),
     ],
@@ -50,6 +55,17 @@ def test_a_mistake_is_one_line(
     error = capsys.readouterr().err.strip()
     assert ended.value.code == 2
     assert len(error.splitlines()) == 1 and line in error
+
+
+def test_launch_configurations_are_accelerates(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """accelerate reads each of them, with the kind of training that its name says."""
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    for name, kind in (("ddp", "MULTI_GPU"), ("fsdp", "FSDP"), ("zero2", "DEEPSPEED")):
+        run(monkeypatch, "launch-config", name)
+        assert load_config_from_file(capsys.readouterr().out.strip()).distributed_type == kind
 
 
 def test_all_faults_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Preference tuning with TRL on tiny random models."""
 
 import dataclasses
+import gc
 import json
 import math
 import random
@@ -10,7 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BloomConfig,
+    BloomForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
 from tiny import full_log_probabilities, gpt2, llama, tokenizer
 from trimtab.errors import ConfigurationError, DataError, ModelError, VocabularyError
@@ -390,6 +398,20 @@ def test_what_the_passes_kept_is_given_back(tmp_path):
     assert kept == [6 + 3]  # batches of training and of validation
 
 
+@pytest.mark.parametrize("lora", [LORA, None])
+def test_nothing_waits_for_the_garbage_collector(tmp_path, lora):
+    """What decodes next needs the memory: neither the weights nor the optimizer's moments may live on in circles."""
+    model = llama(0, dtype=torch.float32)
+    gc.collect()
+    gc.disable()
+    try:
+        run(tmp_path, model, settings(lora=lora, epochs=1))
+    finally:
+        gc.enable()
+    assert all(weight.is_meta for weight in model.parameters())
+    assert not [held for held in gc.get_objects() if isinstance(held, PairTrainer | torch.optim.Optimizer)]
+
+
 def test_adapter_spares_embeddings_and_head():
     for model, count in ((llama(0, layers=4), 4), (gpt2(0), 2)):
         config = lora_config(model, LORA)
@@ -436,6 +458,32 @@ def test_mistakes_are_said_in_one_line(tmp_path):
         run(tmp_path, model, settings(trackers=["no-such-tracker"]))
     with pytest.raises(ModelError, match="float16, which cannot be tuned"):
         run(tmp_path, llama(0, dtype=torch.float16), settings())
+
+
+def test_a_model_whose_positions_know_no_end_is_not_refused(tmp_path):
+    """Guards an AttributeError: BLOOM's configuration has no max_position_embeddings."""
+    config = BloomConfig(vocab_size=320, hidden_size=32, n_layer=2, n_head=4, bos_token_id=1, eos_token_id=0)
+    assert run(tmp_path, BloomForCausalLM(config).float(), settings(epochs=1))["steps"] == 6
+
+
+def test_a_mixture_of_experts_is_tuned_with_its_routers_loss(tmp_path):
+    """TRL adds the routers' loss, which the forward pass of this project does not give: TRL's own is then used."""
+    config = MixtralConfig(
+        vocab_size=320, hidden_size=32, intermediate_size=16, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2, pad_token_id=0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    run(tmp_path, MixtralForCausalLM(config).float(), settings(epochs=1))
+    assert log_of(tmp_path)[0]["aux_loss"] > 0
+    assert log_of(tmp_path)[0]["rewards/chosen"] == 0.0
+
+
+@pytest.mark.parametrize(("variable", "kind"), [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepS")])
+def test_what_accelerate_would_quietly_leave_out_is_refused(tmp_path, monkeypatch, variable, kind):
+    """On the CPU it gives DDP where FSDP is asked for, without a word."""
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(ConfigurationError, match=f"the launch asks for {kind}.* there is none: .* launch ddp"):
+        run(tmp_path, llama(0, dtype=torch.float32), settings())
 
 
 def test_divergence_is_an_error_and_not_a_model(tmp_path):

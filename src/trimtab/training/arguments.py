@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from trimtab.errors import ConfigurationError, ModelError
 from trimtab.experiment import TrainingConfig
+from trimtab.launched import launched, sharding
 
 
 def training_steps(rows: int, config: TrainingConfig) -> int:
@@ -29,16 +30,18 @@ def shared_arguments(
     """The arguments of any of TRL's trainers.
 
     Raises:
+        ConfigurationError: the launch asks for what the processes cannot do.
         ModelError: the weights are float16, which cannot be trained without a float32 copy.
     """
+    _check_launch(model, config)
     if model.dtype == torch.float16:
         raise ModelError("the small model is in float16, which cannot be tuned: set small.dtype to float32 or bfloat16")
     return {
         "output_dir": str(folder),
         "max_length": None,  # rows are cut already
         "max_steps": steps,
-        "per_device_train_batch_size": config.batch_size,
-        "per_device_eval_batch_size": config.batch_size,
+        "per_device_train_batch_size": math.ceil(config.batch_size / launched().count),
+        "per_device_eval_batch_size": math.ceil(config.batch_size / launched().count),
         "gradient_accumulation_steps": config.gradient_accumulation,
         "gradient_checkpointing": False,
         "learning_rate": config.learning_rate,
@@ -66,5 +69,30 @@ def check_one_device(arguments: TrainingArguments) -> None:
     """Raise ConfigurationError where several GPUs are visible to the one process."""
     if arguments.n_gpu > 1:
         raise ConfigurationError(
-            f"{arguments.n_gpu} GPUs are visible to one process and tuning uses one: set CUDA_VISIBLE_DEVICES=0"
+            f"{arguments.n_gpu} GPUs are visible to one process and training uses one: set CUDA_VISIBLE_DEVICES=0, or "
+            "run `trimtab tune EXPERIMENT --launch ddp` to tune on all of them"
+        )
+
+
+def context(model: PreTrainedModel) -> int | None:
+    """How many tokens a model reads at most; None where its positions know no end, as with ALiBi or state spaces."""
+    try:
+        longest: int = model.config.get_text_config().max_position_embeddings
+    except AttributeError:
+        return None
+    return longest
+
+
+def _check_launch(model: PreTrainedModel, config: TrainingConfig) -> None:
+    """Raise ConfigurationError where the processes would quietly do something else than what the launch asks for."""
+    count, kind = launched().count, sharding()
+    if kind is not None and model.device.type == "cpu":
+        raise ConfigurationError(
+            f"the launch asks for {kind}, which cuts a model over GPUs, and there is none: accelerate would quietly "
+            "run DDP on the CPU; launch ddp"
+        )
+    if config.batch_size < count:
+        raise ConfigurationError(
+            f"tune.batch_size is {config.batch_size} and {count} processes share each batch: give at least {count}, or "
+            "launch fewer"
         )

@@ -18,6 +18,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from trimtab.durable import discard, is_sealed, seal
+from trimtab.launched import decided_by_main, launched
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,17 @@ class Checkpoints(TrainerCallback):
             state.best_model_checkpoint = str(_checkpoint(self._saving.folder, state.best_global_step))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        due = time.monotonic() - self._saved >= self._saving.seconds
+        due = decided_by_main(lambda: time.monotonic() - self._saved >= self._saving.seconds)
         if due and state.global_step < state.max_steps:
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._saved = time.monotonic()
+        args.distributed_state.wait_for_everyone()  # each process has a file of random states in it
+        if not launched().main:
+            return
         newest = _checkpoint(self._saving.folder, state.global_step)
         seal(newest)
-        self._saved = time.monotonic()
         if state.global_step < state.max_steps:
             _keep(self._saving.folder, [newest, _checkpoint(self._saving.folder, state.best_global_step or 0)])
 
@@ -68,6 +72,11 @@ def resume_point(folder: Path) -> Path | None:
     usable = [pair for _, pair in sorted(whole.items()) if pair[1].name.endswith("-0") or is_sealed(pair[1])]
     _keep(folder, usable[-1] if usable else [])
     return usable[-1][0] if usable else None
+
+
+def checkpoint_step(checkpoint: Path) -> int:
+    """The step that a checkpoint was written at."""
+    return int(checkpoint.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-"))
 
 
 def _checkpoint(folder: Path, step: int) -> Path:

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from transformers import PreTrainedModel
-from transformers.integrations import get_available_reporting_integrations
 from trl import DPOConfig
 
-from trimtab.errors import ConfigurationError
 from trimtab.experiment import TuneConfig
+from trimtab.launched import launched
 from trimtab.training.arguments import check_one_device, shared_arguments
+from trimtab.training.trackers import PROJECT, begun_by_the_trainer
 
 # Each gives TRL's names of the terms and their weights. With margin = beta * ((log p(chosen) - log p(rejected)) - the
 # same of the reference): sigmoid = -log sigmoid(margin), hinge = max(0, 1 - margin), sft = -log p(chosen) a token.
@@ -30,16 +30,10 @@ def trainer_arguments(model: PreTrainedModel, config: TuneConfig, folder: Path, 
     """TRL's arguments.
 
     Raises:
-        ConfigurationError: a tracker is not installed, or several GPUs are visible to the one process.
+        ConfigurationError: several GPUs are visible to the one process, or the launch asks for what the processes
+            cannot do.
         ModelError: the weights are float16, which cannot be trained without a float32 copy.
     """
-    known = get_available_reporting_integrations()
-    unknown = sorted(set(config.trackers) - set(known))
-    if unknown:
-        raise ConfigurationError(
-            f"tune.trackers names {', '.join(unknown)}: installed are {', '.join(known) or 'none'}; "
-            "install it with pip, or drop it"
-        )
     losses, weights = LOSSES[config.loss](config)
     arguments = DPOConfig(
         **shared_arguments(model, config, folder, seed, steps),
@@ -48,7 +42,8 @@ def trainer_arguments(model: PreTrainedModel, config: TuneConfig, folder: Path, 
         beta=config.beta,
         disable_dropout=False,  # done by the caller
         precompute_ref_log_probs=True,
-        report_to=list(config.trackers) or "none",
+        report_to=begun_by_the_trainer(config.trackers) if launched().main else "none",
+        project=PROJECT,
     )
     check_one_device(arguments)
     return arguments

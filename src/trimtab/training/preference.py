@@ -9,7 +9,9 @@ the pairs came to be.
 """
 
 import copy
+import gc
 import json
+import logging
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -22,13 +24,19 @@ from trimtab.durable import write_text
 from trimtab.errors import ConfigurationError, DataError, ModelError
 from trimtab.experiment import TuneConfig
 from trimtab.fields import CHAT
+from trimtab.launched import decided_by_main, launched, sharding
 from trimtab.models.roles import vocabulary_of
 from trimtab.records import Pair
+from trimtab.training.arguments import context
+from trimtab.training.batch_shares import make_whole
 from trimtab.training.batches import arrange
-from trimtab.training.checkpoints import Saving, resume_point
+from trimtab.training.checkpoints import Saving, checkpoint_step, resume_point
 from trimtab.training.outcome import quietly, save_model, timeless
 from trimtab.training.pair_tokens import EncodedPairs, encode_pairs
 from trimtab.training.pair_trainer import PairTrainer
+from trimtab.training.trackers import check_trackers, run_name, tracking
+
+_log = logging.getLogger(__name__)
 
 
 def tune(
@@ -44,17 +52,22 @@ def tune(
     start_token: str | None = None,
     saving: Saving | None = None,
     system: str | None = None,
+    trackers: Path | None = None,
 ) -> dict[str, Any]:
     """Tune `model` towards the chosen responses and keep the weights of the best evaluation.
 
     Leaves `folder/model` (an ordinary transformers folder, an adapter merged into it), `folder/adapter` where there
     is one, and `folder/log.jsonl`, one line for each logged step: `rewards/*` and `logps/*` of chosen and rejected
-    responses in nats, the former times beta; `eval_*` on the validation pairs. `model` is trained in place and is of
-    no use afterwards. Training runs on the device and in the dtype that the model has; bfloat16 weights are trained
+    responses in nats, the former times beta; `eval_*` on the validation pairs. `model` is trained in place and
+    emptied at the end. Training runs on the device and in the dtype that the model has; bfloat16 weights are trained
     under autocast. Text prompts are put into `prompt_template`, and an empty one begins with `start_token`; where
     it is `chat`, all prompts are conversations, with the message `system` where they bring none.
     `advance(done, total)` counts batches. One seed and thread count give one result. `saving` names a folder for
-    checkpoints, which stay there: a call that was killed goes on from the last whole one, to that result.
+    checkpoints, which stay there: a call that was killed goes on from the last whole one, to that result. `trackers` is
+    where trackers write that write files, `folder/trackers` if not given.
+
+    Launched as several processes, all call this and share each batch; the main one alone writes `folder` and asks for
+    progress to be shown, and all return when it has.
 
     Returns:
         What was trained on and how it went; `eval_*` are those of the model that is kept, at step `best_step`.
@@ -66,6 +79,7 @@ def tune(
         ConfigurationError: a tracker that is not installed, more `top_layers` than there are, or a `max_length` beyond
             the model's context.
     """
+    check_trackers(config.trackers)
     encoded = {}
     vocabulary = vocabulary_of(model, tokenizer, start_token, chat=prompt_template == CHAT, system=system)
     for name, pairs in (("training", train), ("validation", validation)):
@@ -75,26 +89,60 @@ def tune(
         encoded[name] = encode_pairs(pairs, vocabulary, prompt_template, config.max_length, size)
         _check_lengths(encoded[name], model, config)
     own = Saving(folder / "checkpoints")
-    shutil.rmtree(own.folder, ignore_errors=True)
     checkpoints = saving or own
-    folder.mkdir(parents=True, exist_ok=True)
+    if launched().main:
+        shutil.rmtree(own.folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
     # The trainer writes its own special tokens into these; what is saved is what was given.
     given = copy.deepcopy(model.config), copy.deepcopy(model.generation_config), tokenizer
+    padding = copy.deepcopy(tokenizer)
+    if padding.pad_token is None:
+        padding.pad_token = padding.convert_ids_to_tokens(vocabulary.end_id)
     with quietly():
-        padding = copy.deepcopy(tokenizer)
-        if padding.pad_token is None:
-            padding.pad_token = padding.convert_ids_to_tokens(vocabulary.end_id)
-        trainer = _trainer(encoded, model, padding, config, checkpoints, seed, advance)
-        start = resume_point(checkpoints.folder)
-        trainer.train(resume_from_checkpoint=None if start is None else str(start))
+        trainer = _trained(encoded, model, padding, config, checkpoints, trackers or folder / "trackers", seed, advance)
         history = [timeless(entry) for entry in trainer.state.log_history]
-        write_text(folder / "log.jsonl", (json.dumps(entry, sort_keys=True) + "\n" for entry in history))
         summary = _summary(history, encoded, trainer)
-        save_model(trainer.model, given, folder)
-    if (checkpoints.folder / "runs").is_dir():  # what a tracker wrote among the checkpoints
-        shutil.copytree(checkpoints.folder / "runs", folder / "trackers", dirs_exist_ok=True)
-    shutil.rmtree(own.folder, ignore_errors=True)
+        if sharding() == "FSDP":
+            make_whole(trainer.model)
+        if launched().main:
+            write_text(folder / "log.jsonl", (json.dumps(entry, sort_keys=True) + "\n" for entry in history))
+            save_model(trainer.model, given, folder)
+            shutil.rmtree(own.folder, ignore_errors=True)
+        trainer.accelerator.wait_for_everyone()
+    # trainer, callbacks and model know each other in circles, in which the memory would wait for the garbage collector
+    model.to("meta")
+    del trainer
+    gc.collect()
     return summary
+
+
+def _trained(
+    encoded: Mapping[str, EncodedPairs],
+    model: PreTrainedModel,
+    padding: PreTrainedTokenizerBase,
+    config: TuneConfig,
+    checkpoints: Saving,
+    trackers: Path,
+    seed: int,
+    advance: Callable[[int, int], None],
+) -> PairTrainer:
+    """The trainer at its end, with the weights of the best evaluation."""
+    checkpoints.folder.mkdir(parents=True, exist_ok=True)
+    start = resume_point(checkpoints.folder) if launched().main else None
+    step = 0 if start is None else checkpoint_step(start)
+    names = config.trackers if launched().main else ()
+    name = run_name(trackers, checkpoints.folder, step) if names else None
+    with tracking(names, trackers, name, step) as callbacks:
+        trainer = _trainer(encoded, model, padding, config, checkpoints, seed, advance)
+        for callback in callbacks:
+            trainer.add_callback(callback)
+        trainer.args.run_name = name
+        start = decided_by_main(lambda: start)
+        trainer.train(resume_from_checkpoint=None if start is None else str(start))
+    if not launched().alone:
+        wrapper = type(trainer.model_wrapped).__name__
+        _log.info("tuned by %d processes, each with its share of every batch, in %s", launched().count, wrapper)
+    return trainer
 
 
 def _trainer(
@@ -120,8 +168,8 @@ def _trainer(
 
 def _check_lengths(encoded: EncodedPairs, model: PreTrainedModel, config: TuneConfig) -> None:
     """Raise ConfigurationError where a row is longer than the model can read."""
-    longest, limit = max(row.length for row in encoded.rows), model.config.get_text_config().max_position_embeddings
-    if longest > limit:
+    longest, limit = max(row.length for row in encoded.rows), context(model)
+    if limit is not None and longest > limit:
         raise ConfigurationError(
             f"tune.max_length is {config.max_length}, and a pair of {longest} tokens exceeds the small model's context "
             f"of {limit}: lower tune.max_length to {limit}"

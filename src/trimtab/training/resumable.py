@@ -19,6 +19,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from trimtab.durable import write_text
+from trimtab.launched import launched
 from trimtab.training.batches import BatchOrder
 
 SUMS = "sums.json"
@@ -45,6 +46,8 @@ class Carried(TrainerCallback):
         self._trainer = trainer
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if not launched().main:  # dropout of its own: all processes have drawn the same adapter from the same seed
+            torch.manual_seed(args.seed + launched().index)
         if state.global_step:
             self._trainer.take_up(Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
 
@@ -91,6 +94,8 @@ class ResumableTrainer(Trainer):
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: None) -> None:
         super()._save_checkpoint(model, trial)
+        if not launched().main:
+            return
         sums = {
             "loss": self._tr_loss.item(),
             "total_loss": self._total_loss_scalar,

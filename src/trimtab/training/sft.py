@@ -22,6 +22,7 @@ from trimtab.durable import write_text
 from trimtab.errors import ConfigurationError, DataError, ModelError
 from trimtab.experiment import SftConfig
 from trimtab.models.roles import vocabulary_of
+from trimtab.training.arguments import context
 from trimtab.training.batches import arrange
 from trimtab.training.checkpoints import Saving, resume_point
 from trimtab.training.outcome import quietly, save_model, timeless
@@ -60,8 +61,8 @@ def fine_tune(
         ConfigurationError: more `top_layers` than there are, or a `max_length` beyond the model's context.
     """
     vocabulary = vocabulary_of(model, tokenizer, start_token)
-    limit = model.config.get_text_config().max_position_embeddings
-    if config.max_length > limit:
+    limit = context(model)
+    if limit is not None and config.max_length > limit:
         raise ConfigurationError(
             f"sft.max_length is {config.max_length} and the small model's context {limit}: lower it to {limit}"
         )

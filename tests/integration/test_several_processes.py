@@ -1,0 +1,154 @@
+"""Tuning by several processes: the numbers of one, one writer, one line where it fails."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from small_run import SmallRun
+from tiny import llama
+from together import call_together, environments
+from warm import Warm
+
+CASES: dict[str, dict[str, Any]] = {
+    # the last batch has two pairs: one for each process; layers below the adapter run once
+    "adapter on the upper layer": {"train": 22, "settings": {"lora": {"rank": 4, "top_layers": 1}}},
+    # the last batch has one pair, and one process none; the likelihood is a mean over tokens, not over pairs
+    "hinge with likelihood, all weights": {
+        "train": 21,
+        "model": "gpt2",
+        "settings": {
+            "lora": None, "loss": "hinge_sft", "sft_weight": 0.7, "learning_rate": 2e-3, "optimizer": "rmsprop"
+        },
+    },
+    # shares of three and two pairs, the last batch of two and one; two batches make a step
+    "accumulation": {
+        "train": 23,
+        "settings": {
+            "batch_size": 5, "gradient_accumulation": 2, "lora": None, "learning_rate": 2e-3, "logging_steps": 2
+        },
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Warm]:
+    process = Warm()
+    yield process
+    process.close()
+
+
+def tuned(warm: Warm, folder: Path, count: int, job: dict[str, Any]) -> None:
+    folder.mkdir(exist_ok=True)
+    codes = call_together(warm, "together:tune_tiny", {"folder": str(folder), "validation": 9, **job}, folder, count)
+    assert codes == [0] * count, [(folder / f"errors-{index}.txt").read_text() for index in range(count)]
+
+
+def log_of(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "made" / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_train_as_one(warm: Warm, tmp_path: Path, name: str) -> None:
+    """Losses, rewards, gradients, evaluations and weights in float32; pairs are of unlike lengths throughout."""
+    for count in (1, 2):
+        tuned(warm, tmp_path / str(count), count, CASES[name])
+    one, two = log_of(tmp_path / "1"), log_of(tmp_path / "2")
+    assert len(one) == len(two) >= 8
+    for alone, together in zip(one, two, strict=True):
+        assert alone.keys() == together.keys()
+        for figure, value in alone.items():
+            if figure != "total_flos":  # transformers counts a process's own
+                assert together[figure] == pytest.approx(value, rel=1e-3, abs=2e-4), (figure, alone["step"])
+    weights = [load_file(tmp_path / count / "made" / "model" / "model.safetensors") for count in ("1", "2")]
+    for weight, tensor in weights[0].items():
+        if "c_attn.bias" not in weight:  # the keys' has no gradient but noise, of which rmsprop makes whole steps
+            assert tensor.allclose(weights[1][weight], atol=2e-4), weight
+
+
+def test_the_model_is_wrapped_in_ddp(warm: Warm, tmp_path: Path) -> None:
+    """accelerate would quietly wrap it in something else, or in nothing."""
+    tuned(warm, tmp_path, 2, CASES["adapter on the upper layer"])
+    for index in (0, 1):
+        told = json.loads((tmp_path / f"told-{index}.json").read_text())
+        assert told["wrappers"] == ["torch.nn.parallel.distributed.DistributedDataParallel"]
+
+
+def test_a_training_goes_on_where_one_of_its_processes_died(warm: Warm, tmp_path: Path) -> None:
+    """With a checkpoint at each step: the main process, then the other one, dies in the middle; the end is the same."""
+    job = {"folder": str(tmp_path), "validation": 9, **CASES["adapter on the upper layer"], "checkpoint_seconds": 0}
+    reference = 6 + 3
+    for who, dies_at in ((0, reference + 3), (1, reference + 9)):
+        codes = call_together(warm, "together:tune_tiny", {**job, "who_dies": who, "dies_at": dies_at}, tmp_path)
+        assert codes[who] == 9 and codes[1 - who] != 0
+    newest = max((tmp_path / "work").glob("checkpoint-*/files.json"), key=lambda file: file.stat().st_mtime)
+    assert json.loads((newest.parent / "trainer_state.json").read_text())["global_step"] > 3
+    tuned(warm, tmp_path, 2, job)
+    whole = tmp_path / "whole"
+    tuned(warm, whole, 2, CASES["adapter on the upper layer"])
+    assert (tmp_path / "made" / "log.jsonl").read_bytes() == (whole / "made" / "log.jsonl").read_bytes()
+    weights = "model/model.safetensors"
+    assert (tmp_path / "made" / weights).read_bytes() == (whole / "made" / weights).read_bytes()
+
+
+def test_weights_that_fsdp_has_cut_are_made_whole(warm: Warm, tmp_path: Path) -> None:
+    codes = call_together(warm, "together:cut_and_make_whole", str(tmp_path), tmp_path)
+    assert codes == [0, 0], (tmp_path / "errors-0.txt").read_text()
+    found = torch.load(tmp_path / "whole.pt", weights_only=True)
+    for name, weight in llama(0, dtype=torch.float32).named_parameters():
+        assert torch.equal(found[name], weight), name
+
+
+@pytest.fixture(scope="module")
+def small_run(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    return SmallRun(warm, tmp_path_factory.mktemp("small-run"))
+
+
+def test_the_whole_command_launches_processes(small_run: SmallRun, tmp_path: Path) -> None:
+    """By accelerate's launcher: what comes before is made by one process, the tuning by two, one of which writes."""
+    launch = "--launch", "ddp", "--processes", "2"
+    assert small_run.finish("tune", tmp_path, *launch) == 0, small_run.errors(tmp_path)
+    run = tmp_path / "quickstart"
+    assert json.loads((run / "tuned" / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
+    assert "tuned by 2 processes, each with its share of every batch, in DistributedDataParallel" in log_text(run)
+    assert not [path.name for path in run.iterdir() if path.suffix in (".partial", ".work", ".tmp")]
+    assert small_run.finish("guide", tmp_path) == 0, small_run.errors(tmp_path)
+
+
+def test_a_launch_that_fails_says_one_line(small_run: SmallRun, tmp_path: Path) -> None:
+    """Both processes refuse; accelerate would quietly give DDP where the launch asks for FSDP, and its launcher would
+    print a report of its own."""
+    assert small_run.finish("pairs", tmp_path) == 0
+    environment = {"ACCELERATE_USE_FSDP": "true"}
+    launched = small_run.start("tune", tmp_path, "--launch", "ddp", "--processes", "2", environment=environment)
+    assert small_run.wait(launched) == 2
+    said = small_run.errors(tmp_path)
+    (line,) = [line for line in said.splitlines() if line.startswith("trimtab")]
+    assert line.startswith("trimtab: the launch asks for FSDP, which cuts a model over GPUs, and there is none: ")
+    assert "Traceback" not in said and "torch.distributed" not in said
+
+
+def log_text(run: Path) -> str:
+    return (run / "log.txt").read_text(encoding="utf-8")
+
+
+def test_what_cannot_be_done_together_is_said_in_one_line(small_run: SmallRun, tmp_path: Path) -> None:
+    """By the main process alone: pairs that have not been made, and a stage that processes do not share."""
+    for stage, said in (
+        (
+            "tune",
+            "trimtab: data has not been made: run `trimtab pairs` before tune is launched as several processes\n",
+        ),
+        ("guide", "trimtab: guide was launched as 2 processes: only `trimtab tune` can be\n"),
+    ):
+        folders = [tmp_path / stage / str(index) for index in range(2)]
+        processes = []
+        for folder, environment in zip(folders, environments(2), strict=True):
+            folder.mkdir(parents=True)
+            processes.append(small_run.start(stage, folder, environment=environment))
+        assert [small_run.wait(process) for process in processes] == [2, 2]
+        assert [small_run.errors(folder) for folder in folders] == [said, ""]
