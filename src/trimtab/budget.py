@@ -30,6 +30,7 @@ INSTRUCTION = 256  # tokens of an instruction in its chat template; few are long
 FORKED = 2  # a fork of the rows stands beside what it was made of
 LOGITS = 3 * 4  # bytes for each: float32, once as they come, once sorted, once as probabilities
 ACTIVATIONS = 34  # bytes for each token, layer and unit of width at 16 bits (Korthikanti et al. 2022, section 4.1)
+STORED = {"4bit": 0.53, "8bit": 1.02}  # bytes of a quantised weight, with its share of the scales
 LIBRARIES = 0.7 * GIGA  # what Python and the libraries take themselves
 _log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class Need:
     rows: int
     setting: str
     value: int
+    remedy: str = "take a smaller model or machine"
 
     @property
     def total(self) -> float:
@@ -56,7 +58,11 @@ class Need:
 
 @dataclass(frozen=True)
 class Sizes:
-    """A model: weights, bytes of one of them, and of the keys and values of one token; vocabulary, layers, width."""
+    """A model: weights, bytes of one of them, and of the keys and values of one token; vocabulary, layers, width.
+
+    `tables` of the weights are embeddings and head, which are never quantised and never wait. `config` says how the
+    others are stored, and where.
+    """
 
     weights: int
     element: int
@@ -64,13 +70,29 @@ class Sizes:
     vocabulary: int
     layers: int
     width: int
+    tables: int
+    config: ModelConfig
 
     @property
-    def bytes(self) -> int:
-        return self.weights * self.element
+    def bytes(self) -> float:
+        """What it takes of the memory of the device that it runs on."""
+        waits = self.config.device_map == "disk" or (
+            self.config.device_map == "cpu" and default_device().type == "cuda"
+        )
+        return self.tables * self.element if waits else self.stored(self.config.quantization)
+
+    @property
+    def waiting(self) -> float:
+        """What it takes of the host's memory besides, until it runs."""
+        return self.stored(self.config.quantization) if self.config.device_map == "cpu" else 0.0
+
+    def stored(self, quantization: str | None) -> float:
+        """Bytes of all weights, in so many bits."""
+        each = self.element if quantization is None else STORED[quantization]
+        return self.tables * self.element + (self.weights - self.tables) * each
 
 
-ELSEWHERE = Sizes(0, 0, 0, 0, 0, 0)
+ELSEWHERE = Sizes(0, 0, 0, 0, 0, 0, 0, ModelConfig(name="elsewhere"))
 """A model behind an endpoint takes nothing here."""
 
 
@@ -83,7 +105,7 @@ def memory_lines(experiment: Experiment, assets: Assets, until: str) -> list[str
         return []
     if not needs:
         return []
-    most, (total, free, name) = max(needs, key=lambda need: need.total), machine_memory()
+    most, (total, free, name) = max(needs, key=lambda need: need.total), machine_memory(_spread(experiment))
     said = [
         f"memory: about {most.total / GIGA:.1f} GB at most, in {most.stage} with {most.rows} rows at once; "
         f"{name} has {total / GIGA:.1f} GB, "
@@ -92,17 +114,55 @@ def memory_lines(experiment: Experiment, assets: Assets, until: str) -> list[str
     for need in needs:
         if need.total > free:
             fits = need.fitting(free)
-            remedy = f"lower {need.setting} from {need.value} to {fits}" if fits else "take a smaller model or machine"
+            remedy = f"lower {need.setting} from {need.value} to {fits}" if fits else need.remedy
             warning = f"{need.stage} takes about {need.total / GIGA:.1f} GB and {free / GIGA:.1f} GB are free: {remedy}"
             said.append(warning)
-    return said
+    return [*said, *_waiting(experiment, assets, until)]
 
 
-def machine_memory() -> tuple[float, float, str]:
-    """Bytes of memory in all and free, of the device that models run on, and what it is called."""
+def _waiting(experiment: Experiment, assets: Assets, until: str) -> Iterator[str]:
+    """A warning where more weights are to wait in the host's memory than it has room for."""
+    if until in ("data", "reward") or default_device().type != "cuda":
+        return
+    waiting = sum(model_sizes(model, assets).waiting for model in {experiment.small, experiment.base})
+    free = psutil.virtual_memory().available
+    if waiting > free:
+        yield (
+            f"device_map: cpu leaves {waiting / GIGA:.1f} GB of weights in the host's memory, of which "
+            f"{free / GIGA:.1f} GB are free: set device_map: disk"
+        )
+
+
+def lowered(experiment: Experiment, assets: Assets, until: str) -> str:
+    """What to lower where memory was wanting, and to what: half, or less where the estimates say so."""
+    try:
+        needs = list(memory_needs(experiment, assets, until))
+    except (OSError, ValueError, KeyError, AttributeError, SafetensorError):
+        needs = []
+    total, _, _ = machine_memory(_spread(experiment))
+    settings: dict[str, tuple[int, int]] = {}
+    for need in needs:
+        fits = max(1, min(need.value // 2, need.fitting(total)))
+        value, least = settings.get(need.setting, (need.value, fits))
+        settings[need.setting] = max(value, need.value), min(least, fits)
+    spoken = [f"{name} from {value} to {fits}" for name, (value, fits) in settings.items() if value > 1]
+    if experiment.reward.batch_size > 1:
+        spoken.append(f"reward.batch_size from {experiment.reward.batch_size} to {experiment.reward.batch_size // 2}")
+    return " or ".join(filter(None, [", ".join(spoken[:-1]), *spoken[-1:]])) or "the sizes of your models"
+
+
+def _spread(experiment: Experiment) -> bool:
+    """Whether a model is shared out over all devices."""
+    return any(each.device_map in ("auto", "balanced", "sequential") for each in (experiment.base, experiment.small))
+
+
+def machine_memory(spread: bool = False) -> tuple[float, float, str]:
+    """Bytes of memory in all and free, of the device that models run on, or all if `spread`; and what it is called."""
     if default_device().type == "cuda":
-        free, total = torch.cuda.mem_get_info()
-        return total, free, torch.cuda.get_device_name()
+        count = torch.cuda.device_count() if spread else 1
+        both = [torch.cuda.mem_get_info(number) for number in range(count)]
+        name = torch.cuda.get_device_name()
+        return sum(total for _, total in both), sum(free for free, _ in both), name if count == 1 else f"{count} {name}"
     memory, limit = psutil.virtual_memory(), CGROUP / "memory.max"
     text = limit.read_text().strip() if limit.is_file() else "max"
     if text == "max":
@@ -125,12 +185,12 @@ def memory_needs(experiment: Experiment, assets: Assets, until: str) -> Iterator
         yield _training("sft", sft, small, sft.max_length, sft.batch_size)
     if until == "sft":
         return
-    if not experiment.data.preferences:
+    if not experiment.data.preferences and experiment.tunes:
         tokens = prompt + len(experiment.small.template) // 4 + synthesis.max_new_tokens
         row = FORKED * tokens * small.token + LOGITS * small.vocabulary
         rows = block_size(synthesis.rows, synthesis.samples) * synthesis.samples
         yield Need("synthesize", small.bytes, row, rows, "synthesize.rows", rows)
-    if until not in ("synthesize", "pairs"):
+    if until not in ("synthesize", "pairs") and experiment.tunes:
         yield _training("tune", tune, small, prompt + synthesis.max_new_tokens, 2 * tune.batch_size)
     if until in ("synthesize", "pairs", "tune"):
         return
@@ -148,8 +208,24 @@ def _decoding(experiment: Experiment, decoder: DecoderConfig, small: Sizes, larg
     tokens = prompt + len(experiment.base.template) // 4 + guide.max_new_tokens
     pair = 2 * decoder.guided_by_pair + 2 * len(decoder.terms)
     row = FORKED * tokens * (base.token + pair * small.token) + LOGITS * base.vocabulary
-    weights = 2 * small.bytes + (0 if experiment.large is None else large.bytes)
-    return Need(f"guide {decoder.name}", weights, row, rows, "guide.rows", rows)
+    beside = guide.tuned is not None and guide.tuned.adapter is not None
+    weights = (1 if beside else 2) * small.bytes + (0 if experiment.large is None else large.bytes)
+    parts = [("small", small), *([] if experiment.large is None else [("large", large)])]
+    remedy = _remedy(*max(parts, key=lambda each: each[1].bytes))
+    return Need(f"guide {decoder.name}", weights, row, rows, "guide.rows", rows, remedy)
+
+
+def _remedy(part: str, sizes: Sizes) -> str:
+    """What to do about a model, the part of the experiment that is given, whose weights alone are too many."""
+    options = []
+    if sizes.config.quantization is None:
+        options.append(
+            f"set {part}.quantization: 4bit ({sizes.stored('4bit') / GIGA:.1f} GB of weights instead of "
+            f"{sizes.stored(None) / GIGA:.1f})"
+        )
+    if sizes.config.device_map is None:
+        options.append(f"set {part}.device_map: {'auto' if default_device().type == 'cuda' else 'disk'}")
+    return ", or ".join([*options, "take a smaller model or machine"])
 
 
 def _training(stage: str, config: TrainingConfig, small: Sizes, tokens: int, rows: int) -> Need:
@@ -172,7 +248,11 @@ def model_sizes(model: ModelConfig, assets: Assets) -> Sizes:
     element = pick_dtype(model.dtype, default_device()).itemsize
     layers = config.num_hidden_layers
     token = 2 * layers * key_heads * dimension * element
-    return Sizes(_weights(folder), element, token, config.vocab_size, layers, config.hidden_size)
+    tables = config.vocab_size * config.hidden_size * (1 if written.get("tie_word_embeddings", True) else 2)
+    weights = _weights(folder)
+    return Sizes(
+        weights, element, token, config.vocab_size, layers, config.hidden_size, min(tables, weights), config=model
+    )
 
 
 def _weights(folder: Path) -> int:

@@ -37,6 +37,7 @@ File = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT")]
 Overrides = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="[PART.FIELD=VALUE ...]")]
 RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 PathMap = Annotated[Path | None, tyro.conf.arg(name="path-map")]
+GuidesFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Options:
         overrides: Fields to change, such as tune.beta=0.2 guide.decoders.0.successors=8.
         runs: The folder that holds run directories; this run's is named after the experiment.
         path_map: A YAML file of model or data set names and the local folders they stand for.
+        guides: A YAML file of pairs that `guide.pair` may name, besides those that `trimtab guides` lists.
         quiet: Show no progress.
     """
 
@@ -55,6 +57,7 @@ class Options:
     overrides: Overrides = ()
     runs: Path = Path("runs")
     path_map: PathMap = None
+    guides: GuidesFile = None
     quiet: bool = False
 
 
@@ -242,19 +245,40 @@ def assets(path_map: PathMap = None) -> None:
     Console().print(table)
 
 
-def check(file: File, overrides: Overrides = ()) -> None:
+def guides(guides: GuidesFile = None) -> None:
+    """List the guides that `guide.pair` may name: pairs of a tuned model and its untuned self.
+
+    Args:
+        guides: A YAML file of more pairs.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from trimtab.guides import SHIPPED, guide_pairs
+
+    table = Table("name", "what", "tuned", "untuned", "from")
+    for name, pair in guide_pairs(guides).items():
+        tuned = " + ".join(filter(None, (pair.tuned.name, pair.tuned.adapter)))
+        source = "trimtab" if pair.source == SHIPPED else str(pair.source)
+        table.add_row(*map(Text, (name, pair.what, tuned, pair.untuned.name, source)))
+    Console().print(table)
+
+
+def check(file: File, overrides: Overrides = (), guides: GuidesFile = None) -> None:
     """Check an experiment or study file and say what is wrong with it; runs nothing.
 
     Args:
         file: An experiment or study file, or the name of one that comes with trimtab.
         overrides: Fields to change, such as tune.beta=0.2.
+        guides: A YAML file of pairs that `guide.pair` may name, besides those that `trimtab guides` lists.
     """
     path = experiment_file(file)
     if is_study(path):
         planned = load_study(path, overrides, experiment_file)
         print(f"{planned.name}: sound; {len(planned.cells)} cells, {len(planned.runs)} runs")
         return
-    experiment = load_experiment(path, overrides)
+    experiment = load_experiment(path, overrides, guides)
     names = ", ".join(decoder.name for decoder in experiment.guide.decoders)
     print(f"{experiment.name}: sound; decoders {names}")
 
@@ -277,7 +301,7 @@ def experiment_file(name: str) -> Path:
 
 
 def _run(options: Options, until: str, shard: str | None = None, trace: bool = False) -> None:
-    experiment = load_experiment(experiment_file(options.file), options.overrides)
+    experiment = load_experiment(experiment_file(options.file), options.overrides, options.guides)
     from trimtab.blocks import Shard
 
     share = None if shard is None else Shard.parse(shard)
@@ -336,6 +360,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export,
     "compare": compare,
     "assets": assets,
+    "guides": guides,
     "check": check,
 }
 

@@ -19,6 +19,7 @@ from trimtab.experiment_reward import RewardConfig, RewardTrainingConfig
 from trimtab.experiment_search import EarlyRejection, SamplingConfig, TermConfig, ValueConfig
 from trimtab.experiment_training import LoraSettings, SftConfig, TrainingConfig, TuneConfig
 from trimtab.fields import WordRange
+from trimtab.guides import tuned_like
 
 __all__ = [
     "Config",
@@ -132,6 +133,7 @@ class Experiment(Config):
 
     `large` may be null where no decoder uses it. With `sft`, the small model is first trained on reviews, and what
     comes of it is the untuned model of all that follows.
+    Where `guide.tuned` names a tuned model, `small` is its untuned self, and nothing is sampled from it or tuned.
     """
 
     name: Name
@@ -176,6 +178,26 @@ class Experiment(Config):
         if data and data.reviews is None and reward.training is not None:
             raise ValueError("training wants labelled reviews: give data.reviews, or a reward that needs no training")
         return reward
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tuned_is_shown_as_small_is(cls, values: Any) -> Any:
+        match values:
+            case {"small": dict(small), "guide": {"tuned": dict(tuned), **rest}}:
+                return {**values, "guide": {**rest, "tuned": tuned_like(tuned, small)}}
+        return values
+
+    @model_validator(mode="after")
+    def _nothing_is_tuned_twice(self) -> Self:
+        unread = sorted({"sft", "synthesize", "pairs", "tune"} & self.model_fields_set)
+        if self.guide.tuned is not None and unread:
+            raise ValueError(f"guide.tuned names a tuned model, so that nothing is tuned: drop {', '.join(unread)}")
+        return self
+
+    @property
+    def tunes(self) -> bool:
+        """Whether the small model is tuned; else a tuned one is there already."""
+        return self.guide.tuned is None
 
     @field_validator("pairs")
     @classmethod

@@ -17,6 +17,7 @@ import yaml
 
 from trimtab.errors import ConfigurationError
 from trimtab.experiment import Config, Experiment
+from trimtab.guides import guide_pair
 
 LONGEST = 80  # characters of a value that a message repeats
 
@@ -35,8 +36,10 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+def load_experiment(path: Path, overrides: Sequence[str] = (), guides: Path | None = None) -> Experiment:
     """Read an experiment file and put overrides such as `tune.beta=0.2` on top of it; their values are YAML.
+
+    `guides` is a file of guides by name, which come before those that are known anyway.
 
     Raises:
         ConfigurationError: the file cannot be read, or anything in it is wrong; the message lists every fault.
@@ -44,7 +47,7 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     values = read_mapping(path)
     if _holds_study(values):
         raise ConfigurationError(f"{path} is a study: run it with `trimtab study`")
-    return parse_experiment(values, origin=str(path), faults=override(values, overrides))
+    return parse_experiment(values, origin=str(path), faults=override(values, overrides), guides=guides)
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -96,12 +99,36 @@ def override(values: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     return faults
 
 
-def parse_experiment(values: dict[str, Any], *, origin: str, faults: Sequence[str] = ()) -> Experiment:
-    """The experiment in a plain mapping.
+def with_pair(values: dict[str, Any], guides: Path | None = None) -> dict[str, Any]:
+    """An experiment's plain mapping with the models that `guide.pair` stands for, as `small` and `guide.tuned`.
+
+    Raises:
+        ConfigurationError: no file of guides names the pair, or its models are given too.
+    """
+    match values:
+        case {"guide": {"pair": pair, **rest}}:
+            twice = [*(["small"] if "small" in values else []), *(["guide.tuned"] if "tuned" in rest else [])]
+            if twice:
+                raise ConfigurationError(f"guide.pair stands for small and guide.tuned: drop {', '.join(twice)}, or it")
+            found = guide_pair(str(pair), guides)
+            small, tuned = (each.model_dump(exclude_unset=True) for each in (found.untuned, found.tuned))
+            return {**values, "small": small, "guide": {**rest, "tuned": tuned}}
+    return values
+
+
+def parse_experiment(
+    values: dict[str, Any], *, origin: str, faults: Sequence[str] = (), guides: Path | None = None
+) -> Experiment:
+    """The experiment in a plain mapping, with the models of `guide.pair` by name; `guides` is a file of more names.
 
     `origin` is named in the message of a ConfigurationError, which lists `faults` that are known already first.
     """
     found = list(faults)
+    try:
+        values = with_pair(values, guides)
+    except ConfigurationError as error:
+        found.append(str(error))
+        values = {**values, "guide": {name: part for name, part in values["guide"].items() if name != "pair"}}
     experiment = None
     try:
         experiment = Experiment.model_validate(values)
@@ -166,7 +193,7 @@ def _fault(entry: Any) -> str:
     place = ".".join(map(str, _place(entry["loc"])))
     message = _SAYINGS.get(entry["type"]) or entry["msg"].removeprefix("Value error, ")
     if entry["type"] in ("value_error", "missing", "invalid_key"):
-        return f"{place}: {message}"
+        return f"{place}: {message}" if place else message
     return f"{place} is {_shown(entry['input'])}: {message[0].lower()}{message[1:]}"
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
-from trimtab.experiment_models import Config, Name, equals
+from trimtab.experiment_models import Config, ModelConfig, Name, equals
 from trimtab.experiment_search import (
     EarlyRejection,
     SamplingConfig,
@@ -179,8 +179,13 @@ class GuideConfig(Config):
 
     A response ends before the first of the `stop` strings, besides at an end token and at `max_new_tokens`.
     `unprompted` takes the place of the test prompts: so many responses, each from the model's start token alone.
+
+    `tuned` is a model that has been tuned already, over `small`, its untuned self: then nothing is tuned. What it
+    leaves out of how it is shown prompts is as for `small`; without a name it is `small` with an adapter. In a file,
+    `pair: NAME` stands for both, from the guides that `trimtab guides` lists.
     """
 
+    tuned: ModelConfig | None = Field(None, exclude_if=equals(None))
     max_new_tokens: int = Field(40, ge=1)
     sampling: SamplingConfig = SamplingConfig()
     stop: tuple[Text, ...] = ()

@@ -10,12 +10,15 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from trimtab.fields import CHAT, Template
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
+Attention = Literal["sdpa", "eager", "flash_attention_2"]
+DeviceMap = Literal["auto", "balanced", "sequential", "cpu", "disk"]
+Quantization = Literal["4bit", "8bit"]
 
 
 class Config(pydantic.BaseModel):
@@ -62,6 +65,11 @@ class ModelConfig(Config):
     `start_token` is the text of the token that begins a text where there is no prompt.
     With an `endpoint` (its address, or all that `EndpointConfig` has) the model runs there, and `name` is its name
     there; it gives texts alone.
+
+    Large models: `quantization` stores weights in 4 or 8 bits (bitsandbytes). `device_map` spreads a model over all
+    GPUs and, where they are full, the host's memory and disk (`auto`, `balanced`, `sequential`), or leaves its layers
+    in memory or on disk until they run (`cpu`, `disk`); `gpu_memory` is how many GB of each GPU it may take.
+    `attention` is how attention is computed; docs/models.md says more of each.
     """
 
     name: str = Field(min_length=1)
@@ -72,6 +80,17 @@ class ModelConfig(Config):
     dtype: Dtype = "auto"
     allow_pickle: bool = False
     endpoint: Annotated[EndpointConfig | None, BeforeValidator(_url_alone)] = Field(None, exclude_if=equals(None))
+    quantization: Quantization | None = Field(None, exclude_if=equals(None))
+    device_map: DeviceMap | None = Field(None, exclude_if=equals(None))
+    gpu_memory: float | None = Field(None, gt=0, exclude_if=equals(None), validate_default=True)
+    attention: Attention | None = Field(None, exclude_if=equals(None))
+
+    @field_validator("gpu_memory")
+    @classmethod
+    def _is_shared_out(cls, memory: float | None, info: ValidationInfo) -> float | None:
+        if memory is not None and info.data.get("device_map") in (None, "cpu", "disk"):
+            raise ValueError(f"{memory:g} bounds what device_map shares out: add device_map: auto, or drop it")
+        return memory
 
     @model_validator(mode="after")
     def _system_has_a_place(self) -> Self:

@@ -36,7 +36,7 @@ from trimtab.runs import Artifact, read_seconds
 from trimtab.search.decoders import Decoder, within_its_budget
 from trimtab.search.trace import Node, Trace
 from trimtab.tracing import further_parts, trace_file, trace_rest, traced
-from trimtab.tuning_line import TuningLine, sampled_splits
+from trimtab.tuning_line import TuningLine, makes_pairs, sampled_splits
 
 
 class Line(TuningLine):
@@ -50,9 +50,9 @@ class Line(TuningLine):
 
         parts: dict[str, Any] = {
             "decoder": decoder.model_dump(mode="json", exclude={"name"}),
-            "guide": guide.model_dump(mode="json", exclude={"decoders"}),
+            "guide": guide.model_dump(mode="json", exclude={"decoders", "tuned"}),
             "model": experiment.large if decoder.model == "large" else experiment.small,
-            **further_parts(decoder),
+            **further_parts(experiment, decoder),
         }
         inputs = [self.data]
         if guide.unprompted is not None:
@@ -61,7 +61,7 @@ class Line(TuningLine):
             inputs, parts["test_prompts"] = [self.pairs], experiment.data.test_prompts
         if decoder.uses_small:
             inputs += self.untuned
-        if decoder.uses_tuned:
+        if decoder.uses_tuned and experiment.tunes:
             inputs.append(self.tuned)
         if decoder.guided_by_gold:
             inputs.append(self.reward)
@@ -143,8 +143,9 @@ class Line(TuningLine):
             found = divergence(responses, self.roles["tuned"], self.roles["untuned"], advance)
             write_json(folder / "summary.json", dataclasses.asdict(found))
 
-        parts = {"kl_samples": wanted, "small": self.experiment.small}
-        inputs, label = [self.guided(decoder), self.tuned, *self.untuned], f"evaluate {decoder.name} (KL)"
+        parts = {"kl_samples": wanted, "small": self.experiment.small, **further_parts(self.experiment, decoder)}
+        tuned = [self.tuned] if self.experiment.tunes else []
+        inputs, label = [self.guided(decoder), *tuned, *self.untuned], f"evaluate {decoder.name} (KL)"
         return self._make.stage("divergence", parts, inputs, make, label=label)
 
     @cached_property
@@ -205,7 +206,8 @@ class Line(TuningLine):
         artifacts = {"data": self.data, "reward": self.reward, **self.judges}
         artifacts |= {"sft": self.sft} if self.experiment.sft is not None else {}
         artifacts |= {f"synthesize {split}": self.samples(split) for split in sampled_splits(self.experiment)}
-        artifacts |= {"pairs": self.pairs, "tune": self.tuned}
+        artifacts |= {"pairs": self.pairs} if makes_pairs(self.experiment) else {}
+        artifacts |= {"tune": self.tuned} if self.experiment.tunes else {}
         artifacts |= {f"guide {decoder.name}": self.guided(decoder) for decoder in decoders}
         artifacts |= {f"evaluate {decoder.name}": self.evaluated(decoder) for decoder in decoders}
         artifacts |= {f"evaluate {each.name} (KL)": self.divergence(each) for each in diverging(self.experiment)}
@@ -216,8 +218,8 @@ class Line(TuningLine):
             "reward": self.reward.summary("report"),
             **{stage: judge.summary("report") for stage, judge in self.judges.items()},
             **({"sft": self.sft.summary()} if self.experiment.sft is not None else {}),
-            "pairs": self.pairs.summary(),
-            "tune": self.tuned.summary(),
+            **({"pairs": self.pairs.summary()} if makes_pairs(self.experiment) else {}),
+            **({"tune": self.tuned.summary()} if self.experiment.tunes else {}),
         }
 
 

@@ -14,7 +14,7 @@ import torch
 
 from trimtab.assets.resolve import Assets
 from trimtab.blocks import Shard
-from trimtab.budget import memory_lines
+from trimtab.budget import lowered, memory_lines
 from trimtab.decoded import GENERATIONS, SCORES
 from trimtab.errors import ConfigurationError, RunError
 from trimtab.experiment import Experiment
@@ -25,7 +25,7 @@ from trimtab.lock import hold
 from trimtab.preflight import check_models
 from trimtab.progress import Watch
 from trimtab.runs import RunDirectory
-from trimtab.tuning_line import sampled_splits
+from trimtab.tuning_line import makes_pairs, sampled_splits
 
 _log = logging.getLogger(__name__)
 
@@ -34,8 +34,8 @@ STAGES: dict[str, Callable[[Line], object]] = {
     "reward": lambda line: (line.reward, line.judge),
     "sft": lambda line: line.untuned,
     "synthesize": lambda line: [line.samples(split) for split in sampled_splits(line.experiment)],
-    "pairs": lambda line: line.pairs,
-    "tune": lambda line: line.tuned,
+    "pairs": lambda line: line.pairs if makes_pairs(line.experiment) else None,
+    "tune": lambda line: line.tuned if line.experiment.tunes else None,
     "guide": lambda line: [line.guided(decoder) for decoder in line.experiment.guide.decoders],
     "evaluate": lambda line: (
         [line.evaluated(decoder) for decoder in line.experiment.guide.decoders],
@@ -87,7 +87,7 @@ def run(
     with (
         hold(directory.path, shard) as previous,
         keeping(directory.path, watch, previous, shard),
-        enough_memory(),
+        enough_memory(experiment, assets, until),
     ):
         names = stage_names(experiment)
         watch.plan(name for stage in stages for name in names[stage])
@@ -99,7 +99,7 @@ def run(
         line = Line(experiment, directory, assets, watch, None if shard is None else (until, shard), trace)
         for stage in stages:
             (STAGES if shard is None else SHARED)[stage](line)
-            if stage == "tune":
+            if experiment.tunes and stage == "tune":
                 line.name_tuned()
             if stage in NAMED and shard is None:
                 line.name_decoded(NAMED[stage])
@@ -131,8 +131,8 @@ def stage_names(experiment: Experiment) -> dict[str, list[str]]:
         "reward": ["reward", "judge"] if experiment.data.reviews is not None else ["reward"],
         "sft": [] if experiment.sft is None else ["sft"],
         "synthesize": [f"synthesize {split}" for split in sampled_splits(experiment)],
-        "pairs": ["pairs"],
-        "tune": ["tune"],
+        "pairs": ["pairs"] if makes_pairs(experiment) else [],
+        "tune": ["tune"] if experiment.tunes else [],
         "guide": [f"guide {name}" for name in decoders],
         "evaluate": [
             *(f"evaluate {name}" for name in decoders),
@@ -143,9 +143,14 @@ def stage_names(experiment: Experiment) -> dict[str, list[str]]:
 
 
 @contextlib.contextmanager
-def enough_memory() -> Iterator[None]:
+def enough_memory(
+    experiment: Experiment | None = None, assets: Assets | None = None, until: str = "report"
+) -> Iterator[None]:
     """Turns the errors that want of memory has, on whatever device, into one that says what to lower; and those of a
-    launched process that has lost another one."""
+    launched process that has lost another one.
+
+    Of an `experiment` it says to what, by what the stages up to `until` take.
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -157,7 +162,7 @@ def enough_memory() -> Iterator[None]:
         wanting = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
         if not wanting:
             raise
-        raise RunError(
-            "there is not enough memory: lower guide.rows, synthesize.rows, tune.batch_size or reward.batch_size, and "
-            "the same command goes on"
-        ) from None
+        settings = "guide.rows, synthesize.rows, tune.batch_size or reward.batch_size"
+        if experiment is not None and assets is not None:
+            settings = lowered(experiment, assets, until)
+        raise RunError(f"there is not enough memory: lower {settings}, and the same command goes on") from None

@@ -7,7 +7,7 @@ Loads tokenizers and instructions at most, never weights; imports modules of val
 
 from trimtab.assets.resolve import Assets
 from trimtab.data.instructions import load_instructions
-from trimtab.errors import ConfigurationError
+from trimtab.errors import ConfigurationError, VocabularyError
 from trimtab.experiment import DecoderConfig, Experiment, ModelConfig, RewardConfig, TermConfig
 from trimtab.fields import CHAT
 from trimtab.models.chat import ChatTemplate
@@ -24,10 +24,12 @@ def check_models(experiment: Experiment, assets: Assets, until: str) -> None:
         AssetError: a name resolves to nothing that may be read.
         ModelError: a model is to be shown conversations and has no chat template.
         VocabularyError: a decoder adds logits of models with unlike vocabularies.
-        ConfigurationError: a value or the reward names a function that is not there; or the prompts are conversations,
-            and a model is to be shown texts.
+        ConfigurationError: a value or the reward names a function that is not there; the prompts are conversations and
+            a model is to be shown texts; or a stage is asked for that has nothing to do.
         DataError: instructions cannot be read.
     """
+    if until in ("synthesize", "pairs", "tune") and not experiment.tunes:
+        raise ConfigurationError(f"guide.tuned names a tuned model, so that there is nothing to {until}: run guide")
     if until == "data":
         return
     _check_conversations(experiment, assets)
@@ -40,6 +42,9 @@ def check_models(experiment: Experiment, assets: Assets, until: str) -> None:
     if until in ("sft", "synthesize", "pairs", "tune"):
         return
     _check_shown(experiment.base, assets)
+    if experiment.guide.tuned is not None:
+        _check_shown(experiment.guide.tuned, assets)
+        _check_guide(experiment.guide.tuned, experiment.small, assets)
     for decoder in experiment.guide.decoders:
         for value in decoder.value:
             if value.function is not None:
@@ -71,13 +76,23 @@ def _check_shown(config: ModelConfig, assets: Assets) -> None:
 def _check_term(experiment: Experiment, decoder: DecoderConfig, term: TermConfig, assets: Assets) -> None:
     """Raise VocabularyError unless the models of a term of EFT have the vocabulary of the one they are added to."""
     base = experiment.base if decoder.model == "large" else experiment.small
-    for other in {term.tuned or experiment.small, term.untuned or experiment.small} - {base}:
+    tuned = experiment.guide.tuned or experiment.small
+    for other in {term.tuned or tuned, term.untuned or experiment.small} - {base}:
         _check_shown(other, assets)
-        ours, theirs = (
-            Vocabulary(load_tokenizer(assets.model(each.name, allow_pickle=each.allow_pickle)))
-            for each in (base, other)
+        check_one_vocabulary(base.name, _vocabulary(base, assets), other.name, _vocabulary(other, assets))
+
+
+def _check_guide(tuned: ModelConfig, untuned: ModelConfig, assets: Assets) -> None:
+    """Raise VocabularyError unless a guide's two models have one vocabulary."""
+    if _vocabulary(tuned, assets).fingerprint != _vocabulary(untuned, assets).fingerprint:
+        raise VocabularyError(
+            f"a guide compares two models token by token, and {tuned.name} and {untuned.name} have unlike "
+            "vocabularies: give as small the untuned model that guide.tuned was made from"
         )
-        check_one_vocabulary(base.name, ours, other.name, theirs)
+
+
+def _vocabulary(config: ModelConfig, assets: Assets) -> Vocabulary:
+    return Vocabulary(load_tokenizer(assets.model(config.name, allow_pickle=config.allow_pickle)))
 
 
 def model_identity(config: ModelConfig | RewardConfig, assets: Assets) -> list[str]:

@@ -10,15 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trimtab.blocks import Decode
-from trimtab.experiment import DecoderConfig, ModelConfig
+from trimtab.experiment import DecoderConfig, Experiment, ModelConfig
 from trimtab.records import Prompt
 from trimtab.rewards.named import source_hash
 from trimtab.search.trace import Node, Trace, read_traces
 
 
-def further_parts(decoder: DecoderConfig) -> dict[str, ModelConfig | str]:
+def further_parts(experiment: Experiment, decoder: DecoderConfig) -> dict[str, ModelConfig | str]:
     """What else a decoder's generations are made from: further models, and the code of its value functions."""
     parts: dict[str, ModelConfig | str] = {}
+    if decoder.uses_tuned and experiment.guide.tuned is not None:
+        parts |= {"tuned": experiment.guide.tuned, "untuned": experiment.small}
     for number, term in enumerate(decoder.emulate):
         parts |= {f"tuned {number}": term.tuned} if term.tuned is not None else {}
         parts |= {f"untuned {number}": term.untuned} if term.untuned is not None else {}

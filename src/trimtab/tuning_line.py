@@ -213,8 +213,13 @@ class TuningLine:
 
 
 def sampled_splits(experiment: Experiment) -> tuple[Literal["tuning", "validation"], ...]:
-    """The prompts that the untuned model is sampled on; none where the pairs come from an existing data set."""
-    return () if experiment.data.preferences else ("tuning", "validation")
+    """The prompts that the untuned model is sampled on; none where its pairs, or its tuned self, are there already."""
+    return () if experiment.data.preferences or not experiment.tunes else ("tuning", "validation")
+
+
+def makes_pairs(experiment: Experiment) -> bool:
+    """Whether there are pairs: to tune on, or of an existing data set that the test prompts come from."""
+    return experiment.tunes or experiment.data.preferences is not None
 
 
 def _sampled_pairs(experiment: Experiment, train: list[Generation], validation: list[Generation]) -> list[Pair]:

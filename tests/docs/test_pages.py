@@ -10,9 +10,10 @@ import yaml
 
 from trimtab import cli, launcher
 from trimtab.experiment_file import load_experiment, parse_experiment
+from trimtab.guides import guide_pairs
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ["chat.md", "closed-bases.md", "own-data.md", "own-reward.md", "pairs.md"]
+PAGES = ["chat.md", "closed-bases.md", "models.md", "own-data.md", "own-reward.md", "pairs.md"]
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -21,11 +22,24 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_experiments_are_sound(page: str) -> None:
+def test_experiments_are_sound(page: str, tmp_path: Path) -> None:
     found = blocks(page, "yaml")
     assert found
     for block in found:
-        parse_experiment(yaml.safe_load(block), origin=page)
+        values = yaml.safe_load(block)
+        if "name" in values:
+            parse_experiment(values, origin=page)
+        else:  # a file of guides
+            (tmp_path / "guides.yaml").write_text(block, encoding="utf-8")
+            assert set(values) <= set(guide_pairs(tmp_path / "guides.yaml"))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_run(page: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for line in [line for block in blocks(page, "bash") for line in block.splitlines()]:
+        monkeypatch.setattr("sys.argv", shlex.split(line, comments=True))
+        cli.main()
+        assert capsys.readouterr().out
 
 
 @pytest.mark.parametrize("page", [*PAGES, "training.md"])

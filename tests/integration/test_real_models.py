@@ -12,6 +12,8 @@ from trimtab import cli
 from trimtab.assets.resolve import Assets
 from trimtab.experiment import ModelConfig, SamplingConfig
 from trimtab.experiment_file import load_experiment
+from trimtab.models.language_model import sequence_log_probabilities
+from trimtab.models.large import quantised_as
 from trimtab.models.roles import load_language_model
 from trimtab.models.transformers_model import TransformersModel
 from trimtab.pipeline import run
@@ -106,3 +108,19 @@ def test_the_quickstart_runs_on_a_few_prompts(tmp_path: Path) -> None:
     assert list(rows) == ["base", "bon-4", "gold-bon-4", "untuned", "tuned"]
     assert float(rows["gold-bon-4"]["gain"]) >= float(rows["bon-4"]["gain"])
     assert -6 < float(rows["base"]["fluency"]) < 0
+
+
+def test_four_bits_say_nearly_what_all_bits_say(smol: TransformersModel) -> None:
+    """On the CPU: weights of a third of the size, and log-probabilities within half a nat a token on the mean."""
+    pytest.importorskip("bitsandbytes")
+    config = ModelConfig(name="HuggingFaceTB/SmolLM2-135M-Instruct", dtype="float32", quantization="4bit")
+    small = load_language_model(config, Assets())
+    assert quantised_as(small.model) == "4bit" and quantised_as(smol.model) is None
+    layers = [sum(part.nbytes for part in each.model.model.layers.parameters()) for each in (small, smol)]
+    assert layers[0] < 0.2 * layers[1]
+    texts = [" was one of the best that I have seen this year.", " was a waste of time and money."]
+    responses = [smol.vocabulary.encode_response(text) for text in texts]
+    prompts = ["This film", "I thought that the second half of the movie"]
+    found, expected = (sequence_log_probabilities(each, prompts, responses) for each in (small, smol))
+    for one, other, response in zip(found, expected, responses, strict=True):
+        assert 0 < abs(one - other) < 0.5 * len(response)

@@ -72,7 +72,7 @@ def test_times_and_rates_are_readable() -> None:
 def test_the_memory_is_said_and_a_lack_of_it_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assets = Assets(cache=tmp_path / "cache", path_map=tiny_hub(tmp_path / "hub"))
     experiment = load_experiment(SHIPPED / "quickstart.yaml", ["guide.rows=128", "small.dtype=float32"])
-    monkeypatch.setattr(budget, "machine_memory", lambda: (8e9, 4e9, "this machine"))
+    monkeypatch.setattr(budget, "machine_memory", lambda spread: (8e9, 4e9, "this machine"))
     (line,) = budget.memory_lines(experiment, assets, "report")
     assert line.startswith("memory: about 0.7 GB at most, in ") and line.endswith(
         "this machine has 8.0 GB, 4.0 GB free"

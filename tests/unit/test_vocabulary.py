@@ -6,7 +6,6 @@ from transformers import PreTrainedTokenizerFast
 
 from tiny import language_model, tokenizer
 from trimtab.errors import ModelError
-from trimtab.models.transformers_model import TransformersModel
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.search.retokenize import common_prefix
 
@@ -69,22 +68,3 @@ def test_states_fork_cut_and_grow_without_a_trace() -> None:
     for row, ids in enumerate(state.ids):
         with torch.no_grad():
             assert (model.model(input_ids=torch.tensor([ids])).logits[0, -1] - found[row]).abs().max() < 1e-9
-
-
-def test_a_text_ends_before_a_sliding_window_would_forget() -> None:
-    """The cache's mask has no window, so a model that has one must not be read beyond it."""
-    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
-
-    torch.manual_seed(0)
-    config = Gemma3TextConfig(
-        vocab_size=320, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=16, sliding_window=24, max_position_embeddings=256,
-        layer_types=["sliding_attention", "full_attention"],
-    )  # fmt: skip
-    model = TransformersModel(Gemma3ForCausalLM(config).double().eval(), Vocabulary(tokenizer()))
-    state = model.start(["I really liked this"], room=4)
-    with torch.no_grad():
-        expected = model.model(input_ids=torch.tensor(state.ids)).logits[0, -1]
-    assert (model.next_logits(state)[0] - expected).abs().max() < 1e-9
-    with pytest.raises(ModelError, match="context of 24"):
-        model.start(["I really liked this"], room=24)

@@ -4,7 +4,7 @@ Every row begins at column 0 and is written at its own end, so rows of unlike le
 back by lowering its length, and what stands beyond a row's length is never attended to. Knows nothing of tokens.
 
     >>> cache = SlotCache.empty(layers=30, rows=4, capacity=64)                         # doctest: +SKIP
-    >>> positions, mask = cache.place(slice(0, 4), torch.tensor([3, 5, 2, 2]), count=1, used=6)  # doctest: +SKIP
+    >>> positions = cache.place(slice(0, 4), torch.tensor([3, 5, 2, 2]), count=1, used=6)  # doctest: +SKIP
     >>> model(input_ids=tokens, position_ids=positions, past_key_values=cache)          # doctest: +SKIP
 """
 
@@ -27,6 +27,7 @@ class SlotLayer(CacheLayerMixin):
         self.window = slice(0, rows)
         self.columns: torch.Tensor | None = None
         self.used = 0
+        self.before = 0  # of `used`, the columns there were before the tokens that are being read
         self.filled = 0  # columns that hold numbers; memory beyond them has not been touched
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
@@ -50,9 +51,10 @@ class SlotLayer(CacheLayerMixin):
             self.filled = self.used
         rows = torch.arange(key_states.shape[0], device=key_states.device)[:, None, None]
         heads = torch.arange(key_states.shape[1], device=key_states.device)[None, :, None]
+        columns = self.columns.to(key_states.device)[:, None, :]  # a layer may lie on a device of its own
         keys, values = self.keys[self.window], self.values[self.window]
-        keys[rows, heads, self.columns[:, None, :]] = key_states
-        values[rows, heads, self.columns[:, None, :]] = value_states
+        keys[rows, heads, columns] = key_states
+        values[rows, heads, columns] = value_states
         return keys[:, :, : self.used], values[:, :, : self.used]
 
     def selected(self, rows: torch.Tensor, used: int, capacity: int, into: "SlotLayer | None" = None) -> "SlotLayer":
@@ -95,7 +97,7 @@ class SlotLayer(CacheLayerMixin):
         return self.used, 0
 
     def get_seq_length(self) -> int:
-        return self.used
+        return self.before
 
     def get_max_length(self) -> int:
         return -1
@@ -103,7 +105,7 @@ class SlotLayer(CacheLayerMixin):
 
 def _fork(tensor: torch.Tensor, rows: torch.Tensor, used: int, capacity: int) -> torch.Tensor:
     fork = tensor.new_empty(len(rows), tensor.shape[1], capacity, tensor.shape[3])
-    fork[:, :, :used] = tensor[:, :, :used].index_select(0, rows)
+    fork[:, :, :used] = tensor[:, :, :used].index_select(0, rows.to(tensor.device))
     return fork
 
 
@@ -116,13 +118,14 @@ class Home(Protocol):
 
 
 class SlotCache(Cache):
-    """The layers of one state. `place` says where the next read writes and what it may attend to."""
+    """The layers of one state. `place` says where the next read writes; `attention` makes masks of it."""
 
     def __init__(self, layers: Sequence[SlotLayer], capacity: int) -> None:
         super().__init__(layers=list(layers))
         self.slots = list(layers)
         self.capacity = capacity
         self.home: Home | None = None
+        self.starts = torch.zeros(0, 1, 1, 1, dtype=torch.long)
 
     @classmethod
     def empty(cls, layers: int, rows: int, capacity: int) -> "SlotCache":
@@ -139,23 +142,27 @@ class SlotCache(Cache):
 
     @property
     def device(self) -> torch.device | None:
-        """Where the keys and values lie; None before anything has been read."""
-        # the lower layers of a shared trunk never hold anything
+        """Where the keys and values lie, the first of them; None before anything has been read."""
+        # the lower layers of a shared trunk never hold anything, and each may lie on a device of its own
         return next((layer.keys.device for layer in self.slots if layer.keys is not None), None)
 
-    def place(self, window: slice, starts: torch.Tensor, count: int, used: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def place(self, window: slice, starts: torch.Tensor, count: int, used: int) -> torch.Tensor:
         """Prepare to read `count` tokens into each row of the window, into its r-th from column starts[r] on.
 
         `used` is the number of columns that are attended to, no fewer than the longest row will have.
 
-        Returns positions [window, count] and the mask [window, 1, count, used], True where a token may attend.
+        Returns positions [window, count], which are the columns.
         """
         columns = starts[:, None] + torch.arange(count, device=starts.device)
         assert used <= self.capacity, f"{used} columns in a cache of {self.capacity}"
+        self.starts = starts[:, None, None, None]
         for layer in self.slots:
-            layer.window, layer.columns, layer.used = window, columns, used
-        mask = torch.arange(used, device=starts.device)[None, None, None, :] <= columns[:, None, :, None]
-        return columns, mask
+            layer.window, layer.columns, layer.used, layer.before = window, columns, used, used - count
+        return columns
+
+    def get_query_offset(self, layer_idx: int = 0) -> torch.Tensor:
+        """Where the tokens that are being read begin, a column for each row, [window, 1, 1, 1]."""
+        return self.starts
 
     def select(self, rows: torch.Tensor, used: int, capacity: int) -> "SlotCache":
         """These rows, in this order, with room for `capacity` columns; their first `used` columns are kept."""

@@ -18,10 +18,10 @@ from trimtab.assets.resolve import Assets
 from trimtab.errors import AssetError, ModelError
 from trimtab.experiment import ModelConfig
 from trimtab.fields import CHAT
+from trimtab.models.families import language_model_of
 from trimtab.models.language_model import LanguageModel
 from trimtab.models.load import load_tokenizer
 from trimtab.models.roles import load_language_model, vocabulary_of
-from trimtab.models.transformers_model import TransformersModel
 
 Held: TypeAlias = PreTrainedModel | PeftModel
 """A model of transformers that someone has loaded, with an adapter of PEFT or without."""
@@ -65,7 +65,7 @@ def load(
     if isinstance(model, PreTrainedModel):
         tokenizer = tokenizer or _tokenizer_of(model, assets)
         vocabulary = vocabulary_of(model, tokenizer, None, chat=template == CHAT)
-        return TransformersModel(model.eval(), vocabulary, template)
+        return language_model_of(model.eval(), vocabulary, template)
     if isinstance(model, torch.nn.Module | PreTrainedTokenizerBase):
         kind = type(model).__name__
         raise ModelError(

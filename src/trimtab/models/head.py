@@ -5,29 +5,46 @@ one token side by side: with so many more tokens than rows, CPU libraries multip
 log-probabilities they are taken slice by slice, so that a slice stays in the processor's cache while it is reduced, and
 rows x vocabulary never stands at once.
 
-    >>> head = Head(weight, bias=None)                                                  # doctest: +SKIP
+    >>> head = head_of(model)                                                           # doctest: +SKIP
     >>> head.log_normalizer(hidden)                                                     # doctest: +SKIP
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
-from transformers import PreTrainedModel
+from accelerate.utils import align_module_device
+from transformers import PretrainedConfig, PreTrainedModel
+
+from trimtab.errors import ModelError
+from trimtab.models.device import on_device
+from trimtab.models.placement import input_device, offloaded
 
 SLICE = 4096  # columns of the vocabulary at a time: 256 rows of them in float32 are 4 MB
 ROWS = 512
+SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
+"""Fields of configurations by which logits are multiplied, or divided (Cohere, Granite, Falcon-H1)."""
 
 
 class Head:
-    """Logits of hidden states [rows, width] under a weight [vocabulary, width] and an optional bias [vocabulary]."""
+    """Logits of hidden states [rows, width] under a weight [vocabulary, width] and an optional bias [vocabulary].
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    They are multiplied by `scale`, and then kept within +-`cap` as cap * tanh(logit / cap) (Gemma 2).
+    """
+
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, scale: float = 1.0, cap: float | None = None
+    ) -> None:
         self.weight = weight.detach()
         self.bias = None if bias is None else bias.detach()
+        self.scale, self.cap = scale, cap
         self.size = weight.shape[0]
         self._buffer = weight.new_empty(0)
         # on an accelerator one large product is faster than many small ones
         self._slice = SLICE if weight.device.type == "cpu" else self.size
+
+    @property
+    def device(self) -> torch.device:
+        return self.weight.device
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[rows, vocabulary], a view of a buffer that the next call overwrites."""
@@ -58,7 +75,22 @@ class Head:
     def logit_of(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """The logit of one token a row, [rows]; rounded as `_by_token` rounds, lest a probability exceed 1."""
         logit = (_widen(hidden) * _widen(self.weight[tokens])).sum(-1).to(self.weight.dtype)
-        return _widen(logit if self.bias is None else logit + self.bias[tokens])
+        return _widen(self._shaped(logit if self.bias is None else logit + self.bias[tokens]))
+
+    def log_probabilities(
+        self, hidden: torch.Tensor, sources: Sequence[int], tokens: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        """log softmax of the logits of hidden[sources[n]] at the n-th of all tokens, given back row by row."""
+        if not sources:
+            return [[] for _ in tokens]
+        index = on_device(sources, hidden.device)
+        wanted = on_device([int(token) for row in tokens for token in row], hidden.device)
+        values = iter((self.logit_of(hidden[index], wanted) - self.log_normalizer(hidden)[index]).tolist())
+        return [[next(values) for _ in row] for row in tokens]
+
+    def slope(self, logits: torch.Tensor) -> torch.Tensor | float:
+        """The derivative of these logits by what weight and bias give, whose scaled and capped selves they are."""
+        return self.scale if self.cap is None else self.scale * (1 - (logits / self.cap) ** 2)
 
     def _by_token(self, columns: torch.Tensor, start: int, end: int) -> torch.Tensor:
         """Logits [end - start, rows] of hidden states [width, rows], in the buffer."""
@@ -66,24 +98,57 @@ class Head:
         if self._buffer.numel() < shape[0] * shape[1]:
             self._buffer = columns.new_empty(shape[0] * shape[1])
         logits = torch.mm(self.weight[start:end], columns, out=self._buffer[: shape[0] * shape[1]].view(shape))
-        return logits if self.bias is None else logits.add_(self.bias[start:end, None])
+        return self._shaped(logits if self.bias is None else logits.add_(self.bias[start:end, None]))
+
+    def _shaped(self, logits: torch.Tensor) -> torch.Tensor:
+        """What a model does to its logits behind the head, in place."""
+        if self.scale != 1:
+            logits.mul_(self.scale)
+        return logits if self.cap is None else logits.div_(self.cap).tanh_().mul_(self.cap)
 
 
 @torch.inference_mode()
-def plain_head(model: PreTrainedModel) -> torch.nn.Linear | None:
-    """The output embedding of a model whose logits are this applied to its body's output, found by trying.
+def check_numbers(model: PreTrainedModel) -> None:
+    """Raise ModelError where a model's logits are no numbers."""
+    probe = torch.zeros(1, 2, dtype=torch.long, device=input_device(model))
+    if not model(input_ids=probe, use_cache=False).logits.isfinite().any():
+        name = model.config._name_or_path
+        raise ModelError(f"{name}'s logits are not numbers: set its dtype to float32 or bfloat16, or mend its weights")
 
-    None where there is none, or where the model scales or caps its logits behind it.
+
+@torch.inference_mode()
+def head_of(model: PreTrainedModel) -> Head | None:
+    """The head whose logits are the model's, found by trying; None where the model does something else to them.
+
+    Raises:
+        ModelError: it has no output embedding.
     """
-    head = model.get_output_embeddings()
-    if not isinstance(head, torch.nn.Linear):
-        return None
+    output = model.get_output_embeddings()
+    if not isinstance(output, torch.nn.Linear):
+        raise ModelError(f"{model.config._name_or_path} is no causal language model: it has no output embedding")
     # several tokens: a padding token alone is all zeros, and so would be its logits, however they are scaled
-    probe = torch.arange(min(8, head.weight.shape[0]), device=model.device)[None]
-    expected = model(input_ids=probe, use_cache=False).logits
-    found = head(model.base_model(input_ids=probe, use_cache=False).last_hidden_state)
+    probe = torch.arange(min(8, output.out_features))[None]
+    expected = model(input_ids=probe.to(input_device(model)), use_cache=False).logits[0]
+    hidden = model.base_model(input_ids=probe.to(input_device(model)), use_cache=False).last_hidden_state[0]
+    with align_module_device(output):  # it may have been left in memory or on a disk, off the device
+        weight, bias = output.weight.detach(), None if output.bias is None else output.bias.detach()
+        weight, bias = (weight.clone(), None if bias is None else bias.clone()) if offloaded(output) else (weight, bias)
     close = 1e-3 * float(expected.abs().max().nan_to_num(0.0))  # of whatever size they are
-    return head if torch.allclose(expected.float(), found.float(), rtol=1e-3, atol=close) else None
+    for head in _candidates(weight, bias, model.config.get_text_config()):
+        found = head.logits(hidden.to(weight.device, weight.dtype))
+        if torch.allclose(expected.float().to(found.device), found.float(), rtol=1e-3, atol=close):
+            return head
+    return None
+
+
+def _candidates(weight: torch.Tensor, bias: torch.Tensor | None, config: PretrainedConfig) -> Iterator[Head]:
+    written = config.to_dict()
+    cap = written.get("final_logit_softcapping")
+    yield Head(weight, bias, cap=cap)
+    for name in SCALES:
+        if written.get(name):
+            yield Head(weight, bias, float(written[name]), cap)
+            yield Head(weight, bias, 1 / float(written[name]), cap)
 
 
 def _widen(values: torch.Tensor) -> torch.Tensor:

@@ -5,12 +5,13 @@ Knows nothing of prompts, sampling or rewards.
     model, tokenizer = load_causal_lm(ModelConfig(name="google/gemma-3-270m"), Assets())
 """
 
+import copy
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
 import transformers
-from peft import PeftModel
+from peft import LoraConfig, PeftConfig, PeftModel
 from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
@@ -24,6 +25,7 @@ from trimtab.assets.resolve import Assets
 from trimtab.errors import ModelError
 from trimtab.experiment import Dtype, ModelConfig
 from trimtab.models.allocator import keep_freed_memory
+from trimtab.models.large import loading, quantised_as, use_flash_attention
 
 # What transformers and peft raise for folders that they cannot read.
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError, UnpicklingError)
@@ -56,7 +58,7 @@ def pick_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
 
 
 def load_causal_lm(config: ModelConfig, assets: Assets) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model in evaluation mode on the default device, its adapter merged into it, and its tokenizer.
+    """The model in evaluation mode where its configuration places it, its adapter merged into it; its tokenizer.
 
     Raises:
         AssetError: the name or the adapter resolves to nothing that may be read.
@@ -64,37 +66,60 @@ def load_causal_lm(config: ModelConfig, assets: Assets) -> tuple[PreTrainedModel
     """
     folder = assets.model(config.name, allow_pickle=config.allow_pickle)
     device = default_device()
+    dtype = pick_dtype(config.dtype, device)
     tokenizer = load_tokenizer(folder)
     prepare_libraries()
+    flash = config.attention == "flash_attention_2"
     try:
+        placing = loading(config, folder, device, dtype, assets.cache / "offloaded")
         model, info = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=pick_dtype(config.dtype, device),
-            attn_implementation="sdpa",
+            dtype=dtype,
+            attn_implementation=None if flash else config.attention,  # None: sdpa where the family has it
+            **placing,
             use_safetensors=None if config.allow_pickle else True,
             weights_only=True,
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
         )
+    except torch.OutOfMemoryError:
+        raise
     except _UNREADABLE as error:
         raise ModelError(f"{folder} holds no causal language model ({_line(error)}): name one") from None
     if info["missing_keys"]:
         lacking = sorted(info["missing_keys"])[0]
         raise ModelError(f"{folder} holds no causal language model: its weights lack {lacking}; name one that has it")
+    assert quantised_as(model) == config.quantization, f"{config.name} is quantised against the option"
+    if flash:
+        use_flash_attention(model, device, config.name)
+    model = (model if "device_map" in placing else model.to(device)).eval()
     if config.adapter is not None:
-        model = _with_adapter(model, config.adapter, assets)
-    return model.to(device).eval(), tokenizer
+        model = with_adapter(model, config.adapter, assets, merged=True)
+    return model, tokenizer
 
 
-def _with_adapter(model: PreTrainedModel, name: str, assets: Assets) -> PreTrainedModel:
-    """The model with the adapter's weights added to its own."""
+def with_adapter(model: PreTrainedModel, name: str, assets: Assets, *, merged: bool = False) -> PreTrainedModel:
+    """A model of the same weights with an adapter beside them: both models together hold one copy.
+
+    With `merged` its weights are added to the model's own, which is changed. An adapter that cannot stand beside
+    weights, such as one with retrained embeddings, is merged into a copy.
+
+    Raises:
+        AssetError: the name resolves to nothing that may be read.
+        ModelError: the adapter does not fit.
+    """
     folder = assets.adapter(name)
     try:
-        adapted = PeftModel.from_pretrained(model, folder, is_trainable=False, local_files_only=True)
-        if adapted.active_peft_config.is_prompt_learning:
+        settings = PeftConfig.from_pretrained(folder)
+        retrained = not isinstance(settings, LoraConfig) or settings.modules_to_save or settings.trainable_token_indices
+        beside = not (merged or retrained)
+        held = [*model.parameters(), *model.buffers()] if beside else []
+        view = model if merged else copy.deepcopy(model, {id(tensor): tensor for tensor in held})
+        adapted = PeftModel.from_pretrained(view, folder, is_trainable=False, local_files_only=True)
+        if settings.is_prompt_learning:
             raise ValueError("it changes the prompt, not the weights")
-        return adapted.merge_and_unload()
+        return (adapted.get_base_model() if beside else adapted.merge_and_unload()).eval()
     except _UNREADABLE as error:
         raise ModelError(f"the adapter in {folder} does not fit its model ({_line(error)}): name its own") from None
 

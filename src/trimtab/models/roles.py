@@ -17,23 +17,28 @@ from trimtab.errors import ModelError
 from trimtab.experiment import Experiment, ModelConfig
 from trimtab.models.completions import CompletionsModel
 from trimtab.models.continuation import continuation_ids
-from trimtab.models.load import load_causal_lm, load_tokenizer
-from trimtab.models.transformers_model import TransformersModel
+from trimtab.models.families import CausalModel, language_model_of
+from trimtab.models.load import load_causal_lm, load_tokenizer, with_adapter
 from trimtab.models.vocabulary import Vocabulary
 
 Role = Literal["large", "untuned", "tuned"]
+_NO_WEIGHTS = ("template", "system", "adapter", "start_token")  # fields that change none of a model's weights
 
 
 class Roles:
-    """The tuned model can be asked for once `tuned_is` has said where it lies; the large one where there is one."""
+    """The tuned model can be asked for once `tuned_is` has said where it lies, or where the experiment names one; the
+    large one where there is one."""
 
     def __init__(self, experiment: Experiment, assets: Assets) -> None:
         self._assets = assets
         self._configs: dict[Role, ModelConfig] = {"untuned": experiment.small}
         if experiment.large is not None:
             self._configs["large"] = experiment.large
-        self._loaded: dict[Role, TransformersModel] = {}
-        self._others: dict[ModelConfig, TransformersModel] = {}
+        if experiment.guide.tuned is not None:
+            self._configs["tuned"] = experiment.guide.tuned
+        self._weights = Weights(assets)
+        self._loaded: dict[Role, CausalModel] = {}
+        self._others: dict[ModelConfig, CausalModel] = {}
         self._tokenizers: dict[Role, PreTrainedTokenizerBase] = {}
 
     def tuned_is(self, folder: Path) -> None:
@@ -52,9 +57,9 @@ class Roles:
         own = {"name": str(folder), "adapter": None, "allow_pickle": False}
         return self._configs["untuned"].model_copy(update=own)
 
-    def __getitem__(self, role: Role) -> TransformersModel:
+    def __getitem__(self, role: Role) -> CausalModel:
         if role not in self._loaded:
-            self._loaded[role] = load_language_model(self._configs[role], self._assets, name=role)
+            self._loaded[role] = load_language_model(self._configs[role], self._weights, name=role)
         return self._loaded[role]
 
     @cached_property
@@ -63,13 +68,13 @@ class Roles:
         large = self._configs.get("large")
         return None if large is None or large.endpoint is None else CompletionsModel.of(large)
 
-    def model(self, config: ModelConfig) -> TransformersModel:
+    def model(self, config: ModelConfig) -> CausalModel:
         """A further model, which plays no part of its own; the model of a role where it is the same."""
         for role in ("large", "untuned"):
             if self._configs.get(role) == config:
                 return self[role]
         if config not in self._others:
-            self._others[config] = load_language_model(config, self._assets)
+            self._others[config] = load_language_model(config, self._weights)
         return self._others[config]
 
     def encode_response(self, role: Role, text: str) -> list[int]:
@@ -92,18 +97,47 @@ class Roles:
         """Forget all models, so that their memory can be used again."""
         self._loaded.clear()
         self._others.clear()
+        self._weights.drop()
 
 
-def load_language_model(config: ModelConfig, assets: Assets, name: str | None = None) -> TransformersModel:
+class Weights:
+    """Models and tokenizers as they lie in files, each loaded once, however many parts it plays.
+
+    A model with an adapter takes the weights of the same model without it.
+    """
+
+    def __init__(self, assets: Assets) -> None:
+        self._assets = assets
+        self._loaded: dict[ModelConfig, tuple[PreTrainedModel, PreTrainedTokenizerBase]] = {}
+
+    def of(self, config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The model and the tokenizer of a configuration.
+
+        Raises:
+            AssetError: it cannot be found or trusted.
+            ModelError: it is no causal language model.
+        """
+        plain = config.model_copy(update={name: ModelConfig.model_fields[name].default for name in _NO_WEIGHTS})
+        if plain not in self._loaded:
+            self._loaded[plain] = load_causal_lm(plain, self._assets)
+        model, tokenizer = self._loaded[plain]
+        return (model if config.adapter is None else with_adapter(model, config.adapter, self._assets)), tokenizer
+
+    def drop(self) -> None:
+        """Forget all models that nobody else holds."""
+        self._loaded.clear()
+
+
+def load_language_model(config: ModelConfig, source: Assets | Weights, name: str | None = None) -> CausalModel:
     """The model of a configuration, ready to decode; `name` is what messages call it (default: its own name).
 
     Raises:
         AssetError: it cannot be found or trusted.
         ModelError: it is no causal language model, or its tokenizer is not its own.
     """
-    model, tokenizer = load_causal_lm(config, assets)
+    model, tokenizer = (source if isinstance(source, Weights) else Weights(source)).of(config)
     vocabulary = vocabulary_of(model, tokenizer, config.start_token, chat=config.chat, system=config.system)
-    return TransformersModel(model, vocabulary, config.template, name=name or config.name)
+    return language_model_of(model, vocabulary, config.template, name=name or config.name)
 
 
 def vocabulary_of(

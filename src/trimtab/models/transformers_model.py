@@ -8,6 +8,7 @@ Reads only new tokens, each once per row, through a `SlotCache`. Knows nothing o
 """
 
 import copy
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,16 +16,19 @@ import torch
 from transformers import PreTrainedModel
 
 from trimtab.errors import ModelError
-from trimtab.models.attention import GROUPED
+from trimtab.models.attention import OURS
 from trimtab.models.cache import SlotCache
 from trimtab.models.device import on_device
-from trimtab.models.head import Head, plain_head
+from trimtab.models.head import Head, check_numbers, head_of
 from trimtab.models.language_model import ModelSize
+from trimtab.models.placement import input_device
 from trimtab.models.static_step import SHARE, CudaGraphs, Record, StaticSteps
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import PromptInput
 
 GROWTH = 16  # spare columns where a cache has to grow
+CONTEXTS = ("max_position_embeddings", "n_positions", "max_seq_len")
+"""Fields of configurations that say how many tokens a model can read."""
 TOKENS = 2048  # read at a time on a CPU: their activations stay in its cache
 TOKENS_ON_ACCELERATOR = 32_768
 
@@ -76,10 +80,22 @@ class TransformersState:
 
 
 class TransformersModel:
-    """A causal language model of transformers with a prompt template. Its weights may be shared with others."""
+    """A causal language model of transformers with a prompt template. Its weights may be shared with others.
+
+    `head` is its head where that is known already. Whether a model of some unknown family reads through the cache as
+    it does without is for `families.language_model_of` to find out.
+
+    Raises:
+        ModelError: its logits are no function of its output embedding that `Head` knows, or no numbers.
+    """
 
     def __init__(
-        self, model: PreTrainedModel, vocabulary: Vocabulary, template: str = "{prompt}", name: str | None = None
+        self,
+        model: PreTrainedModel,
+        vocabulary: Vocabulary,
+        template: str = "{prompt}",
+        name: str | None = None,
+        head: Head | None = None,
     ) -> None:
         self.model = model
         self.vocabulary = vocabulary
@@ -87,18 +103,22 @@ class TransformersModel:
         self.name = name or str(model.config._name_or_path)
         self._work = Work()
         self._begin: Callable[[], None] = lambda: None
-        if model.config._attn_implementation == "sdpa":
-            model.set_attn_implementation(GROUPED)
-        self._body, head = model.base_model, _head_of(model)
-        self._head = Head(head.weight, head.bias)
+        if head is None and (head := head_of(model)) is None:
+            check_numbers(model)
+            raise ModelError(f"{self.name} changes its logits after the output embedding: it has no cached decoding")
+        self._head = head
+        if model.config._attn_implementation in OURS and model._can_set_attn_implementation():
+            model.set_attn_implementation(OURS[model.config._attn_implementation])
+        self._body = model.base_model
+        self._device = input_device(model)
         self._layers = int(model.config.get_text_config().num_hidden_layers)
-        self._limit = _context(model)
-        self._tokens = TOKENS if model.device.type == "cpu" else TOKENS_ON_ACCELERATOR
-        self._body_weights = sum(part.numel() for part in model.parameters()) - _embedding_weights(model)
+        self._limit = context_of(model)
+        self._tokens = TOKENS if self._device.type == "cpu" else TOKENS_ON_ACCELERATOR
+        self._body_weights = body_weights(model)
         self._static: StaticSteps | None = None
-        if model.device.type == "cuda" and {part.device for part in model.parameters()} == {model.device}:
-            free, _ = torch.cuda.mem_get_info(model.device)
-            self.record_steps(CudaGraphs(model.device), int(SHARE * free))
+        if self._device.type == "cuda" and {part.device for part in model.parameters()} == {self._device}:
+            free, _ = torch.cuda.mem_get_info(self._device)
+            self.record_steps(CudaGraphs(self._device), int(SHARE * free))
 
     def record_steps(self, record: Record, budget: int) -> None:
         """Decode by recorded steps, whose keys and values take up to `budget` bytes; on CUDA it does so anyway."""
@@ -193,19 +213,8 @@ class TransformersModel:
         for parent, whole, feed in zip(parents, uncut, feeds, strict=True):
             sources += ([root_row[parent]] if whole else []) + list(range(first, first + len(feed)))
             first += len(feed)
-        return children, self._log_probabilities(flat, sources, tokens)
-
-    def _log_probabilities(
-        self, flat: torch.Tensor, sources: Sequence[int], tokens: Sequence[Sequence[int]]
-    ) -> list[list[float]]:
-        """log softmax of flat[sources[n]] at the n-th of all tokens, given back row by row."""
         self._count_heads(len(flat))
-        if not sources:
-            return [[] for _ in tokens]
-        index = on_device(sources, flat.device)
-        wanted = on_device([int(token) for row in tokens for token in row], flat.device)
-        values = iter((self._head.logit_of(flat[index], wanted) - self._head.log_normalizer(flat)[index]).tolist())
-        return [[next(values) for _ in row] for row in tokens]
+        return children, self._head.log_probabilities(flat, sources, tokens)
 
     def _count_heads(self, rows: int) -> None:
         self._work.flops += 2.0 * self._head.weight.numel() * rows
@@ -223,11 +232,11 @@ class TransformersModel:
                 "shorten the prompt or lower max_new_tokens"
             )
         if needed > state.cache.capacity:
-            everything = torch.arange(len(state.ids), device=self.model.device)
+            everything = torch.arange(len(state.ids), device=self._device)
             state.cache = state.cache.select(everything, max(state.cached), needed + GROWTH)
         shape = len(feeds), count, self._head.weight.shape[1]
         if count == 0:
-            return torch.empty(shape, device=self.model.device, dtype=self.model.dtype)
+            return torch.empty(shape, device=self._head.device, dtype=self._head.weight.dtype)
         hidden = None
         if count == 1 and self._static is not None:
             hidden = self._static.read(state.cache, [feed[0] if feed else 0 for feed in feeds], state.cached)
@@ -248,7 +257,7 @@ class TransformersModel:
         self, state: TransformersState, rows: slice, feeds: Sequence[Sequence[int]], count: int
     ) -> torch.Tensor:
         """Hidden states [rows, count, width] of the feeds of these rows, padded to `count`."""
-        starts, device = state.cached[rows], self.model.device
+        starts, device = state.cached[rows], self._device
         padded = [[*feed, *[0] * (count - len(feed))] for feed in feeds]
         return self._forward(
             on_device(padded, device), state.cache, rows, on_device(starts, device), max(starts) + count
@@ -258,59 +267,27 @@ class TransformersModel:
         self, ids: torch.Tensor, cache: SlotCache, rows: slice, starts: torch.Tensor, used: int
     ) -> torch.Tensor:
         """Hidden states [rows, new, width] of new ids [rows, new] from columns starts[r] on, of `used` in all."""
-        positions, allowed = cache.place(rows, starts, ids.shape[1], used)
-        dtype = self.model.dtype
-        mask = torch.zeros(allowed.shape, dtype=dtype, device=ids.device).masked_fill_(~allowed, torch.finfo(dtype).min)
+        positions = cache.place(rows, starts, ids.shape[1], used)
         output = self._body(
             input_ids=ids,
-            attention_mask=mask,
             position_ids=positions.clamp(max=self._limit - 1),  # padding may lie beyond the last position
             past_key_values=cache,
             use_cache=True,
         )
         hidden: torch.Tensor = output.last_hidden_state
-        return hidden
+        return hidden.to(self._head.device)
 
 
-def _head_of(model: PreTrainedModel) -> torch.nn.Linear:
-    """Raises ModelError where the model's logits are not its output embedding's."""
-    name = model.config._name_or_path
-    if not isinstance(model.get_output_embeddings(), torch.nn.Linear):
-        raise ModelError(f"{name} is no causal language model: it has no output embedding")
-    head = plain_head(model)
-    if head is None:
-        with torch.inference_mode():
-            probe = model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=model.device), use_cache=False).logits
-        if not probe.isfinite().any():
-            raise ModelError(
-                f"{name}'s logits are not numbers: set its dtype to float32 or bfloat16, or mend its weights"
-            )
-        raise ModelError(f"{name} changes its logits after the output embedding: such models are not supported")
-    return head
+def context_of(model: PreTrainedModel) -> int:
+    """Tokens that the model can read; without end where it counts none (ALiBi)."""
+    written = model.config.get_text_config().to_dict()
+    return next((int(written[name]) for name in CONTEXTS if written.get(name)), sys.maxsize)
 
 
-def _context(model: PreTrainedModel) -> int:
-    """Tokens that the model can attend to all at once: its positions, or a sliding window where it has one.
-
-    Beyond its window a layer would have to forget; the cache's mask does not, so texts end before.
-
-    Raises:
-        ModelError: it counts no positions, which the cache tells it by number.
-    """
-    config = model.config.get_text_config()
-    try:
-        limit, written = int(config.max_position_embeddings), config.to_dict()
-    except AttributeError:
-        raise ModelError(f"a {config.model_type} model counts no positions: such models are not supported") from None
-    window = written.get("sliding_window")
-    slides = "sliding_attention" in (written.get("layer_types") or ["sliding_attention"])
-    return min(limit, int(window)) if window and slides and written.get("use_sliding_window", True) else limit
-
-
-def _embedding_weights(model: PreTrainedModel) -> int:
-    """How many weights only look tokens up: they cost no arithmetic, and the head counts apart."""
+def body_weights(model: PreTrainedModel) -> int:
+    """How many weights a token is multiplied with: all but those that only look tokens up, and the head's."""
     tables = {
         id(module.weight): module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Embedding)
     }
     head = model.get_output_embeddings()
-    return sum({**tables, id(head.weight): head.weight.numel()}.values())
+    return model.num_parameters() - sum({**tables, id(head.weight): head.weight.numel()}.values())

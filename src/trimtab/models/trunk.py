@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 from trimtab.models.language_model import LanguageModel
+from trimtab.models.placement import input_device, offloaded
 from trimtab.models.transformers_model import TransformersModel
 
 
@@ -44,12 +45,14 @@ def equal_layers(first: PreTrainedModel, second: PreTrainedModel) -> int:
     """How many of the lowest layers of two models are equal; 0 where anything beside their layers differs."""
     if type(first) is not type(second) or (first.dtype, first.device) != (second.dtype, second.device):
         return 0
+    if any(offloaded(module) for model in (first, second) for module in model.modules()):
+        return 0  # weights that are not there cannot be compared
     (name, layers), (_, others) = _stack(first), _stack(second)
     beside = [{n: w for n, w in _tensors(m.base_model).items() if not n.startswith(name)} for m in (first, second)]
     if len(layers) != len(others) or not _equal(*beside):
         return 0
     alike = [_equal(_tensors(ours), _tensors(theirs)) for ours, theirs in zip(layers, others, strict=True)]
-    return [*alike, False].index(False)
+    return [*alike, False].index(False) if _hands_on_hidden(first) else 0
 
 
 def untrained_layers(model: PreTrainedModel) -> int:
@@ -58,7 +61,23 @@ def untrained_layers(model: PreTrainedModel) -> int:
     if any(weight.requires_grad for n, weight in model.base_model.named_parameters() if not n.startswith(name)):
         return 0
     trained = [any(weight.requires_grad for weight in layer.parameters()) for layer in layers]
-    return [*trained, True].index(True)
+    return [*trained, True].index(True) if _hands_on_hidden(model) else 0
+
+
+@torch.no_grad()
+def _hands_on_hidden(model: PreTrainedModel) -> bool:
+    """Whether a layer gives hidden states and nothing else to the next, as all but a few older families' do."""
+    given: list[bool] = []
+    _, layers = _stack(model)
+    if not layers:
+        return False
+    hook = layers[0].register_forward_hook(lambda module, _, output: given.append(isinstance(output, torch.Tensor)))
+    training = model.training
+    model.eval()  # dropout would draw from the generator that training draws from
+    model.base_model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=input_device(model)), use_cache=False)
+    model.train(training)
+    hook.remove()
+    return given == [True]
 
 
 def _tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -39,6 +39,11 @@ def lead(experiment: Experiment) -> str:
         f"A small language model, {names[experiment.small.name]}, was tuned to write what {_judged_by(experiment)} "
         f"scores higher (the gold reward{': how positive a text reads' if _classified(experiment) else ''})."
     )
+    if experiment.guide.tuned is not None:
+        tuned = (
+            f"{names[experiment.guide.tuned.name]} is {names[experiment.small.name]}, tuned elsewhere. A classifier "
+            "measures here how positive a text reads (the gold reward)."
+        )
     decoders = experiment.guide.decoders
     if not any(decoder.model == "large" and (decoder.guided or decoder.terms) for decoder in decoders):
         return tuned
@@ -65,7 +70,8 @@ def prompts_of(rows: Sequence[Row]) -> int:
 
 
 def _names(experiment: Experiment) -> dict[str, str]:
-    return short_names([experiment.base.name, experiment.small.name])
+    tuned = experiment.guide.tuned
+    return short_names([experiment.base.name, experiment.small.name, *([tuned.name] if tuned is not None else [])])
 
 
 def _decoding(experiment: Experiment, rows: Sequence[Row]) -> str:
@@ -96,6 +102,10 @@ def _decoding(experiment: Experiment, rows: Sequence[Row]) -> str:
 
 
 def _tuning(experiment: Experiment) -> str:
+    if experiment.guide.tuned is not None:
+        tuned = experiment.guide.tuned
+        adapter = f" with the adapter {tuned.adapter}" if tuned.adapter is not None else ""
+        return f"The tuned model is {tuned.name}{adapter}, over {experiment.small.name}; nothing was tuned here."
     tune, pairs = experiment.tune, experiment.pairs
     source = f"the pairs of {experiment.data.preferences}"
     if experiment.data.preferences is None:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 
 from trimtab.experiment import DecoderConfig, ValueConfig
 from trimtab.models.emulated import EmulatedModel, emulate
+from trimtab.models.families import CausalModel
 from trimtab.models.language_model import LanguageModel
 from trimtab.models.roles import Roles
-from trimtab.models.transformers_model import TransformersModel
 from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.named import named_function
 from trimtab.rewards.reward import Reward
@@ -40,11 +40,11 @@ def emulated_model(config: DecoderConfig, roles: Roles) -> LanguageModel:
     return emulate(base, pairs)
 
 
-def models_of(model: LanguageModel) -> list[TransformersModel]:
+def models_of(model: LanguageModel) -> list[CausalModel]:
     """The models that a language model of this run is a sum of, or itself."""
     if isinstance(model, EmulatedModel):
         return [each for part in model.models for each in models_of(part)]
-    assert isinstance(model, TransformersModel)
+    assert isinstance(model, CausalModel)
     return [model]
 
 

@@ -39,11 +39,14 @@ def lora_config(model: PreTrainedModel, settings: LoraSettings, part: str = "tun
         for path, module in layer.named_modules()
         if isinstance(module, torch.nn.Linear | Conv1D)
     ]
+    names = {path.rpartition(".")[2] for path, _ in linear}
+    if model._is_stateful:
+        names -= {"out_proj"}  # fused kernels of recurrent layers read its weights, past an adapter
     return LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=sorted({path.rpartition(".")[2] for path, _ in linear}),
+        target_modules=sorted(names),
         layers_to_transform=list(range(len(layers) - top, len(layers))),
         layers_pattern=name.rpartition(".")[2],
         fan_in_fan_out=any(isinstance(module, Conv1D) for _, module in linear),

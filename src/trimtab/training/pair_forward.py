@@ -22,10 +22,16 @@ KEPT_BYTES = 1 << 30  # of lower layers' outputs; batches beyond are computed ea
 
 
 class PairForward:
-    """The forward pass of one model whose embeddings and lowest `frozen_layers` layers are not trained."""
+    """The forward pass of one model whose embeddings and lowest `frozen_layers` layers are not trained.
 
-    def __init__(self, model: PreTrainedModel, frozen_layers: int) -> None:
+    `scale` and `cap` are what the model does to its logits behind the head, as `Head` says.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, frozen_layers: int, scale: float = 1.0, cap: float | None = None
+    ) -> None:
         self._model = model
+        self._scale, self._cap = scale, cap
         self._plain = model.forward
         self._kept: dict[tuple[bytes, bytes], torch.Tensor] = {}
         self._room = KEPT_BYTES
@@ -54,7 +60,8 @@ class PairForward:
         head = self._model.get_output_embeddings()
         # under autocast a last norm may give float32, and the head's product is as narrow as its weights
         hidden = self._hidden(**kwargs)[:, :-1][mask].to(head.weight.dtype)
-        found = HeadStatistics.apply(hidden, head.weight, head.bias, labels[:, 1:][mask])
+        targets = labels[:, 1:][mask]
+        found = HeadStatistics.apply(hidden, head.weight, head.bias, targets, self._scale, self._cap)
         log_probs, entropy, mean_logits, is_top1 = (x.new_zeros(mask.shape).masked_scatter(mask, x) for x in found)
         loss = -log_probs.sum() / mask.sum().clamp(min=1)
         return FusedCausalLMOutput(
@@ -87,17 +94,24 @@ class HeadStatistics(torch.autograd.Function):
     """Of logits hidden @ weight.T: log-probability of the target, entropy, mean, and whether the target is the largest.
 
     All [tokens], float32 or wider, entropy in nats; only the log-probability has a gradient:
-    d log p_t / d z_j = [j = t] - p_j. Tiles of the logits are computed anew for it rather than kept.
+    d log p_t / d z_j = [j = t] - p_j. Tiles of the logits are computed anew for it rather than kept. Logits are scaled
+    and capped as `Head` says.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: torch.Tensor,
+        scale: float = 1.0,
+        cap: float | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         largest = torch.full((len(hidden),), torch.finfo(wide).min, dtype=wide, device=hidden.device)
         mass, moment, total, target = (torch.zeros_like(largest) for _ in range(4))
-        for rows, start, logits in Head(weight, bias).slices(hidden):
+        for rows, start, logits in Head(weight, bias, scale, cap).slices(hidden):
             token, place = _inside(targets[rows], start, len(logits))
             target[rows] = target[rows].index_put((place,), logits[token, place])
             total[rows] += logits.sum(0)
@@ -109,6 +123,7 @@ class HeadStatistics(torch.autograd.Function):
             largest[rows] = now
         normalizer = mass.log() + largest
         ctx.save_for_backward(hidden, weight, bias, targets, normalizer)
+        ctx.shape = scale, cap
         entropy, mean, is_top1 = normalizer - moment / mass, total / len(weight), target >= largest
         ctx.mark_non_differentiable(entropy, mean, is_top1)
         return target - normalizer, entropy, mean, is_top1
@@ -116,16 +131,19 @@ class HeadStatistics(torch.autograd.Function):
     @staticmethod
     def backward(
         ctx: Any, gradient: torch.Tensor, *_: torch.Tensor
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None, None]:
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None, None, None, None]:
         hidden, weight, bias, targets, normalizer = ctx.saved_tensors
         of_hidden, of_weight, of_bias = (
             torch.zeros_like(tensor, dtype=normalizer.dtype) if needed else None
             for tensor, needed in zip((hidden, weight, bias), ctx.needs_input_grad, strict=False)
         )
-        for rows, start, logits in Head(weight, bias).slices(hidden):
+        head = Head(weight, bias, *ctx.shape)
+        for rows, start, logits in head.slices(hidden):
+            slope = head.slope(logits)
             of_logits = logits.sub_(normalizer[rows]).exp_().mul_(-gradient[rows])
             token, place = _inside(targets[rows], start, len(of_logits))
             of_logits[token, place] += gradient[rows][place]
+            of_logits *= slope
             if of_bias is not None:
                 of_bias[start : start + len(of_logits)] += of_logits.sum(1)
             narrow = of_logits.to(hidden.dtype)
@@ -137,6 +155,8 @@ class HeadStatistics(torch.autograd.Function):
             None if of_hidden is None else of_hidden.to(hidden.dtype),
             None if of_weight is None else of_weight.to(weight.dtype),
             None if of_bias is None else of_bias.to(bias.dtype),
+            None,
+            None,
             None,
         )
 

@@ -29,7 +29,7 @@ from trl.trainer.utils import disable_dropout_in_model
 from trimtab.durable import write_text
 from trimtab.experiment import TuneConfig
 from trimtab.launched import decided_by_main, launched, sharding
-from trimtab.models.head import plain_head
+from trimtab.models.head import head_of
 from trimtab.models.trunk import untrained_layers
 from trimtab.training.adapter import lora_config
 from trimtab.training.arguments import training_steps
@@ -143,14 +143,16 @@ class PairTrainer(ResumableTrainer, DPOTrainer):
         return self._loader(dataset, order)
 
     def _install_forward(self) -> None:
-        """Put `PairForward` in the place of TRL's fused head, where the logits are the head's and nothing else.
+        """Put `PairForward` in the place of TRL's fused head, where the logits are a head's that it knows.
 
         TRL's own stays where a mixture of experts has a loss of its routers, which it adds.
         """
         model = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-        if self._forward is None and not self.aux_loss_enabled and plain_head(model) is not None:
+        routed = "output_router_logits" in model.config.get_text_config().to_dict()
+        if self._forward is None and not routed and (head := head_of(model)) is not None:
             # what is kept differs between processes, which must run alike the layers that are gathered as they run
-            self._forward = PairForward(model, untrained_layers(model) if sharding() is None else 0)
+            frozen = untrained_layers(model) if sharding() is None else 0
+            self._forward = PairForward(model, frozen, head.scale, head.cap)
             self._forward.install()
 
     def compute_loss(

@@ -25,9 +25,10 @@ from trimtab.errors import ConfigurationError, DataError, ModelError
 from trimtab.experiment import TuneConfig
 from trimtab.fields import CHAT
 from trimtab.launched import decided_by_main, launched, sharding
+from trimtab.models.large import quantised_as
 from trimtab.models.roles import vocabulary_of
+from trimtab.models.transformers_model import context_of
 from trimtab.records import Pair
-from trimtab.training.arguments import context
 from trimtab.training.batch_shares import make_whole
 from trimtab.training.batches import arrange
 from trimtab.training.checkpoints import Saving, checkpoint_step, resume_point
@@ -81,6 +82,8 @@ def tune(
     """
     check_trackers(config.trackers)
     encoded = {}
+    if quantised_as(model) is not None:
+        raise ModelError("quantised weights cannot be tuned: drop quantization from the small model")
     vocabulary = vocabulary_of(model, tokenizer, start_token, chat=prompt_template == CHAT, system=system)
     for name, pairs in (("training", train), ("validation", validation)):
         if not pairs:
@@ -168,8 +171,8 @@ def _trainer(
 
 def _check_lengths(encoded: EncodedPairs, model: PreTrainedModel, config: TuneConfig) -> None:
     """Raise ConfigurationError where a row is longer than the model can read."""
-    longest, limit = max(row.length for row in encoded.rows), context(model)
-    if limit is not None and longest > limit:
+    longest, limit = max(row.length for row in encoded.rows), context_of(model)
+    if longest > limit:
         raise ConfigurationError(
             f"tune.max_length is {config.max_length}, and a pair of {longest} tokens exceeds the small model's context "
             f"of {limit}: lower tune.max_length to {limit}"

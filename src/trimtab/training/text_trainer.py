@@ -18,7 +18,7 @@ from trl import SFTConfig, SFTTrainer, pack_dataset
 from trl.trainer.utils import disable_dropout_in_model
 
 from trimtab.experiment import SftConfig
-from trimtab.models.head import plain_head
+from trimtab.models.head import head_of
 from trimtab.training.adapter import lora_config
 from trimtab.training.arguments import check_one_device, shared_arguments, training_steps
 from trimtab.training.checkpoints import Checkpoints, Saving
@@ -65,8 +65,8 @@ class TextTrainer(ResumableTrainer, SFTTrainer):
         )
         self.remove_callback(PrinterCallback)
         plain = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-        if plain_head(plain) is not None and not config.packing:
-            PairForward(plain, frozen_layers=0).install()
+        if not config.packing and (head := head_of(plain)) is not None:
+            PairForward(plain, 0, head.scale, head.cap).install()
 
     def _prepare_dataset(
         self,

@@ -154,8 +154,8 @@ FAULTS = [
      "…judge-… holds no judge (Object arrays cannot be loaded when allow_pickle=False): delete it and fit the judge "
      "again"),
     (RUN, "on a machine without memory", no_memory,
-     "there is not enough memory: lower guide.rows, synthesize.rows, tune.batch_size or reward.batch_size, and the "
-     "same command goes on"),
+     "there is not enough memory: lower synthesize.rows from … to … or reward.batch_size from … to …, and the same "
+     "command goes on"),
     (TUNING, "with a margin that no pair has", lambda world: command(world, "pairs", "pairs.strategy=margin",
      "pairs.margin={value: 1000}"),
      "strategy margin > 1000 finds no train pair among … different responses to 8 prompts with rewards from … to …: "

@@ -1,0 +1,115 @@
+"""What a model that is large for its machine is loaded with: fewer bits, several devices, memory and disk.
+
+Turns a configuration into arguments of `from_pretrained`, and says in one line what is missing. Knows nothing of
+prompts or search.
+
+    >>> config = ModelConfig(name="meta-llama/Llama-2-70b-chat-hf", quantization="4bit", device_map="auto")
+    >>> loading(config, folder, device, torch.bfloat16, offload)                        # doctest: +SKIP
+    {'quantization_config': BitsAndBytesConfig {...}, 'device_map': 'auto', 'offload_folder': ...}
+"""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+
+from trimtab.errors import ModelError
+from trimtab.experiment import ModelConfig
+from trimtab.models.attention import FLASH
+from trimtab.models.trunk import layer_stack
+
+
+def loading(
+    config: ModelConfig, folder: Path, device: torch.device, dtype: torch.dtype, offload: Path
+) -> dict[str, Any]:
+    """Arguments of `from_pretrained`: none for a model that is loaded whole, as it is stored, onto one device.
+
+    Args:
+        folder: the model's files.
+        device: where it runs; `device_map` may name more.
+        dtype: of what is computed, and of weights that are not quantised.
+        offload: a folder for weights that wait on a disk and are not in safetensors.
+
+    Raises:
+        ModelError: the model is stored quantised against the option, or a package is missing.
+    """
+    arguments: dict[str, Any] = {}
+    stored = _stored_quantization(folder)
+    if stored is not None and stored != config.quantization:
+        remedy = f"set quantization: {stored}" if stored in ("4bit", "8bit") else "its method is not supported"
+        raise ModelError(f"{folder} holds weights that are quantised already ({stored}): {remedy}, or name others")
+    if config.quantization is not None:
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise ModelError(
+                f"quantization: {config.quantization} needs bitsandbytes: pip install 'trimtab[quantized]', or drop it"
+            )
+        if stored is None:
+            arguments["quantization_config"] = _quantization(config, dtype)
+        arguments["device_map"] = {"": str(device)}
+    if config.device_map in ("cpu", "disk"):
+        arguments |= {"device_map": _layers_at(config.device_map, folder, device), "offload_folder": offload}
+    elif config.device_map is not None:
+        arguments |= {"device_map": config.device_map, "offload_folder": offload}
+        if config.gpu_memory is not None:
+            count = torch.cuda.device_count()
+            bounds: dict[int | str, Any] = dict.fromkeys(range(count), f"{config.gpu_memory}GB")
+            arguments["max_memory"] = {**bounds, "cpu": "1000GB"}
+    return arguments
+
+
+def _quantization(config: ModelConfig, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """4-bit NormalFloat with double quantisation (QLoRA, arXiv 2305.14314), or LLM.int8() (arXiv 2208.07339)."""
+    if config.quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+
+
+def _stored_quantization(folder: Path) -> str | None:
+    """How the weights of a folder are quantised: 4bit, 8bit, or another method's name; None where they are not."""
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True).to_dict()
+    stored = config.get("quantization_config")
+    if stored is None:
+        return None
+    if stored.get("quant_method") == "bitsandbytes":
+        return "4bit" if stored.get("load_in_4bit") else "8bit"
+    return str(stored.get("quant_method"))
+
+
+def _layers_at(place: str, folder: Path, device: torch.device) -> dict[str, Any]:
+    """A device map that leaves the layers at `place` until they run, and all the rest on the device."""
+    with torch.device("meta"):
+        shell = AutoModelForCausalLM.from_config(
+            AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        )
+    stack, layers = layer_stack(shell)
+    if not layers:
+        raise ModelError(f"{folder}'s model has no stack of layers to leave: give another device_map, such as auto")
+    prefix = f"{shell.base_model_prefix}.{stack}"
+    parts = {name: str(device) for name, _ in shell.named_parameters() if not name.startswith(f"{prefix}.")}
+    buffers = {name: str(device) for name, _ in shell.named_buffers() if not name.startswith(f"{prefix}.")}
+    return {**parts, **buffers, **{f"{prefix}.{number}": place for number in range(len(layers))}}
+
+
+def quantised_as(model: PreTrainedModel) -> str | None:
+    """How a loaded model's weights are quantised: 4bit, 8bit, or not at all."""
+    kinds = {type(module).__name__ for module in model.modules()}
+    return next((name for name, kind in (("4bit", "Linear4bit"), ("8bit", "Linear8bitLt")) if kind in kinds), None)
+
+
+def use_flash_attention(model: PreTrainedModel, device: torch.device, name: str) -> None:
+    """Have the model compute attention with FlashAttention 2.
+
+    Raises:
+        ModelError: it cannot be had, or not for this model.
+    """
+    if importlib.util.find_spec("flash_attn") is None or device.type != "cuda":
+        raise ModelError("attention: flash_attention_2 needs the package flash-attn and a CUDA device: leave it out")
+    if model.dtype not in (torch.bfloat16, torch.float16):
+        raise ModelError(f"attention: flash_attention_2 needs 16 bits and {name} has {model.dtype}: set its dtype")
+    if not model._can_set_attn_implementation():
+        raise ModelError(f"a {model.config.model_type} model computes attention in its own way: leave attention out")
+    model.set_attn_implementation(FLASH)

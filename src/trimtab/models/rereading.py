@@ -1,0 +1,140 @@
+"""A transformers model as a `LanguageModel` without a cache: every text is read anew, whole, each time.
+
+For models whose memory of a text cannot be forked or cut back, such as state-space ones. Slower, and just as exact.
+Knows nothing of sampling or search.
+
+    >>> model = RereadingModel(causal_lm, Vocabulary(tokenizer), "{prompt}", "mamba", head)  # doctest: +SKIP
+    >>> model.next_logits(model.start(["I really"], room=40)).shape                         # doctest: +SKIP
+    torch.Size([1, 50280])
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from trimtab.errors import ModelError
+from trimtab.models.head import Head
+from trimtab.models.language_model import ModelSize
+from trimtab.models.placement import input_device
+from trimtab.models.transformers_model import TOKENS, Work, body_weights, context_of
+from trimtab.models.vocabulary import Vocabulary
+from trimtab.records import PromptInput
+
+
+@dataclass
+class RereadingState:
+    """Rows of ids, and how many of each are prompt; nothing else is remembered."""
+
+    ids: list[list[int]]
+    prompt_lengths: list[int]
+
+    def select(self, rows: Sequence[int]) -> "RereadingState":
+        return RereadingState([list(self.ids[row]) for row in rows], [self.prompt_lengths[row] for row in rows])
+
+    def append(self, tokens: Sequence[int]) -> None:
+        for ids, token in zip(self.ids, tokens, strict=True):
+            ids.append(int(token))
+
+
+class _GivenLogits:
+    """In the place of a `Head` where a model's logits are no function of its body's output that `Head` knows."""
+
+    def logits(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits
+
+    def log_probabilities(
+        self, logits: torch.Tensor, sources: Sequence[int], tokens: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        logs = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        flat = [int(token) for row in tokens for token in row]
+        values = iter(logs[list(sources), flat].tolist())
+        return [[next(values) for _ in row] for row in tokens]
+
+
+class RereadingModel:
+    """A causal language model of transformers with a prompt template; without a `head`, its own logits are taken."""
+
+    def __init__(
+        self, model: PreTrainedModel, vocabulary: Vocabulary, template: str, name: str, head: Head | None
+    ) -> None:
+        self.model = model
+        self.vocabulary = vocabulary
+        self.template = template
+        self.name = name
+        self._work = Work()
+        self._head = head or _GivenLogits()
+        self._body = model if head is None else model.base_model
+        self._device = input_device(model)
+        self._limit = context_of(model)
+        self._body_weights = body_weights(model)
+        self._head_weights = model.get_output_embeddings().weight.numel()
+
+    @property
+    def flops(self) -> float:
+        """Forward FLOPs so far, every reading of a token counted."""
+        return self._work.flops
+
+    @property
+    def tokens_read(self) -> int:
+        """How many tokens it has read so far, each as often as it was read, padding apart."""
+        return self._work.tokens
+
+    @property
+    def size(self) -> ModelSize:
+        """The weights that a token is multiplied with."""
+        return ModelSize(body=float(self._body_weights), head=float(self._head_weights))
+
+    def start(self, prompts: Sequence[PromptInput], room: int) -> RereadingState:
+        return self.start_ids([self.vocabulary.encode_prompt(prompt, self.template) for prompt in prompts], room)
+
+    def start_ids(self, prompts: Sequence[Sequence[int]], room: int) -> RereadingState:
+        """`start` from ids, each at least one."""
+        self._check_length(max(map(len, prompts), default=1) + room)
+        return RereadingState([list(ids) for ids in prompts], [len(ids) for ids in prompts])
+
+    @torch.inference_mode()
+    def next_logits(self, state: RereadingState) -> torch.Tensor:
+        return self._head.logits(self._read(state.ids, [slice(len(ids) - 1, None) for ids in state.ids]))
+
+    @torch.inference_mode()
+    def score(
+        self, state: RereadingState, parents: Sequence[int], keep: Sequence[int], tokens: Sequence[Sequence[int]]
+    ) -> tuple[RereadingState, list[list[float]]]:
+        children = state.select(parents)
+        for ids, kept, new in zip(children.ids, keep, tokens, strict=True):
+            ids[kept:] = [int(token) for token in new]
+        grown = [row for row, new in enumerate(tokens) if new]
+        if not grown:
+            return children, [[] for _ in tokens]
+        # the last new token predicts nothing yet, and is not read
+        hidden = self._read([children.ids[row][:-1] for row in grown], [slice(keep[row] - 1, None) for row in grown])
+        return children, self._head.log_probabilities(hidden, range(sum(map(len, tokens))), tokens)
+
+    def _read(self, rows: Sequence[Sequence[int]], wanted: Sequence[slice]) -> torch.Tensor:
+        """What the body gives at the wanted places of each row, one after the other, [places, width]."""
+        longest = max(map(len, rows))
+        self._check_length(longest)
+        at_a_time = max(1, TOKENS // longest)
+        found = []
+        for first in range(0, len(rows), at_a_time):
+            group = rows[first : first + at_a_time]
+            # a causal model knows nothing of the padding behind a text
+            padded = torch.tensor([[*row, *[0] * (longest - len(row))] for row in group], device=self._device)
+            output = self._body(input_ids=padded, use_cache=False)
+            given = output.logits if isinstance(self._head, _GivenLogits) else output.last_hidden_state
+            parts = zip(given, group, wanted[first : first + at_a_time], strict=True)
+            found += [part[: len(row)][places] for part, row, places in parts]
+        tokens, places = sum(map(len, rows)), sum(map(len, found))
+        self._work.tokens += tokens
+        self._work.flops += 2.0 * (self._body_weights * tokens + self._head_weights * places)
+        flat = torch.cat(found)
+        return flat.to(self._head.device) if isinstance(self._head, Head) else flat
+
+    def _check_length(self, tokens: int) -> None:
+        if tokens > self._limit:
+            raise ModelError(
+                f"a text of {tokens} tokens exceeds {self.name}'s context of {self._limit}: "
+                "shorten the prompt or lower max_new_tokens"
+            )
