@@ -10,6 +10,7 @@ import tape
 from tiny import gpt2, tokenizer
 from trimtab.experiment import SamplingConfig
 from trimtab.models import emulated, transformers_model
+from trimtab.models.head import Head
 from trimtab.models.transformers_model import TransformersModel
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Prompt
@@ -31,7 +32,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
         return [0.0 if tensor.is_floating_point() else 2] * len(tensor)
 
     monkeypatch.setattr(torch.Tensor, "tolist", numbers)
-    monkeypatch.setattr(transformers_model, "_head_of", lambda model: model.get_output_embeddings())
+    monkeypatch.setattr(transformers_model, "head_of", lambda model: Head(model.get_output_embeddings().weight, None))
     for module in (emulated, value):
         monkeypatch.setattr(module, "share_trunk", lambda first, second: (first, second))
     return asked

@@ -52,7 +52,8 @@ CONFIGURATION = [
     (SETTING, "a misspelt field of a decoder", checked("guide.decoders.1.sucessors=4"),
      "…: guide.decoders.1.sucessors is unknown: did you mean successors?"),
     (SETTING, "a field like no other", checked("evaluate.xyz=1"),
-     "…: evaluate.xyz is unknown: known are bootstrap, confidence, examples"),
+     "…: evaluate.xyz is unknown: known are bootstrap, confidence, examples, threshold, "
+     "kl_samples"),
     (SETTING, "several faults", checked("tune.betta=1", "guide.rows=0", "seed", "judge.snippet_words=[9, 3]"),
      "…: override 'seed' has no `=`: write it as part.field=value; judge.snippet_words: [9, 3] is no range: give two "
      "numbers of at least 1, the smaller first; tune.betta is unknown: did you mean beta?; guide.rows is 0: input "
@@ -115,7 +116,7 @@ CONFIGURATION = [
     (SETTING, "unprompted samples without a number of pairs", checked("synthesize.unprompted=true"),
      "…: pairs: synthesize.unprompted shares one prompt: say in pairs.total how many pairs to make of it"),
     (SETTING, "a threshold twice", checked("pairs.margin={value: 1, quantile: 0.5}"),
-     "…: pairs.margin: give either value or quantile"),
+     "…: pairs.margin: give either value, quantile or deviations"),
     (SETTING, "a temperature next to nothing", checked("guide.sampling.temperature=1e-9"),
      "…: guide.sampling.temperature: 1e-09 would take logits beyond all numbers: give at least 0.001, or 0 for greedy"),
     (SETTING, "a name with a slash", checked("name=../elsewhere"),
@@ -139,7 +140,8 @@ CONFIGURATION = [
     (SETTING, "an empty stop string", checked("guide.stop=['']"),
      "…: guide.stop.0 is '': string should have at least 1 character"),
     (FILE, "that is not there", lambda world: trimtab(world.monkeypatch, "check", "quickstrat"),
-     "there is no file quickstrat: give the path of an experiment file, or one of chat, imdb-gpt2, quickstart, …"),
+     "there is no file quickstrat: give the path of an experiment file, or one of chat, imdb-gpt2, quickstart, "
+     "search-options, slic-gpt2, …"),
     (FILE, "that is a folder", lambda world: trimtab(world.monkeypatch, "check", str(world.bad)),
      "…bad is no file: give the path of an experiment file"),
     (FILE, "that is a list", in_file("- name: mine\n"),

@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM
 from bad_input.world import World, command
 from tiny import llama, tokenizer
 from tiny_hub import save_causal_lm
-from trimtab import FunctionReward, RewardValue
+from trimtab import FunctionReward
 from trimtab.evaluation.coverage import set_aside
 from trimtab.evaluation.evaluate import Cost, score_decoder, summarise
 from trimtab.experiment import Experiment, SamplingConfig
@@ -21,7 +21,7 @@ from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Generation, Prompt
 from trimtab.search.chunk_beam import Hypothesis, Search
 from trimtab.search.proposer import LanguageModelProposer
-from trimtab.search.value import ImplicitValue
+from trimtab.search.value import ImplicitValue, RewardValue
 
 POISON = "😀"
 PROMPTS = [Prompt("p0", "I really"), Prompt("p1", f"Film {POISON}"), Prompt("p2", "This was the worst film that")]

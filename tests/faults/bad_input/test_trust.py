@@ -147,9 +147,13 @@ def test_no_module_opens_pickles() -> None:
         }
         assert not imported & {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}, file
         assert not {name for module, name in taken if module == "pickle"} - {"UnpicklingError"}, file
-        assert not calls & {"torch.load", "pandas.read_pickle", "yaml.unsafe_load", "yaml.full_load", "eval", "exec"}, (
-            file
-        )
+        assert not calls & {"pandas.read_pickle", "yaml.unsafe_load", "yaml.full_load", "eval", "exec"}, file
+        loads = [
+            {(key.arg, ast.unparse(key.value)) for key in node.keywords}
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
+        ]
+        assert all(("weights_only", "True") in keywords for keywords in loads), file
         assert not words & {("allow_pickle", "True"), ("trust_remote_code", "True"), ("weights_only", "False")}, file
 
 
