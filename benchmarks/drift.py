@@ -24,6 +24,7 @@ from rich.table import Table
 from search import OPENINGS, SAMPLING, SMOLLM, Workload, load, machine
 from trimtab.experiment import Dtype
 from trimtab.models.language_model import sequence_log_probabilities
+from trimtab.models.load import default_device, pick_dtype
 from trimtab.models.transformers_model import TransformersModel
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Prompt
@@ -65,7 +66,9 @@ def compare(
 
 def measure(prompts: Sequence[str], tokens: int, dtype: Dtype) -> dict[str, dict[str, float]]:
     """Each comparison by its name."""
-    models = load(Workload(SMOLLM, Search(4, 4, 5, tokens), LAYERS), dtype)
+    models = load(
+        Workload(SMOLLM, Search(4, 4, 5, tokens), LAYERS), pick_dtype(dtype, default_device()), default_device()
+    )
     vocabulary = Vocabulary(models.guide_tokenizer)
     wide = [TransformersModel(copy.deepcopy(each).float(), vocabulary) for each in (models.tuned, models.untuned)]
     base, tuned, untuned = (TransformersModel(m, vocabulary) for m in (models.base, models.tuned, models.untuned))
@@ -92,7 +95,9 @@ def main() -> None:
     arguments = parser.parse_args()
     prompts = [OPENINGS[number % len(OPENINGS)] for number in range(arguments.prompts)]
     found = measure(prompts, arguments.tokens, arguments.dtype)
-    table = Table(title=f"{arguments.prompts} prompts, {arguments.tokens} tokens, {arguments.dtype}, {machine()}")
+    table = Table(
+        title=f"{arguments.prompts} prompts, {arguments.tokens} tokens, {arguments.dtype}, {machine(default_device())}"
+    )
     columns = ("values", "mean a token", "mean a value", "largest", "spread of values", "other winner")
     for column in columns:
         table.add_column(column, justify="right")

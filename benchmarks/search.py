@@ -445,7 +445,7 @@ def main() -> None:
     table = Table(title=title)
     columns = ("workload", "reference s", "trimtab s", "floor s", "times the reference", "share of the floor")
     for column in (*columns, "peak GB, reference and trimtab"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=column == "workload")
     for name, row in found.items():
         middle, spread = row["seconds"], row["spread"]
         cells = [
@@ -457,7 +457,7 @@ def main() -> None:
         )
         peaks = row["peak_gigabytes"]
         table.add_row(name, *cells, *needed, f"{peaks['reference']:.2f} {peaks['trimtab']:.2f}")
-    Console(width=140).print(table)
+    Console(width=160).print(table)
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 

@@ -27,7 +27,7 @@ from rich.table import Table
 from search import OPENINGS, SMOLLM, machine
 from trimtab.assets.resolve import Assets
 from trimtab.experiment import Dtype, ModelConfig, SynthesizeConfig
-from trimtab.models.load import load_causal_lm, pick_dtype
+from trimtab.models.load import default_device, load_causal_lm, pick_dtype
 from trimtab.models.transformers_model import TransformersModel
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Prompt
@@ -178,7 +178,7 @@ def main() -> None:
         print(json.dumps(once(arguments.once, model, config, prompts, arguments.repeats)))
         return
     found = measure(model, config, prompts, arguments.repeats, arguments.vllm)
-    table = Table(title=f"{arguments.prompts} prompts x {arguments.samples}, {dtype}, {machine()}")
+    table = Table(title=f"{arguments.prompts} prompts x {arguments.samples}, {dtype}, {machine(default_device())}")
     for column in ("kind", "seconds", "samples a second", "tokens a second"):
         table.add_column(column, justify="right")
     for kind, row in found.items():

@@ -32,7 +32,7 @@ from search import machine
 from trimtab.assets.resolve import Assets
 from trimtab.data.reviews import load_reviews
 from trimtab.experiment import LoraSettings, ModelConfig, TuneConfig
-from trimtab.models.load import load_causal_lm
+from trimtab.models.load import default_device, load_causal_lm
 from trimtab.training.adapter import lora_config
 from trimtab.training.arguments import training_steps
 from trimtab.training.batches import BatchOrder, arrange
@@ -157,7 +157,7 @@ def main() -> None:
         print(json.dumps(once(arguments.once, arguments.variant[0], arguments.pairs, model)))
         return
     found = {name: measure(name, arguments.pairs, arguments.repeats, model) for name in arguments.variant}
-    table = Table(title=f"DPO on {arguments.pairs} pairs, {arguments.dtype}, {machine()}")
+    table = Table(title=f"DPO on {arguments.pairs} pairs, {arguments.dtype}, {machine(default_device())}")
     for column in ("variant", "kind", "seconds", "pairs a second", "times TRL", "peak GB", "losses apart by"):
         table.add_column(column, justify="right")
     for name, kinds in found.items():
