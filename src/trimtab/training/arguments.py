@@ -74,15 +74,6 @@ def check_one_device(arguments: TrainingArguments) -> None:
         )
 
 
-def context(model: PreTrainedModel) -> int | None:
-    """How many tokens a model reads at most; None where its positions know no end, as with ALiBi or state spaces."""
-    try:
-        longest: int = model.config.get_text_config().max_position_embeddings
-    except AttributeError:
-        return None
-    return longest
-
-
 def _check_launch(model: PreTrainedModel, config: TrainingConfig) -> None:
     """Raise ConfigurationError where the processes would quietly do something else than what the launch asks for."""
     count, kind = launched().count, sharding()

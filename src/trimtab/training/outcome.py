@@ -7,8 +7,9 @@ Knows nothing of what was trained.
 """
 
 import contextlib
+import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from datasets import are_progress_bars_disabled, disable_progress_bars, enable_p
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
+
+from trimtab.errors import ModelError
 
 # Wall time has no place beside numbers that are the same each time.
 TIMES = frozenset(
@@ -61,3 +64,21 @@ def quietly() -> Iterator[None]:
             logging.enable_progress_bar()
         if not maps:
             enable_progress_bars()
+
+
+def evaluations_of(
+    history: Sequence[Mapping[str, Any]], what: str, setting: str
+) -> tuple[list[Mapping[str, Any]], Mapping[str, Any]]:
+    """All evaluations of a trainer's history, and the one of the least loss; on `what` data, learning at `setting`.
+
+    Raises:
+        ModelError: no evaluation gave a number.
+    """
+    evaluations = [entry for entry in history if "eval_loss" in entry]
+    finite = [entry for entry in evaluations if math.isfinite(entry["eval_loss"])]
+    if not finite:
+        raise ModelError(
+            f"training diverged: the {what} loss is {evaluations[-1]['eval_loss']} after "
+            f"{evaluations[-1]['step']} steps; lower {setting}"
+        )
+    return evaluations, min(finite, key=lambda entry: entry["eval_loss"])

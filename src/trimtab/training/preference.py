@@ -32,7 +32,7 @@ from trimtab.records import Pair
 from trimtab.training.batch_shares import make_whole
 from trimtab.training.batches import arrange
 from trimtab.training.checkpoints import Saving, checkpoint_step, resume_point
-from trimtab.training.outcome import quietly, save_model, timeless
+from trimtab.training.outcome import evaluations_of, quietly, save_model, timeless
 from trimtab.training.pair_tokens import EncodedPairs, encode_pairs
 from trimtab.training.pair_trainer import PairTrainer
 from trimtab.training.trackers import check_trackers, run_name, tracking
@@ -183,14 +183,7 @@ def _summary(
     history: Sequence[Mapping[str, Any]], encoded: Mapping[str, EncodedPairs], trainer: PairTrainer
 ) -> dict[str, Any]:
     """Raises ModelError where no evaluation gave a number."""
-    evaluations = [entry for entry in history if "eval_loss" in entry]
-    finite = [entry for entry in evaluations if math.isfinite(entry["eval_loss"])]
-    if not finite:
-        raise ModelError(
-            f"training diverged: the validation loss is {evaluations[-1]['eval_loss']} after "
-            f"{evaluations[-1]['step']} steps; lower tune.learning_rate"
-        )
-    best = min(finite, key=lambda entry: entry["eval_loss"])
+    evaluations, best = evaluations_of(history, "validation", "tune.learning_rate")
     assert best["step"] == trainer.state.best_global_step
     return {
         "training_pairs": len(encoded["training"].rows),

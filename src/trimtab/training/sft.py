@@ -19,13 +19,13 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.durable import write_text
-from trimtab.errors import ConfigurationError, DataError, ModelError
+from trimtab.errors import ConfigurationError, DataError
 from trimtab.experiment import SftConfig
 from trimtab.models.roles import vocabulary_of
-from trimtab.training.arguments import context
+from trimtab.models.transformers_model import context_of
 from trimtab.training.batches import arrange
 from trimtab.training.checkpoints import Saving, resume_point
-from trimtab.training.outcome import quietly, save_model, timeless
+from trimtab.training.outcome import evaluations_of, quietly, save_model, timeless
 from trimtab.training.text_tokens import encode_texts
 from trimtab.training.text_trainer import TextTrainer
 
@@ -61,8 +61,8 @@ def fine_tune(
         ConfigurationError: more `top_layers` than there are, or a `max_length` beyond the model's context.
     """
     vocabulary = vocabulary_of(model, tokenizer, start_token)
-    limit = context(model)
-    if limit is not None and config.max_length > limit:
+    limit = context_of(model)
+    if config.max_length > limit:
         raise ConfigurationError(
             f"sft.max_length is {config.max_length} and the small model's context {limit}: lower it to {limit}"
         )
@@ -99,14 +99,7 @@ def fine_tune(
 
 def _summary(history: Sequence[Mapping[str, Any]], trainer: TextTrainer) -> dict[str, Any]:
     """Raises ModelError where no evaluation gave a number."""
-    evaluations = [entry for entry in history if "eval_loss" in entry]
-    finite = [entry for entry in evaluations if math.isfinite(entry["eval_loss"])]
-    if not finite:
-        raise ModelError(
-            f"training diverged: the held-out loss is {evaluations[-1]['eval_loss']} after "
-            f"{evaluations[-1]['step']} steps; lower sft.learning_rate"
-        )
-    best = min(finite, key=lambda entry: entry["eval_loss"])
+    evaluations, best = evaluations_of(history, "held-out", "sft.learning_rate")
     return {
         "trained_parameters": sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad),
         "steps": trainer.state.global_step,
