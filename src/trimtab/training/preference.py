@@ -29,6 +29,7 @@ from trimtab.models.large import quantised_as
 from trimtab.models.roles import vocabulary_of
 from trimtab.models.transformers_model import context_of
 from trimtab.records import Pair
+from trimtab.training.attention import attention_for
 from trimtab.training.batch_shares import make_whole
 from trimtab.training.batches import arrange
 from trimtab.training.checkpoints import Saving, checkpoint_step, resume_point
@@ -135,7 +136,8 @@ def _trained(
     step = 0 if start is None else checkpoint_step(start)
     names = config.trackers if launched().main else ()
     name = run_name(trackers, checkpoints.folder, step) if names else None
-    with tracking(names, trackers, name, step) as callbacks:
+    longest = max(row.length for each in encoded.values() for row in each.rows)
+    with tracking(names, trackers, name, step) as callbacks, attention_for(model.device, longest):
         trainer = _trainer(encoded, model, padding, config, checkpoints, seed, advance)
         for callback in callbacks:
             trainer.add_callback(callback)

@@ -39,6 +39,7 @@ from trimtab.models.load import load_classifier, pick_dtype
 from trimtab.records import Review
 from trimtab.rewards.classifier import ClassifierReward
 from trimtab.rewards.snippets import cut_snippet
+from trimtab.training.attention import attention_for
 from trimtab.training.calibration import (
     Floats,
     choose_calibration,
@@ -213,7 +214,8 @@ def _fit(
     )
     trainer.remove_callback(PrinterCallback)
     start = resume_point(saving.folder)
-    trainer.train(resume_from_checkpoint=None if start is None else str(start))
+    with attention_for(model.device, max(len(row["input_ids"]) for row in snippets)):
+        trainer.train(resume_from_checkpoint=None if start is None else str(start))
 
 
 def _judging(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RewardConfig) -> ClassifierReward:

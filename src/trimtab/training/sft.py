@@ -23,6 +23,7 @@ from trimtab.errors import ConfigurationError, DataError
 from trimtab.experiment import SftConfig
 from trimtab.models.roles import vocabulary_of
 from trimtab.models.transformers_model import context_of
+from trimtab.training.attention import attention_for
 from trimtab.training.batches import arrange
 from trimtab.training.checkpoints import Saving, resume_point
 from trimtab.training.outcome import evaluations_of, quietly, save_model, timeless
@@ -76,7 +77,8 @@ def fine_tune(
     folder.mkdir(parents=True, exist_ok=True)
     # The trainer writes its own special tokens into these; what is saved is what was given.
     given = copy.deepcopy(model.config), copy.deepcopy(model.generation_config), tokenizer
-    with quietly():
+    longest = config.max_length if config.packing else max(row.length for row in (*rows, *others))
+    with quietly(), attention_for(model.device, longest):
         padding = copy.deepcopy(tokenizer)
         if padding.pad_token is None:
             padding.pad_token = padding.convert_ids_to_tokens(vocabulary.end_id)
