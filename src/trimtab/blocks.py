@@ -2,7 +2,8 @@
 
 The list of prompts is cut by configuration alone and a block is always decoded as a whole, so whatever was killed,
 resumed or shared out ends in the same bytes. A finished block is one file, written whole; a file that is cut counts
-as none. Knows nothing of models.
+as none. How the prompts are cut is recorded beside the blocks when the first session begins, and kept with what they
+make. Knows nothing of models.
 
     >>> Shard.parse("2/3").owns(4)
     True
@@ -12,13 +13,14 @@ as none. Knows nothing of models.
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from trimtab.durable import write_json, write_text
 from trimtab.errors import ConfigurationError
 from trimtab.records import Generation, Prompt, lines_of
 
+PLAN = "plan.json"
 Decode = Callable[[Sequence[Prompt]], "Block"]
 
 
@@ -34,6 +36,15 @@ class Block:
     flops: dict[str, float]
     seconds: float
     usage: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """So many `prompts` in so many `blocks`, each but the last of `prompts_a_block`."""
+
+    prompts: int
+    prompts_a_block: int
+    blocks: int
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,23 @@ def block_size(rows: int, candidates: int) -> int:
     return max(1, rows // candidates)
 
 
+def planned(work: Path, prompts: int, size: int) -> Plan:
+    """How `prompts` are cut: as recorded in `work`, or in blocks of `size`, which is recorded there now."""
+    plan = recorded_plan(work)
+    if plan is None:
+        plan = Plan(prompts, size, -(-prompts // size))
+        write_json(work / PLAN, asdict(plan))
+    return plan
+
+
+def recorded_plan(folder: Path) -> Plan | None:
+    """The plan that lies in `folder`, of open blocks or of what they have made."""
+    try:
+        return Plan(**json.loads((folder / PLAN).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
 def decode_blocks(
     work: Path,
     prompts: Sequence[Prompt],
@@ -75,10 +103,12 @@ def decode_blocks(
     advance: Callable[[int, int], None],
     shard: Shard | None = None,
 ) -> None:
-    """Decode `prompts` in blocks of `size` into `work`, or a shard's share of them; blocks found there are kept.
+    """Decode `prompts` in blocks into `work`, or a shard's share of them: blocks of `size`, or of the size that was
+    recorded when the first was decoded. Those found there are kept.
 
     `advance(done, all)` is told of the prompts that are done, first of the kept ones.
     """
+    size = planned(work, len(prompts), size).prompts_a_block
     groups = {number: prompts[start : start + size] for number, start in enumerate(range(0, len(prompts), size))}
     share = {number: group for number, group in groups.items() if shard is None or shard.owns(number)}
     total = sum(map(len, share.values()))
@@ -93,22 +123,20 @@ def decode_blocks(
         advance(done, total)
 
 
-def block_count(prompts: int, size: int) -> int:
-    """How many blocks of `size` so many prompts make."""
-    return -(-prompts // size)
-
-
-def merge_blocks(work: Path, count: int, folder: Path) -> None:
-    """Put `count` blocks together: `records.jsonl`, `cost.json` (FLOPs by model), seconds, and `usage.json` where an
-    endpoint counted."""
-    numbers = range(count)
+def merge_blocks(work: Path, folder: Path) -> None:
+    """Put all blocks together: `records.jsonl`, `cost.json` (FLOPs by model), seconds, their plan, and `usage.json`
+    where an endpoint counted."""
+    plan = recorded_plan(work)
+    assert plan is not None, work
+    numbers = range(plan.blocks)
     write_text(folder / "records.jsonl", (line + "\n" for number in numbers for line in _lines(work, number)[:-1]))
     blocks = [costs for number in numbers if (costs := _costs(work, number)) is not None]
-    assert len(blocks) == count, work
+    assert len(blocks) == plan.blocks, work
     write_json(folder / "cost.json", _total(block.flops for block in blocks))
     if usage := _total(block.usage for block in blocks):
         write_json(folder / "usage.json", usage)
     write_json(folder / "decode_seconds.json", sum(block.seconds for block in blocks))
+    write_json(folder / PLAN, asdict(plan))
 
 
 def _total(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:

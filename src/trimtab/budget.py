@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import psutil
 import torch
@@ -31,6 +32,10 @@ FORKED = 2  # a fork of the rows stands beside what it was made of
 LOGITS = 3 * 4  # bytes for each: float32, once as they come, once sorted, once as probabilities
 ACTIVATIONS = 34  # bytes for each token, layer and unit of width at 16 bits (Korthikanti et al. 2022, section 4.1)
 STORED = {"4bit": 0.53, "8bit": 1.02}  # bytes of a quantised weight, with its share of the scales
+SHARE = 0.7
+"""Of a device's memory, what rows are worked out for: estimates are rough, and others may want some."""
+ENOUGH = {False: 256, True: 2048}
+"""Rows beyond which a token of each costs no less: on a CPU, and with an accelerator."""
 LIBRARIES = 0.7 * GIGA  # what Python and the libraries take themselves
 _log = logging.getLogger(__name__)
 
@@ -178,18 +183,14 @@ def memory_needs(experiment: Experiment, assets: Assets, until: str) -> Iterator
     if until in ("data", "reward"):
         return
     sizes = cache(lambda model: model_sizes(model, assets))
-    small = sizes(experiment.small)
-    prompt = 2 * experiment.data.prompt_words[1] if experiment.data.instructions is None else INSTRUCTION
+    small, prompt = sizes(experiment.small), _prompt(experiment)
     synthesis, sft, tune = experiment.synthesize, experiment.sft, experiment.tune
     if sft is not None:
         yield _training("sft", sft, small, sft.max_length, sft.batch_size)
     if until == "sft":
         return
     if not experiment.data.preferences and experiment.tunes:
-        tokens = prompt + len(experiment.small.template) // 4 + synthesis.max_new_tokens
-        row = FORKED * tokens * small.token + LOGITS * small.vocabulary
-        rows = block_size(synthesis.rows, synthesis.samples) * synthesis.samples
-        yield Need("synthesize", small.bytes, row, rows, "synthesize.rows", rows)
+        yield _sampling(experiment, small)
     if until not in ("synthesize", "pairs") and experiment.tunes:
         yield _training("tune", tune, small, prompt + synthesis.max_new_tokens, 2 * tune.batch_size)
     if until in ("synthesize", "pairs", "tune"):
@@ -197,19 +198,60 @@ def memory_needs(experiment: Experiment, assets: Assets, until: str) -> Iterator
     large = sizes(experiment.base) if experiment.base.endpoint is None else ELSEWHERE
     for decoder in experiment.guide.decoders:
         if decoder.best_of is None:
-            yield _decoding(experiment, decoder, small, large, prompt)
+            yield _decoding(experiment, decoder, small, large)
 
 
-def _decoding(experiment: Experiment, decoder: DecoderConfig, small: Sizes, large: Sizes, prompt: int) -> Need:
+def decoding_rows(experiment: Experiment, decoder: DecoderConfig, assets: Assets) -> int:
+    """How many rows this decoder has at once: `guide.rows`, or as many as its device has room for."""
+    guide = experiment.guide
+    if guide.rows != "auto":
+        return guide.rows
+    base = experiment.base
+    large = ELSEWHERE if base.endpoint is not None else model_sizes(base, assets)
+    return _decoding(experiment, decoder, model_sizes(experiment.small, assets), large).rows
+
+
+def synthesis_rows(experiment: Experiment, assets: Assets) -> int:
+    """How many rows are sampled at once: `synthesize.rows`, or as many as the device has room for."""
+    rows = experiment.synthesize.rows
+    return rows if rows != "auto" else _sampling(experiment, model_sizes(experiment.small, assets)).rows
+
+
+def _prompt(experiment: Experiment) -> int:
+    """Tokens of a prompt."""
+    return 2 * experiment.data.prompt_words[1] if experiment.data.instructions is None else INSTRUCTION
+
+
+def _rows(wanted: int | Literal["auto"], candidates: int, weights: float, row: float, spread: bool) -> int:
+    """Rows at once, whole prompts of `candidates` rows of so many bytes each. `auto` is what a share of all memory of
+    the device has room for, of which a machine that is the same has always the same, up to where more would not be
+    faster."""
+    if wanted != "auto":
+        return block_size(wanted, candidates) * candidates
+    total, _, _ = machine_memory(spread)
+    room = int((SHARE * total - LIBRARIES - weights) / row)
+    return block_size(min(room, ENOUGH[default_device().type == "cuda"]), candidates) * candidates
+
+
+def _sampling(experiment: Experiment, small: Sizes) -> Need:
+    """The untuned model's rows."""
+    config = experiment.synthesize
+    tokens = _prompt(experiment) + len(experiment.small.template) // 4 + config.max_new_tokens
+    row = FORKED * tokens * small.token + LOGITS * small.vocabulary
+    rows = _rows(config.rows, config.samples, small.bytes, row, _spread(experiment))
+    return Need("synthesize", small.bytes, row, rows, "synthesize.rows", rows)
+
+
+def _decoding(experiment: Experiment, decoder: DecoderConfig, small: Sizes, large: Sizes) -> Need:
     """The base's rows, and those of the pair that guides or is added to it; all models stay loaded once they are."""
     guide = experiment.guide
     base = large if decoder.model == "large" else small
-    rows = block_size(guide.rows, decoder.width * decoder.successors) * decoder.width * decoder.successors
-    tokens = prompt + len(experiment.base.template) // 4 + guide.max_new_tokens
+    tokens = _prompt(experiment) + len(experiment.base.template) // 4 + guide.max_new_tokens
     pair = 2 * decoder.guided_by_pair + 2 * len(decoder.terms)
     row = FORKED * tokens * (base.token + pair * small.token) + LOGITS * base.vocabulary
     beside = guide.tuned is not None and guide.tuned.adapter is not None
     weights = (1 if beside else 2) * small.bytes + (0 if experiment.large is None else large.bytes)
+    rows = _rows(guide.rows, decoder.width * decoder.successors, weights, row, _spread(experiment))
     parts = [("small", small), *([] if experiment.large is None else [("large", large)])]
     remedy = _remedy(*max(parts, key=lambda each: each[1].bytes))
     return Need(f"guide {decoder.name}", weights, row, rows, "guide.rows", rows, remedy)

@@ -18,7 +18,7 @@ from trimtab.experiment_pairs import PairsConfig, Threshold
 from trimtab.experiment_reward import RewardConfig, RewardTrainingConfig
 from trimtab.experiment_search import EarlyRejection, SamplingConfig, TermConfig, ValueConfig
 from trimtab.experiment_training import LoraSettings, SftConfig, TrainingConfig, TuneConfig
-from trimtab.fields import WordRange
+from trimtab.fields import Rows, WordRange
 from trimtab.guides import tuned_like
 
 __all__ = [
@@ -103,14 +103,14 @@ class SynthesizeConfig(Config):
     """Samples of the untuned small model, scored by the gold reward: `samples` for each of the tuning prompts.
 
     `unprompted`: as many samples, but all from the model's `start_token` alone; they share one empty prompt. `rows`
-    samples are decoded together: `rows // samples` prompts, which are the unit of resume.
+    samples are decoded together: `rows // samples` prompts, which are the unit of resume; `auto` as for `guide.rows`.
     """
 
     samples: int = Field(8, ge=2)
     unprompted: bool = False
     max_new_tokens: int = Field(40, ge=1)
     sampling: SamplingConfig = SamplingConfig(temperature=1.0)
-    rows: int = Field(256, ge=1)
+    rows: Rows = 256
 
 
 class EvaluateConfig(Config):

@@ -20,6 +20,7 @@ from trimtab.experiment_search import (
     one_or_several,
     search_faults,
 )
+from trimtab.fields import Rows
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 
@@ -175,7 +176,9 @@ def _option_names(values: dict[str, Any]) -> list[str]:
 
 class GuideConfig(Config):
     """Decoding of the test prompts. Prompts are decoded together in blocks, the unit of resume: as many prompts as have
-    `rows` candidates under a decoder, and one at least.
+    `rows` candidates under a decoder, and one at least. `auto` rows are what the device has room for: the number is
+    said before the run begins, recorded in `plan.json` beside the first block, and kept by whoever goes on from there;
+    another machine may come to another number, and so to other rounding.
 
     A response ends before the first of the `stop` strings, besides at an end token and at `max_new_tokens`.
     `unprompted` takes the place of the test prompts: so many responses, each from the model's start token alone.
@@ -189,7 +192,7 @@ class GuideConfig(Config):
     max_new_tokens: int = Field(40, ge=1)
     sampling: SamplingConfig = SamplingConfig()
     stop: tuple[Text, ...] = ()
-    rows: int = Field(256, ge=1)
+    rows: Rows = 256
     unprompted: int | None = Field(None, ge=1, exclude_if=equals(None))
     decoders: tuple[DecoderConfig, ...] = (DecoderConfig(),)
 

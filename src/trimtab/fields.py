@@ -6,9 +6,9 @@ Knows nothing of the parts that have them.
     (2, 8)
 """
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, PlainValidator
 
 CHAT = "chat"
 """The template of a model that is shown conversations, by its tokenizer's own chat template."""
@@ -39,6 +39,12 @@ def _share_or_whole_steps(warmup: float) -> float:
     return warmup
 
 
+def _auto_or_rows(value: Any) -> Any:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise ValueError(f"{value!r} is no number of rows: give a whole number of at least 1, or auto")
+
+
 WordRange = Annotated[tuple[int, int], AfterValidator(_in_order)]
 """Least and greatest number of words."""
 Template = Annotated[str, AfterValidator(_holds_prompt)]
@@ -47,3 +53,5 @@ Temperature = Annotated[float, AfterValidator(_keeps_logits_finite)]
 """What logits are divided by; 0 is greedy."""
 Warmup = Annotated[float, Field(ge=0), AfterValidator(_share_or_whole_steps)]
 """A share of all steps where below 1, from 1 on a number of steps."""
+Rows = Annotated[int | Literal["auto"], PlainValidator(_auto_or_rows)]
+"""How many rows are decoded at once; `auto`: as many as the device has room for."""

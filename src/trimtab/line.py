@@ -17,7 +17,8 @@ from typing import Any
 
 from rich.table import Table
 
-from trimtab.blocks import Decode, block_size
+from trimtab.blocks import Decode, block_size, recorded_plan
+from trimtab.budget import decoding_rows
 from trimtab.data.parts import prompts_to_test
 from trimtab.decoded import GENERATIONS, point
 from trimtab.durable import write_json, write_records, write_text
@@ -73,11 +74,12 @@ class Line(TuningLine):
             settled = within_its_budget(experiment, decoder, self.roles, prompts)
             observe = None if trace is None else trace.observe
             decode = Decoder(experiment, settled, self.roles, lambda: self._gold, observe).decode
-            return prompts, decode, block_size(guide.rows, settled.width * settled.successors)
+            rows = decoding_rows(experiment, settled, self.assets)
+            return prompts, decode, block_size(rows, settled.width * settled.successors)
 
         artifact = self._make.decoded("guide", parts, inputs, ready, f"guide {decoder.name}")
         if trace is not None and artifact.whole:
-            trace_rest(trace, self._test_prompts(), ready)
+            trace_rest(trace, self._test_prompts(), ready, recorded_plan(artifact.folder))
         return artifact
 
     def name_decoded(self, kind: str) -> None:

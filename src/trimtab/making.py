@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trimtab.blocks import Decode, Shard, block_count, decode_blocks, merge_blocks
+from trimtab.blocks import Decode, Shard, decode_blocks, merge_blocks, planned
 from trimtab.errors import RunError
 from trimtab.experiment import Config, ModelConfig, RewardConfig
 from trimtab.launched import launched
@@ -21,7 +21,8 @@ from trimtab.runs import Artifact, RunDirectory
 Make = Callable[[Path, Path, Advance], None]
 """Fills an artifact's folder, given first; the second folder is for what a kill must not lose."""
 Ready = Callable[[], tuple[list[Prompt], Decode, int]]
-"""Loads what a decoding stage needs, and gives its prompts, what decodes a block of them, and how many a block has."""
+"""Loads what a decoding stage needs, and gives its prompts, what decodes a block of them, and how many a block has
+if none has been recorded."""
 BEFORE = {"synthesize": "reward", "guide": "tune"}
 """The stages that shards work on, and the stage up to which all must have been made before."""
 
@@ -109,13 +110,13 @@ class Maker:
         def make(folder: Path, work: Path, advance: Advance) -> None:
             prompts, decode, size = ready()
             decode_blocks(work, prompts, size, decode, advance)
-            merge_blocks(work, block_count(len(prompts), size), folder)
+            merge_blocks(work, folder)
 
         artifact = self.artifact(stage, parts, inputs)
         if self.shard is None or self.shard[0] != stage or artifact.whole:
             return self.stage(stage, parts, inputs, make, label)
         with self.directory.working(artifact, self.shard[1]) as work, self.watch(label) as advance:
             prompts, decode, size = ready()
-            note_shard(artifact, label, self.shard[1], block_count(len(prompts), size))
+            note_shard(artifact, label, self.shard[1], planned(work, len(prompts), size).blocks)
             decode_blocks(work, prompts, size, decode, advance, self.shard[1])
         return artifact

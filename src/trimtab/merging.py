@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trimtab.blocks import Shard, block_file, finished, merge_blocks
+from trimtab.blocks import PLAN, Shard, block_file, finished, merge_blocks
 from trimtab.durable import is_sealed, sync, write_json
 from trimtab.errors import ConfigurationError, RunError
 from trimtab.lock import hold, suffix
@@ -199,11 +199,11 @@ def _join(group: Sequence[Part], target: RunDirectory) -> str:
         return said
     artifact.work.mkdir(exist_ok=True)
     for part in group:
-        names = [*(block_file(part.artifact.work, number) for number in part.own),
+        names = [*(block_file(part.artifact.work, number) for number in part.own), part.artifact.work / PLAN,
                  *part.artifact.work.glob(f"seconds{suffix(part.shard)}.json")]  # fmt: skip
         for file in names:
             if file.parent.resolve() != artifact.work.resolve():
                 shutil.copyfile(file, artifact.work / file.name)
     with target.writing(artifact) as folder:
-        merge_blocks(artifact.work, first.blocks, folder)
+        merge_blocks(artifact.work, folder)
     return said

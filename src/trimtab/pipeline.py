@@ -77,6 +77,12 @@ def run(
             f"{experiment.name} takes the small model as it is: give the experiment a part sft to train it on reviews"
         )
     directory = RunDirectory(runs / experiment.name)
+    rows = {"synthesize": experiment.synthesize.rows, "guide": experiment.guide.rows}
+    if shard is not None and rows[until] == "auto":
+        raise ConfigurationError(
+            f"{until}.rows is auto, which each machine works out for itself, and shards must be cut alike: give a "
+            f"number, such as --set {until}.rows=256"
+        )
     if not launched().alone and until != "tune":
         raise ConfigurationError(f"{until} was launched as {launched().count} processes: only `trimtab tune` can be")
     if not launched().alone and torch.cuda.is_available():

@@ -9,7 +9,7 @@ Knows nothing of how artifacts are made.
 from collections.abc import Callable
 from pathlib import Path
 
-from trimtab.blocks import Decode
+from trimtab.blocks import Decode, Plan
 from trimtab.experiment import DecoderConfig, Experiment, ModelConfig
 from trimtab.records import Prompt
 from trimtab.rewards.named import source_hash
@@ -40,12 +40,15 @@ def traced(file: Path) -> dict[str, Node]:
     return read_traces(file) if file.is_file() else {}
 
 
-def trace_rest(trace: Trace, prompts: list[Prompt], ready: Callable[[], tuple[list[Prompt], Decode, int]]) -> None:
-    """Decode again what was decoded without a trace; what it gives is what there is already."""
+def trace_rest(
+    trace: Trace, prompts: list[Prompt], ready: Callable[[], tuple[list[Prompt], Decode, int]], plan: Plan | None
+) -> None:
+    """Decode again what was decoded without a trace, in the blocks of `plan`; what it gives is there already."""
     known = traced(trace.path)
     if all(prompt.id in known for prompt in prompts):
         return
-    every, decode, size = ready()
+    every, decode, wanted = ready()
+    size = wanted if plan is None else plan.prompts_a_block
     for start in range(0, len(every), size):
         block = every[start : start + size]
         if any(prompt.id not in known for prompt in block):

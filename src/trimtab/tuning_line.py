@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from trimtab.assets.resolve import Assets
 from trimtab.blocks import Decode, Shard, block_size
+from trimtab.budget import synthesis_rows
 from trimtab.data.parts import data_identity, draw_parts
 from trimtab.durable import link_to, write_json, write_records
 from trimtab.experiment import Experiment
@@ -145,7 +146,7 @@ class TuningLine:
         def ready() -> tuple[list[Prompt], Decode, int]:
             gold, config = self._gold, experiment.synthesize
             prompts = synthesis_prompts(config, self.data.records(Prompt, split))
-            size = block_size(config.rows, config.samples)
+            size = block_size(synthesis_rows(experiment, self.assets), config.samples)
             return prompts, lambda block: synthesize(block, config, self.roles, gold, experiment.seed), size
 
         parts = {"small": experiment.small, "synthesize": experiment.synthesize, "split": split}

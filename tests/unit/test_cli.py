@@ -69,7 +69,7 @@ def test_launch_configurations_are_accelerates(
 
 
 def test_all_faults_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigurationError, match=r"tune\.beta is -1.*guide\.rows is 0"):
+    with pytest.raises(ConfigurationError, match=r"tune\.beta is -1.*guide\.rows: 0 is no number"):
         load_experiment(cli.SHIPPED / "quickstart.yaml", ["tune.beta=-1", "guide.rows=0"])
 
 

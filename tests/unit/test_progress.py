@@ -99,6 +99,30 @@ def test_the_memory_is_said_and_a_lack_of_it_warned_of(tmp_path: Path, monkeypat
         assert (need.total <= 4e9) is fit
 
 
+@pytest.mark.parametrize("accelerator", [False, True])
+def test_rows_are_what_the_device_has_room_for(
+    accelerator: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assets = Assets(cache=tmp_path / "cache", path_map=tiny_hub(tmp_path / "hub"))
+    settings = ["guide.rows=auto", "synthesize.rows=auto", "small.dtype=float32", "large.dtype=float32"]
+    experiment = load_experiment(SHIPPED / "quickstart.yaml", settings)
+    monkeypatch.setattr(budget, "default_device", lambda: torch.device("cuda" if accelerator else "cpu"))
+    bon = experiment.guide.decoder("bon-16")
+
+    def planned(total: float) -> tuple[int, int]:
+        monkeypatch.setattr(budget, "machine_memory", lambda spread: (total, total / 2, "this machine"))
+        needs = {need.stage: need for need in budget.memory_needs(experiment, assets, "report")}
+        rows = budget.decoding_rows(experiment, bon, assets), budget.synthesis_rows(experiment, assets)
+        assert rows == (needs["guide bon-16"].rows, needs["synthesize"].rows)
+        assert needs["guide bon-16"].total <= 0.7 * total or rows[0] == 16
+        return rows
+
+    assert planned(1e12) == ((2048, 2048) if accelerator else (256, 256))
+    assert planned(1.0) == (16, 8)  # one prompt at the least
+    need = next(each for each in budget.memory_needs(experiment, assets, "report") if each.stage == "guide bon-16")
+    assert planned((budget.LIBRARIES + need.weights + 100.5 * need.row) / budget.SHARE)[0] == 96  # whole prompts
+
+
 def test_files_that_a_container_has_read_take_no_memory_from_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

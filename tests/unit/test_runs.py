@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 
-from trimtab.blocks import Block, Shard, block_count, decode_blocks, merge_blocks
+from trimtab.blocks import Block, Shard, decode_blocks, merge_blocks
 from trimtab.durable import SEAL, write_text
 from trimtab.errors import ConfigurationError, RunError
 from trimtab.records import Generation, Prompt, read_jsonl
@@ -101,6 +101,21 @@ def test_blocks_are_cut_by_size_alone_and_finished_ones_are_kept(tmp_path: Path)
     assert json.loads((tmp_path / "cost.json").read_text()) == {"large": 70.0}
 
 
+def test_blocks_are_cut_as_whoever_began_cut_them(tmp_path: Path) -> None:
+    """Where rows are worked out by the device, the next session may come to other ones; the plan is kept."""
+    seen: list[int] = []
+
+    def counting(prompts: Sequence[Prompt]) -> Block:
+        seen.append(len(prompts))
+        return decode(prompts)
+
+    decode_blocks(tmp_path, PROMPTS, 3, counting, silent, Shard(2, 2))
+    decode_blocks(tmp_path, PROMPTS, 5, counting, silent)
+    assert seen == [3, 3, 1]
+    assert merged(tmp_path) == plain(tmp_path / "plain")
+    assert json.loads((tmp_path / "plan.json").read_text()) == {"prompts": 7, "prompts_a_block": 3, "blocks": 3}
+
+
 @pytest.mark.parametrize("left", [0, 1, 30, -1, -2, -20])
 def test_a_block_cut_in_the_middle_of_a_line_is_decoded_again(tmp_path: Path, left: int) -> None:
     """As a power cut leaves it: at any length, also where a whole line or all but the last character is there."""
@@ -127,7 +142,7 @@ def test_texts_may_hold_any_line_break(tmp_path: Path) -> None:
 
     decode_blocks(tmp_path, odd, 2, decode, silent)
     decode_blocks(tmp_path, odd, 2, never, silent)
-    merge_blocks(tmp_path, block_count(len(odd), 2), tmp_path)
+    merge_blocks(tmp_path, tmp_path)
     assert [each.prompt for each in read_jsonl(tmp_path / "records.jsonl", Generation)] == [each.text for each in odd]
 
 
@@ -176,7 +191,7 @@ def artifact_of(folder: Path) -> int:
         return 0
     with run.writing(artifact) as partial:
         decode_blocks(artifact.work, PROMPTS, 3, counting, silent)
-        merge_blocks(artifact.work, 3, partial)
+        merge_blocks(artifact.work, partial)
     return len(decoded)
 
 
@@ -215,7 +230,7 @@ def plain(folder: Path) -> tuple[bytes, bytes]:
 
 
 def merged(folder: Path) -> tuple[bytes, bytes]:
-    merge_blocks(folder, 3, folder)
+    merge_blocks(folder, folder)
     return (folder / "records.jsonl").read_bytes(), (folder / "cost.json").read_bytes()
 
 

@@ -198,11 +198,12 @@ def _columns(entries: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
 def _value(
     name: str, by_seed: Sequence[float], drawn: Array | None, ends: tuple[float, float], confidence: float
 ) -> Value:
-    """The t-interval over seeds, cut where a share or an entropy cannot be; with one seed that of its replicates."""
+    """The t-interval over seeds, cut where a share or an entropy cannot be; with one seed that of its centred replicates."""
     spread = over_seeds(by_seed, confidence=confidence)
     low, high = spread.low, spread.high
     if drawn is not None and len(by_seed) == 1:
-        low, high = map(float, np.quantile(drawn, ends))
+        # about the measured value: the entropy of resampled responses is lower than theirs, since some are left out
+        low, high = map(float, np.quantile(drawn, ends) + spread.mean - drawn.mean())
     if low is not None and high is not None and name in RANGES:
         least, most = RANGES[name]
         low, high = max(low, least), min(high, most)

@@ -56,8 +56,8 @@ CONFIGURATION = [
      "kl_samples"),
     (SETTING, "several faults", checked("tune.betta=1", "guide.rows=0", "seed", "judge.snippet_words=[9, 3]"),
      "…: override 'seed' has no `=`: write it as part.field=value; judge.snippet_words: [9, 3] is no range: give two "
-     "numbers of at least 1, the smaller first; tune.betta is unknown: did you mean beta?; guide.rows is 0: input "
-     "should be greater than or equal to 1"),
+     "numbers of at least 1, the smaller first; tune.betta is unknown: did you mean beta?; guide.rows: 0 is no "
+     "number of rows: give a whole number of at least 1, or auto"),
     (SETTING, "an override without a value", checked("tune.beta"),
      "…: override 'tune.beta' has no `=`: write it as part.field=value"),
     (SETTING, "an override of a decoder that is not there", checked("guide.decoders.99.chunk=2"),
@@ -101,6 +101,10 @@ CONFIGURATION = [
      "…: guide.decoders: gold-bon-16 picks from all of bon-16's candidates: drop its n_best"),
     (SETTING, "a budget of nothing", checked("guide.decoders.1.budget=0"),
      "…: guide.decoders.1.budget is 0: input should be greater than 0"),
+    (SETTING, "shards of blocks that each machine cuts", lambda world: command(world, "guide", "guide.rows=auto",
+                                                                              "--shard", "1/2"),
+     "guide.rows is auto, which each machine works out for itself, and shards must be cut alike: give a number, such as "
+     "--set guide.rows=256"),
     (SETTING, "a share of min-p above 1", checked("guide.sampling.min_p=2"),
      "…: guide.sampling.min_p is 2: input should be less than or equal to 1"),
     (SETTING, "a repetition penalty of 0", checked("guide.sampling.repetition_penalty=0"),

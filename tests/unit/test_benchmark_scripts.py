@@ -1,0 +1,124 @@
+"""The scripts of `benchmarks/` on tiny random models: every workload, what is printed, and the figures written.
+
+`integration/test_benchmarks.py` runs some of them on the embedded models.
+"""
+
+import importlib
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from tiny_hub import tiny_hub
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+Script = Callable[[str], ModuleType]
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_hub(tmp_path_factory.mktemp("hub"))
+
+
+@pytest.fixture
+def script(hub: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
+    """Loads a script by its name; the models that it names are tiny ones."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.setenv("TRIMTAB_PATH_MAP", str(hub))
+    monkeypatch.setenv("TRIMTAB_CACHE", str(hub.parent / "cache"))
+    before = set(sys.modules)
+
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if Path(getattr(sys.modules[name], "__file__", None) or "").parent == BENCHMARKS:
+            del sys.modules[name]
+
+
+@pytest.fixture
+def search(script: Script, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    module = script("search")
+    tiny = sys.modules["random_models"].Shape(layers=2, heads=2, width=16)
+    monkeypatch.setattr(module, "GPT2_XL", tiny)
+    monkeypatch.setattr(module, "GPT2", tiny)
+    return module
+
+
+def main(module: ModuleType, monkeypatch: pytest.MonkeyPatch, into: Path, *arguments: str) -> Any:
+    """The figures that the script writes."""
+    monkeypatch.setattr("sys.argv", ["benchmark", *arguments, "--json", str(into)])
+    module.main()
+    return json.loads(into.read_text(encoding="utf-8"))
+
+
+ALL = (
+    "cbs", "bon", "eft", "cbs-cross", "sampling", "sampling-large-vocabulary",
+    "gpt2-xl-cbs", "gpt2-xl-bon", "gpt2-xl-eft", "gpt2-xl-sampling",
+)  # fmt: skip
+
+
+def test_no_workload_is_left_out(search: ModuleType) -> None:
+    assert set(search.workloads(6)) == set(ALL)
+
+
+@pytest.mark.parametrize("workload", ALL)
+def test_every_workload_measures_all_three(
+    search: ModuleType, workload: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    sizes = ("--prompts", "2", "--tokens", "6", "--repeats", "2", "--dtype", "float32", "--device", "cpu")
+    figures = main(search, monkeypatch, tmp_path / "search.json", "--workload", workload, *sizes)
+    row, printed = figures[workload], capsys.readouterr().out
+    seconds, spread = row["seconds"], row["spread"]
+    assert row["ratio"] == seconds["reference"] / seconds["trimtab"]
+    assert row["floor_share"] == seconds["floor"] / seconds["trimtab"]
+    for kind, (low, high) in spread.items():
+        assert 0 < low <= seconds[kind] <= high
+    assert all(math.isfinite(peak) for peak in row["peak_gigabytes"].values())
+    assert workload in printed and f"{row['ratio']:.1f}" in printed
+
+
+def test_the_tokenizer_of_random_models_gives_texts_back(search: ModuleType) -> None:
+    tokenizer = sys.modules["random_models"].byte_pairs()
+    assert len(tokenizer) == 50_257
+    for text in search.OPENINGS:
+        ids = tokenizer(text).input_ids
+        assert tokenizer.decode(ids) == text
+        assert len(ids) < len(text)  # pairs of bytes are tokens
+
+
+def test_workloads_for_accelerators_are_left_out_on_a_cpu(search: ModuleType) -> None:
+    on_cpu = set(search.for_device(search.workloads(6), torch.device("cpu")))
+    on_cuda = set(search.for_device(search.workloads(6), torch.device("cuda")))
+    assert "cbs" in on_cpu and "gpt2-xl-cbs" in on_cuda
+    assert not on_cpu & on_cuda
+
+
+def test_curves(script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    module, figure = script("search_curves"), tmp_path / "curves.svg"
+    arguments = ("--curve", "prompts", "--points", "1", "2", "--repeats", "1", "--figure", str(figure))
+    figures = main(module, monkeypatch, tmp_path / "curves.json", *arguments)
+    assert [row["prompts"] for row in figures["prompts"]] == [1, 2]
+    assert "<svg" in figure.read_text(encoding="utf-8")
+
+
+def test_synthesis(script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sizes = ("--prompts", "1", "--samples", "2", "--tokens", "3", "--repeats", "1")
+    figures = main(script("synthesis"), monkeypatch, tmp_path / "synthesis.json", *sizes)
+    assert set(figures) == {"generate", "trimtab"}
+    for row in figures.values():
+        assert row["samples_per_second"] == pytest.approx(2 / row["seconds"])
+        assert row["tokens_per_second"] * row["seconds"] <= 2 * 3 + 1e-6  # some may have ended before
+
+
+def test_drift(script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In float32 the cached values are those of whole passes to 5e-6 nats a token and model."""
+    sizes = ("--prompts", "1", "--tokens", "6", "--dtype", "float32")
+    figures = main(script("drift"), monkeypatch, tmp_path / "drift.json", *sizes)
+    assert figures["from caches, against one pass"]["mean_a_token"] < 1e-5
+    assert figures["one pass, against float32"]["largest_a_value"] == 0  # the copies are the models themselves
