@@ -198,7 +198,7 @@ def _columns(entries: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
 def _value(
     name: str, by_seed: Sequence[float], drawn: Array | None, ends: tuple[float, float], confidence: float
 ) -> Value:
-    """The t-interval over seeds, cut where a share or an entropy cannot be; with one seed that of its centred replicates."""
+    """The t-interval over seeds, cut where a share or an entropy cannot be; with one seed its replicates', centred."""
     spread = over_seeds(by_seed, confidence=confidence)
     low, high = spread.low, spread.high
     if drawn is not None and len(by_seed) == 1:
