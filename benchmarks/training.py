@@ -9,6 +9,7 @@ runs in a process of its own, in turns, on the same pairs: openings and continua
 """
 
 import argparse
+import contextlib
 import json
 import math
 import resource
@@ -35,6 +36,7 @@ from trimtab.experiment import LoraSettings, ModelConfig, TuneConfig
 from trimtab.models.load import default_device, load_causal_lm
 from trimtab.training.adapter import lora_config
 from trimtab.training.arguments import training_steps
+from trimtab.training.attention import attention_for
 from trimtab.training.batches import BatchOrder, arrange
 from trimtab.training.checkpoints import Saving
 from trimtab.training.pair_arguments import trainer_arguments
@@ -85,7 +87,9 @@ def once(kind: str, variant: str, pairs: int, model: ModelConfig) -> dict[str, o
     train = rows(pairs, model)
     causal, tokenizer = load_causal_lm(model, Assets())
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    with tempfile.TemporaryDirectory() as folder:
+    longest = max(row.length for row in train)
+    how = attention_for(causal.device, longest) if kind == "trimtab" else contextlib.nullcontext()
+    with tempfile.TemporaryDirectory() as folder, how:
         started = time.perf_counter()
         batched = arrange(train, config.batch_size, seed)
         if kind == "trimtab":

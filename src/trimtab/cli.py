@@ -7,6 +7,7 @@ Imports the heavy libraries only when a stage runs, so that `trimtab --help` ans
 """
 
 import contextlib
+import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -369,6 +370,8 @@ def main() -> None:
     """The entry point: a user's mistake is one line and exit code 2; Ctrl-C and SIGTERM one line and 130 or 143."""
     from trimtab.lock import command_line
 
+    # where it is installed it is imported with peft, and warns of a kernel that only 4 bits on a CPU would use
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         with _signals():
             tyro.extras.subcommand_cli_from_dict(

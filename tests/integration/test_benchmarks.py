@@ -1,4 +1,4 @@
-"""Scripts of `benchmarks/` on the embedded models, in their smallest forms."""
+"""The search's benchmark on the embedded models; `unit/test_benchmark_scripts.py` has every script on tiny ones."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("benchmarks")]
+pytestmark = pytest.mark.real
 
 
 def run(script: str, *arguments: str, into: Path) -> tuple[str, Any]:
@@ -21,15 +21,8 @@ def run(script: str, *arguments: str, into: Path) -> tuple[str, Any]:
 
 
 def test_search(tmp_path: Path) -> None:
-    arguments = ("--workload", "cbs-cross", "--prompts", "1", "--tokens", "3", "--repeats", "1")
+    arguments = ("--workload", "cbs", "--prompts", "1", "--tokens", "3", "--repeats", "1")
     printed, figures = run("search.py", *arguments, into=tmp_path / "search.json")
-    row = figures["cbs-cross"]
+    row = figures["cbs"]
     assert row["ratio"] == row["seconds"]["reference"] / row["seconds"]["trimtab"]
     assert f"{row['ratio']:.1f}" in printed
-
-
-def test_training(tmp_path: Path) -> None:
-    arguments = ("--variant", "lora-top-12", "--pairs", "16", "--repeats", "1", "--dtype", "float32")
-    _, figures = run("training.py", *arguments, into=tmp_path / "training.json")
-    ours, theirs = (figures["lora-top-12"][kind]["losses"] for kind in ("trimtab", "trl, same batches"))
-    assert len(ours) == 1 and ours == pytest.approx(theirs, abs=1e-3)

@@ -122,3 +122,11 @@ def test_drift(script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     figures = main(script("drift"), monkeypatch, tmp_path / "drift.json", *sizes)
     assert figures["from caches, against one pass"]["mean_a_token"] < 1e-5
     assert figures["one pass, against float32"]["largest_a_value"] == 0  # the copies are the models themselves
+
+
+def test_training(script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On equal batches the losses of float32 are TRL's."""
+    sizes = ("--variant", "lora", "--pairs", "32", "--repeats", "1", "--dtype", "float32")
+    figures = main(script("training"), monkeypatch, tmp_path / "training.json", *sizes)
+    ours, theirs = (figures["lora"][kind]["losses"] for kind in ("trimtab", "trl, same batches"))
+    assert len(ours) == 2 and ours == pytest.approx(theirs, abs=1e-4)

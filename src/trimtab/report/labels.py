@@ -12,10 +12,15 @@ from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
 CLEAR = 7.0  # half the side in pixels of the square around each point that labels keep out of
-LABEL: dict[str, Any] = {"weight": "bold", "fontsize": 9.5}
+LABEL: dict[str, Any] = {
+    "weight": "bold",
+    "fontsize": 9.5,
+    "path_effects": [withStroke(linewidth=3, foreground="white")],  # readable where there is no free place
+}
 
 
 def candidates() -> list[tuple[float, float]]:
@@ -32,9 +37,11 @@ def place_labels(
     figure: Figure,
     axes: Axes,
     points: Sequence[tuple[str, float, float, str]],
-    bars: Sequence[tuple[float, float, float]],
+    bars: Sequence[tuple[float, float, float, float]],
 ) -> None:
-    """Write each point's text near it. `points` are (text, x, y, colour), `bars` are (x, low, high), in data units.
+    """Write each point's text near it.
+
+    `points` are (text, x, y, colour), `bars` (left, right, low, high), in data units.
 
     Of all places the first with the fewest collisions is taken, and where one is free that has none.
     """
@@ -43,9 +50,9 @@ def place_labels(
         Bbox.from_extents(px - CLEAR, py - CLEAR, px + CLEAR, py + CLEAR)
         for px, py in axes.transData.transform([(x, y) for _, x, y, _ in points])
     ]
-    for x, low, high in bars:
-        (left, bottom), (_, top) = axes.transData.transform([(x, low), (x, high)])
-        taken.append(Bbox.from_extents(left - 5, bottom - 2, left + 5, top + 2))
+    for left, right, low, high in bars:
+        (x0, y0), (x1, y1) = axes.transData.transform([(left, low), (right, high)])
+        taken.append(Bbox.from_extents(x0 - 4, y0 - 4, x1 + 4, y1 + 4))
     inside = axes.get_window_extent()
 
     def collisions(box: Bbox) -> int:

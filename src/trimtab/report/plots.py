@@ -162,7 +162,7 @@ def reward_against_cost(rows: Sequence[Row], *, unit: str, confidence: float, na
             figure,
             axes,
             [(row.decoder, row.flops / 1e12, row.reward, ink(tints[row.decoder])) for row in shown],
-            [(row.flops / 1e12, row.reward_low, row.reward_high) for row in shown],
+            [(row.flops / 1e12, row.flops / 1e12, row.reward_low, row.reward_high) for row in shown],
         )
     return figure
 

@@ -36,7 +36,7 @@ def frontier(rows: Sequence[CellRow], *, unit: str, narrow: bool = False) -> Fig
     tints = _tints(rows)
     best = sorted((row for row in rows if row.frontier), key=lambda row: row.values["diversity"].mean)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(NARROW, 4.6) if narrow else (WIDE, 5.2), layout="constrained")
+        figure = Figure(figsize=(NARROW, 4.6) if narrow else (WIDE, 6.2), layout="constrained")
         axes = figure.add_subplot()
         places = [(row.values["diversity"].mean, row.values["reward"].mean) for row in best]
         axes.plot([x for x, _ in places], [y for _, y in places], color=SOFT, linewidth=1, linestyle=DASHED, zorder=1)
@@ -68,7 +68,11 @@ def frontier(rows: Sequence[CellRow], *, unit: str, narrow: bool = False) -> Fig
         points = [
             (row.name, row.values["diversity"].mean, row.values["reward"].mean, ink(tints[row.name])) for row in named
         ]
-        bars = [(x.mean, y.mean - (y.std or 0.0), y.mean + (y.std or 0.0)) for x, y in map(_place, rows)]
+        bars = []
+        for x, y in map(_place, rows):
+            width, height = x.std or 0.0, y.std or 0.0
+            bars.append((x.mean, x.mean, y.mean - height, y.mean + height))
+            bars.append((x.mean - width, x.mean + width, y.mean, y.mean))
         place_labels(figure, axes, points, bars)
     return figure
 

@@ -93,6 +93,7 @@ def _log_to_standard_error(tell: Tell) -> None:
     form = "%(asctime)s %(levelname)s %(message)s"
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=form)
     logging.captureWarnings(True)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # as in `cli`
     logging.getLogger("trimtab").addHandler(_Said(tell))
 
 
