@@ -46,6 +46,11 @@ class Plan:
     prompts_a_block: int
     blocks: int
 
+    @classmethod
+    def of(cls, prompts: int, size: int) -> "Plan":
+        """So many prompts in blocks of `size`."""
+        return cls(prompts, size, -(-prompts // size))
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -82,7 +87,7 @@ def planned(work: Path, prompts: int, size: int) -> Plan:
     """How `prompts` are cut: as recorded in `work`, or in blocks of `size`, which is recorded there now."""
     plan = recorded_plan(work)
     if plan is None:
-        plan = Plan(prompts, size, -(-prompts // size))
+        plan = Plan.of(prompts, size)
         write_json(work / PLAN, asdict(plan))
     return plan
 
@@ -103,12 +108,14 @@ def decode_blocks(
     advance: Callable[[int, int], None],
     shard: Shard | None = None,
 ) -> None:
-    """Decode `prompts` in blocks into `work`, or a shard's share of them: blocks of `size`, or of the size that was
-    recorded when the first was decoded. Those found there are kept.
+    """Decode `prompts` in blocks into `work`: of `size`, or of the size that was recorded when the first was decoded.
+    Those found there are kept. A shard decodes its share of them, of `size`, and records nothing, since it may be one
+    of several processes.
 
     `advance(done, all)` is told of the prompts that are done, first of the kept ones.
     """
-    size = planned(work, len(prompts), size).prompts_a_block
+    if shard is None:
+        size = planned(work, len(prompts), size).prompts_a_block
     groups = {number: prompts[start : start + size] for number, start in enumerate(range(0, len(prompts), size))}
     share = {number: group for number, group in groups.items() if shard is None or shard.owns(number)}
     total = sum(map(len, share.values()))

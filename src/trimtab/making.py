@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trimtab.blocks import Decode, Shard, decode_blocks, merge_blocks, planned
+from trimtab.blocks import Decode, Plan, Shard, decode_blocks, merge_blocks
 from trimtab.errors import RunError
 from trimtab.experiment import Config, ModelConfig, RewardConfig
 from trimtab.launched import launched
@@ -117,6 +117,6 @@ class Maker:
             return self.stage(stage, parts, inputs, make, label)
         with self.directory.working(artifact, self.shard[1]) as work, self.watch(label) as advance:
             prompts, decode, size = ready()
-            note_shard(artifact, label, self.shard[1], planned(work, len(prompts), size).blocks)
+            note_shard(artifact, label, self.shard[1], Plan.of(len(prompts), size))
             decode_blocks(work, prompts, size, decode, advance, self.shard[1])
         return artifact

@@ -13,11 +13,11 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trimtab.blocks import PLAN, Shard, block_file, finished, merge_blocks
+from trimtab.blocks import Plan, Shard, block_file, finished, merge_blocks, planned
 from trimtab.durable import is_sealed, sync, write_json
 from trimtab.errors import ConfigurationError, RunError
 from trimtab.lock import hold, suffix
@@ -30,23 +30,23 @@ _ARTIFACT = re.compile(r"[a-z]+-[0-9a-f]{12}")
 
 @dataclass(frozen=True)
 class Part:
-    """One shard of an artifact in one run directory: `blocks` is how many blocks all shards have together."""
+    """One shard of an artifact in one run directory; `plan` is that of all shards together."""
 
     directory: Path
     artifact: Artifact
     label: str
     shard: Shard
-    blocks: int
+    plan: Plan
 
     @property
     def own(self) -> list[int]:
         """The numbers of the shard's blocks."""
-        return [number for number in range(self.blocks) if self.shard.owns(number)]
+        return [number for number in range(self.plan.blocks) if self.shard.owns(number)]
 
 
-def note_shard(artifact: Artifact, label: str, shard: Shard, blocks: int) -> None:
+def note_shard(artifact: Artifact, label: str, shard: Shard, plan: Plan) -> None:
     """Leave beside a shard's blocks what `merge_shards` must know of them."""
-    note = {"label": label, "shard": str(shard), "blocks": blocks, "made_from": artifact.made_from}
+    note = {"label": label, "shard": str(shard), "plan": asdict(plan), "made_from": artifact.made_from}
     write_json(artifact.work / f"shard{suffix(shard)}.json", note)
 
 
@@ -92,7 +92,7 @@ def read_parts(directory: Path) -> Iterator[Part]:
             values = json.loads(note.read_text(encoding="utf-8"))
             stage, _, digest = folder.name.rpartition("-")
             artifact = Artifact(stage, digest, folder, values["made_from"])
-            yield Part(directory, artifact, values["label"], Shard.parse(values["shard"]), values["blocks"])
+            yield Part(directory, artifact, values["label"], Shard.parse(values["shard"]), Plan(**values["plan"]))
         except (OSError, ValueError, TypeError, KeyError):
             raise RunError(f"{note} cannot be read: decode this shard again") from None
 
@@ -101,7 +101,7 @@ def _faults(group: Sequence[Part], every: Sequence[Part]) -> Iterator[str]:
     """What keeps the shards of one artifact from being put together."""
     label, count = group[0].label, group[0].shard.count
     for part in group:
-        if part.shard.count != count or part.blocks != group[0].blocks:
+        if part.shard.count != count or part.plan != group[0].plan:
             yield (
                 f"{label} is cut into {count} shards in {group[0].directory} and into {part.shard.count} in "
                 f"{part.directory}: decode it anew in one way"
@@ -194,16 +194,17 @@ def _join(group: Sequence[Part], target: RunDirectory) -> str:
     first = group[0]
     artifact = Artifact(first.artifact.stage, first.artifact.digest, target.path / first.artifact.folder.name,
                         first.artifact.made_from)  # fmt: skip
-    said = f"{first.label}: {len(group)} shards, {first.blocks} blocks, in {artifact.folder}"
+    said = f"{first.label}: {len(group)} shards, {first.plan.blocks} blocks, in {artifact.folder}"
     if artifact.whole:
         return said
     artifact.work.mkdir(exist_ok=True)
     for part in group:
-        names = [*(block_file(part.artifact.work, number) for number in part.own), part.artifact.work / PLAN,
+        names = [*(block_file(part.artifact.work, number) for number in part.own),
                  *part.artifact.work.glob(f"seconds{suffix(part.shard)}.json")]  # fmt: skip
         for file in names:
             if file.parent.resolve() != artifact.work.resolve():
                 shutil.copyfile(file, artifact.work / file.name)
+    planned(artifact.work, first.plan.prompts, first.plan.prompts_a_block)
     with target.writing(artifact) as folder:
         merge_blocks(artifact.work, folder)
     return said

@@ -155,11 +155,11 @@ def test_gemma_behind_a_server_is_guided_by_smollm2() -> None:
     """The embedded models: text alone, across tokenizers, multi-byte text included, with values of the texts."""
     gemma = load_language_model(ModelConfig(name="google/gemma-3-270m", dtype="float32"), Assets())
     smol = load_language_model(ModelConfig(name="HuggingFaceTB/SmolLM2-135M-Instruct", dtype="float32"), Assets())
-    prompts = [Prompt("a", "This film"), Prompt("b", "Le film était très"), Prompt("c", "😀 means")]
+    prompts = [Prompt("a", "Le film était très"), Prompt("b", "😀 means")]
     value = ImplicitValue(smol, smol, None)
     with serving(gemma) as server:
         model = CompletionsModel(server.url, "google/gemma-3-270m")
         proposer = CompletionsProposer(model, SamplingConfig(), 0)
-        found = Search(2, 2, 4, 10, keep=2).run(prompts, proposer, value)
+        found = Search(2, 2, 4, 8, keep=2).run(prompts, proposer, value)
     assert all(each.text and "\ufffd" not in each.text and each.value == 0 for group in found for each in group)
-    assert model.usage.completion_tokens >= 3 * 4 * 4 and len(server.requests) == 3 + 2 * 3 * 2
+    assert model.usage.completion_tokens >= 2 * 4 * 4 and len(server.requests) == 2 + 2 * 2

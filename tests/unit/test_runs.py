@@ -105,13 +105,16 @@ def test_blocks_are_cut_as_whoever_began_cut_them(tmp_path: Path) -> None:
     """Where rows are worked out by the device, the next session may come to other ones; the plan is kept."""
     seen: list[int] = []
 
-    def counting(prompts: Sequence[Prompt]) -> Block:
+    def dying(prompts: Sequence[Prompt]) -> Block:
         seen.append(len(prompts))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
         return decode(prompts)
 
-    decode_blocks(tmp_path, PROMPTS, 3, counting, silent, Shard(2, 2))
-    decode_blocks(tmp_path, PROMPTS, 5, counting, silent)
-    assert seen == [3, 3, 1]
+    with pytest.raises(KeyboardInterrupt):
+        decode_blocks(tmp_path, PROMPTS, 3, dying, silent)
+    decode_blocks(tmp_path, PROMPTS, 5, dying, silent)
+    assert seen == [3, 3, 3, 1]
     assert merged(tmp_path) == plain(tmp_path / "plain")
     assert json.loads((tmp_path / "plan.json").read_text()) == {"prompts": 7, "prompts_a_block": 3, "blocks": 3}
 
@@ -133,12 +136,13 @@ def test_a_block_cut_in_the_middle_of_a_line_is_decoded_again(tmp_path: Path, le
     assert merged(tmp_path) == plain(tmp_path / "plain")
 
 
+def never(prompts: Sequence[Prompt]) -> Block:
+    raise AssertionError("decoded again")
+
+
 def test_texts_may_hold_any_line_break(tmp_path: Path) -> None:
     """JSON keeps U+2028, U+0085 and others as they are, and Python counts them as ends of lines."""
     odd = [Prompt(f"p{number}", f"a{mark}b") for number, mark in enumerate("\u2028\u2029\x85\x0b\x1c\r\n")]
-
-    def never(prompts: Sequence[Prompt]) -> Block:
-        raise AssertionError("decoded again")
 
     decode_blocks(tmp_path, odd, 2, decode, silent)
     decode_blocks(tmp_path, odd, 2, never, silent)
@@ -151,6 +155,7 @@ def test_the_union_of_shards_is_the_plain_run(tmp_path: Path, count: int) -> Non
     """Whatever their order, and where there are more shards than blocks."""
     for index in range(count, 0, -1):
         decode_blocks(tmp_path, PROMPTS, 3, decode, silent, Shard(index, count))
+    decode_blocks(tmp_path, PROMPTS, 3, never, silent)
     assert merged(tmp_path) == plain(tmp_path / "plain")
 
 
