@@ -1,6 +1,7 @@
 """The search's benchmark on the embedded models; `unit/test_benchmark_scripts.py` has every script on tiny ones."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,8 @@ pytestmark = pytest.mark.real
 def run(script: str, *arguments: str, into: Path) -> tuple[str, Any]:
     """What the script prints, and its figures."""
     command = [sys.executable, str(BENCHMARKS / script), *arguments, "--json", str(into)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # another test runs beside it
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=one_thread)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout, json.loads(into.read_text(encoding="utf-8"))
 
