@@ -8,6 +8,7 @@ The names below are all that is public; each is imported when it is first used, 
 """
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from trimtab.search.guide import Guide
     from trimtab.search.guided_model import GuidedModel
     from trimtab.training.preference import tune
+
+# where it is installed it is imported with peft, and warns of a kernel that only 4 bits on a CPU would use
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 _PLACES = {
     "Assets": "assets.resolve",

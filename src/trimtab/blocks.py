@@ -13,7 +13,7 @@ make. Knows nothing of models.
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from trimtab.durable import write_json, write_text
@@ -109,25 +109,46 @@ def decode_blocks(
     shard: Shard | None = None,
 ) -> None:
     """Decode `prompts` in blocks into `work`: of `size`, or of the size that was recorded when the first was decoded.
-    Those found there are kept. A shard decodes its share of them, of `size`, and records nothing, since it may be one
-    of several processes.
+    A shard decodes its share of them, of `size`, and records nothing, since it may be one of several processes.
 
-    `advance(done, all)` is told of the prompts that are done, first of the kept ones.
+    `advance(done, all)` is told of the prompts that are done, first of those of blocks found there.
     """
     if shard is None:
         size = planned(work, len(prompts), size).prompts_a_block
-    groups = {number: prompts[start : start + size] for number, start in enumerate(range(0, len(prompts), size))}
+    groups = cut(prompts, size)
     share = {number: group for number, group in groups.items() if shard is None or shard.owns(number)}
-    total = sum(map(len, share.values()))
-    open_blocks = [number for number in share if not finished(work, number)]
-    done = total - sum(len(share[number]) for number in open_blocks)
+    decode_groups(work, share, decode, advance)
+
+
+def cut(prompts: Sequence[Prompt], size: int) -> dict[int, Sequence[Prompt]]:
+    """The prompts of each block, by its number."""
+    return {number: prompts[start : start + size] for number, start in enumerate(range(0, len(prompts), size))}
+
+
+def decode_groups(
+    work: Path, groups: Mapping[int, Sequence[Prompt]], decode: Decode, advance: Callable[[int, int], None]
+) -> None:
+    """Decode these blocks into `work`; those found there are kept. `advance` is as for `decode_blocks`."""
+    total = sum(map(len, groups.values()))
+    open_blocks = [number for number in groups if not finished(work, number)]
+    done = total - sum(len(groups[number]) for number in open_blocks)
     advance(done, total)
     for number in open_blocks:
-        block = decode(share[number])
+        block = decode(groups[number])
         last = {"records": len(block.records), "flops": block.flops, "seconds": block.seconds, "usage": block.usage}
         write_text(block_file(work, number), [*lines_of(block.records), json.dumps(last) + "\n"])
-        done += len(share[number])
+        done += len(groups[number])
         advance(done, total)
+
+
+def sharing_time(decode: Decode, beside: int) -> Decode:
+    """The same, where `beside` processes decode at a time: each block counts its share of the time that passes."""
+
+    def decode_beside(prompts: Sequence[Prompt]) -> Block:
+        block = decode(prompts)
+        return replace(block, seconds=block.seconds / beside)
+
+    return decode_beside
 
 
 def merge_blocks(work: Path, folder: Path) -> None:

@@ -24,6 +24,7 @@ from trimtab.assets.resolve import Assets
 from trimtab.blocks import block_size
 from trimtab.experiment import DecoderConfig, Experiment, ModelConfig, TrainingConfig
 from trimtab.models.load import default_device, pick_dtype
+from trimtab.pool import processes_a_device
 
 GIGA = 1e9
 CGROUP = Path("/sys/fs/cgroup")
@@ -42,7 +43,8 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Need:
-    """What one stage takes: bytes in all and for one row; `rows` are what `setting`, now `value`, makes."""
+    """What one stage takes: bytes in all and for one row; `rows` are what `setting`, now `value`, makes. So many
+    processes `beside` each other take as much each."""
 
     stage: str
     weights: float
@@ -51,14 +53,15 @@ class Need:
     setting: str
     value: int
     remedy: str = "take a smaller model or machine"
+    beside: int = 1
 
     @property
     def total(self) -> float:
-        return LIBRARIES + self.weights + self.rows * self.row
+        return self.beside * (LIBRARIES + self.weights + self.rows * self.row)
 
     def fitting(self, room: float) -> int:
         """The largest value of the setting that fits."""
-        return max(int((room - LIBRARIES - self.weights) / (self.row * self.rows / self.value)), 0)
+        return max(int((room / self.beside - LIBRARIES - self.weights) / (self.row * self.rows / self.value)), 0)
 
 
 @dataclass(frozen=True)
@@ -101,10 +104,11 @@ ELSEWHERE = Sizes(0, 0, 0, 0, 0, 0, 0, ModelConfig(name="elsewhere"))
 """A model behind an endpoint takes nothing here."""
 
 
-def memory_lines(experiment: Experiment, assets: Assets, until: str) -> list[str]:
-    """The largest need beside what there is, and a warning for each that will not fit; of stages up to `until`."""
+def memory_lines(experiment: Experiment, assets: Assets, until: str, jobs: int = 1) -> list[str]:
+    """The largest need beside what there is, and a warning for each that will not fit; of stages up to `until`, which
+    so many `jobs` decode."""
     try:
-        needs = list(memory_needs(experiment, assets, until))
+        needs = list(memory_needs(experiment, assets, until, jobs))
     except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
         _log.warning("the memory cannot be told before the models are loaded: %s", error)
         return []
@@ -112,7 +116,8 @@ def memory_lines(experiment: Experiment, assets: Assets, until: str) -> list[str
         return []
     most, (total, free, name) = max(needs, key=lambda need: need.total), machine_memory(_spread(experiment))
     said = [
-        f"memory: about {most.total / GIGA:.1f} GB at most, in {most.stage} with {most.rows} rows at once; "
+        f"memory: about {most.total / GIGA:.1f} GB at most, in {most.stage} with {most.rows} rows at once"
+        f"{f' in each of {most.beside} processes' if most.beside > 1 else ''}; "
         f"{name} has {total / GIGA:.1f} GB, "
         f"{free / GIGA:.1f} GB free"
     ]
@@ -138,10 +143,10 @@ def _waiting(experiment: Experiment, assets: Assets, until: str) -> Iterator[str
         )
 
 
-def lowered(experiment: Experiment, assets: Assets, until: str) -> str:
+def lowered(experiment: Experiment, assets: Assets, until: str, jobs: int = 1) -> str:
     """What to lower where memory was wanting, and to what: half, or less where the estimates say so."""
     try:
-        needs = list(memory_needs(experiment, assets, until))
+        needs = list(memory_needs(experiment, assets, until, jobs))
     except (OSError, ValueError, KeyError, AttributeError, SafetensorError):
         needs = []
     total, _, _ = machine_memory(_spread(experiment))
@@ -178,7 +183,7 @@ def machine_memory(spread: bool = False) -> tuple[float, float, str]:
     return min(int(text), memory.total), min(int(text) - used, memory.available), "this container"
 
 
-def memory_needs(experiment: Experiment, assets: Assets, until: str) -> Iterator[Need]:
+def memory_needs(experiment: Experiment, assets: Assets, until: str, jobs: int = 1) -> Iterator[Need]:
     """What each stage up to `until` that runs a language model takes."""
     if until in ("data", "reward"):
         return
@@ -190,31 +195,32 @@ def memory_needs(experiment: Experiment, assets: Assets, until: str) -> Iterator
     if until == "sft":
         return
     if not experiment.data.preferences and experiment.tunes:
-        yield _sampling(experiment, small)
+        yield _sampling(experiment, small, jobs)
     if until not in ("synthesize", "pairs") and experiment.tunes:
         yield _training("tune", tune, small, prompt + synthesis.max_new_tokens, 2 * tune.batch_size)
     if until in ("synthesize", "pairs", "tune"):
         return
-    large = sizes(experiment.base) if experiment.base.endpoint is None else ELSEWHERE
+    large = sizes(experiment.base)
     for decoder in experiment.guide.decoders:
         if decoder.best_of is None:
-            yield _decoding(experiment, decoder, small, large)
+            yield _decoding(experiment, decoder, small, large, jobs)
 
 
-def decoding_rows(experiment: Experiment, decoder: DecoderConfig, assets: Assets) -> int:
-    """How many rows this decoder has at once: `guide.rows`, or as many as its device has room for."""
+def decoding_rows(experiment: Experiment, decoder: DecoderConfig, assets: Assets, jobs: int = 1) -> int:
+    """How many rows this decoder has at once: `guide.rows`, or as many as its device has room for in each of `jobs`
+    processes."""
     guide = experiment.guide
     if guide.rows != "auto":
         return guide.rows
-    base = experiment.base
-    large = ELSEWHERE if base.endpoint is not None else model_sizes(base, assets)
-    return _decoding(experiment, decoder, model_sizes(experiment.small, assets), large).rows
+    small, large = (model_sizes(model, assets) for model in (experiment.small, experiment.base))
+    return _decoding(experiment, decoder, small, large, jobs).rows
 
 
-def synthesis_rows(experiment: Experiment, assets: Assets) -> int:
-    """How many rows are sampled at once: `synthesize.rows`, or as many as the device has room for."""
+def synthesis_rows(experiment: Experiment, assets: Assets, jobs: int = 1) -> int:
+    """How many rows are sampled at once: `synthesize.rows`, or as many as the device has room for in each of `jobs`
+    processes."""
     rows = experiment.synthesize.rows
-    return rows if rows != "auto" else _sampling(experiment, model_sizes(experiment.small, assets)).rows
+    return rows if rows != "auto" else _sampling(experiment, model_sizes(experiment.small, assets), jobs).rows
 
 
 def _prompt(experiment: Experiment) -> int:
@@ -222,27 +228,28 @@ def _prompt(experiment: Experiment) -> int:
     return 2 * experiment.data.prompt_words[1] if experiment.data.instructions is None else INSTRUCTION
 
 
-def _rows(wanted: int | Literal["auto"], candidates: int, weights: float, row: float, spread: bool) -> int:
+def _rows(wanted: int | Literal["auto"], candidates: int, weights: float, row: float, spread: bool, beside: int) -> int:
     """Rows at once, whole prompts of `candidates` rows of so many bytes each. `auto` is what a share of all memory of
-    the device has room for, of which a machine that is the same has always the same, up to where more would not be
-    faster."""
+    the device has room for in each of `beside` processes, of which a machine that is the same has always the same, up
+    to where more would not be faster."""
     if wanted != "auto":
         return block_size(wanted, candidates) * candidates
     total, _, _ = machine_memory(spread)
-    room = int((SHARE * total - LIBRARIES - weights) / row)
+    room = int((SHARE * total / beside - LIBRARIES - weights) / row)
     return block_size(min(room, ENOUGH[default_device().type == "cuda"]), candidates) * candidates
 
 
-def _sampling(experiment: Experiment, small: Sizes) -> Need:
+def _sampling(experiment: Experiment, small: Sizes, jobs: int) -> Need:
     """The untuned model's rows."""
     config = experiment.synthesize
     tokens = _prompt(experiment) + len(experiment.small.template) // 4 + config.max_new_tokens
     row = FORKED * tokens * small.token + LOGITS * small.vocabulary
-    rows = _rows(config.rows, config.samples, small.bytes, row, _spread(experiment))
-    return Need("synthesize", small.bytes, row, rows, "synthesize.rows", rows)
+    beside = processes_a_device(jobs, default_device().type)
+    rows = _rows(config.rows, config.samples, small.bytes, row, _spread(experiment), beside)
+    return Need("synthesize", small.bytes, row, rows, "synthesize.rows", rows, beside=beside)
 
 
-def _decoding(experiment: Experiment, decoder: DecoderConfig, small: Sizes, large: Sizes) -> Need:
+def _decoding(experiment: Experiment, decoder: DecoderConfig, small: Sizes, large: Sizes, jobs: int) -> Need:
     """The base's rows, and those of the pair that guides or is added to it; all models stay loaded once they are."""
     guide = experiment.guide
     base = large if decoder.model == "large" else small
@@ -251,10 +258,11 @@ def _decoding(experiment: Experiment, decoder: DecoderConfig, small: Sizes, larg
     row = FORKED * tokens * (base.token + pair * small.token) + LOGITS * base.vocabulary
     beside = guide.tuned is not None and guide.tuned.adapter is not None
     weights = (1 if beside else 2) * small.bytes + (0 if experiment.large is None else large.bytes)
-    rows = _rows(guide.rows, decoder.width * decoder.successors, weights, row, _spread(experiment))
+    processes = processes_a_device(jobs, default_device().type)
+    rows = _rows(guide.rows, decoder.width * decoder.successors, weights, row, _spread(experiment), processes)
     parts = [("small", small), *([] if experiment.large is None else [("large", large)])]
     remedy = _remedy(*max(parts, key=lambda each: each[1].bytes))
-    return Need(f"guide {decoder.name}", weights, row, rows, "guide.rows", rows, remedy)
+    return Need(f"guide {decoder.name}", weights, row, rows, "guide.rows", rows, remedy, processes)
 
 
 def _remedy(part: str, sizes: Sizes) -> str:
@@ -280,7 +288,9 @@ def _training(stage: str, config: TrainingConfig, small: Sizes, tokens: int, row
 
 
 def model_sizes(model: ModelConfig, assets: Assets) -> Sizes:
-    """The sizes of a model, from the heads of its files."""
+    """The sizes of a model, from the heads of its files; none of one behind an endpoint."""
+    if model.endpoint is not None:
+        return ELSEWHERE
     folder = assets.model(model.name, allow_pickle=model.allow_pickle)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True).get_text_config()
     heads = config.num_attention_heads

@@ -7,7 +7,6 @@ Imports the heavy libraries only when a stage runs, so that `trimtab --help` ans
 """
 
 import contextlib
-import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -74,8 +73,20 @@ class Tracing:
 
 
 @dataclass(frozen=True)
+class Jobs:
+    """What a command is given that decodes.
+
+    Args:
+        jobs: Decode in so many processes side by side, each with its share of this machine's threads, or with one of
+            the devices that CUDA_VISIBLE_DEVICES lists. On a CPU this is faster than one process of many threads.
+    """
+
+    jobs: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+
+
+@dataclass(frozen=True)
 class Sharing:
-    """What a command is given whose work several processes or machines can share.
+    """What a command is given whose work several machines can share.
 
     Args:
         shard: Decode only this share of the blocks, such as 2/4, of stages before that have been run; when all shards
@@ -88,12 +99,13 @@ class Sharing:
 Every = Annotated[Options, tyro.conf.arg(name="")]
 Traced = Annotated[Tracing, tyro.conf.arg(name="")]
 Shared = Annotated[Sharing, tyro.conf.arg(name="")]
+Beside = Annotated[Jobs, tyro.conf.arg(name="")]
 Launches = Annotated[Launching, tyro.conf.arg(name="")]
 
 
-def run(options: Every, tracing: Traced) -> None:
+def run(options: Every, beside: Beside, tracing: Traced) -> None:
     """Run a whole experiment, from reviews to the report; what has been made before is used again."""
-    _run(options, "report", trace=tracing.trace)
+    _run(options, "report", trace=tracing.trace, jobs=beside.jobs)
 
 
 def _stage(name: str, what: str) -> Callable[..., None]:
@@ -109,8 +121,8 @@ def _stage(name: str, what: str) -> Callable[..., None]:
 def _shared_stage(name: str, what: str) -> Callable[..., None]:
     """A subcommand of a stage that several processes or machines can share."""
 
-    def command(options: Every, sharing: Shared) -> None:
-        _run(options, name, shard=sharing.shard)
+    def command(options: Every, beside: Beside, sharing: Shared) -> None:
+        _run(options, name, shard=sharing.shard, jobs=beside.jobs)
 
     command.__doc__ = f"{what} {_BEFORE}"
     return command
@@ -119,10 +131,10 @@ def _shared_stage(name: str, what: str) -> Callable[..., None]:
 _BEFORE = "Stages before it are run where they have not been."
 
 
-def guide(options: Every, sharing: Shared, tracing: Traced) -> None:
+def guide(options: Every, beside: Beside, sharing: Shared, tracing: Traced) -> None:
     """Decode the test prompts with every decoder of the experiment. Stages before it are run where they have not
     been."""
-    _run(options, "guide", shard=sharing.shard, trace=tracing.trace)
+    _run(options, "guide", shard=sharing.shard, trace=tracing.trace, jobs=beside.jobs)
 
 
 def tune(options: Every, launching: Launches) -> None:
@@ -301,7 +313,7 @@ def experiment_file(name: str) -> Path:
     raise ConfigurationError(f"there is no file {name}: give the path of an experiment file, or one of {known}")
 
 
-def _run(options: Options, until: str, shard: str | None = None, trace: bool = False) -> None:
+def _run(options: Options, until: str, shard: str | None = None, trace: bool = False, jobs: int = 1) -> None:
     experiment = load_experiment(experiment_file(options.file), options.overrides, options.guides)
     from trimtab.blocks import Shard
 
@@ -311,7 +323,8 @@ def _run(options: Options, until: str, shard: str | None = None, trace: bool = F
     from trimtab.progress import watching
 
     with watching(quiet=options.quiet or not launched().main) as watch:
-        line = pipeline.run(experiment, options.runs, Assets(path_map=options.path_map), watch, until, share, trace)
+        assets = Assets(path_map=options.path_map)
+        line = pipeline.run(experiment, options.runs, assets, watch, until, share, trace, jobs)
     if until == "report":
         _print_report(experiment, line.report, line.set_aside, line.directory.path / "report")
     elif launched().main:
@@ -370,8 +383,6 @@ def main() -> None:
     """The entry point: a user's mistake is one line and exit code 2; Ctrl-C and SIGTERM one line and 130 or 143."""
     from trimtab.lock import command_line
 
-    # where it is installed it is imported with peft, and warns of a kernel that only 4 bits on a CPU would use
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         with _signals():
             tyro.extras.subcommand_cli_from_dict(

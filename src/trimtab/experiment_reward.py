@@ -132,7 +132,7 @@ class RewardConfig(Config):
     def _what_is_read(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A function or a service has no model: nothing of one is written, or takes part in a hash."""
         values: dict[str, Any] = write(self)
-        return values if self.by is None else {name: values[name] for name in ("by", "batch_size")}
+        return values if self.by is None else {name: values[name] for name in ("by", "batch_size") if name in values}
 
     @property
     def function(self) -> str | None:

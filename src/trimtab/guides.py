@@ -13,10 +13,10 @@ from typing import Any
 
 import platformdirs
 import pydantic
-import yaml
 
 from trimtab.errors import ConfigurationError
 from trimtab.experiment_models import Config, ModelConfig
+from trimtab.named_values import read_named_values
 
 SHIPPED = Path(__file__).parent / "guides.yaml"
 # What pydantic says in words of its own is said in words of a file of guides.
@@ -93,24 +93,15 @@ def guide_pair(name: str, named: Path | None = None) -> GuidePair:
 
 
 def _read(file: Path) -> dict[str, GuidePair]:
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ConfigurationError(f"the guides {file} cannot be read ({error.strerror}): mend --guides") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"the guides {file} are not YAML: {' '.join(str(error).split())}") from None
-    if values is None:  # empty, or comments alone
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigurationError(f"the guides {file} are no mapping: write `name: {{tuned: ..., untuned: ...}}`")
+    example = "name: {tuned: ..., untuned: ...}"
     pairs = {}
-    for name, each in values.items():
+    for name, each in read_named_values(file, "guides file", "mend --guides", example, ConfigurationError).items():
         try:
             pair = GuidePair.model_validate({**each, "source": file} if isinstance(each, dict) else each)
         except pydantic.ValidationError as error:
             fault = error.errors()[0]
             place = ".".join(map(str, (name, *fault["loc"])))
             said = _SAYINGS.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
-            raise ConfigurationError(f"the guides {file}: {place}: {said}") from None
+            raise ConfigurationError(f"the guides file {file}: {place}: {said}") from None
         pairs[str(name)] = pair
     return pairs

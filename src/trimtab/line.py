@@ -74,10 +74,10 @@ class Line(TuningLine):
             settled = within_its_budget(experiment, decoder, self.roles, prompts)
             observe = None if trace is None else trace.observe
             decode = Decoder(experiment, settled, self.roles, lambda: self._gold, observe).decode
-            rows = decoding_rows(experiment, settled, self.assets)
+            rows = decoding_rows(experiment, settled, self.assets, self._make.jobs)
             return prompts, decode, block_size(rows, settled.width * settled.successors)
 
-        artifact = self._make.decoded("guide", parts, inputs, ready, f"guide {decoder.name}")
+        artifact = self._make.decoded("guide", parts, inputs, ready, f"guide {decoder.name}", alone=trace is not None)
         if trace is not None and artifact.whole:
             trace_rest(trace, self._test_prompts(), ready, recorded_plan(artifact.folder))
         return artifact

@@ -3,8 +3,8 @@
 A plain run holds `.lock`; shards hold one lock each, and keep the plain run out as it keeps them out. The kernel drops
 a lock when its process dies, so a stale one is simply taken over; the note that is then left says who died.
 
-A study holds `.lock` as a plain run does, and each of its workers a lock of its own, which keeps everybody out for as
-long as the worker lives, also where the study has been killed.
+Workers, processes that a study or a run starts, hold locks of their own, which keep everybody out for as long as the
+worker lives, also where its parent, which holds `.lock`, has been killed.
 
     >>> with hold(Path("runs/demo")) as previous:                                       # doctest: +SKIP
     ...     previous is None  # nobody died here
@@ -106,20 +106,20 @@ def hold(folder: Path, shard: Shard | None = None) -> Iterator[Holder | None]:
 
 
 @contextlib.contextmanager
-def hold_as_worker(folder: Path, worker: int, study: int) -> Iterator[None]:
-    """Hold the lock of a worker of the study whose process is `study`, the parent of this one.
+def hold_as_worker(folder: Path, worker: int, parent: int) -> Iterator[None]:
+    """Hold the lock of a worker that the process `parent` has started.
 
-    The study holds `.lock` while it lives, and whoever takes that over tries the workers' locks after it. So a worker
-    that finds its study alive once it has its own lock is seen by all who come later; one that does not, gives up.
+    The parent holds `.lock` while it lives, and whoever takes that over tries the workers' locks after it. So a worker
+    that finds its parent alive once it has its own lock is seen by all who come later; one that does not, gives up.
 
     Raises:
-        RunError: the study has ended, or a worker of an earlier one still holds the lock.
+        RunError: the parent has ended, or a worker of an earlier one still holds the lock.
     """
     own = folder / f"{LOCK}{WORKER}{worker}"
     lock = _acquire(folder, own)
     try:
-        if os.getppid() != study:
-            raise RunError(f"{folder}: the study that started this worker has ended")
+        if os.getppid() != parent:
+            raise RunError(f"{folder}: the process that started this worker has ended")
         write_json(_note(own), asdict(Holder.this()))
         try:
             yield

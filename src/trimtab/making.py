@@ -12,6 +12,7 @@ from typing import Any
 from trimtab.blocks import Decode, Plan, Shard, decode_blocks, merge_blocks
 from trimtab.errors import RunError
 from trimtab.experiment import Config, ModelConfig, RewardConfig
+from trimtab.helpers import Helpers
 from trimtab.launched import launched
 from trimtab.merging import note_shard
 from trimtab.progress import Advance, Watch
@@ -30,7 +31,7 @@ BEFORE = {"synthesize": "reward", "guide": "tune"}
 class Maker:
     """Makes what is missing; with a `shard` of a stage only this share of the stage's blocks, and all else must be
     there. `identity` says which files a model's name stands for. Launched processes make one stage together, `tune`,
-    and the main one alone keeps what they make."""
+    and the main one alone keeps what they make. With `helpers`, what is decoded is shared out among processes."""
 
     def __init__(
         self,
@@ -39,17 +40,24 @@ class Maker:
         seed: int,
         identity: Callable[[ModelConfig | RewardConfig], list[str]],
         shard: tuple[str, Shard] | None,
+        helpers: Helpers | None = None,
     ) -> None:
         self.directory = directory
         self.watch = watch
         self.seed = seed
         self.identity = identity
         self.shard = shard
+        self.helpers = helpers
 
     @property
     def keeps(self) -> bool:
         """Whether this process is the one that makes artifacts whole."""
         return self.shard is None and launched().main
+
+    @property
+    def jobs(self) -> int:
+        """How many processes decode side by side."""
+        return 1 if self.helpers is None else self.helpers.jobs
 
     def artifact(self, stage: str, parts: Mapping[str, Any], inputs: Sequence[Artifact]) -> Artifact:
         """What is made of this configuration, of what its names stand for, and of these inputs."""
@@ -93,6 +101,8 @@ class Maker:
         if not self.keeps:
             make(artifact.partial, artifact.work, lambda done, total: None)
             return artifact
+        if self.helpers is not None:
+            self.helpers.start()
         with self.directory.writing(artifact) as folder, self.watch(label) as advance:
             make(folder, artifact.work, advance)
         return artifact
@@ -104,15 +114,21 @@ class Maker:
         inputs: Sequence[Artifact],
         ready: Ready,
         label: str,
+        *,
+        alone: bool = False,
     ) -> Artifact:
-        """`stage` for what is decoded in blocks of prompts: a shard adds its blocks, and leaves it open."""
+        """`stage` for what is decoded in blocks of prompts: a shard adds its blocks, and leaves it open. What is to be
+        decoded `alone` is by this process, whatever helpers there are."""
+        artifact = self.artifact(stage, parts, inputs)
 
         def make(folder: Path, work: Path, advance: Advance) -> None:
             prompts, decode, size = ready()
-            decode_blocks(work, prompts, size, decode, advance)
+            if self.helpers is None or alone:
+                decode_blocks(work, prompts, size, decode, advance)
+            else:
+                self.helpers.decode(artifact, label, prompts, size, decode, advance)
             merge_blocks(work, folder)
 
-        artifact = self.artifact(stage, parts, inputs)
         if self.shard is None or self.shard[0] != stage or artifact.whole:
             return self.stage(stage, parts, inputs, make, label)
         with self.directory.working(artifact, self.shard[1]) as work, self.watch(label) as advance:

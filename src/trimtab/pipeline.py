@@ -8,6 +8,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,10 +19,12 @@ from trimtab.budget import lowered, memory_lines
 from trimtab.decoded import GENERATIONS, SCORES
 from trimtab.errors import ConfigurationError, RunError
 from trimtab.experiment import Experiment
+from trimtab.helpers import helping
 from trimtab.journal import keeping
 from trimtab.launched import launched, lost_another
 from trimtab.line import Line, diverging
 from trimtab.lock import hold
+from trimtab.making import Maker
 from trimtab.preflight import check_models
 from trimtab.progress import Watch
 from trimtab.runs import RunDirectory
@@ -60,6 +63,7 @@ def run(
     until: str = "report",
     shard: Shard | None = None,
     trace: bool = False,
+    jobs: int = 1,
 ) -> Line:
     """Run the line up to and including the stage `until`, in the folder `runs`/`experiment.name`.
 
@@ -68,10 +72,17 @@ def run(
     processes, `tune` alone is run, by all of them, and the stages before must have been. With `trace`, searches of
     the test prompts leave traces in the folder's `traces/`; what had been decoded without one is decoded again.
 
+    With several `jobs`, as many processes decode side by side, each with its share of this one's threads, or with a
+    device of its own where CUDA_VISIBLE_DEVICES lists several; searches that leave traces are decoded by one.
+
     Raises:
         TrimtabError: anything that a user can mend; what was made before is kept, and the same call goes on from it.
     """
     assert until in (STAGES if shard is None else SHARED), until
+    if jobs < 1:
+        raise ConfigurationError(f"jobs is {jobs}: give at least 1")
+    if jobs > 1 and shard is not None:
+        raise ConfigurationError(f"shard {shard} would be decoded by {jobs} jobs: give either, and more shards")
     if until == "sft" and experiment.sft is None:
         raise ConfigurationError(
             f"{experiment.name} takes the small model as it is: give the experiment a part sft to train it on reviews"
@@ -93,16 +104,18 @@ def run(
     with (
         hold(directory.path, shard) as previous,
         keeping(directory.path, watch, previous, shard),
-        enough_memory(experiment, assets, until),
+        enough_memory(experiment, assets, until, jobs),
+        helping(directory.path, experiment, assets, jobs) as helpers,
     ):
         names = stage_names(experiment)
         watch.plan(name for stage in stages for name in names[stage])
         check_models(experiment, assets, until)
-        for number, text in enumerate(memory_lines(experiment, assets, until)):
+        for number, text in enumerate(memory_lines(experiment, assets, until, jobs)):
             _log.log(logging.WARNING if number else logging.INFO, "%s", text)
             if number == 0:  # warnings are told of by the log
                 watch.say(text)
-        line = Line(experiment, directory, assets, watch, None if shard is None else (until, shard), trace)
+        share = None if shard is None else (until, shard)
+        line = Line(experiment, directory, assets, watch, share, trace, partial(Maker, helpers=helpers))
         for stage in stages:
             (STAGES if shard is None else SHARED)[stage](line)
             if experiment.tunes and stage == "tune":
@@ -150,7 +163,7 @@ def stage_names(experiment: Experiment) -> dict[str, list[str]]:
 
 @contextlib.contextmanager
 def enough_memory(
-    experiment: Experiment | None = None, assets: Assets | None = None, until: str = "report"
+    experiment: Experiment | None = None, assets: Assets | None = None, until: str = "report", jobs: int = 1
 ) -> Iterator[None]:
     """Turns the errors that want of memory has, on whatever device, into one that says what to lower; and those of a
     launched process that has lost another one.
@@ -170,5 +183,5 @@ def enough_memory(
             raise
         settings = "guide.rows, synthesize.rows, tune.batch_size or reward.batch_size"
         if experiment is not None and assets is not None:
-            settings = lowered(experiment, assets, until)
+            settings = lowered(experiment, assets, until, jobs)
         raise RunError(f"there is not enough memory: lower {settings}, and the same command goes on") from None

@@ -146,7 +146,7 @@ class TuningLine:
         def ready() -> tuple[list[Prompt], Decode, int]:
             gold, config = self._gold, experiment.synthesize
             prompts = synthesis_prompts(config, self.data.records(Prompt, split))
-            size = block_size(synthesis_rows(experiment, self.assets), config.samples)
+            size = block_size(synthesis_rows(experiment, self.assets, self._make.jobs), config.samples)
             return prompts, lambda block: synthesize(block, config, self.roles, gold, experiment.seed), size
 
         parts = {"small": experiment.small, "synthesize": experiment.synthesize, "split": split}

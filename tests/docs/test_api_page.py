@@ -1,15 +1,13 @@
 """Every block of docs/api.md is run, on tiny models behind a path map and a real server on the loopback address."""
 
-import json
 import re
 from pathlib import Path
 
 import pytest
-import yaml
-from lm_eval.tasks import TaskManager
 from rich.table import Table
 
 from completions_server import serving
+from harness_task import local_task
 from tiny import language_model, llama
 from tiny_hub import save_causal_lm, tiny_hub
 from trimtab.experiment_file import load_experiment
@@ -27,7 +25,9 @@ def test_blocks_run_one_after_the_other(
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
     monkeypatch.chdir(tmp_path)
     save_causal_lm(tmp_path / "runs/quickstart/tuned", llama(9))
-    names = {"experiment": _experiment(), "runs": tmp_path / "runs", "tasks": _tasks(tmp_path)}
+    settings = {"until": ["."], "max_gen_toks": 4}
+    tasks = local_task(tmp_path, "my_task", [{"prompt": "I really", "answer": " liked"}], generation_kwargs=settings)
+    names = {"experiment": _experiment(), "runs": tmp_path / "runs", "tasks": tasks}
     with serving(language_model(0)) as server:
         for block in BLOCKS:
             block = block.replace("http://127.0.0.1:8000/v1", server.url)
@@ -47,20 +47,3 @@ def _experiment():
         "tune.batch_size=8", "tune.evaluations=1", "guide.decoders=[{}, {successors: 2}]",
     ]  # fmt: skip
     return load_experiment(DOCS.parent / "experiments/quickstart.yaml", settings)
-
-
-def _tasks(folder: Path) -> TaskManager:
-    (folder / "documents.jsonl").write_text(json.dumps({"prompt": "I really", "answer": " liked"}) + "\n")
-    task = {
-        "task": "my_task",
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(folder / "documents.jsonl")}},
-        "test_split": "test",
-        "output_type": "generate_until",
-        "doc_to_text": "{{prompt}}",
-        "doc_to_target": "{{answer}}",
-        "generation_kwargs": {"until": ["."], "max_gen_toks": 4},
-        "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
-    }
-    (folder / "my_task.yaml").write_text(yaml.safe_dump(task))
-    return TaskManager(include_path=str(folder), include_defaults=False)

@@ -2,17 +2,15 @@
 
 import copy
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import lm_eval
 import pytest
-import yaml
 from lm_eval.api.instance import Instance
-from lm_eval.tasks import TaskManager
 
 import trimtab
+from harness_task import local_task
 from tiny import language_model, llama, tokenizer
 from trimtab.errors import ConfigurationError, ModelError
 from trimtab.harness import HarnessModel
@@ -36,23 +34,9 @@ def local_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def evaluated(model: HarnessModel, folder: Path, *, chat: bool = False, **changes: Any) -> dict[str, Any]:
-    """What the harness says of a task defined by YAML and JSON lines."""
-    (folder / "documents.jsonl").write_text("".join(json.dumps(each) + "\n" for each in DOCUMENTS))
-    task = {
-        "task": "tiny",
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(folder / "documents.jsonl")}},
-        "test_split": "test",
-        "output_type": "generate_until",
-        "doc_to_text": "{{prompt}}",
-        "doc_to_target": "{{answer}}",
-        "generation_kwargs": {"until": ["e"], "max_gen_toks": 6, "do_sample": False},
-        "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
-        "metadata": {"version": 1.0},
-        **changes,
-    }
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(task))
-    manager = TaskManager(include_path=str(folder), include_defaults=False)
+    """What the harness says of a local task."""
+    settings = {"until": ["e"], "max_gen_toks": 6, "do_sample": False}
+    manager = local_task(folder, "tiny", DOCUMENTS, **{"generation_kwargs": settings, **changes})
     found = lm_eval.simple_evaluate(
         model, tasks=["tiny"], task_manager=manager, bootstrap_iters=0, apply_chat_template=chat
     )

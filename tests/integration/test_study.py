@@ -14,12 +14,13 @@ from tiny_hub import tiny_hub
 from trimtab import cli
 from trimtab.assets.resolve import Assets
 from trimtab.errors import RunError
+from trimtab.helpers import order_of
 from trimtab.lock import hold, hold_as_worker
+from trimtab.orders import Event
+from trimtab.pool import Pool
 from trimtab.progress import watching
 from trimtab.runs import RunDirectory
-from trimtab.study.events import Event
 from trimtab.study.plan import plan_study
-from trimtab.study.pool import Pool
 from trimtab.study.run import Outcome, run_study
 from trimtab.study.study_file import Study, load_study
 from trimtab.study.view import StudyView
@@ -215,8 +216,8 @@ def test_a_worker_that_dies_takes_its_task_alone(hub: Path, tmp_path: Path) -> N
     plan = plan_study(study, directory, assets(hub))
     first = next(iter(plan.tasks.values()))
     heard: list[Event] = []
-    with hold(directory.path), Pool(study, directory, assets(hub), jobs=1, threads=1) as pool:
-        pool.take(first, study.runs[0])
+    with hold(directory.path), Pool(directory.path, workers=[1], threads=1) as pool:
+        pool.take(order_of(first.artifact.digest, study.runs[0].experiment, (), assets(hub), threads=1))
         assert not pool.free()
         worker = pool._workers[1]
         assert worker is not None
@@ -240,7 +241,7 @@ def test_a_living_worker_keeps_others_out_and_an_orphan_gives_up(tmp_path: Path)
 def test_a_worker_ends_when_its_study_does(tmp_path: Path) -> None:
     """Its input ends with the study's process, however that died."""
     worker = subprocess.Popen(
-        [sys.executable, "-m", "trimtab.study.worker", "1", str(os.getpid()), str(tmp_path)],
+        [sys.executable, "-m", "trimtab.worker", "1", str(os.getpid()), str(tmp_path)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     assert worker.stdin is not None

@@ -115,11 +115,11 @@ def test_the_files_that_are_looked_into(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("- a", "are no mapping: write"),
-        ("a: [", "are not YAML"),
+        ("- a", "is no mapping: write"),
+        ("a: [", "is not YAML"),
         ("a: {untuned: {name: b}}", "a.tuned: "),
         ("a: {untuned: {name: b}, tuned: {name: c, dtpe: float32}}", "a.tuned.dtpe: "),
-        ("a: b", "the guides .*: a: "),
+        ("a: b", "the guides file .*: a: "),
     ],
 )
 def test_a_file_that_is_wrong_is_one_line(tmp_path: Path, text: str, line: str) -> None:

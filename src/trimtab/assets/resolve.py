@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
-import yaml
 
 from trimtab.assets.catalog import CATALOG, Entry, Kind, find
 from trimtab.assets.digests import content_digest
 from trimtab.assets.download import download, making, sha256_of
 from trimtab.assets.hub import TOKENIZERS, from_hub
 from trimtab.errors import AssetError
+from trimtab.named_values import read_named_values
 
 _log = logging.getLogger(__name__)
 
@@ -216,16 +216,7 @@ def read_path_map(path: Path) -> dict[str, Path]:
     Raises:
         AssetError: the file cannot be read, or is not a mapping of names to paths.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise AssetError(f"the path map {path} cannot be read ({error.strerror}): mend TRIMTAB_PATH_MAP") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise AssetError(f"the path map {path} is not YAML: {' '.join(str(error).split())}") from None
-    if values is None:  # empty, or comments alone
-        return {}
-    if not isinstance(values, dict):
-        raise AssetError(f"the path map {path} is no mapping: write one `name: folder` a line")
+    values = read_named_values(path, "path map", "mend TRIMTAB_PATH_MAP", "name: folder", AssetError)
     wrong = [name for name, folder in values.items() if not isinstance(name, str) or not isinstance(folder, str)]
     if wrong:
         raise AssetError(f"the path map {path} gives no folder for {wrong[0]!r}: write `name: folder`")

@@ -13,12 +13,12 @@ from rich.console import Console
 
 from trimtab.assets.resolve import Assets
 from trimtab.errors import ConfigurationError, StudyError
+from trimtab.pool import listed_devices
 from trimtab.progress import watching
 from trimtab.report.study_tables import terminal_table
 from trimtab.runs import RunDirectory
 from trimtab.study.options import StudyOptions
 from trimtab.study.plan import plan_study
-from trimtab.study.pool import listed_devices
 from trimtab.study.run import Outcome, run_study
 from trimtab.study.study_file import Study, load_study
 from trimtab.study.view import StudyView, cell_table, plan_table

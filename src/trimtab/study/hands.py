@@ -1,7 +1,6 @@
-"""Who makes a study's artifacts: this process, one after another.
+"""Who makes a study's artifacts: this process, one after another, or several processes side by side.
 
-`pool` has the other kind of hands, several processes. Both make what they are given whenever they are waited for.
-Knows nothing of which artifact comes next.
+Both make what they are given whenever they are waited for. Knows nothing of which artifact comes next.
 
     >>> hands = Here(plan, directory, assets)                                           # doctest: +SKIP
     >>> hands.take(task, run)                                                           # doctest: +SKIP
@@ -13,10 +12,12 @@ import logging
 from typing import Protocol
 
 from trimtab.assets.resolve import Assets
+from trimtab.chosen import Task, make_artifact
 from trimtab.errors import TrimtabError
+from trimtab.helpers import order_of
+from trimtab.orders import Event, Tell, listening
+from trimtab.pool import Pool
 from trimtab.runs import RunDirectory
-from trimtab.study.events import Event, Tell, listening
-from trimtab.study.plan import Task, make_artifact
 from trimtab.study.study_file import Run, Study
 
 _log = logging.getLogger(__name__)
@@ -65,3 +66,23 @@ class Here:
         else:
             tell(Event(digest, "made"))
         self._taken = None
+
+
+class Others:
+    """The workers of a pool, each with so many threads."""
+
+    def __init__(self, study: Study, pool: Pool, assets: Assets, threads: int) -> None:
+        self._study = study
+        self._pool = pool
+        self._assets = assets
+        self._threads = threads
+
+    def free(self) -> bool:
+        return self._pool.free()
+
+    def take(self, task: Task, run: Run) -> None:
+        decoders = self._study.decoders(run)
+        self._pool.take(order_of(task.artifact.digest, run.experiment, decoders, self._assets, self._threads))
+
+    def wait(self, tell: Tell) -> None:
+        self._pool.wait(tell)

@@ -23,16 +23,16 @@ from trimtab.durable import link_to, write_json
 from trimtab.evaluation.cells import CellRow, summarise_cells
 from trimtab.journal import keeping
 from trimtab.lock import hold
+from trimtab.orders import Event
+from trimtab.pool import Pool
 from trimtab.preflight import check_models
 from trimtab.progress import Advance, Watch
 from trimtab.report.columns import reward_unit
 from trimtab.report.study_page import StudyFacts, write_study_report
 from trimtab.runs import RunDirectory
 from trimtab.study.collect import collect, name_of, without_numbers
-from trimtab.study.events import Event
-from trimtab.study.hands import Hands, Here
+from trimtab.study.hands import Hands, Here, Others
 from trimtab.study.plan import Plan, plan_study
-from trimtab.study.pool import Pool
 from trimtab.study.schedule import Schedule
 from trimtab.study.study_file import Run, Study
 from trimtab.study.view import StudyView
@@ -128,8 +128,8 @@ def _hands(
     before = torch.get_num_threads()
     taken = threads or max(before // jobs, 1)
     if jobs > 1:
-        with Pool(study, directory, assets, jobs, taken) as pool:
-            yield pool, taken
+        with Pool(directory.path, range(1, jobs + 1), taken) as pool:
+            yield Others(study, pool, assets, taken), taken
         return
     torch.set_num_threads(taken)
     try:

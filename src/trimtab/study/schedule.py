@@ -7,7 +7,8 @@ Knows nothing of processes.
     'data'
 """
 
-from trimtab.study.plan import Plan, Task
+from trimtab.chosen import Task
+from trimtab.study.plan import Plan
 
 
 class Schedule:

@@ -7,6 +7,8 @@ Knows nothing of what was trained.
 """
 
 import contextlib
+import copy
+import json
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,9 +17,10 @@ from typing import Any
 
 from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from transformers.utils import logging
 
+from trimtab.durable import write_text
 from trimtab.errors import ModelError
 
 # Wall time has no place beside numbers that are the same each time.
@@ -28,14 +31,34 @@ TIMES = frozenset(
 )
 
 
+Given = tuple[Any, Any, PreTrainedTokenizerBase]
+"""A model's configuration and generation configuration, and its tokenizer."""
+
+
 def timeless(entry: Mapping[str, Any]) -> dict[str, Any]:
     """An entry of the trainer's log without its times."""
     return {name: value for name, value in entry.items() if name not in TIMES}
 
 
-def save_model(
-    model: PreTrainedModel | PeftModel, given: tuple[Any, Any, PreTrainedTokenizerBase], folder: Path
-) -> None:
+def as_given(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Given:
+    """What is saved in the end: a trainer writes its own special tokens into configurations."""
+    return copy.deepcopy(model.config), copy.deepcopy(model.generation_config), tokenizer
+
+
+def able_to_pad(tokenizer: PreTrainedTokenizerBase, end_id: int) -> PreTrainedTokenizerBase:
+    """A copy for the trainer, which pads with the end token where there is no other."""
+    padding = copy.deepcopy(tokenizer)
+    if padding.pad_token is None:
+        padding.pad_token = padding.convert_ids_to_tokens(end_id)
+    return padding
+
+
+def write_log(history: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Write `folder/log.jsonl`, one line for each entry of a trainer's history."""
+    write_text(folder / "log.jsonl", (json.dumps(timeless(entry), sort_keys=True) + "\n" for entry in history))
+
+
+def save_model(model: PreTrainedModel | PeftModel, given: Given, folder: Path) -> None:
     """Write `folder/model` with the configuration and tokenizer that were given, any adapter as `folder/adapter`."""
     if isinstance(model, PeftModel):
         for config in model.peft_config.values():
@@ -66,19 +89,27 @@ def quietly() -> Iterator[None]:
             enable_progress_bars()
 
 
-def evaluations_of(
-    history: Sequence[Mapping[str, Any]], what: str, setting: str
-) -> tuple[list[Mapping[str, Any]], Mapping[str, Any]]:
-    """All evaluations of a trainer's history, and the one of the least loss; on `what` data, learning at `setting`.
+def outcome_of(trainer: Trainer, what: str, setting: str) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """How a training went, as its summary has it, and its evaluation of the least loss; on `what` data, learning at
+    the rate of `setting`.
 
     Raises:
         ModelError: no evaluation gave a number.
     """
-    evaluations = [entry for entry in history if "eval_loss" in entry]
+    evaluations = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
     finite = [entry for entry in evaluations if math.isfinite(entry["eval_loss"])]
     if not finite:
         raise ModelError(
             f"training diverged: the {what} loss is {evaluations[-1]['eval_loss']} after "
             f"{evaluations[-1]['step']} steps; lower {setting}"
         )
-    return evaluations, min(finite, key=lambda entry: entry["eval_loss"])
+    best, final = min(finite, key=lambda entry: entry["eval_loss"]), evaluations[-1]["eval_loss"]
+    summary = {
+        "trained_parameters": sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad),
+        "steps": trainer.state.global_step,
+        "evaluations": len(evaluations),
+        "best_step": best["step"],
+        "eval_loss": best["eval_loss"],
+        "final_eval_loss": final if math.isfinite(final) else None,
+    }
+    return summary, best

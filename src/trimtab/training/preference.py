@@ -8,11 +8,8 @@ the pairs came to be.
     0.81
 """
 
-import copy
 import gc
-import json
 import logging
-import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +17,6 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trimtab.durable import write_text
 from trimtab.errors import ConfigurationError, DataError, ModelError
 from trimtab.experiment import TuneConfig
 from trimtab.fields import CHAT
@@ -33,7 +29,7 @@ from trimtab.training.attention import attention_for
 from trimtab.training.batch_shares import make_whole
 from trimtab.training.batches import arrange
 from trimtab.training.checkpoints import Saving, checkpoint_step, resume_point
-from trimtab.training.outcome import evaluations_of, quietly, save_model, timeless
+from trimtab.training.outcome import able_to_pad, as_given, outcome_of, quietly, save_model, write_log
 from trimtab.training.pair_tokens import EncodedPairs, encode_pairs
 from trimtab.training.pair_trainer import PairTrainer
 from trimtab.training.trackers import check_trackers, run_name, tracking
@@ -97,19 +93,14 @@ def tune(
     if launched().main:
         shutil.rmtree(own.folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
-    # The trainer writes its own special tokens into these; what is saved is what was given.
-    given = copy.deepcopy(model.config), copy.deepcopy(model.generation_config), tokenizer
-    padding = copy.deepcopy(tokenizer)
-    if padding.pad_token is None:
-        padding.pad_token = padding.convert_ids_to_tokens(vocabulary.end_id)
+    given, padding = as_given(model, tokenizer), able_to_pad(tokenizer, vocabulary.end_id)
     with quietly():
         trainer = _trained(encoded, model, padding, config, checkpoints, trackers or folder / "trackers", seed, advance)
-        history = [timeless(entry) for entry in trainer.state.log_history]
-        summary = _summary(history, encoded, trainer)
+        summary = _summary(encoded, trainer)
         if sharding() == "FSDP":
             make_whole(trainer.model)
         if launched().main:
-            write_text(folder / "log.jsonl", (json.dumps(entry, sort_keys=True) + "\n" for entry in history))
+            write_log(trainer.state.log_history, folder)
             save_model(trainer.model, given, folder)
             shutil.rmtree(own.folder, ignore_errors=True)
         trainer.accelerator.wait_for_everyone()
@@ -181,25 +172,18 @@ def _check_lengths(encoded: EncodedPairs, model: PreTrainedModel, config: TuneCo
         )
 
 
-def _summary(
-    history: Sequence[Mapping[str, Any]], encoded: Mapping[str, EncodedPairs], trainer: PairTrainer
-) -> dict[str, Any]:
+def _summary(encoded: Mapping[str, EncodedPairs], trainer: PairTrainer) -> dict[str, Any]:
     """Raises ModelError where no evaluation gave a number."""
-    evaluations, best = evaluations_of(history, "validation", "tune.learning_rate")
+    outcome, best = outcome_of(trainer, "validation", "tune.learning_rate")
     assert best["step"] == trainer.state.best_global_step
     return {
         "training_pairs": len(encoded["training"].rows),
         "validation_pairs": len(encoded["validation"].rows),
         "truncated_pairs": sum(pairs.truncated for pairs in encoded.values()),
         "dropped_pairs": sum(pairs.dropped for pairs in encoded.values()),
-        "trained_parameters": sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad),
-        "steps": trainer.state.global_step,
-        "evaluations": len(evaluations),
-        "best_step": best["step"],
-        "eval_loss": best["eval_loss"],
+        **outcome,
         "eval_accuracy": best["eval_rewards/accuracies"],
         "eval_margin": best["eval_rewards/margins"],
         "eval_logps_chosen": best["eval_logps/chosen"],
         "eval_logps_rejected": best["eval_logps/rejected"],
-        "final_eval_loss": evaluations[-1]["eval_loss"] if math.isfinite(evaluations[-1]["eval_loss"]) else None,
     }

@@ -8,17 +8,13 @@ texts come from.
     3.41
 """
 
-import copy
-import json
-import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trimtab.durable import write_text
 from trimtab.errors import ConfigurationError, DataError
 from trimtab.experiment import SftConfig
 from trimtab.models.roles import vocabulary_of
@@ -26,7 +22,7 @@ from trimtab.models.transformers_model import context_of
 from trimtab.training.attention import attention_for
 from trimtab.training.batches import arrange
 from trimtab.training.checkpoints import Saving, resume_point
-from trimtab.training.outcome import evaluations_of, quietly, save_model, timeless
+from trimtab.training.outcome import able_to_pad, as_given, outcome_of, quietly, save_model, write_log
 from trimtab.training.text_tokens import encode_texts
 from trimtab.training.text_trainer import TextTrainer
 
@@ -75,19 +71,14 @@ def fine_tune(
     shutil.rmtree(own.folder, ignore_errors=True)
     checkpoints = saving or own
     folder.mkdir(parents=True, exist_ok=True)
-    # The trainer writes its own special tokens into these; what is saved is what was given.
-    given = copy.deepcopy(model.config), copy.deepcopy(model.generation_config), tokenizer
+    given, padding = as_given(model, tokenizer), able_to_pad(tokenizer, vocabulary.end_id)
     longest = config.max_length if config.packing else max(row.length for row in (*rows, *others))
     with quietly(), attention_for(model.device, longest):
-        padding = copy.deepcopy(tokenizer)
-        if padding.pad_token is None:
-            padding.pad_token = padding.convert_ids_to_tokens(vocabulary.end_id)
         trainer = TextTrainer(model, padding, rows, others, config, checkpoints, seed, advance)
         start = resume_point(checkpoints.folder)
         trainer.train(resume_from_checkpoint=None if start is None else str(start))
-        history = [timeless(entry) for entry in trainer.state.log_history]
-        write_text(folder / "log.jsonl", (json.dumps(entry, sort_keys=True) + "\n" for entry in history))
-        summary = _summary(history, trainer)
+        write_log(trainer.state.log_history, folder)
+        summary, _ = outcome_of(trainer, "held-out", "sft.learning_rate")
         save_model(trainer.model, given, folder)
     shutil.rmtree(own.folder, ignore_errors=True)
     counted = {
@@ -97,16 +88,3 @@ def fine_tune(
         "tokens": sum(row.length for row in rows),
     }
     return {**counted, **summary}
-
-
-def _summary(history: Sequence[Mapping[str, Any]], trainer: TextTrainer) -> dict[str, Any]:
-    """Raises ModelError where no evaluation gave a number."""
-    evaluations, best = evaluations_of(history, "held-out", "sft.learning_rate")
-    return {
-        "trained_parameters": sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad),
-        "steps": trainer.state.global_step,
-        "evaluations": len(evaluations),
-        "best_step": best["step"],
-        "eval_loss": best["eval_loss"],
-        "final_eval_loss": evaluations[-1]["eval_loss"] if math.isfinite(evaluations[-1]["eval_loss"]) else None,
-    }

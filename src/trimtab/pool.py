@@ -1,9 +1,9 @@
-"""Several processes that make a study's artifacts side by side, each with its share of threads and its own device.
+"""Several processes that make artifacts side by side, each with its share of threads and its own device.
 
-A worker that dies takes its task with it, and nothing else: the task has failed, and the next one gets a new worker.
+A worker that dies takes its order with it, and nothing else: the order has failed, and the next one gets a new worker.
 
-    >>> with Pool(study, directory, assets, jobs=2, threads=1) as pool:                 # doctest: +SKIP
-    ...     pool.take(task, run)
+    >>> with Pool(Path("runs/demo"), workers=[1, 2], threads=1) as pool:                # doctest: +SKIP
+    ...     pool.take(order)
     ...     pool.wait(print)
 """
 
@@ -14,16 +14,13 @@ import signal
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from trimtab.assets.resolve import Assets
-from trimtab.runs import RunDirectory
-from trimtab.study.events import Event, Tell
-from trimtab.study.plan import Task
-from trimtab.study.study_file import Run, Study
+from trimtab.orders import Event, Order, Tell
 
 PATIENCE = 20.0
 """Seconds that a worker has to end when it is told to."""
@@ -37,14 +34,13 @@ class _Worker:
 
 
 class Pool:
-    """At most `jobs` workers, numbered from 1, each with `threads` threads; `devices` are dealt out among them."""
+    """At most so many workers, by their numbers from 1, for the run directory `folder`; each begins with `threads`
+    threads. Listed devices are dealt out among the numbers."""
 
-    def __init__(self, study: Study, directory: RunDirectory, assets: Assets, jobs: int, threads: int) -> None:
-        self._study = study
-        self._directory = directory
-        self._assets = assets
+    def __init__(self, folder: Path, workers: Iterable[int], threads: int) -> None:
+        self._folder = folder
         self._threads = threads
-        self._workers: dict[int, _Worker | None] = dict.fromkeys(range(1, jobs + 1))
+        self._workers: dict[int, _Worker | None] = dict.fromkeys(workers)
         self._heard: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
 
     def __enter__(self) -> Self:
@@ -66,23 +62,18 @@ class Pool:
     def free(self) -> bool:
         return any(worker is None or worker.digest is None for worker in self._workers.values())
 
-    def take(self, task: Task, run: Run) -> None:
+    def start(self) -> None:
+        """Start all workers now, which load their libraries, and not when they are first wanted."""
+        for number, worker in self._workers.items():
+            if worker is None:
+                self._workers[number] = self._start(number)
+
+    def take(self, order: Order) -> None:
         number, worker = next((n, w) for n, w in self._workers.items() if w is None or w.digest is None)
         if worker is None:
             worker = self._workers[number] = self._start(number)
-        worker.digest = task.artifact.digest
-        _send(
-            worker,
-            {
-                "digest": task.artifact.digest,
-                "run": run.name,
-                "experiment": run.values,
-                "decoders": [decoder.name for decoder in self._study.decoders(run)],
-                "threads": self._threads,
-                "cache": str(self._assets.cache),
-                "path_map": None if self._assets.path_map is None else str(self._assets.path_map),
-            },
-        )
+        worker.digest = order.digest
+        _send(worker, asdict(order))
 
     def wait(self, tell: Tell) -> None:
         worker, reply = self._heard.get()
@@ -106,10 +97,10 @@ class Pool:
                 [
                     sys.executable,
                     "-m",
-                    "trimtab.study.worker",
+                    "trimtab.worker",
                     str(number),
                     str(os.getpid()),
-                    str(self._directory.path),
+                    str(self._folder),
                 ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -131,7 +122,7 @@ class Pool:
         self._heard.put((worker, None))
 
     def _log(self, number: int) -> Path:
-        return self._directory.path / f"log-worker-{number}.txt"
+        return self._folder / f"log-worker-{number}.txt"
 
     def _death(self, worker: _Worker) -> str:
         code = worker.process.wait()
@@ -142,6 +133,11 @@ class Pool:
             )
         last = self._log(worker.number).read_text(encoding="utf-8").strip().rpartition("\n")[2]
         return f"its process ended with code {code} ({last}); {self._log(worker.number).name} has more"
+
+
+def processes_a_device(jobs: int, device_type: str) -> int:
+    """How many of so many processes share a device's memory at most."""
+    return -(-jobs // max(len(listed_devices()), 1)) if device_type == "cuda" else jobs
 
 
 def listed_devices() -> list[str]:

@@ -1,0 +1,146 @@
+"""One artifact of an experiment, or some blocks of one, made apart from the others: what a worker does.
+
+>>> make_artifact("0123456789ab", experiment, decoders, directory, Assets(), watch)  # doctest: +SKIP
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from trimtab.assets.resolve import Assets
+from trimtab.blocks import cut, decode_groups, recorded_plan, sharing_time
+from trimtab.experiment import DecoderConfig, Experiment
+from trimtab.line import Line, diverging
+from trimtab.making import Make, Maker, Ready
+from trimtab.pipeline import enough_memory
+from trimtab.progress import Watch
+from trimtab.runs import Artifact, RunDirectory
+from trimtab.tuning_line import sampled_splits
+
+
+@dataclass
+class Task:
+    """An artifact that runs have in common: `stage` as progress calls it, digests of its inputs, names of its runs."""
+
+    stage: str
+    artifact: Artifact
+    inputs: tuple[str, ...]
+    runs: list[str] = field(default_factory=list)
+    name: str = ""
+
+
+class Chooser(Maker):
+    """Makes the artifact of one digest at most, or `blocks` of it, and notes in `found` all that it is asked for, in
+    order.
+
+    So whoever asks for the last artifacts of a line is told what they are made of, and two processes that are given
+    different digests, or different blocks of one, never write to the same files.
+    """
+
+    def __init__(
+        self,
+        *of_the_line: Any,
+        found: dict[str, Task],
+        chosen: str | None = None,
+        blocks: Sequence[int] | None = None,
+        beside: int = 1,
+    ) -> None:
+        super().__init__(*of_the_line)
+        self._found = found
+        self._chosen = chosen
+        self._blocks = blocks
+        self._beside = beside
+
+    def stage(
+        self, stage: str, parts: Mapping[str, Any], inputs: Sequence[Artifact], make: Make, label: str | None = None
+    ) -> Artifact:
+        artifact = self.artifact(stage, parts, inputs)
+        self._found.setdefault(artifact.digest, Task(label or stage, artifact, tuple(each.digest for each in inputs)))
+        if artifact.digest == self._chosen and not artifact.whole:
+            return super().stage(stage, parts, inputs, make, label)
+        return artifact
+
+    def decoded(
+        self,
+        stage: str,
+        parts: Mapping[str, Any],
+        inputs: Sequence[Artifact],
+        ready: Ready,
+        label: str,
+        *,
+        alone: bool = False,
+    ) -> Artifact:
+        artifact = self.artifact(stage, parts, inputs)
+        if self._blocks is None or artifact.digest != self._chosen:
+            return super().decoded(stage, parts, inputs, ready, label, alone=alone)
+        plan = recorded_plan(artifact.work)
+        assert plan is not None, "whoever shares blocks out has recorded how prompts are cut"
+        with self.watch(label) as advance:
+            prompts, decode, _ = ready()
+            groups = cut(prompts, plan.prompts_a_block)
+            share = {number: groups[number] for number in self._blocks}
+            decode_groups(artifact.work, share, sharing_time(decode, self._beside), advance)
+        return artifact
+
+
+def make_artifact(
+    digest: str,
+    experiment: Experiment,
+    decoders: Sequence[DecoderConfig],
+    directory: RunDirectory,
+    assets: Assets,
+    watch: Watch,
+) -> None:
+    """Make the one artifact, of those that the decoders' scores need; its inputs must be there.
+
+    Raises:
+        TrimtabError: anything that a user can mend.
+    """
+    with enough_memory():
+        found = artifacts_of(experiment, decoders, directory, assets, watch, digest)
+    assert found[digest].artifact.whole, digest
+
+
+def decode_share(
+    digest: str,
+    blocks: Sequence[int],
+    beside: int,
+    experiment: Experiment,
+    decoders: Sequence[DecoderConfig],
+    directory: RunDirectory,
+    assets: Assets,
+    watch: Watch,
+) -> None:
+    """Decode some blocks of an artifact: of the samples to tune on where no decoders are given, else of one of theirs.
+
+    Raises:
+        TrimtabError: anything that a user can mend.
+    """
+    chooser = partial(Chooser, found={}, chosen=digest, blocks=blocks, beside=beside)
+    with enough_memory():
+        line = Line(experiment, directory, assets, watch, maker=chooser)
+        for decoder in decoders:
+            line.guided(decoder)
+        for split in () if decoders else sampled_splits(experiment):
+            line.samples(split)
+
+
+def artifacts_of(
+    experiment: Experiment,
+    decoders: Sequence[DecoderConfig],
+    directory: RunDirectory,
+    assets: Assets,
+    watch: Watch,
+    chosen: str | None = None,
+) -> dict[str, Task]:
+    """All that the decoders' scores are made from, by digests, inputs before what is made of them; the `chosen` one is
+    made where it is not there."""
+    found: dict[str, Task] = {}
+    line = Line(experiment, directory, assets, watch, maker=partial(Chooser, found=found, chosen=chosen))
+    for decoder in decoders:
+        line.evaluated(decoder)
+    for decoder in diverging(experiment):
+        if decoder in decoders:
+            line.divergence(decoder)
+    return found
