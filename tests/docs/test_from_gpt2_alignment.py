@@ -23,7 +23,7 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Experimen
     monkeypatch.chdir(tmp_path)
     ran: list[tuple[Experiment, str]] = []
 
-    def noted(options: cli.Options, until: str, shard: str | None = None, trace: bool = False) -> None:
+    def noted(options: cli.Options, until: str, shard: str | None = None, trace: bool = False, jobs: int = 1) -> None:
         ran.append((load_experiment(cli.experiment_file(options.file), options.overrides), until))
 
     monkeypatch.setattr(cli, "_run", noted)

@@ -23,7 +23,7 @@ COMMANDS = [
 def test_commands_are_sound(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
 
-    def noted(options: cli.Options, until: str, shard: str | None = None, trace: bool = False) -> None:
+    def noted(options: cli.Options, until: str, shard: str | None = None, trace: bool = False, jobs: int = 1) -> None:
         ran.append(load_experiment(cli.experiment_file(options.file), options.overrides).name)
 
     def launched(file: Path, count: int, arguments: list[str], command: str) -> int:

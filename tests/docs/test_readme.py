@@ -42,7 +42,7 @@ def test_command_lines_are_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "my-experiment.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
     ran = []
 
-    def noted(options: cli.Options, until: str, shard: str | None = None, trace: bool = False) -> None:
+    def noted(options: cli.Options, until: str, shard: str | None = None, trace: bool = False, jobs: int = 1) -> None:
         ran.append((load_experiment(cli.experiment_file(options.file), options.overrides).name, until))
 
     studied = []
@@ -59,6 +59,7 @@ def test_command_lines_are_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("quickstart", "guide"),
         ("quickstart", "guide"),
         ("quickstart", "report"),
+        ("quickstart", "guide"),
         ("quickstart", "guide"),
         ("my-experiment", "report"),
     ]

@@ -112,7 +112,11 @@ def test_wrong_numbers_of_jobs(tmp_path: Path, path_map: Path) -> None:
 
 @pytest.mark.parametrize("file", sorted(cli.SHIPPED.glob("*.yaml")), ids=lambda file: file.stem)
 def test_an_experiment_is_the_same_to_a_worker(file: Path) -> None:
-    experiments = [run.experiment for run in load_study(file).runs] if is_study(file) else [load_experiment(file)]
+    experiments = (
+        [run.experiment for run in load_study(file, find=cli.experiment_file).runs]
+        if is_study(file)
+        else [load_experiment(file)]
+    )
     for experiment in experiments:
         read = Experiment.model_validate_json(experiment.model_dump_json(exclude_unset=True))
         assert read == experiment

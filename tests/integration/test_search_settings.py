@@ -153,7 +153,7 @@ def _digest(line: Line, name: str) -> str:
     assert line.tuned.whole and line.reward.whole
     found: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(line._make, "decoded", lambda *given: found.append(line._make.artifact(*given[:3]).digest))
+        patch.setattr(line._make, "decoded", lambda *given, alone: found.append(line._make.artifact(*given[:3]).digest))
         line.guided(line.experiment.guide.decoder(name))
     return found[0]
 

@@ -78,7 +78,7 @@ def test_another_tuned_model_is_another_run_of_its_decoders_alone(pair: Path, tm
     for described in (first, experiment(pair)):
         with watching(quiet=True) as watch:
             line = Line(described, RunDirectory(tmp_path / "runs"), assets, watch)
-            line._make.decoded = lambda stage, parts, inputs, ready, label, make=line._make: make.artifact(
+            line._make.decoded = lambda stage, parts, inputs, ready, label, alone, make=line._make: make.artifact(
                 stage, parts, inputs
             )
             digests.append({each.name: line.guided(each).digest for each in described.guide.decoders})
