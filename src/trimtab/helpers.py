@@ -69,7 +69,7 @@ class Helpers:
             )
         progress = _Progress(len(prompts), sum(len(groups[number]) for number in left), advance)
         own = {number: groups[number] for number in shares[0]}
-        with _threads(threads):
+        with with_threads(threads):
             decode_groups(artifact.work, own, sharing_time(decode, len(shares)), lambda done, _: progress.tell(0, done))
         failures = _wait(self._pool, len(shares) - 1, progress)
         if failures:
@@ -145,7 +145,8 @@ def helping(folder: Path, experiment: Experiment, assets: Assets, jobs: int) -> 
 
 
 @contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
+def with_threads(count: int) -> Iterator[None]:
+    """Within it, operations of this process have so many threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -21,6 +21,7 @@ from trimtab.assets.resolve import Assets
 from trimtab.budget import memory_lines
 from trimtab.durable import link_to, write_json
 from trimtab.evaluation.cells import CellRow, summarise_cells
+from trimtab.helpers import with_threads
 from trimtab.journal import keeping
 from trimtab.lock import hold
 from trimtab.orders import Event
@@ -125,17 +126,13 @@ def _hands(
     study: Study, directory: RunDirectory, assets: Assets, jobs: int, threads: int | None
 ) -> Iterator[tuple[Hands, int]]:
     """Who makes the artifacts, and the number of threads that they have."""
-    before = torch.get_num_threads()
-    taken = threads or max(before // jobs, 1)
+    taken = threads or max(torch.get_num_threads() // jobs, 1)
     if jobs > 1:
         with Pool(directory.path, range(1, jobs + 1), taken) as pool:
             yield Others(study, pool, assets, taken), taken
         return
-    torch.set_num_threads(taken)
-    try:
+    with with_threads(taken):
         yield Here(study, directory, assets), taken
-    finally:
-        torch.set_num_threads(before)
 
 
 def _keep_index(plan: Plan, directory: RunDirectory, threads: int) -> None:
