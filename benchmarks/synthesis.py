@@ -129,7 +129,12 @@ def in_vllm(python: str, model: ModelConfig, config: SynthesizeConfig, prompts: 
         script = Path(place) / "sample.py"
         script.write_text("if __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in VLLM.splitlines()))
         printed = subprocess.run([python, str(script), settings], check=True, capture_output=True, text=True).stdout
-    found: Runs = json.loads(printed.splitlines()[-1])
+    return told(printed)
+
+
+def told(printed: str) -> Runs:
+    """What a process printed of its runs; vLLM prints more, before and after."""
+    found: Runs = json.loads([line for line in printed.splitlines() if line.startswith("[[")][-1])
     return found
 
 
@@ -146,7 +151,7 @@ def measure(
             command += ["--samples", str(config.samples), "--tokens", str(config.max_new_tokens)]
             command += ["--repeats", str(repeats), "--model", model.name, "--dtype", model.dtype]
             printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            runs = json.loads(printed.splitlines()[-1])
+            runs = told(printed)
         seconds = [each[0] for each in runs]
         samples = len(prompts) * config.samples
         rows[kind] = {
