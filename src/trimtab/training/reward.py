@@ -188,6 +188,7 @@ def _fit(
     optimizer = torch.optim.AdamW(
         [{"params": body, "lr": config.learning_rate}, {"params": head, "lr": config.head_learning_rate}],
         weight_decay=0.0,
+        fused=True,
     )
     trainer = Trainer(
         model=model,
