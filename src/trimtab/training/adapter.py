@@ -9,6 +9,7 @@ activations there and goes no further back. That needs gradient checkpointing to
 
 import torch
 from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -52,3 +53,14 @@ def lora_config(model: PreTrainedModel, settings: LoraSettings, part: str = "tun
         fan_in_fan_out=any(isinstance(module, Conv1D) for _, module in linear),
         task_type="CAUSAL_LM",
     )
+
+
+def leave_casts_to_autocast(model: torch.nn.Module) -> None:
+    """Have adapters take their inputs as they come.
+
+    PEFT widens each input to the adapter's float32, and autocast, where it is on, narrows it again right away: the same
+    numbers, after two copies of every activation in every adapted map.
+    """
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.cast_input_dtype_enabled = False

@@ -20,6 +20,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from trimtab.durable import write_text
 from trimtab.launched import launched
+from trimtab.training.adapter import leave_casts_to_autocast
 from trimtab.training.batches import BatchOrder
 
 SUMS = "sums.json"
@@ -40,7 +41,7 @@ class EvenEvaluations(TrainerCallback):
 
 class Carried(TrainerCallback):
     """Has a resumed trainer take up what transformers and TRL leave out of their checkpoints, and an ended one forget
-    what only its passes needed."""
+    what only its passes needed; and under autocast nobody else casts."""
 
     def __init__(self, trainer: "ResumableTrainer") -> None:
         self._trainer = trainer
@@ -48,6 +49,8 @@ class Carried(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if not launched().main:  # dropout of its own: all processes have drawn the same adapter from the same seed
             torch.manual_seed(args.seed + launched().index)
+        if args.bf16:
+            leave_casts_to_autocast(self._trainer.model)
         if state.global_step:
             self._trainer.take_up(Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
 
