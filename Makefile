@@ -7,7 +7,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 .PHONY: quickstart test test-fast lint format clean
 
 quickstart: $(READY)
-	$(VENV)/bin/trimtab run quickstart
+	$(VENV)/bin/trimtab run quickstart --jobs 2
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup

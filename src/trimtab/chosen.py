@@ -1,6 +1,6 @@
 """One artifact of an experiment, or some blocks of one, made apart from the others: what a worker does.
 
->>> make_artifact("0123456789ab", experiment, decoders, directory, Assets(), watch)  # doctest: +SKIP
+>>> make_artifact("0123456789ab", Part(experiment, decoders, directory, Assets(), watch))  # doctest: +SKIP
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,6 +28,21 @@ class Task:
     inputs: tuple[str, ...]
     runs: list[str] = field(default_factory=list)
     name: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What these decoders of an experiment need, in a run directory; `watch` is told of what is made of it."""
+
+    experiment: Experiment
+    decoders: Sequence[DecoderConfig]
+    directory: RunDirectory
+    assets: Assets
+    watch: Watch
+
+    def line(self, **chosen: Any) -> Line:
+        """A line that makes what is `chosen`, as `Chooser` has it, and nothing else."""
+        return Line(self.experiment, self.directory, self.assets, self.watch, maker=partial(Chooser, **chosen))
 
 
 class Chooser(Maker):
@@ -84,63 +99,39 @@ class Chooser(Maker):
         return artifact
 
 
-def make_artifact(
-    digest: str,
-    experiment: Experiment,
-    decoders: Sequence[DecoderConfig],
-    directory: RunDirectory,
-    assets: Assets,
-    watch: Watch,
-) -> None:
+def make_artifact(digest: str, part: Part) -> None:
     """Make the one artifact, of those that the decoders' scores need; its inputs must be there.
 
     Raises:
         TrimtabError: anything that a user can mend.
     """
     with enough_memory():
-        found = artifacts_of(experiment, decoders, directory, assets, watch, digest)
+        found = artifacts_of(part, digest)
     assert found[digest].artifact.whole, digest
 
 
-def decode_share(
-    digest: str,
-    blocks: Sequence[int],
-    beside: int,
-    experiment: Experiment,
-    decoders: Sequence[DecoderConfig],
-    directory: RunDirectory,
-    assets: Assets,
-    watch: Watch,
-) -> None:
+def decode_share(digest: str, blocks: Sequence[int], beside: int, part: Part) -> None:
     """Decode some blocks of an artifact: of the samples to tune on where no decoders are given, else of one of theirs.
 
     Raises:
         TrimtabError: anything that a user can mend.
     """
-    chooser = partial(Chooser, found={}, chosen=digest, blocks=blocks, beside=beside)
     with enough_memory():
-        line = Line(experiment, directory, assets, watch, maker=chooser)
-        for decoder in decoders:
+        line = part.line(found={}, chosen=digest, blocks=blocks, beside=beside)
+        for decoder in part.decoders:
             line.guided(decoder)
-        for split in () if decoders else sampled_splits(experiment):
+        for split in () if part.decoders else sampled_splits(part.experiment):
             line.samples(split)
 
 
-def artifacts_of(
-    experiment: Experiment,
-    decoders: Sequence[DecoderConfig],
-    directory: RunDirectory,
-    assets: Assets,
-    watch: Watch,
-    chosen: str | None = None,
-) -> dict[str, Task]:
+def artifacts_of(part: Part, chosen: str | None = None) -> dict[str, Task]:
     """All that the decoders' scores are made from, by digests, inputs before what is made of them; the `chosen` one is
     made where it is not there."""
     found: dict[str, Task] = {}
-    line = Line(experiment, directory, assets, watch, maker=partial(Chooser, found=found, chosen=chosen))
-    for decoder in decoders:
+    line = part.line(found=found, chosen=chosen)
+    for decoder in part.decoders:
         line.evaluated(decoder)
-    for decoder in diverging(experiment):
-        if decoder in decoders:
+    for decoder in diverging(part.experiment):
+        if decoder in part.decoders:
             line.divergence(decoder)
     return found

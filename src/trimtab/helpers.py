@@ -36,10 +36,17 @@ class Helpers:
         self._assets = assets
         self.jobs = jobs
         self._threads = threads
+        self._ended = False
 
     def start(self) -> None:
         """Start the other processes, if they do not run: they load their libraries while this one does other work."""
-        self._pool.start()
+        if not self._ended:
+            self._pool.start()
+
+    def end(self) -> None:
+        """End the other processes for good: nothing more is to be decoded, and idle ones hold memory."""
+        self._ended = True
+        self._pool.end()
 
     def decode(
         self, artifact: Artifact, label: str, prompts: Sequence[Prompt], size: int, decode: Decode, advance: Advance

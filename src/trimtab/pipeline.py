@@ -120,6 +120,8 @@ def run(
             (STAGES if shard is None else SHARED)[stage](line)
             if experiment.tunes and stage == "tune":
                 line.name_tuned()
+            if helpers is not None and stage == "guide":
+                helpers.end()
             if stage in NAMED and shard is None:
                 line.name_decoded(NAMED[stage])
     _part()

@@ -47,12 +47,18 @@ class Pool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        for worker in filter(None, self._workers.values()):
-            if kind is not None:
+        self.end(at_once=kind is not None)
+
+    def end(self, *, at_once: bool = False) -> None:
+        """End all workers, once they have made what they make or `at_once`; further orders get new ones."""
+        ending = [worker for worker in self._workers.values() if worker is not None]
+        self._workers = dict.fromkeys(self._workers)
+        for worker in ending:
+            if at_once:
                 worker.process.terminate()
             else:
                 _send(worker, None)
-        for worker in filter(None, self._workers.values()):
+        for worker in ending:
             try:
                 worker.process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
@@ -78,7 +84,8 @@ class Pool:
     def wait(self, tell: Tell) -> None:
         worker, reply = self._heard.get()
         if reply is None:
-            self._workers[worker.number] = None
+            if self._workers[worker.number] is worker:
+                self._workers[worker.number] = None
             if worker.digest is not None:
                 tell(Event(worker.digest, "failed", self._death(worker)))
             return

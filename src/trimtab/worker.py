@@ -63,7 +63,7 @@ def _work(order: Order, worker: int, folder: Path, tell: Tell) -> None:
     import torch
 
     from trimtab.assets.resolve import Assets
-    from trimtab.chosen import decode_share, make_artifact
+    from trimtab.chosen import Part, decode_share, make_artifact
     from trimtab.experiment import Experiment
     from trimtab.runs import RunDirectory
 
@@ -73,11 +73,11 @@ def _work(order: Order, worker: int, folder: Path, tell: Tell) -> None:
         experiment = Experiment.model_validate_json(order.experiment)
         decoders = [experiment.guide.decoder(name) for name in order.decoders]
         assets = Assets(cache=Path(order.cache), path_map=path_map)
-        of_the_line = experiment, decoders, RunDirectory(folder), assets, listening(order.digest, tell, worker)
+        part = Part(experiment, decoders, RunDirectory(folder), assets, listening(order.digest, tell, worker))
         if order.blocks is None:
-            make_artifact(order.digest, *of_the_line)
+            make_artifact(order.digest, part)
         else:
-            decode_share(order.digest, order.blocks, order.beside, *of_the_line)
+            decode_share(order.digest, order.blocks, order.beside, part)
     except TrimtabError as error:
         tell(Event(order.digest, "failed", str(error), worker=worker))
     else:

@@ -8,7 +8,7 @@ import torch
 
 from small_run import SETTINGS, run_bytes
 from tiny_hub import tiny_hub
-from trimtab import cli
+from trimtab import cli, pipeline
 from trimtab.assets.resolve import Assets
 from trimtab.errors import ConfigurationError, RunError
 from trimtab.experiment import Experiment
@@ -49,7 +49,16 @@ def test_two_processes_make_what_one_makes(
     tmp_path: Path, path_map: Path, alone: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared: list[str] = []
-    taking = Pool.take
+    taking, scoring = Pool.take, pipeline.STAGES["evaluate"]
+
+    def alone_again(line: Line) -> object:
+        helpers = line._make.helpers
+        assert helpers is not None and helpers._pool._workers == {2: None}
+        made = scoring(line)
+        assert helpers._pool._workers == {2: None}
+        return made
+
+    monkeypatch.setitem(pipeline.STAGES, "evaluate", alone_again)
     monkeypatch.setattr(Pool, "take", lambda pool, order: (shared.append(order.digest), taking(pool, order)))
     line = decoded(tmp_path, path_map, jobs=2)
     assert run_bytes(tmp_path) == alone

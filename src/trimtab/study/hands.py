@@ -12,7 +12,7 @@ import logging
 from typing import Protocol
 
 from trimtab.assets.resolve import Assets
-from trimtab.chosen import Task, make_artifact
+from trimtab.chosen import Part, Task, make_artifact
 from trimtab.errors import TrimtabError
 from trimtab.helpers import order_of
 from trimtab.orders import Event, Tell, listening
@@ -57,7 +57,7 @@ class Here:
         watch = listening(digest, tell)
         try:
             decoders = self._study.decoders(run)
-            make_artifact(digest, run.experiment, decoders, self._directory, self._assets, watch)
+            make_artifact(digest, Part(run.experiment, decoders, self._directory, self._assets, watch))
         except TrimtabError as error:
             tell(Event(digest, "failed", str(error)))
         except Exception as error:  # noqa: BLE001 (a fault of ours in one cell must not take the others with it)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trimtab.assets.resolve import Assets
-from trimtab.chosen import Task, artifacts_of
+from trimtab.chosen import Part, Task, artifacts_of
 from trimtab.progress import Watch
 from trimtab.runs import Artifact, RunDirectory
 from trimtab.study.study_file import Run, Study
@@ -39,7 +39,7 @@ def plan_study(study: Study, directory: RunDirectory, assets: Assets) -> Plan:
     tasks: dict[str, Task] = {}
     artifacts = {}
     for run in study.runs:
-        found = artifacts_of(run.experiment, study.decoders(run), directory, assets, Watch())
+        found = artifacts_of(Part(run.experiment, study.decoders(run), directory, assets, Watch()))
         artifacts[run.name] = {task.stage: digest for digest, task in found.items()}
         for digest, task in found.items():
             tasks.setdefault(digest, task).runs.append(run.name)
