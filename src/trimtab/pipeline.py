@@ -25,6 +25,7 @@ from trimtab.launched import launched, lost_another
 from trimtab.line import Line, diverging
 from trimtab.lock import hold
 from trimtab.making import Maker
+from trimtab.models.allocator import give_back_freed_memory
 from trimtab.preflight import check_models
 from trimtab.progress import Watch
 from trimtab.runs import RunDirectory
@@ -48,6 +49,7 @@ STAGES: dict[str, Callable[[Line], object]] = {
 }
 NAMED = {"guide": GENERATIONS, "evaluate": SCORES}
 """What of a decoder's is named after a stage."""
+TRAINING = ("reward", "sft", "tune")
 SHARED: dict[str, Callable[[Line], object]] = {
     "synthesize": STAGES["synthesize"],
     # what picks from another decoder's candidates decodes nothing
@@ -120,6 +122,8 @@ def run(
             (STAGES if shard is None else SHARED)[stage](line)
             if experiment.tunes and stage == "tune":
                 line.name_tuned()
+            if stage in TRAINING:
+                give_back_freed_memory()
             if helpers is not None and stage == "guide":
                 helpers.end()
             if stage in NAMED and shard is None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from peft.tuners.lora import Linear as LoraLinear
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -25,7 +26,7 @@ from trimtab.errors import ConfigurationError, DataError, ModelError, Vocabulary
 from trimtab.experiment import LoraSettings, TuneConfig
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Pair
-from trimtab.training import preference
+from trimtab.training import preference, resumable
 from trimtab.training.adapter import lora_config
 from trimtab.training.batches import BatchOrder, arrange
 from trimtab.training.checkpoints import Saving
@@ -418,6 +419,31 @@ def test_adapter_spares_embeddings_and_head():
         assert config.layers_to_transform == list(range(count))
         assert not {"lm_head", "embed_tokens", "wte", "wpe"} & set(config.target_modules)
     assert lora_config(gpt2(0), LORA).fan_in_fan_out and not lora_config(llama(0), LORA).fan_in_fan_out
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_no_adapter_casts_what_autocast_would_cast_back(tmp_path, monkeypatch, dtype):
+    """The same losses to the bit as with the casts of PEFT, which give every input an adapter's float32."""
+    given = set()
+    call = LoraLinear.forward
+
+    def forward(self, x, *args, **kwargs):
+        hooks = [a.register_forward_pre_hook(lambda _, x: given.add(x[0].dtype)) for a in self.lora_A.values()]
+        try:
+            return call(self, x, *args, **kwargs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    monkeypatch.setattr(LoraLinear, "forward", forward)
+    run(tmp_path / "ours", llama(0, dtype=dtype), settings(epochs=1))
+    assert dtype in given
+    given.clear()
+    monkeypatch.setattr(resumable, "leave_casts_to_autocast", lambda model: None)
+    run(tmp_path / "theirs", llama(0, dtype=dtype), settings(epochs=1))
+    assert given == {torch.float32}
+    logs = [(tmp_path / name / "log.jsonl").read_bytes() for name in ("ours", "theirs")]
+    assert logs[0] == logs[1]
 
 
 def test_progress_counts_to_its_total(ordinary):

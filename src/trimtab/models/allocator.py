@@ -7,6 +7,7 @@ touching fresh pages can cost several times what the copy into them does.
 """
 
 import ctypes
+import gc
 import platform
 from functools import cache
 
@@ -23,3 +24,10 @@ def keep_freed_memory() -> None:
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST)
     libc.mallopt(_M_TRIM_THRESHOLD, 32 * _LARGEST)
+
+
+def give_back_freed_memory() -> None:
+    """Give the system what has been freed: after a stage whose tensors are of other sizes than those to come."""
+    gc.collect()  # models and trainers know each other in circles
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)

@@ -98,7 +98,7 @@ def eager_attention(
         scores = scores + attention_mask
     if s_aux is not None:
         scores = torch.cat([scores, s_aux.view(1, heads, 1, 1).expand(rows, heads, new, 1).to(scores.dtype)], -1)
-    wide = torch.promote_types(scores.dtype, torch.float32)
+    wide = scores.dtype if scores.dtype == torch.float64 else torch.float32
     weights = scores.softmax(-1, dtype=wide)[..., : key.shape[2]].to(query.dtype)
     weights = functional.dropout(weights, dropout, module.training)
     attended = weights.view(rows, key.shape[1], -1, key.shape[2]) @ value
