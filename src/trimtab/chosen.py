@@ -76,19 +76,11 @@ class Chooser(Maker):
             return super().stage(stage, parts, inputs, make, label)
         return artifact
 
-    def decoded(
-        self,
-        stage: str,
-        parts: Mapping[str, Any],
-        inputs: Sequence[Artifact],
-        ready: Ready,
-        label: str,
-        *,
-        alone: bool = False,
-    ) -> Artifact:
-        artifact = self.artifact(stage, parts, inputs)
-        if self._blocks is None or artifact.digest != self._chosen:
-            return super().decoded(stage, parts, inputs, ready, label, alone=alone)
+    def has_part(self, stage: str, artifact: Artifact) -> bool:
+        return self._blocks is not None and artifact.digest == self._chosen
+
+    def decode_part(self, artifact: Artifact, ready: Ready, label: str) -> None:
+        assert self._blocks is not None
         plan = recorded_plan(artifact.work)
         assert plan is not None, "whoever shares blocks out has recorded how prompts are cut"
         with self.watch(label) as advance:
@@ -96,7 +88,6 @@ class Chooser(Maker):
             groups = cut(prompts, plan.prompts_a_block)
             share = {number: groups[number] for number in self._blocks}
             decode_groups(artifact.work, share, sharing_time(decode, self._beside), advance)
-        return artifact
 
 
 def make_artifact(digest: str, part: Part) -> None:

@@ -129,10 +129,19 @@ class Maker:
                 self.helpers.decode(artifact, label, prompts, size, decode, advance)
             merge_blocks(work, folder)
 
-        if self.shard is None or self.shard[0] != stage or artifact.whole:
+        if artifact.whole or not self.has_part(stage, artifact):
             return self.stage(stage, parts, inputs, make, label)
+        self.decode_part(artifact, ready, label)
+        return artifact
+
+    def has_part(self, stage: str, artifact: Artifact) -> bool:
+        """Whether this process is to decode some blocks of the artifact, and to leave it open."""
+        return self.shard is not None and self.shard[0] == stage
+
+    def decode_part(self, artifact: Artifact, ready: Ready, label: str) -> None:
+        """Decode this process's blocks of it."""
+        assert self.shard is not None
         with self.directory.working(artifact, self.shard[1]) as work, self.watch(label) as advance:
             prompts, decode, size = ready()
             note_shard(artifact, label, self.shard[1], Plan.of(len(prompts), size))
             decode_blocks(work, prompts, size, decode, advance, self.shard[1])
-        return artifact
