@@ -24,7 +24,7 @@ from trimtab.records import Generation, Prompt
 from trimtab.rewards.reward import Reward
 from trimtab.search.chunk_beam import Search
 from trimtab.search.completions_proposer import CompletionsProposer
-from trimtab.search.flops_budget import SearchShape, Workload, search_flops, within_budget
+from trimtab.search.flops_budget import SearchShape, Workload, within_budget
 from trimtab.search.hypothesis import Hypothesis, Step
 from trimtab.search.judges import Judges, emulated_model, models_of
 from trimtab.search.proposer import LanguageModelProposer, Proposer
@@ -56,11 +56,8 @@ def within_its_budget(
     work = Workload(tuple(sizes), round(sum(lengths) / len(lengths)), experiment.guide.max_new_tokens)
     given = {name: vars(config)[name] for name in ("width", "successors", "chunk") if name in config.model_fields_set}
     shape = within_budget(config.budget, work, SearchShape(**given))
-    _log.info(
-        "%s: %d beams, %d successors, chunks of %d, for %.3g FLOPs a prompt",
-        *(config.name, shape.width, shape.successors, shape.chunk),
-        search_flops(work, shape.width, shape.successors, shape.chunk),
-    )
+    chosen = f"{shape.width} beams, {shape.successors} successors, chunks of {shape.chunk}"
+    _log.info("%s: %s within %g FLOPs a prompt", config.name, chosen, config.budget)
     return config.model_copy(update=vars(shape))
 
 
