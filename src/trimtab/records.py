@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal, NotRequired, TypedDict, TypeVar
 
 from trimtab.errors import DataError
 
@@ -22,10 +22,16 @@ Finish = Literal["eos", "length", "stop", "failed"]
 
 
 class Message(TypedDict):
-    """One turn of a conversation."""
+    """One turn of a conversation as chat templates take it; `content` is one text, empty beside tool calls alone."""
 
     role: str
     content: str
+    name: NotRequired[str]
+    tool_calls: NotRequired[list[Any]]
+    tool_call_id: NotRequired[str]
+    reasoning_content: NotRequired[str]
+    reasoning: NotRequired[str]
+    thinking: NotRequired[str]
 
 
 PromptInput = str | list[Message]
@@ -163,7 +169,9 @@ def _fits(value: object, hint: Any) -> bool:
         (item,) = typing.get_args(hint)
         return isinstance(value, list) and all(_fits(entry, item) for entry in value)
     if typing.is_typeddict(hint):
-        return isinstance(value, dict) and set(value) == set(hint.__annotations__)
+        if not isinstance(value, dict) or not hint.__required_keys__ <= value.keys() <= set(hint.__annotations__):
+            return False
+        return all(isinstance(value[name], str) for name in hint.__required_keys__)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is int:

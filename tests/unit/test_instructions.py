@@ -193,9 +193,10 @@ def test_with_preferences_all_instructions_may_be_tested_on(tmp_path: Path) -> N
     [
         ('{"prompt": ""}', "row 1 has '' for prompt, which is no prompt"),
         ('{"prompt": 3}', "row 1 has '3' for prompt, which is no prompt"),
-        ('{"messages": [{"role": "user"}]}', "no list of messages with role and content"),
+        ('{"messages": [{"role": "user"}]}', "row 1: messages, message 1: content is empty and must be a text"),
+        ('{"messages": {"role": "user", "content": "Hi"}}', "no list of messages with role and content"),
         ('{"messages": [{"role": "assistant", "content": "Hi"}]}', "without a message of the user"),
-        ("[1]", "holds '1', which is no JSON object"),
+        ("[1]", "holds 1, which is not a JSON object"),
         ("", "holds no instructions: give at least one row"),
     ],
 )

@@ -134,11 +134,11 @@ def test_chosen_and_rejected_texts_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"chosen": 2}, r"split train, row 1: chosen is 2 and must be 0 or 1"),
-        ({"responses": [" good"]}, r"row 1: responses and chosen must give two texts"),
-        ({"responses": [" good", None]}, r"row 1: responses and chosen must give two texts"),
-        ({"prompt": None}, r"row 1: prompt is 'None' and must be a text or a list of messages"),
-        ({"rewards": [1.0]}, r"row 1: rewards is \[1.0\] and must hold one entry for each of two responses"),
+        ({"chosen": 2}, r"train.jsonl, row 2: chosen is 2 and must be 0 or 1"),
+        ({"responses": [" good"]}, r"row 2: responses and chosen must give two texts"),
+        ({"responses": [" good", None]}, r"row 2: response 1 is empty and must be a text"),
+        ({"prompt": None}, r"row 2: prompt is empty and must be a text or a list of messages"),
+        ({"rewards": [1.0]}, r"row 2: rewards is \[1.0\] and must hold one entry for each of two responses"),
     ],
 )
 def test_a_row_that_is_no_pair_is_named(tmp_path, change, message):
@@ -167,8 +167,9 @@ def test_a_folder_without_data_is_refused_in_one_line(tmp_path):
     with pytest.raises(DataError, match="is no folder"):
         read_dataset(tmp_path / "nowhere")
     (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "train.jsonl").write_text("{oops")
-    with pytest.raises(DataError, match="cannot be read as a data set") as caught:
+    for split in ("train", "validation"):
+        (tmp_path / "broken" / f"{split}.jsonl").write_text("{oops")
+    with pytest.raises(DataError, match=r"train\.jsonl, line 1 is not JSON") as caught:
         read_dataset(tmp_path / "broken")
     assert "\n" not in str(caught.value)
     (tmp_path / "script").mkdir()

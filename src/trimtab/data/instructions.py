@@ -7,10 +7,10 @@ Knows nothing of models or chat templates.
     'Name three things that float.'
 """
 
+import contextlib
 import hashlib
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from trimtab.data.rows import LINE, STANDARD_INPUT, NamedRow, read_rows_of, stan
 from trimtab.errors import DataError
 from trimtab.experiment import DataConfig
 from trimtab.experiment_data import ColumnsConfig, InstructionsConfig
+from trimtab.messages import check_nothing_beside, is_missing, messages_of, shown, text_of
 from trimtab.records import Message, Prompt, PromptInput
 
 SHIPPED = {"trimtab/instructions": Path(__file__).parents[1] / "experiments" / "instructions.jsonl"}
@@ -66,9 +67,7 @@ def load_instructions(config: InstructionsConfig, assets: Assets) -> list[Prompt
     for row in rows:
         text = _prompt(row, config.columns)
         key = _digest(_plain(text))[:16]
-        column = config.columns.source or _usual(row, "source")
-        source = "" if column is None else _cell(row, column)
-        prompts.setdefault(key, Prompt(key, text, source=str(source or "")))
+        prompts.setdefault(key, Prompt(key, text, source=_source(row, config.columns)))
     if all(isinstance(each.text, str) for each in prompts.values()):
         return list(prompts.values())
     return [replace(each, text=_as_messages(each.text)) for each in prompts.values()]
@@ -120,25 +119,56 @@ def _prompt(row: NamedRow, columns: ColumnsConfig) -> PromptInput:
     Raises:
         DataError: there is none.
     """
-    messages = columns.messages or (_usual(row, "messages") if columns.prompt is None else None)
+    messages = columns.messages or (_conversation(row) if columns.prompt is None else None)
     if messages is not None:
-        return _question(_messages(_cell(row, messages), row), row)
+        return _question(_cell(row, messages), row, messages)
     name = columns.prompt or _usual(row, "prompt")
     if name is None:
         there = ", ".join(row.values) or "none"
         raise DataError(f"{row.origin} has no column of prompts (its columns: {there}): name it in columns.prompt")
     value = _cell(row, name)
     if isinstance(value, list):
-        return _question(_messages(value, row), row)
+        return _question(value, row, name)
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{row.origin} has {str(value)[:60]!r} for {name}, which is no prompt: fill it or drop the row")
+    value = text_of(value, f"{row.origin}: {name}")
     beside = columns.input or ("input" if columns.prompt is None and "input" in row.values else None)
-    more = "" if beside is None else _cell(row, beside)
+    more = "" if beside is None else _text_beside(row, beside)
     text = f"{value}\n\n{more}" if more else value
-    system = "" if columns.system is None else _cell(row, columns.system)
+    system = "" if columns.system is None else _text_beside(row, columns.system)
     if not system:
         return text
-    return [{"role": "system", "content": str(system)}, {"role": "user", "content": text}]
+    return [{"role": "system", "content": system}, {"role": "user", "content": text}]
+
+
+def _text_beside(row: NamedRow, name: str) -> str:
+    """A text that may be missing, then it is empty."""
+    value = _cell(row, name)
+    return "" if value is None else text_of(value, f"{row.origin}: {name}")
+
+
+def _source(row: NamedRow, columns: ColumnsConfig) -> str:
+    """Where an instruction comes from; a number that says so is spelled out.
+
+    A column that is not named, and has the usual name and holds something else, is the data set's own.
+    """
+    name = columns.source or _usual(row, "source")
+    value = None if name is None else _cell(row, name)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if value is None or (columns.source is None and not isinstance(value, str)):
+        return ""
+    return text_of(value, f"{row.origin}: {name}")
+
+
+def _conversation(row: NamedRow) -> str | None:
+    """The column of the usual name that holds a conversation; the usual name alone counts where there is no prompt."""
+    found = [name for name in USUAL["messages"] if name in row.values]
+    for name in found:
+        value = row.values[name]
+        if isinstance(value, list) or (isinstance(value, str) and value.lstrip().startswith("[")):
+            return name
+    return found[0] if found and _usual(row, "prompt") is None else None
 
 
 def _usual(row: NamedRow, what: str) -> str | None:
@@ -155,29 +185,24 @@ def _cell(row: NamedRow, name: str) -> Any:
         there = ", ".join(row.values) or "none"
         raise DataError(f"{row.origin} has no column {name} (its columns: {there}): mend data.instructions.columns")
     value = row.values[name]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if is_missing(value) else value
 
 
-def _messages(value: Any, row: NamedRow) -> list[Message]:
-    if isinstance(value, str):  # as CSV holds them
-        try:
+def _question(value: Any, row: NamedRow, name: str) -> list[Message]:
+    """The conversation of a cell up to its last message of the user; a CSV holds it as JSON.
+
+    Raises:
+        DataError: it is none, has no message of the user, or has tools beside it.
+    """
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError, RecursionError):
             value = json.loads(value)
-        except json.JSONDecodeError:
-            value = None
-    entries = value if isinstance(value, list) else []
-    if not entries or not all(map(_is_message, entries)):
+    if not isinstance(value, list) or not value:
         raise DataError(
-            f"{row.origin} has {str(row.values)[:80]!r}, and no list of messages with role and content: mend the row"
+            f"{row.origin} has {shown(value)} for {name}, and no list of messages with role and content: mend the row"
         )
-    return [{"role": entry["role"], "content": entry["content"]} for entry in entries]
-
-
-def _is_message(entry: Any) -> bool:
-    return isinstance(entry, Mapping) and all(isinstance(entry.get(name), str) for name in ("role", "content"))
-
-
-def _question(messages: list[Message], row: NamedRow) -> list[Message]:
-    """The conversation up to its last message of the user."""
+    check_nothing_beside(row.values, row.origin)
+    messages = messages_of(value, f"{row.origin}: {name}")
     last = max((place for place, each in enumerate(messages) if each["role"] == "user"), default=-1)
     if last < 0:
         raise DataError(f"{row.origin} has a conversation without a message of the user: drop the row")
@@ -186,8 +211,14 @@ def _question(messages: list[Message], row: NamedRow) -> list[Message]:
 
 def _plain(prompt: PromptInput) -> str:
     """What two spellings of one prompt share."""
-    text = prompt if isinstance(prompt, str) else json.dumps([[each["role"], each["content"]] for each in prompt])
+    text = prompt if isinstance(prompt, str) else json.dumps([_told(each) for each in prompt])
     return " ".join(text.lower().split())
+
+
+def _told(message: Message) -> list[Any]:
+    """What a message says: its role, its content, and its other fields where it has some."""
+    more = {name: value for name, value in message.items() if name not in ("role", "content")}
+    return [message["role"], message["content"], *([more] if more else [])]
 
 
 def _digest(text: str) -> str:

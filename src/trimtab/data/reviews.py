@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trimtab.assets.resolve import Assets
-from trimtab.data.tables import Row, read_rows, read_table
+from trimtab.data.formats import rows_of_file
+from trimtab.data.tables import Row, read_rows
 from trimtab.errors import DataError
 from trimtab.experiment import DataConfig
 from trimtab.records import Prompt, Review
@@ -172,10 +173,8 @@ def _key(text: str) -> str:
 
 def _official_train_keys(assets: Assets) -> frozenset[str]:
     """Keys of the reviews of IMDB's official train half."""
-    table = read_table(assets.catalogued("imdb-train-half") / "train-half.csv")
-    return frozenset(
-        _key(clean(text)) for text, source in zip(table["text"], table["source"], strict=True) if source == "imdb"
-    )
+    rows = rows_of_file(assets.catalogued("imdb-train-half") / "train-half.csv")
+    return frozenset(_key(clean(row["text"])) for row in rows if row["source"] == "imdb")
 
 
 def _half(row: Row, key: str, train_keys: frozenset[str]) -> Split:

@@ -1,0 +1,158 @@
+"""A row of a preference data set as a pair: two responses to a prompt, and which of them won.
+
+>>> row = NamedRow("row 1", {"prompt": "2 + 2 =", "chosen": " 4", "rejected": " 5"})
+>>> pair_of(row, "train", "train-00000", ended=False).responses
+[' 4', ' 5']
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeGuard
+
+from trimtab.data.rows import NamedRow
+from trimtab.errors import DataError
+from trimtab.messages import answer_of, check_nothing_beside, messages_of, prompt_of, shown, text_of
+from trimtab.records import Message, Pair, PromptInput
+
+Split = Literal["train", "validation", "test"]
+_SPELLED = {"true": True, "false": False}  # as a CSV holds them
+
+
+def pair_of(row: NamedRow, split: Split, name: str, ended: bool) -> Pair:
+    """The pair of a row; `name` is its id where the row has none, `ended` whether its texts are whole.
+
+    Which form a row has is told by what stands in it: `chosen` is the index of one of two `responses`, or a text or a
+    conversation beside `rejected`. Columns that bear the names of ours and hold something else are the data set's own.
+
+    Raises:
+        DataError: the row is no pair; the message begins with where it stands.
+    """
+    values, origin = row.values, row.origin
+    indexed = _is_indexed(values)
+    chosen = 0
+    if indexed:
+        prompt = prompt_of(values.get("prompt"), f"{origin}: prompt")
+        responses, chosen = _two_texts(values.get("responses"), origin), _index(values.get("chosen"), origin)
+        whole = [ended, ended]
+    elif isinstance(values.get("chosen"), list):
+        check_nothing_beside(values, origin)
+        prompt, responses = _conversation(values, origin)
+        whole = [bool(text) for text in responses]  # of an empty answer nothing is learned, its end neither
+    else:
+        prompt = _prompt_of_texts(values, origin)
+        responses = [text_of(values.get(side), f"{origin}: {side}") for side in ("chosen", "rejected")]
+        whole = [ended, ended]
+    if not isinstance(prompt, str):
+        check_nothing_beside(values, origin)
+    token_ids, prompt_ids = _own(values, "token_ids", _is_ids, indexed, origin), values.get("prompt_ids")
+    if not _is_ids(prompt_ids):
+        token_ids, prompt_ids = [], []
+    probability = values.get("probability")
+    return Pair(
+        prompt_id=_name(values.get("prompt_id"), name, origin),
+        prompt=prompt,
+        responses=responses,
+        chosen=chosen,
+        rewards=_own(values, "rewards", _is_number, indexed, origin),
+        probability=float(probability) if _is_number(probability) and 0 <= probability <= 1 else 0.5,
+        prompt_ids=prompt_ids if token_ids else [],
+        token_ids=token_ids,
+        ended=_ended(values.get("ended"), origin) or whole,
+        split=split,
+    )
+
+
+def _is_indexed(values: Mapping[str, Any]) -> bool:
+    if "responses" not in values:
+        return False
+    return "rejected" not in values or (isinstance(values["responses"], list) and _is_number(values.get("chosen")))
+
+
+def _index(chosen: Any, origin: str) -> int:
+    if not _is_number(chosen) or chosen not in (0, 1):
+        raise DataError(f"{origin}: chosen is {chosen!r} and must be 0 or 1: mend or drop the row")
+    return int(chosen)
+
+
+def _two_texts(responses: Any, origin: str) -> list[str]:
+    if not isinstance(responses, list) or len(responses) != 2:
+        raise DataError(
+            f"{origin}: responses and chosen must give two texts, not {shown(responses)}: mend or drop the row"
+        )
+    return [text_of(text, f"{origin}: response {number}") for number, text in enumerate(responses)]
+
+
+def _prompt_of_texts(values: Mapping[str, Any], origin: str) -> PromptInput:
+    if "prompt" not in values:
+        raise DataError(
+            f"{origin}: chosen and rejected are texts, and there is no prompt: give one, or conversations; mend the row"
+        )
+    return prompt_of(values["prompt"], f"{origin}: prompt")
+
+
+def _conversation(values: Mapping[str, Any], origin: str) -> tuple[PromptInput, list[str]]:
+    """The prompt and both answers. Of whole conversations the prompt is what both begin with; a text beside them, which
+    repeats its last message, is not read."""
+    given = values.get("prompt")
+    if not isinstance(values.get("rejected"), list):
+        raise DataError(
+            f"{origin}: chosen is a conversation and rejected {shown(values.get('rejected'))}: give both as messages"
+        )
+    chosen, rejected = (messages_of(values[side], f"{origin}: {side}") for side in ("chosen", "rejected"))
+    prompt: PromptInput
+    if given is None or (isinstance(given, str) and len(chosen) > 1):
+        shared = 0
+        while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
+            shared += 1
+        prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
+        if not prompt:
+            raise DataError(f"{origin}: prompt is empty and must be a text or a list of messages: mend or drop the row")
+    else:
+        prompt = prompt_of(given, f"{origin}: prompt")
+    if isinstance(prompt, str):
+        prompt = [{"role": "user", "content": prompt}]
+    return prompt, [_answer(turns, f"{origin}: {side}") for side, turns in (("chosen", chosen), ("rejected", rejected))]
+
+
+def _answer(turns: list[Message], origin: str) -> str:
+    if len(turns) != 1 or turns[0]["role"] != "assistant":
+        raise DataError(f"{origin} must be one message of the assistant behind the prompt, not {str(turns)[:80]}")
+    return answer_of(turns[0], origin)
+
+
+def _name(value: Any, name: str, origin: str) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return text_of(value, f"{origin}: prompt_id") if isinstance(value, str) and value else name
+
+
+def _own(values: Mapping[str, Any], name: str, fits: Callable[[Any], bool], indexed: bool, origin: str) -> list[Any]:
+    """A column of ours: one entry for each of two responses. Another form is refused beside `responses`, where it would
+    be a mistake in ours, and else it is the data set's own."""
+    value = values.get(name)
+    if not isinstance(value, list) or not value:
+        return []
+    if len(value) == 2 and all(map(fits, value)):
+        return value
+    if indexed:
+        raise DataError(f"{origin}: {name} is {str(value)[:80]} and must hold one entry for each of two responses")
+    return []
+
+
+def _ended(value: Any, origin: str) -> list[bool] | None:
+    """Whether each response is whole, by a column that says it of both or of each; None where it says nothing of it."""
+    value = _SPELLED.get(value.lower()) if isinstance(value, str) else value
+    if isinstance(value, bool):
+        return [value, value]
+    if not isinstance(value, list) or not value:
+        return None
+    if len(value) != 2 or not all(isinstance(entry, bool) for entry in value):
+        raise DataError(f"{origin}: ended is {str(value)[:80]} and must hold true or false for each of two responses")
+    return value
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_ids(value: Any) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(isinstance(entry, int) and not isinstance(entry, bool) for entry in value)
