@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx2
 
-from trimtab.errors import ConfigurationError, EndpointError
+from trimtab.errors import ConfigurationError, DataError, EndpointError
 
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers that say: not now."""
@@ -61,12 +61,19 @@ class Endpoint:
 
         Raises:
             EndpointError: no answer after all attempts, a refusal, or an answer that is no JSON object.
+            DataError: a text holds half of a character, which cannot be sent.
         """
         for attempt in range(1, self._attempts + 1):
             answer: httpx2.Response | None = None
             try:
                 answer = self._client.post(self.url, json=dict(body))
                 reason = f"{answer.status_code} {answer.reason_phrase}"
+            except UnicodeEncodeError as error:
+                half = error.object[max(0, error.start - 30) : error.end]
+                raise DataError(
+                    f"what {self.url} is to be asked holds half of a character (a lone surrogate) at the end of "
+                    f"{half!r}: mend the text"
+                ) from None
             except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
                 raise EndpointError(f"{self.url} is no address ({error}): give http://host:port/path") from None
             except (httpx2.TransportError, httpx2.DecodingError) as error:
@@ -87,7 +94,7 @@ class Endpoint:
             raise EndpointError(f"{self.url} refuses the request ({answer.status_code}: {shown}): mend either")
         try:
             values = answer.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             values = None
         if not isinstance(values, dict):
             raise EndpointError(f"{self.url} answers {shown!r}, which is no JSON object: mend the service")

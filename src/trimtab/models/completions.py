@@ -19,9 +19,16 @@ from trimtab.endpoint import Endpoint
 from trimtab.errors import EndpointError, ModelError
 from trimtab.experiment import EndpointConfig, ModelConfig, SamplingConfig
 from trimtab.fields import CHAT, fill
+from trimtab.messages import shown, text_of
 from trimtab.records import PromptInput
 
-FINISHES: dict[str, Literal["eos", "length", "stop"]] = {"stop": "eos", "length": "length", "content_filter": "stop"}
+FINISHES: dict[str, Literal["eos", "length", "stop"]] = {
+    "stop": "eos",
+    "length": "length",
+    "content_filter": "stop",
+    "eos_token": "eos",  # these two as text-generation-inference says them
+    "stop_sequence": "stop",
+}
 """What a server's reasons stand for; a stop string has its own, where the server says so."""
 NEXT_SEED = 1_000_003
 
@@ -153,8 +160,10 @@ class CompletionsModel:
         try:
             logs = answer["choices"][0]["logprobs"]
             end = len(text) + len(response)
-            entries = zip(logs["text_offset"], logs["token_logprobs"], strict=True)
-            inside = [float(log) for offset, log in entries if len(text) <= offset < end and log is not None]
+            entries = list(zip(logs["text_offset"], logs["token_logprobs"], strict=True))
+            if entries[0][1] is None:  # nothing stands before the first token, by which it could be probable
+                entries = entries[1:]
+            inside = [_number(log) for offset, log in entries if len(text) <= offset < end]
         except (KeyError, IndexError, TypeError, ValueError):
             raise EndpointError(
                 f"{self._endpoint.url} gives no log-probabilities of a prompt (echo with logprobs): leave out "
@@ -194,28 +203,75 @@ class CompletionsModel:
             **extra,
         }
         answer = self._post({name: value for name, value in body.items() if value is not None})
+        choices = self._choices_in(answer)
         try:
-            choices = sorted(answer["choices"], key=lambda each: int(each["index"]))[: question.count]
-            texts = [str(each["text"]) for each in choices]
             finishes = [_finish(each, stop) for each in choices]
-            total = int(answer["usage"]["completion_tokens"])
-        except (KeyError, TypeError, ValueError) as error:
-            lacking = str(error) if isinstance(error, KeyError) else "what it should have"
-            raise EndpointError(
-                f"{self._endpoint.url} answers without {lacking}: give the address of an OpenAI-compatible server"
-            ) from None
-        if not choices:
-            raise EndpointError(f"{self._endpoint.url} answers without a choice: mend the server")
+        except KeyError as error:
+            raise self._unlike(str(error)) from None
+        texts = [self._text(each) for each in choices]
+        total = self._written(answer, len(choices), question.tokens)
         counts = share_out(total, texts, finishes, question.tokens)
-        return [Choice(*each) for each in zip(texts, counts, finishes, strict=True)]
+        found = [Choice(*each) for each in zip(texts, counts, finishes, strict=True)]
+        return found[: question.count]
+
+    def _choices_in(self, answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """The choices by their index; in the order that they have where the server numbers none."""
+        choices = answer.get("choices")
+        if "choices" not in answer and answer.get("error"):
+            raise EndpointError(f"{self._endpoint.url} answers an error, {shown(answer['error'])}: mend either")
+        if not isinstance(choices, list) or not choices or not all(isinstance(each, Mapping) for each in choices):
+            raise self._unlike("'choices'" if "choices" not in answer else "a choice")
+        indices = [each.get("index") for each in choices]
+        if all(index is None for index in indices):
+            return choices
+        if not all(isinstance(index, int) and not isinstance(index, bool) for index in indices):
+            raise self._unlike(f"a whole number for each index ({shown(indices)})")
+        return sorted(choices, key=lambda each: int(each["index"]))
+
+    def _text(self, choice: Mapping[str, Any]) -> str:
+        """What was written; servers say null where it is nothing."""
+        if "text" not in choice:
+            hint = ", but with messages, as a chat endpoint does" if "message" in choice else ""
+            raise self._unlike(f"'text'{hint}")
+        if choice["text"] is None:
+            return ""
+        if not isinstance(choice["text"], str):
+            raise self._unlike(f"a text in 'text' ({shown(choice['text'])})")
+        return text_of(choice["text"], f"{self._endpoint.url}: an answer")
+
+    def _written(self, answer: Mapping[str, Any], choices: int, limit: int) -> int:
+        """The tokens of all choices together; a server may count an end token of each beyond the limit."""
+        usage = answer.get("usage")
+        total = usage.get("completion_tokens") if isinstance(usage, Mapping) else None
+        if not isinstance(total, int) or isinstance(total, bool) or total < 0:
+            raise self._unlike(f"'usage' with completion_tokens, the number of tokens it wrote ({shown(usage)})")
+        if total > choices * (limit + 1):
+            raise EndpointError(
+                f"{self._endpoint.url} wrote {total} tokens in {choices} choices of at most {limit}: it does not keep "
+                "to max_tokens; mend the server"
+            )
+        return min(total, choices * limit)
+
+    def _unlike(self, lacking: str) -> EndpointError:
+        return EndpointError(
+            f"{self._endpoint.url} answers without {lacking}: give the address of an OpenAI-compatible server of "
+            "completions"
+        )
 
     def _post(self, body: Mapping[str, Any]) -> dict[str, Any]:
         answer = self._endpoint.post(body)
-        used = answer.get("usage") or {}
-        counted = Usage(1, int(used.get("prompt_tokens") or 0), int(used.get("completion_tokens") or 0))
+        used = answer.get("usage")
+        counts = [used.get(name) if isinstance(used, Mapping) else 0 for name in ("prompt_tokens", "completion_tokens")]
+        counted = Usage(1, *(count if isinstance(count, int) else 0 for count in counts))
         with self._counting:
             self._usage += counted
         return answer
+
+
+def _number(log: Any) -> float:
+    if not isinstance(log, int | float) or isinstance(log, bool) or log != log:
+        raise ValueError(f"{log!r} is no log-probability")
+    return float(log)
 
 
 def _finish(choice: Mapping[str, Any], stop: Sequence[str]) -> Literal["eos", "length", "stop"]:
@@ -223,10 +279,10 @@ def _finish(choice: Mapping[str, Any], stop: Sequence[str]) -> Literal["eos", "l
 
     vLLM's `stop_reason` is the stop string, or None for an end token; others give `stop` for both.
     """
-    reason = choice["finish_reason"]
+    reason = choice.get("finish_reason")
     if reason == "stop" and stop and (isinstance(choice.get("stop_reason"), str) or "stop_reason" not in choice):
         return "stop"
-    if reason not in FINISHES:
+    if not isinstance(reason, str) or reason not in FINISHES:
         raise KeyError(f"a finish reason that is known ({reason!r})")
     return FINISHES[reason]
 

@@ -8,13 +8,14 @@ nothing of what the service does; its cost is not counted.
     [0.73]
 """
 
+import contextlib
 import math
 from collections.abc import Sequence
 
 from trimtab.endpoint import Endpoint
 from trimtab.errors import EndpointError
+from trimtab.messages import shown
 from trimtab.records import PromptInput
-from trimtab.rewards.reward import checked_scores
 
 
 class EndpointReward:
@@ -40,9 +41,19 @@ class EndpointReward:
                     f"{self._endpoint.url} answers {str(answered)[:60]} for {len(asked)} responses: it must give "
                     '{"rewards": [...]} with one number or null for each'
                 )
-            given = [math.nan if reward is None else reward for reward in answered]
-            rewards += checked_scores(given, asked, self._endpoint.url)
+            rewards += [self._number(reward, text) for reward, text in zip(answered, asked, strict=True)]
         return rewards
+
+    def _number(self, reward: object, text: str) -> float:
+        """A reward as a float, NaN for null."""
+        if reward is None:
+            return math.nan
+        if isinstance(reward, int | float) and not isinstance(reward, bool):
+            with contextlib.suppress(OverflowError):
+                return float(reward)
+        raise EndpointError(
+            f"{self._endpoint.url} gave {shown(reward)} for {text[:60]!r}: a reward must be a number, or null"
+        )
 
     @property
     def flops(self) -> float:

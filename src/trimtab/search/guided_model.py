@@ -10,12 +10,13 @@ Knows nothing of experiments and files.
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias, cast, overload
 
 from trimtab.blocks import block_size
 from trimtab.experiment import SamplingConfig
+from trimtab.messages import prompt_of
 from trimtab.models.completions import CompletionsModel
 from trimtab.models.language_model import LanguageModel
 from trimtab.progress import watching
@@ -67,8 +68,12 @@ class GuidedModel:
         Returns:
             The responses' texts, without the prompts. Where a model's numbers on a prompt are not finite its response
             is empty, and a warning says so.
+
+        Raises:
+            DataError: a prompt is neither a text nor a list of messages, or holds what models do not read.
         """
-        one = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], dict))
+        one = isinstance(prompts, str | Mapping) or not isinstance(prompts, Sized)  # or a mistake, which is named below
+        one = one or (len(prompts) > 0 and isinstance(prompts[0], Mapping))
         every = cast(Sequence[PromptInput], [prompts] if one else prompts)
         texts = [self._text(found) for found in self.hypotheses(every, max_new_tokens, progress=progress)]
         return texts[0] if one else texts
@@ -126,10 +131,15 @@ class GuidedModel:
 
 
 def _numbered(prompts: Sequence[PromptInput]) -> list[Prompt]:
-    """The prompts with ids that follow from their contents alone; of equal ones each has its own."""
+    """The prompts with ids that follow from their contents alone; of equal ones each has its own.
+
+    Raises:
+        DataError: one is neither a text nor a list of messages.
+    """
     seen: Counter[str] = Counter()
     numbered = []
-    for prompt in prompts:
+    for number, given in enumerate(prompts, start=1):
+        prompt = prompt_of(given, f"prompt {number}")
         content = json.dumps(prompt)
         numbered.append(Prompt(f"{content} {seen[content]}", prompt))
         seen[content] += 1
