@@ -6,11 +6,13 @@ Types only: reads no file, no network, no models. `docs/own-data.md` shows each 
     'tatsu-lab/alpaca_eval'
 """
 
+import datetime
 from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from trimtab.experiment_models import Config, equals
+from trimtab.yaml_values import text_wanted
 
 
 class ColumnsConfig(Config):
@@ -48,4 +50,6 @@ class InstructionsConfig(Config):
     def _name_alone(cls, values: Any) -> Any:
         if values == [None]:  # as YAML reads a `-`
             return {"name": "-"}
+        if isinstance(values, bool | int | float | datetime.date):
+            raise ValueError(f"{values} is no name: {text_wanted(values)}")
         return {"name": values} if isinstance(values, str) else values

@@ -8,7 +8,7 @@ No network, no models, no output.
 
 import difflib
 import typing
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,9 @@ import yaml
 from trimtab.errors import ConfigurationError
 from trimtab.experiment import Config, Experiment
 from trimtab.guides import guide_pair
+from trimtab.yaml_values import parse_yaml, shown, text_wanted
 
 LONGEST = 80  # characters of a value that a message repeats
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML of plain values, each key of a mapping at most once: a second would silently take the first one's place."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key.value} is given twice: drop one of them", key.start_mark
-                )
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
 
 
 def load_experiment(path: Path, overrides: Sequence[str] = (), guides: Path | None = None) -> Experiment:
@@ -110,7 +97,9 @@ def with_pair(values: dict[str, Any], guides: Path | None = None) -> dict[str, A
             twice = [*(["small"] if "small" in values else []), *(["guide.tuned"] if "tuned" in rest else [])]
             if twice:
                 raise ConfigurationError(f"guide.pair stands for small and guide.tuned: drop {', '.join(twice)}, or it")
-            found = guide_pair(str(pair), guides)
+            if not isinstance(pair, str):
+                raise ConfigurationError(f"guide.pair is {shown(pair, LONGEST)}: {text_wanted(pair)}")
+            found = guide_pair(pair, guides)
             small, tuned = (each.model_dump(exclude_unset=True) for each in (found.untuned, found.tuned))
             return {**values, "small": small, "guide": {**rest, "tuned": tuned}}
     return values
@@ -141,7 +130,7 @@ def parse_experiment(
 
 def _parse_yaml(text: str, origin: str) -> Any:
     try:
-        return yaml.load(text, _Loader)
+        return parse_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{origin} cannot be read as YAML: {' '.join(str(error).split())}") from None
     except (ValueError, RecursionError) as error:  # a date such as 2024-99-99, or brackets without end
@@ -179,6 +168,7 @@ _SAYINGS = {
     "model_type": "give its fields, one `field: value` a line",
     "invalid_key": "write it in quotation marks",
     "tuple_type": "give a list",
+    "string_unicode": "it holds half of a character (a lone surrogate): mend the text",
 }
 
 
@@ -191,15 +181,18 @@ def _fault(entry: Any) -> str:
         hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
         return f"{'.'.join(str(step) or repr('') for step in entry['loc'])} is unknown: {hint}"
     place = ".".join(map(str, _place(entry["loc"])))
-    message = _SAYINGS.get(entry["type"]) or entry["msg"].removeprefix("Value error, ")
+    message = wording(entry)
     if entry["type"] in ("value_error", "missing", "invalid_key"):
         return f"{place}: {message}" if place else message
-    return f"{place} is {_shown(entry['input'])}: {message[0].lower()}{message[1:]}"
+    return f"{place} is {shown(entry['input'], LONGEST)}: {message}"
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+def wording(entry: Any) -> str:
+    """What is wrong by a fault of a ValidationError, in words of an experiment file."""
+    if entry["type"] == "string_type":
+        return text_wanted(entry["input"])
+    message = _SAYINGS.get(entry["type"]) or entry["msg"].removeprefix("Value error, ")
+    return message if entry["type"] == "value_error" else f"{message[0].lower()}{message[1:]}"
 
 
 def _place(location: Sequence[int | str]) -> list[int | str]:

@@ -58,7 +58,7 @@ class DecoderConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _default_name(cls, values: Any) -> Any:
-        if isinstance(values, dict) and not values.get("name"):
+        if isinstance(values, dict) and values.get("name") in (None, ""):
             return {**values, "name": _decoder_name(values)}
         return values
 
@@ -134,7 +134,7 @@ class DecoderConfig(Config):
 def _decoder_name(values: dict[str, Any]) -> str:
     if values.get("best_of"):
         return f"gold-{values['best_of']}"
-    width, successors, chunk = values.get("width", 1), values.get("successors", 1), values.get("chunk")
+    width, successors, chunk = (_count(values.get(name, 1)) for name in ("width", "successors", "chunk"))
     model = values.get("model", "large")
     parts = [] if model == "large" else [str(model)]
     if values.get("beta") is not None:
@@ -144,9 +144,9 @@ def _decoder_name(values: dict[str, Any]) -> str:
         parts = ["-".join(["eft", *map(_short, weights)])]
     if values.get("budget") is not None:
         parts.append(f"budget-{_short(values['budget'])}")
-    elif chunk is not None:
+    elif values.get("chunk") is not None:
         parts.append(f"cbs-{width}-{successors}-{chunk}")
-    elif successors != 1:
+    elif successors != "1":
         parts.append(f"bon-{successors}")
     return "-".join([*parts, *_option_names(values)]) or "base"
 
@@ -158,9 +158,14 @@ def _short(number: Any) -> str:
     return str(number)
 
 
+def _count(number: Any) -> str:
+    """A whole number as it may stand in a name, also where YAML writes it as 4.0."""
+    return str(int(number)) if isinstance(number, float) and number.is_integer() else str(number)
+
+
 def _option_names(values: dict[str, Any]) -> list[str]:
     """What the options of a search add to a decoder's name: nothing where they are not used."""
-    names = [f"{option}-{values[option]}" for option in ("groups", "pool") if values.get(option)]
+    names = [f"{option}-{_count(values[option])}" for option in ("groups", "pool") if values.get(option)]
     spoken = {"duplicates": "distinct", "reject": "rejecting", "chunk_ends": "delimited", "vote": "vote"}
     names += [name for option, name in spoken.items() if values.get(option) not in (None, "keep", [])]
     given = values.get("value", [])

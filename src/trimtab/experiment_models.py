@@ -6,6 +6,7 @@ Types only: reads no file, no network, no models.
     '{prompt}'
 """
 
+import typing
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
@@ -25,6 +26,26 @@ class Config(pydantic.BaseModel):
     """Base of all parts: frozen, no unknown keys, no NaN or infinity."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """In Python a boolean is an integer, so `successors: yes` would be 1."""
+        assert info.field_name is not None
+        kinds = _kinds_in(cls.model_fields[info.field_name].annotation)
+        wrong = [each for each in (value if isinstance(value, list | tuple) else [value]) if isinstance(each, bool)]
+        if wrong and {int, float} & kinds and not {bool, Any} & kinds:
+            wanted = "put a text in quotation marks, or give a number" if str in kinds else "give a number"
+            raise ValueError(f"{wrong[0]!r} is no number, YAML takes yes, no, on and off for true or false: {wanted}")
+        return value
+
+
+def _kinds_in(annotation: Any) -> set[Any]:
+    """The plain types in an annotation such as `int | None` or `tuple[int, ...]`."""
+    if typing.get_origin(annotation) is Literal:
+        return set()
+    arguments = typing.get_args(annotation)
+    return {annotation} if not arguments else set().union(*map(_kinds_in, arguments))
 
 
 def equals(default: Any) -> Callable[[Any], bool]:

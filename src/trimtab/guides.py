@@ -17,6 +17,7 @@ import pydantic
 from trimtab.errors import ConfigurationError
 from trimtab.experiment_models import Config, ModelConfig
 from trimtab.named_values import read_named_values
+from trimtab.yaml_values import shown, text_wanted
 
 SHIPPED = Path(__file__).parent / "guides.yaml"
 # What pydantic says in words of its own is said in words of a file of guides.
@@ -102,6 +103,8 @@ def _read(file: Path) -> dict[str, GuidePair]:
             fault = error.errors()[0]
             place = ".".join(map(str, (name, *fault["loc"])))
             said = _SAYINGS.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
+            if fault["type"] == "string_type":
+                said = f"it is {shown(fault['input'], 80)}: {text_wanted(fault['input'])}"
             raise ConfigurationError(f"the guides file {file}: {place}: {said}") from None
-        pairs[str(name)] = pair
+        pairs[name] = pair
     return pairs

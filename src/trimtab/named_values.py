@@ -10,9 +10,10 @@ from typing import Any
 import yaml
 
 from trimtab.errors import TrimtabError
+from trimtab.yaml_values import parse_yaml, shown, text_wanted
 
 
-def read_named_values(file: Path, what: str, unread: str, line: str, error: type[TrimtabError]) -> dict[Any, Any]:
+def read_named_values(file: Path, what: str, unread: str, line: str, error: type[TrimtabError]) -> dict[str, Any]:
     """The mapping in a file that errors call `what`; an empty file, or one of comments alone, has no names.
 
     Raises:
@@ -20,13 +21,16 @@ def read_named_values(file: Path, what: str, unread: str, line: str, error: type
             mapping, of which `line` is an example.
     """
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+        values = parse_yaml(file.read_text(encoding="utf-8-sig"))
     except OSError as fault:
         raise error(f"the {what} {file} cannot be read ({fault.strerror}): {unread}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as fault:
+    except (yaml.YAMLError, ValueError, RecursionError) as fault:
         raise error(f"the {what} {file} is not YAML: {' '.join(str(fault).split())}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise error(f"the {what} {file} is no mapping: write one `{line}` a line")
+    wrong = next((name for name in values if not isinstance(name, str)), None)
+    if wrong is not None or None in values:
+        raise error(f"the {what} {file} has the name {shown(wrong, 80)}: {text_wanted(wrong)}")
     return values

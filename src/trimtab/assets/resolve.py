@@ -18,6 +18,7 @@ from trimtab.assets.download import download, making, sha256_of
 from trimtab.assets.hub import TOKENIZERS, from_hub
 from trimtab.errors import AssetError
 from trimtab.named_values import read_named_values
+from trimtab.yaml_values import shown, text_wanted
 
 _log = logging.getLogger(__name__)
 
@@ -217,7 +218,10 @@ def read_path_map(path: Path) -> dict[str, Path]:
         AssetError: the file cannot be read, or is not a mapping of names to paths.
     """
     values = read_named_values(path, "path map", "mend TRIMTAB_PATH_MAP", "name: folder", AssetError)
-    wrong = [name for name, folder in values.items() if not isinstance(name, str) or not isinstance(folder, str)]
-    if wrong:
-        raise AssetError(f"the path map {path} gives no folder for {wrong[0]!r}: write `name: folder`")
+    for name, folder in values.items():
+        if not isinstance(folder, str):
+            raise AssetError(
+                f"the path map {path} gives no folder for {name!r} but {shown(folder, 80)}: write `name: folder`; "
+                f"{text_wanted(folder)}"
+            )
     return {name: path.parent / Path(folder).expanduser() for name, folder in values.items()}

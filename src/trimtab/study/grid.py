@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trimtab.experiment import Experiment
+from trimtab.yaml_values import text_wanted
 
 Block = Mapping[str, Any]
 """Axes by their names; in `grid` each has several settings, in an entry of `cells` one may stand alone."""
@@ -80,6 +81,7 @@ def _settings(
         values = given if isinstance(given, list) else [given]
         return tuple(Setting(_label(place, name, value, faults), {name: value}) for value in values)
     if isinstance(given, dict) and all(isinstance(fields, dict) and fields for fields in given.values()):
+        faults += [f"{place} has the name {label!r}: {text_wanted(label)}" for label in given if _is_no_name(label)]
         return tuple(Setting(str(label), fields) for label, fields in given.items())
     chosen = given if isinstance(given, list) else [given]
     if named and all(isinstance(label, str) and label in named for label in chosen):
@@ -87,6 +89,10 @@ def _settings(
     known = f"one of {', '.join(named)}" if named else "settings, `name: {field: value}` a line"
     faults.append(f"{place} is no field of an experiment: mend its name, or give {known}")
     return ()
+
+
+def _is_no_name(label: object) -> bool:
+    return isinstance(label, bool) or not isinstance(label, str | int | float)
 
 
 def _label(place: str, name: str, value: Any, faults: list[str]) -> str:

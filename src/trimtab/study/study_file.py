@@ -19,9 +19,10 @@ from pydantic import Field
 
 from trimtab.errors import ConfigurationError
 from trimtab.experiment import Config, DecoderConfig, Experiment
-from trimtab.experiment_file import override, parse_experiment, read_mapping, set_field
+from trimtab.experiment_file import LONGEST, override, parse_experiment, read_mapping, set_field, wording
 from trimtab.experiment_models import Name
 from trimtab.study.grid import Cell, Repeat, cells_of
+from trimtab.yaml_values import shown
 
 Find = Callable[[str], Path]
 """The file that the name or path of an experiment stands for."""
@@ -96,10 +97,7 @@ def load_study(path: Path, overrides: Sequence[str] = (), find: Find = Path) -> 
     try:
         config = StudyConfig.model_validate(values)
     except pydantic.ValidationError as error:
-        said = [
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
-            for fault in error.errors()
-        ]
+        said = [_fault(fault) for fault in error.errors()]
         raise ConfigurationError(f"{path} is no study: {'; '.join(said)}") from None
     faults: list[str] = []
     base = _base(config, path, find)
@@ -121,6 +119,15 @@ def load_study(path: Path, overrides: Sequence[str] = (), find: Find = Path) -> 
         raise ConfigurationError(f"{path}: {'; '.join(dict.fromkeys(faults))}")
     measured = config.measure or _with_reference(runs[0].experiment)
     return Study(config.name, tuple(named), tuple(runs), measured, config.baseline or named[0].name, values)
+
+
+def _fault(fault: Any) -> str:
+    place, message = ".".join(map(str, fault["loc"])), wording(fault)
+    return (
+        f"{place} is {shown(fault['input'], LONGEST)}: {message}"
+        if fault["type"] == "string_type"
+        else f"{place}: {message}"
+    )
 
 
 def _base(config: StudyConfig, path: Path, find: Find) -> dict[str, Any]:
