@@ -8,7 +8,7 @@ import pytest
 
 from completions_server import Server, serving
 from tiny import language_model, tokenizer
-from trimtab.errors import ConfigurationError, EndpointError, ModelError
+from trimtab.errors import ConfigurationError, DataError, EndpointError, ModelError
 from trimtab.experiment import EndpointConfig, SamplingConfig
 from trimtab.models.completions import Choice, CompletionsModel, Question, Usage, share_out
 from trimtab.models.language_model import sequence_log_probabilities
@@ -136,6 +136,94 @@ def test_finish_reasons(server: Server, choice: dict, stop: list[str], finish: s
     model._post = lambda body: {"choices": [{"index": 0, "text": " so", **choice}], "usage": {"completion_tokens": 5}}
     ((found,),) = model.complete([Question("I", 1, 5, 0)], SAMPLING, stop)
     assert found == Choice(" so", 5, finish)
+
+
+def answer(count: int = 2, total: object = 4, **more: object) -> dict:
+    choices = [{"index": place, "text": f" {place}", "finish_reason": "stop", **more} for place in range(count)]
+    return {"choices": choices, "usage": {"prompt_tokens": 2, "completion_tokens": total}}
+
+
+def without(name: str, given: dict) -> dict:
+    choices = [{key: value for key, value in each.items() if key != name} for each in given["choices"]]
+    return {key: value for key, value in {**given, "choices": choices}.items() if key != name}
+
+
+def asked(server: Server, given: dict, count: int = 2, tokens: int = 5) -> list[str]:
+    model = closed(server)
+    server.complete = lambda body: given
+    return [each.text for each in model.complete([Question("I", count, tokens, 0)], SAMPLING)[0]]
+
+
+@pytest.mark.parametrize(
+    ("given", "texts"),
+    [
+        (answer(), [" 0", " 1"]),
+        (answer(text=None), ["", ""]),
+        (answer(text=""), ["", ""]),
+        (answer(text="None"), ["None", "None"]),
+        ({**answer(), "choices": answer()["choices"][::-1]}, [" 0", " 1"]),
+        (without("index", answer()), [" 0", " 1"]),
+        (answer(index=None), [" 0", " 1"]),
+        (answer(3, 6), [" 0", " 1"]),
+        (answer(total=12), [" 0", " 1"]),  # an end token of each beyond the limit
+        (answer(finish_reason="eos_token"), [" 0", " 1"]),
+        ({**answer(), "error": None, "object": "text_completion"}, [" 0", " 1"]),
+    ],
+)
+def test_what_the_protocol_allows_is_read(server: Server, given: dict, texts: list[str]) -> None:
+    """A text of null was the word None."""
+    assert asked(server, given) == texts
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (answer(text=5), r"without a text in 'text' \(5\)"),
+        (answer(text=[" so"]), r"without a text in 'text' \(\[' so'\]\)"),
+        (without("text", answer()), "without 'text'"),
+        (without("text", answer(message={"content": "x"})), "without 'text', but with messages, as a chat endpoint"),
+        (answer(text="\ud83d"), "half of a character"),
+        (answer(index="0"), r"without a whole number for each index"),
+        (answer(index=True), r"without a whole number for each index"),
+        ({**answer(), "choices": [answer()["choices"][0], without("index", answer())["choices"][1]]}, "each index"),
+        ({**answer(), "choices": None}, "without a choice"),
+        ({**answer(), "choices": [None]}, "without a choice"),
+        ({**answer(), "choices": {"text": "x"}}, "without a choice"),
+        (answer(finish_reason=None), r"a finish reason that is known \(None\)"),
+        (without("finish_reason", answer()), r"a finish reason that is known \(None\)"),
+        (answer(finish_reason=["stop"]), "a finish reason that is known"),
+        (without("usage", answer()), "without 'usage' with completion_tokens"),
+        ({**answer(), "usage": None}, "without 'usage' with completion_tokens"),
+        ({**answer(), "usage": [4]}, "without 'usage' with completion_tokens"),
+        (answer(total=None), "without 'usage' with completion_tokens"),
+        (answer(total="4"), "without 'usage' with completion_tokens"),
+        (answer(total=-1), "without 'usage' with completion_tokens"),
+        (answer(total=99), "wrote 99 tokens in 2 choices of at most 5: it does not keep to max_tokens"),
+        ({"error": {"message": "context length exceeded"}}, "answers an error, .*context length exceeded"),
+    ],
+)
+def test_what_it_does_not_allow_is_one_line(server: Server, given: dict, line: str) -> None:
+    with pytest.raises((EndpointError, DataError), match=line) as caught:
+        asked(server, given)
+    assert "\n" not in str(caught.value) and server.url in str(caught.value)
+
+
+@pytest.mark.parametrize("log", [None, "-1.5", float("nan"), True, [-1.5]], ids=str)
+def test_a_log_probability_that_is_no_number_is_one_line(server: Server, log: object) -> None:
+    logs = {"text_offset": [0, 1, 3], "token_logprobs": [None, log, -2.0]}
+    server.complete = lambda body: {"choices": [{"index": 0, "text": "", "logprobs": logs}]}
+    with pytest.raises(EndpointError, match=r"leave out endpoint\.log_probabilities"):
+        closed(server).log_probability("I", " so it")
+    logs["token_logprobs"] = [None, -1.5]  # one too few
+    with pytest.raises(EndpointError, match=r"leave out endpoint\.log_probabilities"):
+        closed(server).log_probability("I", " so it")
+    logs["token_logprobs"] = [None, -1, -2.0]
+    assert closed(server).log_probability("I", " so it") == (-3.0, 2)
+
+
+def test_prompts_stand_in_the_template_as_they_are() -> None:
+    model = CompletionsModel("http://host/v1", "m", template="<{prompt}> {{x}}")
+    assert model.prompt_text("{prompt} $1 \\g<0>") == "<{prompt} $1 \\g<0>> {{x}}"
 
 
 def test_a_chunk_that_ends_inside_a_character_goes_on_before_it(base: TransformersModel) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from loopback import Answer, rewards, serving
 from trimtab.endpoint import Endpoint
-from trimtab.errors import ConfigurationError, EndpointError
+from trimtab.errors import ConfigurationError, DataError, EndpointError
 from trimtab.records import Message
 from trimtab.rewards.endpoint import EndpointReward
 
@@ -84,6 +84,16 @@ def test_an_answer_that_comes_too_late_counts_as_none() -> None:
         ((200, {"scores": [1.0]}, {}), "answers None for 1 responses: it must give"),
         ((200, {"rewards": [1.0, 2.0]}, {}), r"answers \[1.0, 2.0\] for 1 responses"),
         ((200, {"rewards": ["high"]}, {}), "gave 'high' for 'r': a reward must be a number"),
+        ((200, {"rewards": ["0.5"]}, {}), "gave '0.5' for 'r': a reward must be a number, or null"),
+        ((200, {"rewards": [True]}, {}), "gave True for 'r': a reward must be a number"),
+        ((200, {"rewards": [[0.5]]}, {}), r"gave \[0.5\] for 'r': a reward must be a number"),
+        ((200, {"rewards": [{}]}, {}), "gave {} for 'r': a reward must be a number"),
+        ((200, b'{"rewards": [1' + b"0" * 400 + b"]}", {}), "gave 1000.* for 'r': a reward must be a number"),
+        ((200, {"rewards": 0.5}, {}), "answers 0.5 for 1 responses"),
+        ((200, {"rewards": None}, {}), "answers None for 1 responses"),
+        ((200, {"rewards": "1"}, {}), "answers 1 for 1 responses"),
+        ((200, b"[" * 9000, {}), "which is no JSON object"),
+        ((200, b'{"rewards": ["\xff"]}', {}), "which is no JSON object"),
     ],
 )
 def test_what_cannot_be_meant_is_said_at_once(answer: Answer, line: str) -> None:
@@ -92,6 +102,20 @@ def test_what_cannot_be_meant_is_said_at_once(answer: Answer, line: str) -> None
     with serving(lambda body: answer) as server, pytest.raises(TrimtabError, match=line):
         EndpointReward(Endpoint(server.url), 8).score(["p"], ["r"])
     assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize("given", ["NaN", "Infinity", "-Infinity", "1e999", "null"])
+def test_what_is_not_finite_is_left_to_whoever_takes_means(given: str) -> None:
+    with serving(lambda body: (200, f'{{"rewards": [{given}, 1]}}'.encode(), {})) as server:
+        first, second = EndpointReward(Endpoint(server.url), 8).score(["p", "p"], ["r", "s"])
+    assert not math.isfinite(first) and second == 1.0
+
+
+@pytest.mark.parametrize(("prompt", "response"), [("Hi \ud83d", "x"), ("Hi", "x \udcff")])
+def test_half_a_character_is_not_sent(prompt: str, response: str) -> None:
+    with serving(rewards(length)) as server, pytest.raises(DataError, match="half of a character") as caught:
+        EndpointReward(Endpoint(server.url), 8).score([prompt], [response])
+    assert not server.bodies and "\n" not in str(caught.value)
 
 
 def test_the_key_is_read_from_the_environment_and_sent(monkeypatch: pytest.MonkeyPatch) -> None:

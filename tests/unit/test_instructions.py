@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -147,6 +150,53 @@ def test_standard_input_is_read_once_and_known_by_its_text(piped: Any, tmp_path:
         loaded("-", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"messages": [*TURNS[:2], {"role": "user", "content": [{"type": "text", "text": "So"}]}]}, TURNS),
+        ({"conversation": TURNS, "messages": None}, TURNS),
+        ({"prompt": "Hi", "conversation": 17}, "Hi"),
+        ({"prompt": "Hi", "messages": "none"}, "Hi"),
+        ({"prompt": "Hi", "dataset": {"name": "x"}, "tools": [{"name": "saw"}]}, "Hi"),
+        ({"prompt": "2021-01-01"}, "2021-01-01"),
+        ({"prompt": "null", "input": None}, "null"),
+    ],
+)
+def test_a_columns_content_says_what_it_is(row: dict[str, Any], told: object, tmp_path: Path) -> None:
+    assert texts(write(tmp_path / "a.jsonl", json.dumps(row)), tmp_path) == [told]
+
+
+def test_a_history_with_tool_calls_stays_whole(tmp_path: Path) -> None:
+    call = [{"type": "function", "function": {"name": "find", "arguments": "{}"}}]
+    history = [
+        {"role": "user", "content": "A tree?"},
+        {"role": "assistant", "content": "", "tool_calls": call},
+        {"role": "tool", "content": "oak", "tool_call_id": "1"},
+        {"role": "user", "content": "Thanks. A fish?"},
+    ]
+    other = [{**history[0]}, {**history[1], "tool_calls": [*call, *call]}, *history[2:]]
+    rows = [{"messages": [history[0], {**history[1], "content": None}, *history[2:]]}, {"messages": other}]
+    (one, two) = loaded(write(tmp_path / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows)), tmp_path)
+    assert (one.text, two.text) == (history, other) and one.id != two.id
+
+
+def test_a_number_may_say_where_an_instruction_comes_from(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", json.dumps({"prompt": "Hi", "from": 0}))
+    assert loaded(file, tmp_path, columns={"source": "from"})[0].source == "0"
+
+
+def test_standard_input_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
+    """In the C locale bytes became halves of characters, and other line breaks ended a prompt."""
+    code = "from trimtab.data.rows import *; print(ascii([row.values['prompt'] for row in standard_input_rows()]))"
+    given = "\ufeffEin Bär\x85\u2028\rx\r\nzwei".encode()
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=given, capture_output=True, check=True, env={**os.environ, "LC_ALL": "C"}
+    )
+    assert done.stdout.decode().strip() == ascii(["Ein Bär\x85\u2028\rx", "zwei"])
+    done = subprocess.run([sys.executable, "-c", code], input=b"caf\xe9", capture_output=True, check=False)
+    assert b"standard input is not UTF-8 text (byte 3)" in done.stderr
+
+
 def many(count: int) -> list[Prompt]:
     return [Prompt(f"{number:04x}", f"Instruction {number}") for number in range(count)]
 
@@ -198,6 +248,14 @@ def test_with_preferences_all_instructions_may_be_tested_on(tmp_path: Path) -> N
         ('{"messages": [{"role": "assistant", "content": "Hi"}]}', "without a message of the user"),
         ("[1]", "holds 1, which is not a JSON object"),
         ("", "holds no instructions: give at least one row"),
+        ('{"prompt": "Hi \\ud83d"}', "row 1: prompt is .*half of a character"),
+        ('{"instruction": "Hi", "input": 5}', "row 1: input is 5 and must be a text: write it in quotation marks"),
+        ('{"instruction": "Hi", "input": ["x"]}', r"row 1: input is \['x'\] and must be a text"),
+        ('{"prompt": [{"role": "user", "content": null}]}', "row 1: prompt, message 1: content is empty"),
+        ('{"messages": [{"role": "user", "content": "Hi"}], "tools": [{}]}', "row 1 has tools beside its messages"),
+        ('{"messages": [{"from": "human", "value": "Hi"}]}', "message 1 is .* no message with role and content"),
+        ('{"prompt": null}', "row 1 has 'None' for prompt"),
+        ('{"prompt": true}', "row 1 has 'True' for prompt"),
     ],
 )
 def test_rows_that_are_no_prompts_are_named(content: str, line: str, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Pairs as a data set, and other people's data sets as pairs."""
 
+import csv
+import datetime
 import json
 from pathlib import Path
 
@@ -145,6 +147,162 @@ def test_a_row_that_is_no_pair_is_named(tmp_path, change, message):
     good = {**BARE[0], "rewards": [0.0, 1.0]}
     with pytest.raises(DataError, match=message):
         read_dataset(write_lines(tmp_path, train=[good, {**good, **change}], validation=[good]))
+
+
+def in_form(form: str, folder: Path, row: dict) -> Path:
+    """The row in both splits, as JSON lines, CSV, Parquet, or what `datasets` saves."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in ("train", "validation"):
+        if form == "jsonl":
+            (folder / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
+        elif form == "csv":
+            with (folder / f"{split}.csv").open("w", newline="") as file:
+                writer = csv.DictWriter(file, list(row))
+                writer.writeheader()
+                writer.writerow(row)
+        elif form == "parquet":
+            datasets.Dataset.from_list([row]).to_parquet(folder / f"{split}.parquet")
+    if form == "saved":
+        table = datasets.Dataset.from_list([row]).with_format("numpy")
+        datasets.DatasetDict({"train": table, "validation": table}).save_to_disk(folder)
+    return folder
+
+
+PECULIAR = [
+    "None", "NA", "null", "nan", "4", "007", "1.50", "1e3", "True", "false", "2021-01-01", "2021-01-01 12:00", "12:30",
+    "[1]", '{"a": 1}', "a\u2028b\x85c\x0cd", "line\r\nline", ' "x", y', "{prompt} {{ x }} $1 \\1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet", "saved"])
+@pytest.mark.parametrize("text", PECULIAR)
+def test_texts_are_read_as_they_are_written(tmp_path, form, text):
+    """What `datasets` guesses types of came out as another text, or as none."""
+    row = {"prompt": text, "chosen": text, "rejected": f"{text} "}
+    train, _ = read_dataset(in_form(form, tmp_path / "a [1] é", row))
+    assert (train.prompt, train.responses) == (text, [text, f"{text} "])
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet", "saved"])
+@pytest.mark.parametrize("text", PECULIAR)
+@pytest.mark.parametrize("parts", [False, True])
+def test_texts_of_messages_too(tmp_path, form, text, parts):
+    content = [{"type": "text", "text": text}] if parts else text
+    answer = [{"role": "assistant", "content": content}]
+    asked = [{"role": "user", "content": content}]
+    train, _ = read_dataset(in_form(form, tmp_path, {"prompt": asked, "chosen": answer, "rejected": answer}))
+    assert (train.prompt, train.responses) == ([{"role": "user", "content": text}], [text, text])
+
+
+NO_TEXTS = [None, 5, 2.5, True, datetime.date(2021, 1, 1), datetime.datetime(2021, 1, 1), ["x"], {"text": "x"}]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet", "saved"])
+@pytest.mark.parametrize("column", ["prompt", "chosen", "rejected", "message", "response"])
+@pytest.mark.parametrize("value", NO_TEXTS, ids=str)
+def test_what_is_no_text_is_named_by_its_row(tmp_path, form, column, value):
+    if form == "jsonl" and isinstance(value, datetime.date):
+        return
+    if column == "response":
+        row = {"prompt": "A tree?", "responses": [value, value], "chosen": 0}
+    elif column == "message":
+        answers = [{"role": "assistant", "content": value}]
+        row = {"prompt": "A tree?", "chosen": answers, "rejected": answers}
+    else:
+        row = {"prompt": "A tree?", "chosen": "An oak.", "rejected": "Many.", column: value}
+    with pytest.raises(DataError, match=r"row 1") as caught:
+        read_dataset(in_form(form, tmp_path, row))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("column", ["prompt", "chosen", "rejected"])
+def test_an_empty_cell_is_named_by_its_row(tmp_path, column):
+    row = {"prompt": "A tree?", "chosen": "An oak.", "rejected": "Many.", column: ""}
+    with pytest.raises(DataError, match=rf"train\.csv, row 1: {column} is empty"):
+        read_dataset(in_form("csv", tmp_path, row))
+
+
+CALL = [{"type": "function", "function": {"name": "find_tree", "arguments": "{}"}}]
+
+
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [
+        ({"content": None, "tool_calls": CALL}, "chosen holds tool_calls, and only a text is learned"),
+        ({"tool_calls": CALL}, "chosen holds tool_calls"),
+        ({"content": "Wait.", "tool_calls": CALL}, "chosen holds tool_calls"),
+        ({"content": None}, "chosen, message 1: content is empty"),
+        ({"content": "An oak.", "reasoning_content": "So."}, "chosen holds reasoning_content"),
+        ({"content": [{"type": "image", "image": "oak.png"}]}, "chosen, message 1: content, part 1 is of type 'image'"),
+    ],
+)
+def test_an_answer_that_is_more_than_a_text_is_refused(tmp_path, answer, line):
+    row = {"prompt": ASKED, "chosen": [{"role": "assistant", **answer}], "rejected": [MANY]}
+    with pytest.raises(DataError, match=rf"train\.jsonl, row 1: {line}"):
+        read_dataset(in_form("jsonl", tmp_path, row))
+
+
+@pytest.mark.parametrize("empty", ["", []])
+def test_of_an_empty_answer_no_end_is_learned(tmp_path, empty):
+    row = {"prompt": ASKED, "chosen": [OAK], "rejected": [{"role": "assistant", "content": empty}]}
+    train, _ = read_dataset(in_form("jsonl", tmp_path, row))
+    assert (train.responses, train.ended) == (["An oak.", ""], [True, False])
+
+
+def test_a_history_with_tool_calls_comes_back_whole(tmp_path):
+    history = [
+        ASKED[1],
+        {"role": "assistant", "content": "", "tool_calls": CALL},
+        {"role": "tool", "content": "oak", "tool_call_id": "1", "name": "find_tree"},
+    ]
+    row = {"prompt": history, "chosen": [OAK], "rejected": [MANY]}
+    (tmp_path / "given").mkdir()
+    train, validation = read_dataset(in_form("jsonl", tmp_path / "given", row))
+    assert train.prompt == history
+    write_dataset([train, validation], tmp_path / "written")
+    assert read_dataset(tmp_path / "written") == [train, validation]
+    with pytest.raises(DataError, match="row 1 has tools beside its messages"):
+        read_dataset(in_form("jsonl", tmp_path / "tools", {**row, "tools": CALL}))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"prompt_id": {"of": 1}}, {"prompt_id": None}, {"rewards": {"chosen": 1.0, "rejected": 0.2}},
+        {"rewards": [1.0, 0.2, 1, 1]}, {"rewards": ["good", "bad"]}, {"rewards": 3}, {"probability": "high"},
+        {"probability": 17}, {"ended": "2024-01-01"}, {"ended": None}, {"responses": ["An oak.", "Many."]},
+        {"responses": ["a", "b", "c", "d"]}, {"responses": "two"}, {"responses": 2}, {"token_ids": [1, 2]},
+        {"token_ids": "x", "prompt_ids": "y"}, {"prompt_ids": [[1]]}, {"split": "dev"}, {"tools": [{"name": "saw"}]},
+        {"messages": "none"}, {"text": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_columns_of_the_data_sets_own_are_not_taken_for_ours(tmp_path, more):
+    row = {"prompt": "A tree?", "chosen": "An oak.", "rejected": "Many.", **more}
+    train, _ = read_dataset(in_form("jsonl", tmp_path, row))
+    assert train == Pair(
+        "train-00000", "A tree?", ["An oak.", "Many."], 0, [], 0.5, [], [], [False, False], "train"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "ended"), [(True, [True, True]), (False, [False, False]), ([True, False], [True, False])]
+)
+def test_a_column_says_whether_responses_are_whole(tmp_path, given, ended):
+    row = {"prompt": "A tree?", "chosen": "An oak.", "rejected": "Many.", "prompt_id": 17, "ended": given}
+    train, _ = read_dataset(in_form("jsonl", tmp_path / "json", row), ended=True)
+    assert (train.ended, train.prompt_id) == (ended, "17")
+    if isinstance(given, bool):
+        assert read_dataset(in_form("csv", tmp_path / "csv", row))[0].ended == ended
+    with pytest.raises(DataError, match=r"ended is .* and must hold true or false"):
+        read_dataset(in_form("jsonl", tmp_path / "wrong", {**row, "ended": [1, 0]}))
+
+
+@pytest.mark.parametrize("column", ["prompt", "chosen", "rejected"])
+def test_half_a_character_is_named(tmp_path, column):
+    row = {"prompt": "A tree?", "chosen": "An oak.", "rejected": "Many.", column: "An oak \ud83d"}
+    with pytest.raises(DataError, match=rf"row 1: {column} is .*half of a character"):
+        read_dataset(in_form("jsonl", tmp_path, row))
 
 
 def test_missing_columns_are_named_with_what_would_do(tmp_path):
