@@ -254,7 +254,7 @@ def test_with_preferences_all_instructions_may_be_tested_on(tmp_path: Path) -> N
         ('{"prompt": [{"role": "user", "content": null}]}', "row 1: prompt, message 1: content is empty"),
         ('{"messages": [{"role": "user", "content": "Hi"}], "tools": [{}]}', "row 1 has tools beside its messages"),
         ('{"messages": [{"from": "human", "value": "Hi"}]}', "message 1 is .* no message with role and content"),
-        ('{"prompt": null}', "row 1 has 'None' for prompt"),
+        ('{"prompt": null}', "row 1 has '' for prompt"),
         ('{"prompt": true}', "row 1 has 'True' for prompt"),
     ],
 )

@@ -151,5 +151,5 @@ def test_what_stands_beside_a_conversation_is_not_left_out_without_a_word(name):
 
 @pytest.mark.parametrize("value", [5, None, True, {}, {"role": "user", "content": "Hi"}, b"Hi", [], 2.5])
 def test_what_is_no_prompt_is_named(value):
-    with pytest.raises(DataError, match="^prompt 1 is .* must be a"):
+    with pytest.raises(DataError, match=r"^prompt 1 is .* must be a"):
         prompt_of(value, "prompt 1")

@@ -28,7 +28,7 @@ from trimtab.messages import shown
 LINE = "prompt"
 """The column of plain text, a row a line."""
 TEXTS = (".jsonl", ".json", ".csv", ".txt")
-SUFFIXES = (*TEXTS, ".parquet", ".arrow")
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".arrow", ".txt")
 PACKED = ".gz"
 
 

@@ -130,7 +130,8 @@ def _prompt(row: NamedRow, columns: ColumnsConfig) -> PromptInput:
     if isinstance(value, list):
         return _question(value, row, name)
     if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{row.origin} has {str(value)[:60]!r} for {name}, which is no prompt: fill it or drop the row")
+        given = "" if value is None else str(value)[:60]
+        raise DataError(f"{row.origin} has {given!r} for {name}, which is no prompt: fill it or drop the row")
     value = text_of(value, f"{row.origin}: {name}")
     beside = columns.input or ("input" if columns.prompt is None and "input" in row.values else None)
     more = "" if beside is None else _text_beside(row, beside)

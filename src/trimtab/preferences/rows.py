@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeGuard
 
 from trimtab.data.rows import NamedRow
 from trimtab.errors import DataError
-from trimtab.messages import answer_of, check_nothing_beside, messages_of, prompt_of, shown, text_of
+from trimtab.messages import answer_of, check_nothing_beside, is_missing, messages_of, prompt_of, shown, text_of
 from trimtab.records import Message, Pair, PromptInput
 
 Split = Literal["train", "validation", "test"]
@@ -21,7 +21,8 @@ def pair_of(row: NamedRow, split: Split, name: str, ended: bool) -> Pair:
     """The pair of a row; `name` is its id where the row has none, `ended` whether its texts are whole.
 
     Which form a row has is told by what stands in it: `chosen` is the index of one of two `responses`, or a text or a
-    conversation beside `rejected`. Columns that bear the names of ours and hold something else are the data set's own.
+    conversation beside `rejected`. Beside the latter, columns that bear the names of ours and hold something else are
+    the data set's own.
 
     Raises:
         DataError: the row is no pair; the message begins with where it stands.
@@ -46,14 +47,13 @@ def pair_of(row: NamedRow, split: Split, name: str, ended: bool) -> Pair:
     token_ids, prompt_ids = _own(values, "token_ids", _is_ids, indexed, origin), values.get("prompt_ids")
     if not _is_ids(prompt_ids):
         token_ids, prompt_ids = [], []
-    probability = values.get("probability")
     return Pair(
         prompt_id=_name(values.get("prompt_id"), name, origin),
         prompt=prompt,
         responses=responses,
         chosen=chosen,
         rewards=_own(values, "rewards", _is_number, indexed, origin),
-        probability=float(probability) if _is_number(probability) and 0 <= probability <= 1 else 0.5,
+        probability=_probability(values.get("probability"), indexed, origin),
         prompt_ids=prompt_ids if token_ids else [],
         token_ids=token_ids,
         ended=_ended(values.get("ended"), origin) or whole,
@@ -129,13 +129,19 @@ def _own(values: Mapping[str, Any], name: str, fits: Callable[[Any], bool], inde
     """A column of ours: one entry for each of two responses. Another form is refused beside `responses`, where it would
     be a mistake in ours, and else it is the data set's own."""
     value = values.get(name)
-    if not isinstance(value, list) or not value:
-        return []
-    if len(value) == 2 and all(map(fits, value)):
+    if isinstance(value, list) and len(value) == 2 and all(map(fits, value)):
         return value
-    if indexed:
+    if indexed and not is_missing(value) and value != []:
         raise DataError(f"{origin}: {name} is {str(value)[:80]} and must hold one entry for each of two responses")
     return []
+
+
+def _probability(value: Any, indexed: bool, origin: str) -> float:
+    if _is_number(value) and 0 <= value <= 1:
+        return float(value)
+    if indexed and not is_missing(value):
+        raise DataError(f"{origin}: probability is {shown(value)} and must be a number from 0 to 1")
+    return 0.5
 
 
 def _ended(value: Any, origin: str) -> list[bool] | None:

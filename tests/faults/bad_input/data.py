@@ -1,5 +1,6 @@
 """Reviews and preference data that cannot be used."""
 
+import datetime
 import json
 from collections.abc import Callable
 from typing import Any
@@ -45,6 +46,18 @@ def lists_for_texts(world: World) -> Said:
     return command(world, "data", f"data.reviews={world.bad / 'lists.parquet'}")
 
 
+def dates(world: World) -> Said:
+    table = pandas.DataFrame({"prompt": ["When?"], "chosen": [datetime.date(2021, 1, 1)], "rejected": ["Then."]})
+    (world.bad / "pairs").mkdir()
+    for split in ("train", "validation"):
+        table.to_parquet(world.bad / "pairs" / f"{split}.parquet")
+    return command(world, "pairs", f"data.preferences={world.bad / 'pairs'}")
+
+
+def asked(content: object, role: str = "user") -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
 def no_validation_split(world: World) -> Said:
     return command(world, "pairs", f"data.preferences={world.pairs({}, splits=('train',))}")
 
@@ -75,9 +88,9 @@ FAULTS = [
     (REVIEWS, "with broken UTF-8 in JSON lines", reviews("bad.jsonl", '{"text": "ö"}'.encode("latin-1")),
      "…bad.jsonl is not UTF-8 text (byte 10): save it as UTF-8"),
     (REVIEWS, "without a label column", reviews("bad.csv", "review,stars\nA film,1\n"),
-     "…bad.csv has no column sentiment or label (its columns: review, stars): rename one"),
+     "…bad.csv, row 1 has no column sentiment or label (its columns: review, stars): rename one"),
     (REVIEWS, "without a text column", reviews("bad.csv", "body,label\nA film,1\n"),
-     "…bad.csv has no column review or text (its columns: body, label): rename one"),
+     "…bad.csv, row 1 has no column review or text (its columns: body, label): rename one"),
     (REVIEWS, "with another label", reviews("bad.csv", "review,sentiment\nA film,mixed\n"),
      "…bad.csv, row 1 has label 'mixed': write positive or negative, or 1 or 0"),
     (REVIEWS, "with another split", reviews("bad.csv", "review,sentiment,split\nA film,positive,dev\n"),
@@ -85,14 +98,23 @@ FAULTS = [
     (REVIEWS, "with an empty text", reviews("bad.csv", "review,sentiment\n,positive\n"),
      "…bad.csv, row 1 has no text: fill it or drop the row"),
     (REVIEWS, "with lists for texts", lists_for_texts,
-     "…lists.parquet, row 1 holds \"['a' 'b']\" where one text belongs: mend the row"),
+     "…lists.parquet, row 1: the text is ['a', 'b'] and must be a text: mend or drop the row"),
+    (REVIEWS, "with numbers for texts", reviews("bad.jsonl", '{"text": 5, "label": 1}\n'),
+     "…bad.jsonl, row 1: the text is 5 and must be a text: write it in quotation marks"),
+    (REVIEWS, "with half of a character", reviews("bad.jsonl", '{"text": "A film \\ud83d", "label": 1}\n'),
+     "…bad.jsonl, row 1: the text is 'A film \\ud83d' and holds '\\ud83d', half of a character (a lone surrogate): "
+     "mend the text"),
+    (REVIEWS, "with a comma without quotation marks", reviews("bad.csv", "review,sentiment\nA film, then,positive\n"),
+     "…bad.csv, line 2 has 3 cells and the header 2: put cells with commas in quotation marks, or mend the row"),
     (REVIEWS, "that are no JSON", reviews("bad.jsonl", '{"text": "A film"\n'),
-     "…bad.jsonl, line 1 is not JSON (…): mend or drop the line"),
+     "…bad.jsonl, line 1 is not JSON (…): mend or drop it"),
     (REVIEWS, "that are lists", reviews("bad.jsonl", "[1]\n"),
-     "…bad.jsonl, line 1 is not a JSON object: write one a line, with text and label"),
-    (REVIEWS, "in an empty file", reviews("bad.csv", ""), "…bad.csv cannot be read (…): mend it, or save it anew"),
+     "…bad.jsonl holds 1, which is not a JSON object: give columns by name"),
+    (REVIEWS, "in an empty file", reviews("bad.csv", ""),
+     "…bad.csv cannot be read (it is empty): give a header with the names of the columns, and rows"),
     (REVIEWS, "with a quotation without end", reviews("bad.csv", 'review,sentiment\n"A film,positive\n'),
-     "…bad.csv cannot be read (…): mend it, or save it anew"),
+     "…bad.csv cannot be read at line 2 (…): put cells with quotes, commas or line breaks in quotation marks, and "
+     "double the quotes in them"),
     (REVIEWS, "that are no Parquet", reviews("bad.parquet", "A film"),
      "…bad.parquet cannot be read (…): mend it, or save it anew"),
     (REVIEWS, "of another kind", reviews("bad.txt", "A film"),
@@ -105,14 +127,37 @@ FAULTS = [
      "…bad.jsonl, line 1 is not JSON (…): mend or drop it"),
     (INSTRUCTIONS, "with an empty prompt", instructions("bad.csv", 'prompt,n\n"",1\n'),
      "…bad.csv, row 1 has '' for prompt, which is no prompt: fill it or drop the row"),
+    (INSTRUCTIONS, "with a key twice", instructions("bad.jsonl", '{"prompt": "Hi", "prompt": "Ho"}\n'),
+     "…bad.jsonl, line 1 is not JSON ('prompt' is given twice): mend or drop it"),
+    (INSTRUCTIONS, "with half of a character", instructions("bad.jsonl", '{"prompt": "Hi \\udc4d"}\n'),
+     "…bad.jsonl, row 1: prompt is 'Hi \\udc4d' and holds '\\udc4d', half of a character (a lone surrogate): mend the "
+     "text"),
+    (INSTRUCTIONS, "with an image", instructions("bad.jsonl", json.dumps({"messages": [asked([{"type": "image"}])]})),
+     "…bad.jsonl, row 1: messages, message 1: content, part 1 is of type 'image', and models read texts alone: give "
+     '{"type": "text", "text": ...}'),
+    (INSTRUCTIONS, "of another role", instructions("bad.jsonl", json.dumps({"messages": [asked("Hi", role="human")]})),
+     "…bad.jsonl, row 1: messages, message 1 has the role 'human': write one of system, developer, user, assistant, "
+     "tool, function, ipython"),
+    (INSTRUCTIONS, "with tools", instructions("bad.jsonl", json.dumps({"messages": [asked("Hi")], "tools": [{}]})),
+     "…bad.jsonl, row 1 has tools beside its messages, which are not shown to the models: write what matters of them "
+     "into a system message and drop the column tools"),
     (INSTRUCTIONS, "that are too few", instructions("bad.txt", "Hi\nHo\nhi\n"),
      "…bad.txt holds 2 different instructions, and data.test_prompts 4 + data.validation_prompts 4 + "
      "data.tuning_prompts 8 are asked for: lower them"),
     (INSTRUCTIONS, "of another kind", instructions("bad.pdf", "Hi"),
      "…bad.pdf is of no known kind: give a file that ends in .jsonl, .json, .csv, .parquet, .arrow, .txt"),
     (PAIRS, "of a conversation and a text", conversation(" is bad"),
-     "…pairs, split train, row 0: chosen is a conversation and rejected ' is bad': give both as messages; mend or drop "
-     "the row"),
+     "…pairs/train.jsonl, row 1: chosen is a conversation and rejected ' is bad': give both as messages"),
+    (PAIRS, "with a number for a text", pairs({"responses": ["a", 5]}),
+     "…pairs/train.jsonl, row 1: response 1 is 5 and must be a text: write it in quotation marks"),
+    (PAIRS, "with dates for texts", dates,
+     "…pairs/train.parquet, row 1: chosen is 2021-01-01, a date or time, and must be a text: store its column "
+     "as texts"),
+    (PAIRS, "with an answer that calls a tool", conversation([{"role": "assistant", "tool_calls": [{}]}]),
+     "…pairs/train.jsonl, row 1: rejected holds tool_calls, and only a text is learned: write it all into content as "
+     "the model is to write it, or drop the row"),
+    (PAIRS, "with an answer of nothing", conversation([{"role": "assistant", "content": None}]),
+     "…pairs/train.jsonl, row 1: rejected, message 1: content is empty and must be a text: fill it or drop the row"),
     (PAIRS, "without its columns", lambda world: command(world, "pairs", f"data.preferences={other_columns(world)}"),
      "…pairs, split train has the columns a: it needs (prompt, responses, chosen) or (prompt, chosen, rejected) or "
      "(chosen, rejected)"),
@@ -122,18 +167,18 @@ FAULTS = [
     (PAIRS, "in a folder without files", lambda world: command(world, "pairs", f"data.preferences={world.bad}"),
      "…bad cannot be read as a data set (…): give Parquet, JSON or CSV files in UTF-8, named after their splits"),
     (PAIRS, "of empty files", pairs(),
-     "…pairs cannot be read as a data set (…): give Parquet, JSON or CSV files in UTF-8, named after their splits"),
-    (PAIRS, "with broken UTF-8", latin_1, "…pairs, split train, row 0: 'utf-8' codec …; mend or drop the row"),
+     "…pairs, split train has no rows: give at least one pair"),
+    (PAIRS, "with broken UTF-8", latin_1, "…pairs/train.jsonl is not UTF-8 text (byte …): save it as UTF-8"),
     (PAIRS, "with a third winner", pairs({}, {"chosen": 2}),
-     "…pairs, split train, row 1: chosen is 2 and must be 0 or 1; mend or drop the row"),
+     "…pairs/train.jsonl, row 2: chosen is 2 and must be 0 or 1: mend or drop the row"),
     (PAIRS, "with a third response", pairs({"responses": ["a", "b", "c"]}),
-     "…pairs, split train, row 0: responses and chosen must give two texts, not ['a', 'b', 'c']; mend or drop the row"),
+     "…pairs/train.jsonl, row 1: responses and chosen must give two texts, not ['a', 'b', 'c']: mend or drop the row"),
     (PAIRS, "without a prompt", pairs({"prompt": None}),
-     "…pairs, split train, row 0: prompt is 'None' and must be a text or a list of messages; mend or drop the row"),
+     "…pairs/train.jsonl, row 1: prompt is empty and must be a text or a list of messages: mend or drop the row"),
     (PAIRS, "with words for token ids", pairs({"token_ids": [["a"], ["b"]], "prompt_ids": [1]}),
-     "…pairs, split train, row 0: not a Pair record: token_ids is [['a'], ['b']]; mend or drop the row"),
+     "…pairs/train.jsonl, row 1: token_ids is [['a'], ['b']] and must hold one entry for each of two responses"),
     (PAIRS, "with a word for a probability", pairs({"probability": "high"}),
-     "…pairs, split train, row 0: probability is 'high' and must be a number; mend or drop the row"),
+     "…pairs/train.jsonl, row 1: probability is 'high' and must be a number from 0 to 1"),
     (PAIRS, "with another model's tokens", pairs({"token_ids": [[5], [5000]], "prompt_ids": [1]}, stage="tune"),
      "pair train-00000 holds token 5000 and the model has 320: tune the model that the responses were sampled from"),
     (PAIRS, "with a negative token", pairs({"token_ids": [[5], [-1]], "prompt_ids": [1]}, stage="tune"),
