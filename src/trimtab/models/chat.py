@@ -15,6 +15,7 @@ import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from trimtab.errors import ModelError
+from trimtab.models.continuation import text_ids
 from trimtab.records import Message
 
 _log = logging.getLogger(__name__)
@@ -114,17 +115,7 @@ class ChatTemplate:
         return text
 
     def _encode(self, text: str) -> list[int]:
-        ids = [int(token) for token in self._tokenizer.encode(text, add_special_tokens=False)]
-        start = self._tokenizer.bos_token_id
-        if self._puts_start and ids[:1] != [start]:
-            ids.insert(0, int(start))
-        return ids
-
-    @cached_property
-    def _puts_start(self) -> bool:
-        """Whether the tokenizer begins texts with its beginning-of-text token."""
-        start = self._tokenizer.bos_token_id
-        return start is not None and self._tokenizer.encode("a", add_special_tokens=True)[:1] == [start]
+        return text_ids(self._tokenizer, text)
 
     @property
     def _name(self) -> str:

@@ -14,15 +14,14 @@ import json
 from collections.abc import Collection, Sequence
 from functools import cached_property
 
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
 from trimtab.errors import ModelError
 from trimtab.fields import CHAT
 from trimtab.models.chat import ChatTemplate
-from trimtab.models.continuation import continuation_ids
+from trimtab.models.continuation import continuation_ids, text_ids
+from trimtab.models.detokenize import Detokenizer
 from trimtab.records import PromptInput
-
-INCOMPLETE = "\ufffd"  # what a tokenizer decodes the first bytes of an unfinished character to
 
 
 class Vocabulary:
@@ -85,12 +84,8 @@ class Vocabulary:
         if template == CHAT:
             return self._chat.prompt_ids([{"role": "user", "content": prompt}])
         text = template.replace("{prompt}", prompt)
-        ids = [int(token) for token in self.tokenizer.encode(text, add_special_tokens=True)]
-        while ids and ids[-1] in self.eos_ids and len(ids) > 1:  # some tokenizers close every text
-            ids.pop()
-        if not text or not ids:
-            return [self.start_id]
-        return ids
+        ids = text_ids(self.tokenizer, text) if text else []
+        return ids or [self.start_id]
 
     @cached_property
     def _chat(self) -> ChatTemplate:
@@ -121,27 +116,28 @@ class Vocabulary:
         """`encode_response` of many texts at once."""
         return continuation_ids(self.tokenizer, texts)
 
+    @cached_property
+    def detokenizer(self) -> Detokenizer:
+        """Decodes this vocabulary's ids."""
+        return Detokenizer(self.tokenizer)
+
     def decode_response(self, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> str:
-        """The text that `token_ids` add after `prompt_ids`, an unfinished last character left out."""
-        before = self._decode(prompt_ids)
-        return self._decode([*prompt_ids, *token_ids])[len(before) :].rstrip(INCOMPLETE)
+        """The text that `token_ids` add after `prompt_ids`.
+
+        An end token at its end, special tokens and an unfinished last character are left out. The text of more tokens
+        always begins with that of fewer.
+        """
+        return self.decode_responses([prompt_ids], [token_ids])[0]
 
     def decode_responses(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[str]:
         """`decode_response` of many responses, each after its own prompt."""
         keys = [tuple(prompt) for prompt in prompts]
         own = list(dict.fromkeys(keys))
-        texts = self._decode_all([*own, *(key + tuple(ids) for key, ids in zip(keys, responses, strict=True))])
+        wholes = (key + tuple(self._unended(ids)) for key, ids in zip(keys, responses, strict=True))
+        texts = self.detokenizer.texts([*own, *wholes])
         starts = {key: len(text) for key, text in zip(own, texts, strict=False)}
-        return [text[starts[key] :].rstrip(INCOMPLETE) for key, text in zip(keys, texts[len(own) :], strict=True)]
+        return [text[starts[key] :] for key, text in zip(keys, texts[len(own) :], strict=True)]
 
-    def _decode_all(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        kind = type(self.tokenizer)
-        if not issubclass(kind, PreTrainedTokenizerFast) or kind._decode is not PreTrainedTokenizerFast._decode:
-            return [self._decode(row) for row in rows]
-        texts: list[str] = self.tokenizer.backend_tokenizer.decode_batch(rows, skip_special_tokens=True)
-        return texts
-
-    def _decode(self, ids: Sequence[int]) -> str:
-        text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        assert isinstance(text, str)
-        return text
+    def _unended(self, ids: Sequence[int]) -> Sequence[int]:
+        """Ids without an end token at their end: tokenizers show it as text where it is not flagged as special."""
+        return ids[:-1] if ids and ids[-1] in self.eos_ids else ids

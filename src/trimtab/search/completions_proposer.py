@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 from trimtab.experiment import SamplingConfig
 from trimtab.models.completions import Choice, CompletionsModel, Question
+from trimtab.models.detokenize import REPLACEMENT
 from trimtab.models.sampling import prompt_key, uniforms
-from trimtab.models.vocabulary import INCOMPLETE
 from trimtab.records import Finish, Prompt
 from trimtab.search.proposer import Continuation, Fork, cut_before
 
@@ -97,12 +97,12 @@ class CompletionsProposer:
     def _settled(self, choice: Choice, question: Question, state: Texts, fork: Fork) -> tuple[Choice, Finish | None]:
         """The choice without a part of a character at its end, and why the response has finished, if it has."""
         length = len(fork.token_ids)
-        if choice.finish == "length" and not choice.text.rstrip(INCOMPLETE) and length + choice.tokens < state.room:
+        if choice.finish == "length" and not choice.text.rstrip(REPLACEMENT) and length + choice.tokens < state.room:
             tokens = min(question.tokens + MORE, state.room - length)
             longer = replace(question, count=1, tokens=tokens, seed=question.seed + fork.slot)
             ((choice,),) = self.model.complete([longer], self.sampling, self.stop)
         short = choice.finish == "length" and choice.tokens < question.tokens  # its context is full
-        text = choice.text.rstrip(INCOMPLETE) if choice.finish == "length" else choice.text
+        text = choice.text.rstrip(REPLACEMENT) if choice.finish == "length" else choice.text
         choice = replace(choice, text=text)
         whole = state.responses[fork.row] + text
         if cut_before(self.stop, whole) != whole:
