@@ -59,9 +59,7 @@ class Detokenizer:
         if self._backend is None:
             return [self._decode(row) for row in rows]
         texts: list[str] = self._backend.decode_batch(rows, skip_special_tokens=True)
-        return [
-            self._mended(row, text) if REPLACEMENT in text else text for row, text in zip(rows, texts, strict=True)
-        ]
+        return [self._mended(row, text) if REPLACEMENT in text else text for row, text in zip(rows, texts, strict=True)]
 
     def _mended(self, ids: Sequence[int], text: str) -> str:
         """The text of ids some of whose bytes are not, or not yet, a character."""

@@ -138,6 +138,15 @@ class Vocabulary:
         starts = {key: len(text) for key, text in zip(own, texts, strict=False)}
         return [text[starts[key] :] for key, text in zip(keys, texts[len(own) :], strict=True)]
 
+    def special_tokens_in(self, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> list[tuple[int, str]]:
+        """The tokens of a response that its text is given without: the place of each in the text, and its name."""
+        hidden = {**self.detokenizer.special}
+        if token_ids and token_ids[-1] in self.eos_ids & self.detokenizer.added.keys():
+            hidden[token_ids[-1]] = self.detokenizer.added[token_ids[-1]]
+        found = [(count, hidden[token]) for count, token in enumerate(token_ids) if token in hidden]
+        before = self.decode_responses([prompt_ids] * len(found), [token_ids[:count] for count, _ in found])
+        return [(len(text), name) for text, (_, name) in zip(before, found, strict=True)]
+
     def _unended(self, ids: Sequence[int]) -> Sequence[int]:
         """Ids without an end token at their end: tokenizers show it as text where it is not flagged as special."""
         return ids[:-1] if ids and ids[-1] in self.eos_ids else ids
