@@ -33,6 +33,18 @@ def _start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return whole[:place]
 
 
+def common_prefix(left: Sequence[object], right: Sequence[object]) -> int:
+    """The number of ids, or of characters, that both begin with."""
+    if right[: len(left)] == left:  # as wherever a response has only grown; many times faster
+        return len(left)
+    length = 0
+    for first, second in zip(left, right, strict=False):
+        if first != second:
+            break
+        length += 1
+    return length
+
+
 def continuation_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """The ids of each text where it stands behind another, without start or end tokens."""
     if not texts:

@@ -21,7 +21,8 @@ from trimtab.fields import CHAT
 from trimtab.models.chat import ChatTemplate
 from trimtab.models.continuation import continuation_ids, text_ids
 from trimtab.models.detokenize import Detokenizer
-from trimtab.records import PromptInput
+from trimtab.models.turn import Turn
+from trimtab.records import Message, PromptInput
 
 
 class Vocabulary:
@@ -79,13 +80,58 @@ class Vocabulary:
             ModelError: the text is empty and there is no start token; there is no chat template, or it refuses the
                 messages.
         """
-        if isinstance(prompt, list):
-            return self._chat.prompt_ids(prompt)
-        if template == CHAT:
-            return self._chat.prompt_ids([{"role": "user", "content": prompt}])
+        if isinstance(prompt, list) or template == CHAT:
+            return self._chat.prompt_ids(_messages(prompt))
         text = template.replace("{prompt}", prompt)
         ids = text_ids(self.tokenizer, text) if text else []
         return ids or [self.start_id]
+
+    def encode_answered(
+        self, prompt: PromptInput, template: str, answers: Sequence[str], ended: Sequence[bool]
+    ) -> tuple[list[int], list[list[int]]]:
+        """The ids of a prompt, and of each of several answers to it.
+
+        A conversation is the tokens of the chat template's own rendering, up to and with what ends the answer's turn.
+        Else answers are encoded apart, with the end token behind those that `ended`. Where an answer's text itself
+        closes with an end token, this counts once. Of an empty answer that has not ended there are no ids.
+
+        Raises:
+            ModelError: as `encode_prompt`.
+        """
+        words = [self.without_ends(answer) for answer in answers]
+        whole = [end or text != answer for end, text, answer in zip(ended, words, answers, strict=True)]
+        if isinstance(prompt, list) or template == CHAT:
+            ids, encoded = self._chat.answered_ids(_messages(prompt), words, whole)
+            end = self.turn_end_id
+        else:
+            ids, encoded = self.encode_prompt(prompt, template), self.encode_responses(words)
+            end = self.end_id
+        closed = [
+            [*own, end] if ended and own[-1:] != [end] else own for own, ended in zip(encoded, whole, strict=True)
+        ]
+        return ids, [own if text or ended else [] for own, text, ended in zip(closed, words, whole, strict=True)]
+
+    def turn(self, prompt: PromptInput) -> Turn:
+        """What stands around an answer to a prompt, behind the prompt's ids.
+
+        Raises:
+            ModelError: there is no chat template, or it refuses the messages.
+        """
+        return self._chat.turn(_messages(prompt)) if isinstance(prompt, list) or self._shows_chat else Turn()
+
+    def encode_answers(self, turns: Sequence[Turn], texts: Sequence[str], ended: Sequence[bool]) -> list[list[int]]:
+        """The ids of texts, each as its turn writes it behind a prompt's ids, with the end token where it ended."""
+        written = [turn.written(text, ended=end) for turn, text, end in zip(turns, texts, ended, strict=True)]
+        encoded = self.encode_responses(written)
+        return [[*ids, self.end_id] if end else ids for ids, end in zip(encoded, ended, strict=True)]
+
+    def without_ends(self, text: str) -> str:
+        """A text without the end tokens that close it."""
+        left = text
+        names = [self.detokenizer.added[end] for end in self.eos_ids if end in self.detokenizer.added]
+        while found := [name for name in names if name and left.rstrip().endswith(name)]:
+            left = left.rstrip().removesuffix(max(found, key=len))
+        return left
 
     @cached_property
     def _chat(self) -> ChatTemplate:
@@ -150,3 +196,8 @@ class Vocabulary:
     def _unended(self, ids: Sequence[int]) -> Sequence[int]:
         """Ids without an end token at their end: tokenizers show it as text where it is not flagged as special."""
         return ids[:-1] if ids and ids[-1] in self.eos_ids else ids
+
+
+def _messages(prompt: PromptInput) -> list[Message]:
+    """A prompt as a conversation: a string is one message of the user."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
