@@ -14,7 +14,9 @@ class Style:
 
     `starts`: the tokenizer begins texts with its beginning-of-text token. `turn_end`: what the template puts behind
     an answer; `eos`: what the tokenizer calls its end, which may be another. `spaced`: the tokenizer puts a space
-    before the first word of a text, as those of Llama 2 do.
+    before the first word of a text, as those of Llama 2 do. `more`: special tokens beside those that all styles have.
+    `before`: what the template writes between the generation prompt and an answer; None where it writes answers
+    behind something else than the generation prompt.
     """
 
     template: str
@@ -24,6 +26,8 @@ class Style:
     starts: bool = False
     spaced: bool = False
     takes_system: bool = True
+    more: tuple[str, ...] = ()
+    before: str | None = ""
 
 
 _TURNS = "{% for m in messages %}"
@@ -50,7 +54,7 @@ STYLES = {
         _TURNS + _ALTERNATE
         + "{% if m.role == 'user' %}{{ bos_token }}[INST] {{ m.content }} [/INST]"
         "{% else %} {{ m.content }} {{ eos_token }}{% endif %}{% endfor %}",
-        bos="<s>", eos="</s>", turn_end="</s>", starts=True, spaced=True, takes_system=False,
+        bos="<s>", eos="</s>", turn_end="</s>", starts=True, spaced=True, takes_system=False, before=" ",
     ),
     "zephyr": Style(  # prints no beginning-of-text token, which its tokenizer puts
         _TURNS + "<|{{ m.role }}|>\n{{ m.content }}{{ eos_token }}\n{% endfor %}"
@@ -60,7 +64,52 @@ STYLES = {
     "openchat": Style(  # leaves system messages out without a word
         "{{ bos_token }}{% for m in messages if m.role != 'system' %}GPT4 Correct {{ m.role | title }}: "
         "{{ m.content }}<|end_of_turn|>{% endfor %}{% if add_generation_prompt %}GPT4 Correct Assistant:{% endif %}",
-        bos="<s>", eos="</s>", turn_end="<|end_of_turn|>", starts=True, spaced=True, takes_system=False,
+        bos="<s>", eos="</s>", turn_end="<|end_of_turn|>", starts=True, spaced=True, takes_system=False, before=" ",
+    ),
+    "qwen-3": Style(  # an empty thought before the last answer, none before earlier ones
+        "{% set ns = namespace(asked=-1) %}{% for m in messages %}{% if m.role == 'user' %}"
+        "{% set ns.asked = loop.index0 %}{% endif %}{% endfor %}"
+        + _TURNS + "<|im_start|>{{ m.role }}\n{% set parts = m.content.split('</think>') %}"
+        "{% if m.role == 'assistant' and loop.index0 > ns.asked %}<think>\n"
+        "{{ parts[0].split('<think>')[-1].strip('\n') if parts | length > 1 }}\n</think>\n\n{% endif %}"
+        "{{ parts[-1].lstrip('\n') if m.role == 'assistant' else m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+        bos=None, eos="<|im_end|>", turn_end="<|im_end|>", before="<think>\n\n</think>\n\n",
+    ),
+    "deepseek": Style(  # the generation prompt opens a thought; thoughts are left out of what has been answered
+        "{{ bos_token }}" + _TURNS + _ALTERNATE + "{% if m.role == 'user' %}<|User|>{{ m.content }}"
+        "{% else %}<|Assistant|>{{ m.content.split('</think>')[-1] | trim }}<|end_of_sentence|>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|Assistant|><think>\n{% endif %}",
+        bos="<|begin_of_text|>", eos="<|end_of_sentence|>", turn_end="<|end_of_sentence|>", starts=True,
+        takes_system=False, more=("<|User|>", "<|Assistant|>", "<|end_of_sentence|>"), before=None,
+    ),
+    "phi": Style(  # writes the end of texts behind the last turn
+        _TURNS + "<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>\n{% else %}{{ eos_token }}{% endif %}",
+        bos=None, eos="<|endoftext|>", turn_end="<|end|>",
+        more=("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
+    ),
+    "mistral-1": Style(
+        "{{ bos_token }}" + _TURNS + _ALTERNATE + "{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
+        "{% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}",
+        bos="<s>", eos="</s>", turn_end="</s>", starts=True, spaced=True, takes_system=False, before=" ",
+    ),
+    "mistral-3": Style(
+        "{{ bos_token }}" + _TURNS + _ALTERNATE + "{% if m.role == 'user' %}[INST] {{ m.content }}[/INST]"
+        "{% else %} {{ m.content | trim }}{{ eos_token }}{% endif %}{% endfor %}",
+        bos="<s>", eos="</s>", turn_end="</s>", starts=True, spaced=True, takes_system=False, before=" ",
+        more=("[INST]", "[/INST]"),
+    ),
+    "mistral-tekken": Style(
+        "{{ bos_token }}" + _TURNS + _ALTERNATE + "{% if m.role == 'user' %}[INST]{{ m.content }}[/INST]"
+        "{% else %}{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}",
+        bos="<s>", eos="</s>", turn_end="</s>", starts=True, takes_system=False, more=("[INST]", "[/INST]"),
+    ),
+    "marked": Style(  # says itself what the model generates, as TRL's templates for training do
+        _TURNS + "<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>"
+        "{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}{{ '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+        bos=None, eos="<|im_end|>", turn_end="<|im_end|>",
     ),
 }  # fmt: skip
 _SPECIAL = (
@@ -78,7 +127,10 @@ def chat_tokenizer(name: str, size: int = 340) -> PreTrainedTokenizerFast:
     base.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=size, special_tokens=list(_SPECIAL), initial_alphabet=alphabet, show_progress=False
+        vocab_size=size,
+        special_tokens=[*_SPECIAL, *style.more],
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
     base.train_from_iterator(CORPUS, trainer)
     if style.starts:

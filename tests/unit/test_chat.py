@@ -8,17 +8,19 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from chat_styles import STYLES, chat_tokenizer
-from tiny import CORPUS, llama, tokenizer
+from tiny import CORPUS, full_log_probabilities, llama, tokenizer
 from trimtab.errors import ModelError
+from trimtab.evaluation.fluency import fluency_under
 from trimtab.experiment import SamplingConfig
 from trimtab.models.chat import ChatTemplate
 from trimtab.models.roles import vocabulary_of
 from trimtab.models.transformers_model import TransformersModel
 from trimtab.models.vocabulary import Vocabulary
-from trimtab.records import Message, Prompt
+from trimtab.records import Generation, Message, Pair, Prompt
 from trimtab.search.chunk_beam import Search
 from trimtab.search.proposer import LanguageModelProposer
-from trimtab.search.value import ImplicitValue
+from trimtab.search.value import Candidate, ImplicitValue
+from trimtab.training.pair_tokens import encode_pairs
 
 TURNS: list[Message] = [
     {"role": "user", "content": "A film?"},
@@ -40,7 +42,14 @@ RENDERED = {
     "zephyr": "<s><|user|>\nA film?</s>\n<|assistant|>\nAny.</s>\n<|user|>\nWhich</s>\n<|assistant|>\n",
     "openchat": "<s>GPT4 Correct User: A film?<|end_of_turn|>GPT4 Correct Assistant: Any.<|end_of_turn|>GPT4 Correct "
     "User: Which<|end_of_turn|>GPT4 Correct Assistant:",
+    "deepseek": "<|begin_of_text|><|User|>A film?<|Assistant|>Any.<|end_of_sentence|><|User|>Which"
+    "<|Assistant|><think>\n",
+    "phi": "<|user|>\nA film?<|end|>\n<|assistant|>\nAny.<|end|>\n<|user|>\nWhich<|end|>\n<|assistant|>\n",
+    "mistral-1": "<s>[INST] A film? [/INST] Any.</s>[INST] Which [/INST]",
+    "mistral-3": "<s>[INST] A film?[/INST] Any.</s>[INST] Which[/INST]",
+    "mistral-tekken": "<s>[INST]A film?[/INST]Any.</s>[INST]Which[/INST]",
 }
+RENDERED["qwen-3"] = RENDERED["marked"] = RENDERED["chatml"]
 
 
 def shown(style: str, ids: list[int]) -> str:
@@ -178,3 +187,39 @@ def test_guide_and_base_read_one_conversation_each_in_its_own_template() -> None
                 logs = torch.log_softmax(guide.model(torch.tensor([read + ids])).logits[0], dim=-1)
             sums.append(sum(float(logs[len(read) - 1 + place, token]) for place, token in enumerate(ids)))
         assert each.value == pytest.approx(sums[0] - sums[1], abs=1e-9)
+
+
+@pytest.mark.parametrize("base_style", ["chatml", "llama-2", "qwen-3"])
+@ALL
+def test_guides_read_an_answer_as_their_own_template_writes_it(style: str, base_style: str) -> None:
+    """Whatever the base's template puts before an answer, and the guide's around it, stands there once and its own."""
+
+    def model(name: str, seed: int) -> TransformersModel:
+        made = llama(seed, 340)
+        return TransformersModel(made, vocabulary_of(made, chat_tokenizer(name), None, chat=True), "chat", name=name)
+
+    base, tuned, untuned = model(base_style, 0), model(style, 1), model(style, 2)
+    value = ImplicitValue(tuned, untuned, base)
+    value.same_vocabulary = False
+    pair = Pair("p", TURNS, ["An oak.", "A bush."], 0, [], 0.5, [], [], [True, True])
+    row = encode_pairs([pair], tuned.vocabulary, "chat", 512, 340).rows[0]
+    before = STYLES[base_style].before or ""
+    state = value.start([Prompt("p", TURNS)], room=60)
+    for text, finish in ((before, None), (f"{before}An o", None), (f"{before}An oak.", "eos")):
+        state, (found,) = value.advance(state, [0], [Candidate([5], text, finish)])
+    read = tuned.vocabulary.encode_prompt(TURNS, "chat")
+    sums = [sum(full_log_probabilities(each.model, read, row.chosen_ids)) for each in (tuned, untuned)]
+    assert found == pytest.approx(sums[0] - sums[1], abs=1e-9)
+
+
+@ALL
+def test_fluency_is_of_the_answer_as_the_bases_template_writes_it(style: str) -> None:
+    made = llama(0, 340)
+    base = TransformersModel(made, vocabulary_of(made, chat_tokenizer(style), None, chat=True), "chat")
+    pair = Pair("p", TURNS, ["An oak.", "A bush."], 0, [], 0.5, [], [], [False, False])
+    row = encode_pairs([pair], base.vocabulary, "chat", 512, 340).rows[0]
+    read = base.vocabulary.encode_prompt(TURNS, "chat")
+    wanted = sum(full_log_probabilities(made, read, row.chosen_ids))
+    for text in {"An oak.", f"{STYLES[style].before or ''}An oak."}:
+        logs, counts = fluency_under(base, [Generation("p", TURNS, 0, [], [], text, "eos")])
+        assert counts == [len(row.chosen_ids)] and logs == pytest.approx([wanted], abs=1e-9)

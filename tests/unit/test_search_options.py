@@ -156,6 +156,28 @@ def test_a_vote_sums_the_weights_of_equal_answers() -> None:
     assert by_vote("x", []) == []
 
 
+@pytest.mark.parametrize(
+    ("pattern", "text", "answer"),
+    [
+        (r"boxed\{(\d+)\}|answer is (\d+)", r"so \boxed{4}", "4"),
+        (r"boxed\{(\d+)\}|answer is (\d+)", "the answer is 4", "4"),
+        (r"(a)|(b)|(c)", "a b c", "c"),
+        (r"answer is (\d+)(?:\.(\d+))?", "answer is 4.5", "4"),
+        (r"answer is (?:(\d+)|(yes))", "answer is yes", "yes"),
+        (r"none|answer is (\d+)", "answer is 4, or none", None),
+        (r"\d+", "no number", None),
+        (r"(?:x)(?P<named>\d)", "x4", "4"),
+    ],
+)
+def test_an_answer_is_the_first_group_that_took_part(pattern: str, text: str, answer: str | None) -> None:
+    """Of several alternatives with a group each, any may give the answer: two equal answers outweigh the better one."""
+    ranked = [Hypothesis(0, [], [n], each, "eos", value) for n, (each, value) in enumerate(
+        [("no", 0.1), (text, 0.0), (text, 0.0)]
+    )]  # fmt: skip
+    assert [each.text for each in by_vote(pattern, ranked)] == ([text, text, "no"] if answer else ["no", text, text])
+    assert answer is None or by_vote(pattern, [*ranked, Hypothesis(0, [], [9], answer, "eos", 0.0)])[0].text == text
+
+
 def test_a_vote_may_choose_what_is_not_best() -> None:
     naive = Naive()
     best = naive.found(Search(successors=12, max_new_tokens=4, keep=12))

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from tokenizers import Tokenizer, processors
 from transformers import PreTrainedTokenizerFast
 
 from tiny import language_model, tokenizer
 from trimtab.errors import ModelError
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.search.retokenize import common_prefix
+from trimtab.training.text_tokens import encode_texts
 
 
 def test_clean_up_does_not_move_the_boundary() -> None:
@@ -40,6 +42,60 @@ def test_an_empty_prompt_begins_with_the_start_token() -> None:
 def test_the_template_holds_the_prompt_as_it_is() -> None:
     vocabulary = Vocabulary(tokenizer())
     assert vocabulary.encode_prompt("a {b}", "Review: {prompt}") == vocabulary.encode_response("Review: a {b}")
+
+
+# what a tokenizer puts around each text that it encodes, as its own special tokens
+AROUND = {
+    "nothing": ([], []),
+    "a start": (["<start>"], []),
+    "an end": ([], ["<end>"]),
+    "both": (["<start>"], ["<end>"]),
+    "BERT's": (["<cls>"], ["<sep>"]),
+    "two of each": (["<cls>", "<start>"], ["<sep>", "<end>"]),
+}
+TEMPLATES = {
+    "plain": "{prompt}",
+    "an end, as DialoGPT's": "{prompt}<end>",
+    "several ends": "<end>{prompt}<end><end>",
+    "a start, as Llama 2's": "<start>[INST] {prompt} [/INST]",
+    "both": "<start>{prompt}<end>",
+    "a separator": "{prompt}<sep>",
+    "a class and a start": "<cls><start>{prompt}",
+}
+
+
+def surrounding(around: str) -> PreTrainedTokenizerFast:
+    before, behind = AROUND[around]
+    made = Tokenizer.from_str(tokenizer().backend_tokenizer.to_str())
+    made.add_special_tokens(["<cls>", "<sep>"])
+    names = [(name, made.token_to_id(name)) for name in {*before, *behind}]
+    single = " ".join([*before, "$A", *behind])
+    made.post_processor = processors.TemplateProcessing(single=single, special_tokens=names)
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", bos_token="<start>")
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("prompt", ["A film?", "a", " ", "<end>", "film<end>", "<start>"])
+def test_what_a_template_writes_is_read_and_only_what_the_tokenizer_appends_is_not(
+    around: str, template: str, prompt: str
+) -> None:
+    """A start that both the template and the tokenizer put stands once; an end that the template writes stays."""
+    made = surrounding(around)
+    text, before = TEMPLATES[template].replace("{prompt}", prompt), AROUND[around][0]
+    ids = made.encode(text, add_special_tokens=False)
+    starts = made.convert_tokens_to_ids(before)
+    wanted = ids if ids[: len(starts)] == starts else [*starts, *ids]
+    assert Vocabulary(made).encode_prompt(prompt, TEMPLATES[template]) == wanted
+
+
+@pytest.mark.parametrize("around", AROUND)
+def test_texts_that_are_trained_on_begin_and_end_once(around: str) -> None:
+    made = surrounding(around)
+    start, end = made.convert_tokens_to_ids(["<start>", "<end>"])
+    own = made.encode(" a film", add_special_tokens=False)
+    for text in (" a film", "<start> a film", " a film<end>", "<start> a film<end><end>\n"):
+        assert encode_texts([text], Vocabulary(made), 64)[0].input_ids == [start, *own, end]
 
 
 def test_fingerprints_tell_vocabularies_apart() -> None:

@@ -15,9 +15,13 @@ from trimtab.records import Generation
 def fluency_under(model: LanguageModel, generations: Sequence[Generation]) -> tuple[list[float], list[int]]:
     """log p of each response under the model in nats, and its number of tokens there.
 
-    Responses are encoded anew, all in the same way, whichever model wrote them.
+    Responses are encoded anew, all in the same way, whichever model wrote them: as the model's own chat template writes
+    answers, without what ends them.
     """
-    responses = model.vocabulary.encode_responses([generation.text for generation in generations])
+    vocabulary = model.vocabulary
+    turns = [vocabulary.turn(generation.prompt) for generation in generations]
+    texts = [generation.text for generation in generations]
+    responses = vocabulary.encode_answers(turns, texts, [False] * len(texts))
     logs = sequence_log_probabilities(model, [generation.prompt for generation in generations], responses)
     return logs, [len(response) for response in responses]
 

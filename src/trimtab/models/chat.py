@@ -1,6 +1,6 @@
-"""A tokenizer's own chat template: conversations as the ids that its model reads, and the token that ends a turn.
+"""A tokenizer's own chat template: conversations as the ids that its model reads, and what stands around an answer.
 
-No table of model names: everything is read off the template. Knows nothing of models.
+No table of model names: everything is read off the template.
 
     >>> chat = ChatTemplate(tokenizer, system="Answer briefly.")                        # doctest: +SKIP
     >>> tokenizer.decode(chat.prompt_ids([{"role": "user", "content": "Hello"}]))       # doctest: +SKIP
@@ -15,10 +15,13 @@ import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from trimtab.errors import ModelError
+from trimtab.models.continuation import common_prefix, text_ids
+from trimtab.models.turn import Turn
 from trimtab.records import Message
 
 _log = logging.getLogger(__name__)
 _PROBE = "probe-5309"  # a text that no template holds
+_MARGIN = "\n \n"  # white space, to see whether a template strips it
 
 
 class ChatTemplate:
@@ -58,6 +61,66 @@ class ChatTemplate:
             ModelError: the template refuses the conversation.
         """
         return self._encode(self._render(self._with_system(messages), opened=False))
+
+    def answered_ids(
+        self, messages: Sequence[Message], answers: Sequence[str], ended: Sequence[bool]
+    ) -> tuple[list[int], list[list[int]]]:
+        """The ids of conversations with an answer, cut into those of the prompt and those of each answer.
+
+        Each whole conversation is encoded as the template writes it, up to the end of the answer: to its last word, or
+        with `ended` to the token that ends its turn. The prompt is what the model reads before it answers
+        (`prompt_ids`), unless the template writes answers behind something else: then all that it writes before them.
+        It is shorter by a token where the first characters of an answer merge with it.
+
+        Raises:
+            ModelError: the template refuses the conversation.
+        """
+        turns = self._with_system(messages)
+        opened = self._render(turns, opened=True)
+        head, _, tail = self._render(_answered(turns, _PROBE), opened=False).rpartition(_PROBE)
+        sizes, wholes = [], []
+        for answer, end in zip(answers, ended, strict=True):
+            whole = self._render(_answered(turns, answer), opened=False)
+            ids = self._encode(self._up_to_end(whole, tail, ended=end))
+            start = len(opened) if whole.startswith(opened) else common_prefix(head, whole)
+            sizes.append(common_prefix(self._encode(whole[:start]), ids))
+            wholes.append(ids)
+        size = min(*sizes, *(common_prefix(wholes[0], ids) for ids in wholes))
+        return wholes[0][:size], [ids[size:] for ids in wholes]
+
+    def _up_to_end(self, whole: str, tail: str, *, ended: bool) -> str:
+        """A conversation up to the end of its answer; `tail` is what the template writes behind one."""
+        after, closing = self._closing(tail)
+        if whole.endswith(tail):
+            return whole[: len(whole) - len(tail)] + (after + closing if ended else "")
+        place = whole.rfind(closing) if closing else -1
+        return whole if place < 0 else whole[: place + (len(closing) if ended else 0)]
+
+    def turn(self, messages: Sequence[Message]) -> Turn:
+        """What the template writes around an answer to a conversation.
+
+        Raises:
+            ModelError: the template refuses the conversation.
+        """
+        turns = self._with_system(messages)
+        opened = self._render(turns, opened=True)
+        head, _, tail = self._render(_answered(turns, _PROBE), opened=False).rpartition(_PROBE)
+        padded = self._render(_answered(turns, f"{_MARGIN}{_PROBE}{_MARGIN}"), opened=False)
+        padded_head, _, padded_tail = padded.rpartition(_PROBE)
+        return Turn(
+            before=head[len(opened) :] if head.startswith(opened) else "",
+            after=self._closing(tail)[0],
+            strips_start=padded_head == head,
+            strips_end=padded_tail == tail,
+        )
+
+    def _closing(self, tail: str) -> tuple[str, str]:
+        """What the template writes behind an answer's words: up to the token that ends the turn, and this token."""
+        if self.end_of_turn is None:
+            return tail, ""
+        name = str(self._tokenizer.added_tokens_decoder[self.end_of_turn])
+        before, found, _ = tail.partition(name)
+        return (before, found) if found else ("", "")
 
     @cached_property
     def end_of_turn(self) -> int | None:
@@ -114,17 +177,7 @@ class ChatTemplate:
         return text
 
     def _encode(self, text: str) -> list[int]:
-        ids = [int(token) for token in self._tokenizer.encode(text, add_special_tokens=False)]
-        start = self._tokenizer.bos_token_id
-        if self._puts_start and ids[:1] != [start]:
-            ids.insert(0, int(start))
-        return ids
-
-    @cached_property
-    def _puts_start(self) -> bool:
-        """Whether the tokenizer begins texts with its beginning-of-text token."""
-        start = self._tokenizer.bos_token_id
-        return start is not None and self._tokenizer.encode("a", add_special_tokens=True)[:1] == [start]
+        return text_ids(self._tokenizer, text)
 
     @property
     def _name(self) -> str:
@@ -133,3 +186,10 @@ class ChatTemplate:
 
 def _message(role: str, content: str) -> Message:
     return {"role": role, "content": content}
+
+
+def _answered(turns: Sequence[Message], answer: str) -> list[Message]:
+    """The conversation with the answer; one that ends in the assistant's turn goes on within it."""
+    if turns and turns[-1]["role"] == "assistant":
+        return [*turns[:-1], {**turns[-1], "content": turns[-1]["content"] + answer}]
+    return [*turns, _message("assistant", answer)]

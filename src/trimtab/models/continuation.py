@@ -1,7 +1,7 @@
-"""Texts that continue another as ids: encoded apart from what they continue, and not as a text's beginning.
+"""Texts as ids: whole ones with what the tokenizer begins them with, and those that continue another.
 
 Some tokenizers put a space before the first word of whatever they encode. A response that does not begin with one
-would be other tokens than those that a model writes. Knows nothing of models.
+would be other tokens than those that a model writes, so continuations are encoded as what stands behind another text.
 
     >>> continuation_ids(tokenizer, [" liked it", "Yes"])                               # doctest: +SKIP
     [[5023, 372], [8241]]
@@ -12,6 +12,37 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 ANCHOR = "\n"  # a text to continue, whose end merges with nothing
+
+
+def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The ids of a whole text: what it holds, behind the special tokens that the tokenizer begins texts with.
+
+    Where the text itself begins with these, they stand once. What the tokenizer appends to texts (an end token, [SEP])
+    is left out, since a model goes on from here; an end token that the text holds stays.
+    """
+    start = _start_ids(tokenizer)
+    (ids,) = _encode(tokenizer, [text])
+    return ids if start and ids[: len(start)] == start else [*start, *ids]
+
+
+def _start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The special tokens that the tokenizer puts before a text."""
+    (alone,) = _encode(tokenizer, ["a"])
+    whole = [int(token) for token in tokenizer.encode("a", add_special_tokens=True)]
+    place = next((at for at in range(len(whole)) if whole[at : at + len(alone)] == alone), 0)
+    return whole[:place]
+
+
+def common_prefix(left: Sequence[object], right: Sequence[object]) -> int:
+    """The number of ids, or of characters, that both begin with."""
+    if right[: len(left)] == left:  # as wherever a response has only grown; many times faster
+        return len(left)
+    length = 0
+    for first, second in zip(left, right, strict=False):
+        if first != second:
+            break
+        length += 1
+    return length
 
 
 def continuation_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

@@ -14,15 +14,15 @@ import json
 from collections.abc import Collection, Sequence
 from functools import cached_property
 
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
 from trimtab.errors import ModelError
 from trimtab.fields import CHAT, fill
 from trimtab.models.chat import ChatTemplate
-from trimtab.models.continuation import continuation_ids
-from trimtab.records import PromptInput
-
-INCOMPLETE = "\ufffd"  # what a tokenizer decodes the first bytes of an unfinished character to
+from trimtab.models.continuation import continuation_ids, text_ids
+from trimtab.models.detokenize import Detokenizer
+from trimtab.models.turn import Turn
+from trimtab.records import Message, PromptInput
 
 
 class Vocabulary:
@@ -80,17 +80,58 @@ class Vocabulary:
             ModelError: the text is empty and there is no start token; there is no chat template, or it refuses the
                 messages.
         """
-        if isinstance(prompt, list):
-            return self._chat.prompt_ids(prompt)
-        if template == CHAT:
-            return self._chat.prompt_ids([{"role": "user", "content": prompt}])
+        if isinstance(prompt, list) or template == CHAT:
+            return self._chat.prompt_ids(_messages(prompt))
         text = fill(template, prompt=prompt)
-        ids = [int(token) for token in self.tokenizer.encode(text, add_special_tokens=True)]
-        while ids and ids[-1] in self.eos_ids and len(ids) > 1:  # some tokenizers close every text
-            ids.pop()
-        if not text or not ids:
-            return [self.start_id]
-        return ids
+        ids = text_ids(self.tokenizer, text) if text else []
+        return ids or [self.start_id]
+
+    def encode_answered(
+        self, prompt: PromptInput, template: str, answers: Sequence[str], ended: Sequence[bool]
+    ) -> tuple[list[int], list[list[int]]]:
+        """The ids of a prompt, and of each of several answers to it.
+
+        A conversation is the tokens of the chat template's own rendering, up to and with what ends the answer's turn.
+        Else answers are encoded apart, with the end token behind those that `ended`. Where an answer's text itself
+        closes with an end token, this counts once. Of an empty answer that has not ended there are no ids.
+
+        Raises:
+            ModelError: as `encode_prompt`.
+        """
+        words = [self.without_ends(answer) for answer in answers]
+        whole = [end or text != answer for end, text, answer in zip(ended, words, answers, strict=True)]
+        if isinstance(prompt, list) or template == CHAT:
+            ids, encoded = self._chat.answered_ids(_messages(prompt), words, whole)
+            end = self.turn_end_id
+        else:
+            ids, encoded = self.encode_prompt(prompt, template), self.encode_responses(words)
+            end = self.end_id
+        closed = [
+            [*own, end] if ended and own[-1:] != [end] else own for own, ended in zip(encoded, whole, strict=True)
+        ]
+        return ids, [own if text or ended else [] for own, text, ended in zip(closed, words, whole, strict=True)]
+
+    def turn(self, prompt: PromptInput) -> Turn:
+        """What stands around an answer to a prompt, behind the prompt's ids.
+
+        Raises:
+            ModelError: there is no chat template, or it refuses the messages.
+        """
+        return self._chat.turn(_messages(prompt)) if isinstance(prompt, list) or self._shows_chat else Turn()
+
+    def encode_answers(self, turns: Sequence[Turn], texts: Sequence[str], ended: Sequence[bool]) -> list[list[int]]:
+        """The ids of texts, each as its turn writes it behind a prompt's ids, with the end token where it ended."""
+        written = [turn.written(text, ended=end) for turn, text, end in zip(turns, texts, ended, strict=True)]
+        encoded = self.encode_responses(written)
+        return [[*ids, self.end_id] if end else ids for ids, end in zip(encoded, ended, strict=True)]
+
+    def without_ends(self, text: str) -> str:
+        """A text without the end tokens that close it."""
+        left = text
+        names = [self.detokenizer.added[end] for end in self.eos_ids if end in self.detokenizer.added]
+        while found := [name for name in names if name and left.rstrip().endswith(name)]:
+            left = left.rstrip().removesuffix(max(found, key=len))
+        return left
 
     @cached_property
     def _chat(self) -> ChatTemplate:
@@ -121,27 +162,42 @@ class Vocabulary:
         """`encode_response` of many texts at once."""
         return continuation_ids(self.tokenizer, texts)
 
+    @cached_property
+    def detokenizer(self) -> Detokenizer:
+        """Decodes this vocabulary's ids."""
+        return Detokenizer(self.tokenizer)
+
     def decode_response(self, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> str:
-        """The text that `token_ids` add after `prompt_ids`, an unfinished last character left out."""
-        before = self._decode(prompt_ids)
-        return self._decode([*prompt_ids, *token_ids])[len(before) :].rstrip(INCOMPLETE)
+        """The text that `token_ids` add after `prompt_ids`.
+
+        An end token at its end, special tokens and an unfinished last character are left out. The text of more tokens
+        always begins with that of fewer.
+        """
+        return self.decode_responses([prompt_ids], [token_ids])[0]
 
     def decode_responses(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[str]:
         """`decode_response` of many responses, each after its own prompt."""
         keys = [tuple(prompt) for prompt in prompts]
         own = list(dict.fromkeys(keys))
-        texts = self._decode_all([*own, *(key + tuple(ids) for key, ids in zip(keys, responses, strict=True))])
+        wholes = (key + tuple(self._unended(ids)) for key, ids in zip(keys, responses, strict=True))
+        texts = self.detokenizer.texts([*own, *wholes])
         starts = {key: len(text) for key, text in zip(own, texts, strict=False)}
-        return [text[starts[key] :].rstrip(INCOMPLETE) for key, text in zip(keys, texts[len(own) :], strict=True)]
+        return [text[starts[key] :] for key, text in zip(keys, texts[len(own) :], strict=True)]
 
-    def _decode_all(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        kind = type(self.tokenizer)
-        if not issubclass(kind, PreTrainedTokenizerFast) or kind._decode is not PreTrainedTokenizerFast._decode:
-            return [self._decode(row) for row in rows]
-        texts: list[str] = self.tokenizer.backend_tokenizer.decode_batch(rows, skip_special_tokens=True)
-        return texts
+    def special_tokens_in(self, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> list[tuple[int, str]]:
+        """The tokens of a response that its text is given without: the place of each in the text, and its name."""
+        hidden = {**self.detokenizer.special}
+        if token_ids and token_ids[-1] in self.eos_ids & self.detokenizer.added.keys():
+            hidden[token_ids[-1]] = self.detokenizer.added[token_ids[-1]]
+        found = [(count, hidden[token]) for count, token in enumerate(token_ids) if token in hidden]
+        before = self.decode_responses([prompt_ids] * len(found), [token_ids[:count] for count, _ in found])
+        return [(len(text), name) for text, (_, name) in zip(before, found, strict=True)]
 
-    def _decode(self, ids: Sequence[int]) -> str:
-        text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        assert isinstance(text, str)
-        return text
+    def _unended(self, ids: Sequence[int]) -> Sequence[int]:
+        """Ids without an end token at their end: tokenizers show it as text where it is not flagged as special."""
+        return ids[:-1] if ids and ids[-1] in self.eos_ids else ids
+
+
+def _messages(prompt: PromptInput) -> list[Message]:
+    """A prompt as a conversation: a string is one message of the user."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt

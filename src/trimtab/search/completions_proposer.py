@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 
 from trimtab.experiment import SamplingConfig
 from trimtab.models.completions import Choice, CompletionsModel, Question
+from trimtab.models.detokenize import REPLACEMENT
 from trimtab.models.sampling import prompt_key, uniforms
-from trimtab.models.vocabulary import INCOMPLETE
 from trimtab.records import Finish, Prompt
-from trimtab.search.proposer import Continuation, Fork, cut_before
+from trimtab.search.proposer import Continuation, Fork
+from trimtab.search.stop_strings import Written
 
 MORE = 4  # tokens that no character takes more of: asked for where a chunk is a part of one
 
@@ -68,7 +69,14 @@ class CompletionsProposer:
         return [[] for _ in state.prompts]
 
     def texts(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[str]:
-        return [cut_before(self.stop, "".join(self._pieces[each] for each in ids)) for ids in responses]
+        return [self._written(ids).cut_before(self.stop) for ids in responses]
+
+    def settled_texts(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[str]:
+        return [self._written(ids).held_back(self.stop) for ids in responses]
+
+    def _written(self, ids: Sequence[int]) -> Written:
+        """What the response has written; its special tokens, if any, stay with the server."""
+        return Written("".join(self._pieces[each] for each in ids))
 
     def propose(self, state: Texts, forks: Sequence[Fork], tokens: int) -> tuple[Texts, list[Continuation]]:
         groups = [list(group) for _, group in itertools.groupby(forks, key=lambda fork: (fork.row, fork.token_ids))]
@@ -97,15 +105,14 @@ class CompletionsProposer:
     def _settled(self, choice: Choice, question: Question, state: Texts, fork: Fork) -> tuple[Choice, Finish | None]:
         """The choice without a part of a character at its end, and why the response has finished, if it has."""
         length = len(fork.token_ids)
-        if choice.finish == "length" and not choice.text.rstrip(INCOMPLETE) and length + choice.tokens < state.room:
+        if choice.finish == "length" and not choice.text.rstrip(REPLACEMENT) and length + choice.tokens < state.room:
             tokens = min(question.tokens + MORE, state.room - length)
             longer = replace(question, count=1, tokens=tokens, seed=question.seed + fork.slot)
             ((choice,),) = self.model.complete([longer], self.sampling, self.stop)
         short = choice.finish == "length" and choice.tokens < question.tokens  # its context is full
-        text = choice.text.rstrip(INCOMPLETE) if choice.finish == "length" else choice.text
+        text = choice.text.rstrip(REPLACEMENT) if choice.finish == "length" else choice.text
         choice = replace(choice, text=text)
-        whole = state.responses[fork.row] + text
-        if cut_before(self.stop, whole) != whole:
+        if Written(state.responses[fork.row] + text).has_new(self.stop, Written("")):
             return choice, "stop"
         if choice.finish != "length":
             return choice, choice.finish

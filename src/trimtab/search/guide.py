@@ -82,7 +82,7 @@ class Guide:
         search: Search = CBS,
         sampling: SamplingConfig | None = None,
         beta: float | None = None,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
         seed: int = 0,
     ) -> GuidedModel:
         """`base` under this guide; its weights stay as they are, and its vocabulary may be another.
@@ -92,7 +92,7 @@ class Guide:
             search: base is Search(), best-of-N Search(successors=N), chunk-level beam search has all three numbers.
             sampling: temperature and filters that candidates are drawn with.
             beta: besides, add so much of the pair's difference of logits to the base's (emulated fine-tuning).
-            stop: texts that end a response, which is cut before them.
+            stop: one or several texts that end a response, which is cut before them; they may hold special tokens.
             seed: of the random numbers: the same prompt gets the same answer, alone or among others.
 
         Raises:
@@ -109,4 +109,5 @@ class Guide:
                 raise ConfigurationError(f"beta adds logits and needs {what}: leave it out")
             model = emulate(model, [(*self.pair, beta)])
         value = self.value(None if isinstance(model, CompletionsModel) else model) if search.candidates > 1 else None
-        return GuidedModel(model, value, search, sampling or SamplingConfig(), tuple(stop), seed)
+        ends = (stop,) if isinstance(stop, str) else tuple(stop)
+        return GuidedModel(model, value, search, sampling or SamplingConfig(), ends, seed)

@@ -105,13 +105,14 @@ class GuidedModel:
         search = self._search(max_new_tokens)
         if search.candidates == 1 and not isinstance(self.base, CompletionsModel):
             search = replace(search, chunk=1)
-        given = ""
-        for step in search.steps(_numbered([prompt]), self._proposer(), self.value):
+        given, proposer = "", self._proposer()
+        for step in search.steps(_numbered([prompt]), proposer, self.value):
             (kept,) = step.kept
-            settled = _held_back(_shared([beam.text for beam in kept]), self.stop)
-            if len(settled) > len(given) and any(beam.open for beam in kept):
-                yield settled[len(given) :]
-                given = settled
+            settled = proposer.settled_texts([beam.prompt_ids for beam in kept], [beam.token_ids for beam in kept])
+            known = _shared([text if beam.open else beam.text for beam, text in zip(kept, settled, strict=True)])
+            if len(known) > len(given) and any(beam.open for beam in kept):
+                yield known[len(given) :]
+                given = known
         rest = self._text(search.answers(step)[0])[len(given) :]
         if rest:
             yield rest
@@ -149,9 +150,3 @@ def _numbered(prompts: Sequence[PromptInput]) -> list[Prompt]:
 def _shared(texts: Sequence[str]) -> str:
     """What all texts begin with."""
     return texts[0][: min(common_prefix(texts[0], text) for text in texts)]
-
-
-def _held_back(text: str, stop: Sequence[str]) -> str:
-    """The text without an end that may become a stop string, before which a response is cut."""
-    longest = max((size for each in stop for size in range(1, len(each)) if text.endswith(each[:size])), default=0)
-    return text[: len(text) - longest]

@@ -18,7 +18,9 @@ from trimtab.experiment import SamplingConfig
 from trimtab.models.language_model import DecodeState, LanguageModel
 from trimtab.models.sampling import FAILED, draw, prompt_key, uniforms
 from trimtab.records import Finish, Prompt
+from trimtab.search.stop_strings import ResponseWriter, Written
 
+_NOTHING = Written("")
 COMPACT = 0.75  # drop ended rows from the batch when no more than this share of them is left
 
 
@@ -69,7 +71,7 @@ class _Growth:
 
     fork: Fork
     left: int  # tokens that there is room for
-    ends_from: int = 0  # where the text of this chunk begins
+    before: Written = _NOTHING  # the response when this chunk began
     token_ids: list[int] = field(default_factory=list)
     finish: Finish | None = None
     waits: bool = False
@@ -102,14 +104,13 @@ class StatefulProposer(Protocol[State]):
         """The texts of responses, each after the prompt that it answers, cut before a stop string."""
         ...
 
+    def settled_texts(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[str]:
+        """What the texts of responses will begin with however they go on: a stop string may have begun at their end."""
+        ...
+
 
 Proposer: TypeAlias = StatefulProposer[Any]
 """A source of continuations whatever its state."""
-
-
-def cut_before(stop: Sequence[str], text: str) -> str:
-    """The text up to the first of the stop strings in it."""
-    return text[: min((found for each in stop if (found := text.find(each)) >= 0), default=len(text))]
 
 
 class _Numbers:
@@ -135,8 +136,9 @@ class LanguageModelProposer:
         model: the language model.
         sampling: temperature and filters.
         seed: the run's seed.
-        stop: strings that end a response; it is cut before the first of them.
-        chunk_ends: strings that end a chunk before it has all its tokens.
+        stop: strings that end a response; it is cut before the first of them. They may hold special tokens, which
+            texts are given without.
+        chunk_ends: strings that end a chunk before it has all its tokens; they may, too.
         ignore_eos: never end a response at an end token (for measurements at equal lengths).
     """
 
@@ -158,6 +160,7 @@ class LanguageModelProposer:
         self.stop = tuple(stop)
         self.chunk_ends = tuple(chunk_ends)
         self.ends: frozenset[int] = frozenset() if ignore_eos else model.vocabulary.eos_ids
+        self._writer = ResponseWriter(model.vocabulary, [*stop, *chunk_ends])
 
     def start(self, prompts: Sequence[Prompt], room: int) -> SampledRows:
         state = self.model.start([prompt.text for prompt in prompts], room)
@@ -167,14 +170,17 @@ class LanguageModelProposer:
         return [ids[:length] for ids, length in zip(state.model.ids, state.model.prompt_lengths, strict=True)]
 
     def texts(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[str]:
-        decoded = self.model.vocabulary.decode_responses(prompts, responses)
-        return [cut_before(self.stop, text) for text in decoded]
+        return [each.cut_before(self.stop) for each in self._writer.written(prompts, responses)]
+
+    def settled_texts(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[str]:
+        return [each.held_back(self.stop) for each in self._writer.written(prompts, responses)]
 
     def propose(self, state: SampledRows, forks: Sequence[Fork], tokens: int) -> tuple[SampledRows, list[Continuation]]:
         grown = [_Growth(fork, state.room - len(fork.token_ids)) for fork in forks]
         if self.chunk_ends:
-            for each in grown:
-                each.ends_from = len(self._text(state.model, each.fork.row, len(each.fork.token_ids)))
+            rows_of = [(fork.row, len(fork.token_ids)) for fork in forks]
+            for each, before in zip(grown, self._written(state.model, rows_of), strict=True):
+                each.before = before
         place = list(range(len(forks)))  # the fork behind each row of `rows`
         # Siblings share the reading of their parent's last token: the first draw comes before the fork.
         source: Sequence[int] = [fork.row for fork in forks]
@@ -200,7 +206,7 @@ class LanguageModelProposer:
 
     def _take(self, grown: Sequence[_Growth], place: Sequence[int], drawn: Sequence[int], rows: DecodeState) -> None:
         """Add each row's token to its fork, where that neither has ended nor waits, and say whether it now does."""
-        reads_text = bool(self.stop or self.chunk_ends)
+        unread: list[tuple[int, _Growth]] = []
         for row, (fork, token) in enumerate(zip(place, drawn, strict=True)):
             growth = grown[fork]
             if growth.finish is not None or growth.waits:
@@ -213,22 +219,18 @@ class LanguageModelProposer:
                 growth.finish = "eos"
                 continue
             growth.waits = len(growth.token_ids) >= growth.left
-            if reads_text:
-                self._read_text(growth, self._text(rows, row, growth.length))
+            unread.append((row, growth))
+        if self.stop or self.chunk_ends:
+            read = self._written(rows, [(row, growth.length) for row, growth in unread])
+            for (_, growth), written in zip(unread, read, strict=True):
+                if written.has_new(self.stop, _NOTHING):
+                    growth.finish = "stop"
+                growth.waits |= written.has_new(self.chunk_ends, growth.before)
 
-    def _read_text(self, growth: _Growth, text: str) -> None:
-        """Say whether the text of the response so far ends it, or its chunk."""
-        if any(each in text for each in self.stop):
-            growth.finish = "stop"
-        # a string that began in the chunk before ends this one
-        starts = {each: max(0, growth.ends_from - len(each) + 1) for each in self.chunk_ends}
-        growth.waits |= any(text.find(each, start) >= 0 for each, start in starts.items())
-
-    def _text(self, rows: DecodeState, row: int, length: int) -> str:
-        """The text of the response of `length` tokens that a row ends with."""
-        ids = rows.ids[row]
-        place = len(ids) - length
-        return self.model.vocabulary.decode_response(ids[:place], ids[place:])
+    def _written(self, rows: DecodeState, responses: Sequence[tuple[int, int]]) -> list[Written]:
+        """The responses of (row, length), each being the last `length` tokens of a row."""
+        every = [(rows.ids[row], len(rows.ids[row]) - length) for row, length in responses]
+        return self._writer.written([ids[:place] for ids, place in every], [ids[place:] for ids, place in every])
 
     def _cut_back(self, rows: SampledRows, grown: Sequence[_Growth]) -> SampledRows:
         """The rows without what was drawn for those that had to wait; a row belongs to each of `grown`."""

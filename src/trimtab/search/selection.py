@@ -62,9 +62,10 @@ def distinct(ranked: Sequence[Hypothesis]) -> list[Hypothesis]:
 def by_vote(pattern: str, ranked: Sequence[Hypothesis]) -> list[Hypothesis]:
     """The hypotheses in the order of their answers' weights, those of one answer in their own order.
 
-    An answer is the last match of `pattern` in the text (its first group, where it has one); its weight is the sum of
-    exp(value) over all that give it (weighted best-of-N, Li et al. 2023, arXiv 2206.02336; exp of the implicit value
-    is a sample's importance weight for the tuned model). What has no answer comes last.
+    An answer is the last match of `pattern` in the text; of a pattern with groups it is the first group that took part
+    in the match, and there is no answer where none did. Its weight is the sum of exp(value) over all that give it
+    (weighted best-of-N, Li et al. 2023, arXiv 2206.02336; exp of the implicit value is a sample's importance weight for
+    the tuned model). What has no answer comes last.
     """
     if not ranked:
         return []
@@ -83,5 +84,6 @@ def _answer(pattern: str, text: str) -> str | None:
     matches = list(re.finditer(pattern, text))
     if not matches:
         return None
-    answer: str | None = matches[-1].group(1 if matches[-1].re.groups else 0)
-    return answer
+    last = matches[-1]
+    groups: tuple[str | None, ...] = last.groups() if last.re.groups else (last.group(),)
+    return next((group for group in groups if group is not None), None)

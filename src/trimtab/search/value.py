@@ -15,7 +15,8 @@ from typing import Any, Protocol, Self, TypeAlias, TypeVar
 from trimtab.errors import VocabularyError
 from trimtab.models.language_model import DecodeState, LanguageModel
 from trimtab.models.trunk import share_trunk
-from trimtab.records import Finish, Prompt
+from trimtab.models.turn import Turn
+from trimtab.records import Finish, Prompt, PromptInput
 from trimtab.rewards.reward import Reward
 from trimtab.search.retokenize import common_prefix
 
@@ -60,12 +61,16 @@ Value: TypeAlias = StatefulValue[Any]
 
 @dataclass
 class ImplicitState:
-    """Both models' rows, each row's response in the guides' vocabulary, and its tokens' log-ratios in nats."""
+    """Both models' rows, each row's response in the guides' vocabulary, and its tokens' log-ratios in nats.
+
+    `turns` are what the base's and the guides' chat templates write around the response to each row's prompt.
+    """
 
     tuned: DecodeState
     untuned: DecodeState
     responses: list[list[int]]
     ratios: list[list[float]]
+    turns: list[tuple[Turn, Turn]]
 
     def select(self, rows: Sequence[int]) -> "ImplicitState":
         return ImplicitState(
@@ -73,6 +78,7 @@ class ImplicitState:
             self.untuned.select(rows),
             [self.responses[row] for row in rows],
             [self.ratios[row] for row in rows],
+            [self.turns[row] for row in rows],
         )
 
 
@@ -82,7 +88,7 @@ class ImplicitValue:
     Args:
         tuned, untuned: two models with one vocabulary.
         base: the model that candidates come from, None where only their texts are known. Where its vocabulary is
-            another one, or not known, texts are encoded anew.
+            another one, or not known, texts are encoded anew, as the guides' chat template writes answers.
 
     Raises:
         VocabularyError: tuned and untuned have unlike vocabularies, so that their log-probabilities do not compare.
@@ -94,18 +100,26 @@ class ImplicitValue:
                 f"a guide compares two models token by token, and {tuned.name} and {untuned.name} have unlike "
                 "vocabularies: give the untuned model that the tuned one was made from"
             )
+        self.base = base
         self.untuned, self.tuned = share_trunk(untuned, tuned)
         self.same_vocabulary = base is not None and base.vocabulary.fingerprint == tuned.vocabulary.fingerprint
 
     def start(self, prompts: Sequence[Prompt], room: int) -> ImplicitState:
         texts = [prompt.text for prompt in prompts]
         untuned = self.untuned.start(texts, room)  # before the tuned one, which may take up what it has computed
-        return ImplicitState(self.tuned.start(texts, room), untuned, [[] for _ in prompts], [[] for _ in prompts])
+        tuned, turns = self.tuned.start(texts, room), [self._turns(text) for text in texts]
+        return ImplicitState(tuned, untuned, [[] for _ in prompts], [[] for _ in prompts], turns)
+
+    def _turns(self, prompt: PromptInput) -> tuple[Turn, Turn]:
+        if self.same_vocabulary:
+            return Turn(), Turn()
+        return (Turn() if self.base is None else self.base.vocabulary.turn(prompt)), self.tuned.vocabulary.turn(prompt)
 
     def advance(
         self, state: ImplicitState, parents: Sequence[int], candidates: Sequence[Candidate]
     ) -> tuple[ImplicitState, list[float]]:
-        responses = self._encode(candidates)
+        turns = [state.turns[row] for row in parents]
+        responses = self._encode(candidates, turns)
         kept = [common_prefix(state.responses[p], ids) for p, ids in zip(parents, responses, strict=True)]
         new = [ids[start:] for ids, start in zip(responses, kept, strict=True)]
         untuned, untuned_logs = _continue(self.untuned, state.untuned, parents, kept, new)
@@ -114,18 +128,15 @@ class ImplicitValue:
             state.ratios[p][:start] + [high - low for high, low in zip(highs, lows, strict=True)]
             for p, start, highs, lows in zip(parents, kept, tuned_logs, untuned_logs, strict=True)
         ]
-        return ImplicitState(tuned, untuned, responses, ratios), [sum(row) for row in ratios]
+        return ImplicitState(tuned, untuned, responses, ratios, turns), [sum(row) for row in ratios]
 
-    def _encode(self, candidates: Sequence[Candidate]) -> list[list[int]]:
+    def _encode(self, candidates: Sequence[Candidate], turns: Sequence[tuple[Turn, Turn]]) -> list[list[int]]:
         """The candidates in the guides' vocabulary; the end counts only where the base sampled it."""
         if self.same_vocabulary:
             return [candidate.token_ids for candidate in candidates]
-        encoded = self.tuned.vocabulary.encode_responses([candidate.text for candidate in candidates])
-        end = self.tuned.vocabulary.end_id
-        return [
-            [*ids, end] if candidate.finish == "eos" else ids
-            for ids, candidate in zip(encoded, candidates, strict=True)
-        ]
+        words = [base.words(candidate.text) for (base, _), candidate in zip(turns, candidates, strict=True)]
+        own = [guide for _, guide in turns]
+        return self.tuned.vocabulary.encode_answers(own, words, [each.finish == "eos" for each in candidates])
 
 
 def _continue(

@@ -1,7 +1,7 @@
 """Pairs as the tokens that are trained on.
 
-Ids that a model sampled are taken as they are; text is encoded, prompt and response apart. Nothing here adds an end
-token to a response that was cut. Knows nothing of losses or trainers.
+Ids that a model sampled are taken as they are. Text in a conversation is encoded as the chat template writes the whole
+of it; other text is encoded, prompt and response apart. Nothing here adds an end token to a response that was cut.
 
     >>> encoded = encode_pairs(pairs, vocabulary, "{prompt}", max_length=512, vocabulary_size=320)  # doctest: +SKIP
     >>> encoded.rows[0].chosen_ids                                                      # doctest: +SKIP
@@ -49,8 +49,8 @@ def encode_pairs(
 ) -> EncodedPairs:
     """The tokens of each pair, cut to `max_length` with the prompt.
 
-    A pair with `token_ids` is its `prompt_ids` followed by exactly these. A pair without has its prompt put into
-    `prompt_template` and encoded, its responses encoded apart, and the vocabulary's end token behind those that ended.
+    A pair with `token_ids` is its `prompt_ids` followed by exactly these. A pair without is `vocabulary`'s encoding of
+    prompt and answer, with an end token behind responses that ended; its prompt is what both answers stand behind.
 
     Raises:
         DataError: no pair is left, or a pair with ids has no `prompt_ids`.
@@ -87,7 +87,4 @@ def _ids(pair: Pair, vocabulary: Vocabulary, prompt_template: str) -> tuple[list
         if not pair.prompt_ids:
             raise DataError(f"pair {pair.prompt_id} has token_ids and no prompt_ids: the start token belongs there")
         return pair.prompt_ids, pair.token_ids
-    end = vocabulary.end_id if isinstance(pair.prompt, str) else vocabulary.turn_end_id
-    ends = [[end] if ended else [] for ended in pair.ended]
-    responses = vocabulary.encode_responses(pair.responses)
-    return vocabulary.encode_prompt(pair.prompt, prompt_template), [a + b for a, b in zip(responses, ends, strict=True)]
+    return vocabulary.encode_answered(pair.prompt, prompt_template, pair.responses, pair.ended)
