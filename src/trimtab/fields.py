@@ -1,17 +1,29 @@
 """Kinds of fields of the configuration that say more than their type: ranges, templates, temperatures, warm-ups.
 
-Knows nothing of the parts that have them.
-
-    >>> pydantic.TypeAdapter(WordRange).validate_python([2, 8])
-    (2, 8)
+>>> pydantic.TypeAdapter(WordRange).validate_python([2, 8])
+(2, 8)
 """
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PlainValidator
 
 CHAT = "chat"
 """The template of a model that is shown conversations, by its tokenizer's own chat template."""
+
+
+def fill(template: str, *, prompt: str, response: str | None = None) -> str:
+    """`template` with the texts where `{prompt}` and `{response}` stand, in whatever order they do.
+
+    All places are filled in one pass, so a text that itself holds `{response}`, braces, `$` or backslashes goes in as
+    it is. Without a `response`, `{response}` is left as written.
+
+    >>> fill("Q: {prompt} A: {response}", prompt="what is {response}?", response="a {prompt}")
+    'Q: what is {response}? A: a {prompt}'
+    """
+    texts = {"{prompt}": prompt} if response is None else {"{prompt}": prompt, "{response}": response}
+    return re.sub("|".join(map(re.escape, texts)), lambda place: texts[place[0]], template)
 
 
 def _in_order(words: tuple[int, int]) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from trimtab.endpoint import Endpoint
 from trimtab.errors import EndpointError, ModelError
 from trimtab.experiment import EndpointConfig, ModelConfig, SamplingConfig
-from trimtab.fields import CHAT
+from trimtab.fields import CHAT, fill
 from trimtab.records import PromptInput
 
 FINISHES: dict[str, Literal["eos", "length", "stop"]] = {"stop": "eos", "length": "length", "content_filter": "stop"}
@@ -118,7 +118,7 @@ class CompletionsModel:
                 f"{self.name} is behind a completions endpoint, which continues text and has no chat template: give "
                 "prompts as strings, and its turns as a template with {prompt} in it"
             )
-        return self.template.replace("{prompt}", prompt)
+        return fill(self.template, prompt=prompt)
 
     def complete(
         self, questions: Sequence[Question], sampling: SamplingConfig, stop: Sequence[str] = ()

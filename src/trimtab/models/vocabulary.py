@@ -17,7 +17,7 @@ from functools import cached_property
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from trimtab.errors import ModelError
-from trimtab.fields import CHAT
+from trimtab.fields import CHAT, fill
 from trimtab.models.chat import ChatTemplate
 from trimtab.models.continuation import continuation_ids
 from trimtab.records import PromptInput
@@ -84,7 +84,7 @@ class Vocabulary:
             return self._chat.prompt_ids(prompt)
         if template == CHAT:
             return self._chat.prompt_ids([{"role": "user", "content": prompt}])
-        text = template.replace("{prompt}", prompt)
+        text = fill(template, prompt=prompt)
         ids = [int(token) for token in self.tokenizer.encode(text, add_special_tokens=True)]
         while ids and ids[-1] in self.eos_ids and len(ids) > 1:  # some tokenizers close every text
             ids.pop()

@@ -8,6 +8,7 @@ Knows nothing of models.
     '<|im_start|>user\\nHello?<|im_end|>\\n<|im_start|>assistant\\nHi.<|im_end|>'
 """
 
+from trimtab.fields import fill
 from trimtab.records import Message, PromptInput
 
 _SPEAKERS = {"user": "Human", "assistant": "Assistant"}
@@ -42,9 +43,7 @@ def starling_text(prompt: PromptInput, response: str) -> str:
 def template_text(template: str, prompt: PromptInput, response: str) -> str:
     """`template` with the prompt and the response in it; the contents of several messages are joined by line breaks."""
     text = prompt if isinstance(prompt, str) else "\n".join(each["content"] for each in prompt)
-    before, _, rest = template.partition("{prompt}")
-    between, _, after = rest.partition("{response}")
-    return before + text + between + response + after
+    return fill(template, prompt=text, response=response)
 
 
 def _folded(prompt: PromptInput, response: str) -> list[Message]:
