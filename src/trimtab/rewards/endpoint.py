@@ -1,20 +1,19 @@
 """A reward behind HTTP, in whatever language or place.
 
 Asked is `{"prompts": [...], "responses": [...]}`, two lists of one length; a prompt is a string or a list of
-`{"role": ..., "content": ...}`. Answered is `{"rewards": [...]}`, a number for each, or null where there is none. Knows
-nothing of what the service does; its cost is not counted.
+`{"role": ..., "content": ...}`. Answered is `{"rewards": [...]}`, a number for each, or null where there is none. What
+the service computes is not counted.
 
     >>> EndpointReward(Endpoint("http://127.0.0.1:8000/score"), 64).score(["Hi"], ["Hello"])    # doctest: +SKIP
     [0.73]
 """
 
-import math
 from collections.abc import Sequence
 
 from trimtab.endpoint import Endpoint
 from trimtab.errors import EndpointError
 from trimtab.records import PromptInput
-from trimtab.rewards.reward import checked_scores
+from trimtab.rewards.scores import checked_scores
 
 
 class EndpointReward:
@@ -40,8 +39,7 @@ class EndpointReward:
                     f"{self._endpoint.url} answers {str(answered)[:60]} for {len(asked)} responses: it must give "
                     '{"rewards": [...]} with one number or null for each'
                 )
-            given = [math.nan if reward is None else reward for reward in answered]
-            rewards += checked_scores(given, asked, self._endpoint.url)
+            rewards += checked_scores(answered, asked, self._endpoint.url, EndpointError)
         return rewards
 
     @property

@@ -17,6 +17,7 @@ from trimtab.models.language_model import DecodeState, LanguageModel
 from trimtab.models.trunk import share_trunk
 from trimtab.records import Finish, Prompt
 from trimtab.rewards.reward import Reward
+from trimtab.rewards.scores import scores_of
 from trimtab.search.retokenize import common_prefix
 
 
@@ -162,5 +163,5 @@ class RewardValue:
         self, state: RewardState, parents: Sequence[int], candidates: Sequence[Candidate]
     ) -> tuple[RewardState, list[float]]:
         after = state.select(parents)
-        values = self.reward.score([prompt.text for prompt in after.prompts], [each.text for each in candidates])
+        values = scores_of(self.reward, [prompt.text for prompt in after.prompts], [each.text for each in candidates])
         return after, values
