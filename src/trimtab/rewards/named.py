@@ -176,11 +176,16 @@ def _broken(place: str, error: BaseException) -> ConfigurationError:
 
 @contextlib.contextmanager
 def _importing_from(folder: Path) -> Iterator[None]:
-    """Inside, modules are looked for in `folder`, too: behind Python's own, and before the installed ones."""
-    before = list(sys.path)
+    """Inside, modules are looked for in `folder`, too: behind Python's own, and before the installed ones.
+
+    No byte code is written: Python takes it for a file's that was changed in the same second.
+    """
+    before, writes_none = list(sys.path), sys.dont_write_bytecode
     standard = [number for number, entry in enumerate(before) if Path(entry) in _STANDARD]
     sys.path.insert(max(standard, default=-1) + 1, str(folder))
+    sys.dont_write_bytecode = True
     try:
         yield
     finally:
+        sys.dont_write_bytecode = writes_none
         sys.path[:] = [*before, *(entry for entry in sys.path if entry not in before and entry != str(folder))]

@@ -76,7 +76,7 @@ def _number(value: Any) -> float | None:
     """A member as a float; None where it is no number."""
     if value is None:
         return math.nan
-    if isinstance(value, str | bytes | bytearray):
+    if isinstance(value, str | bytes | bytearray | np.complexfloating):
         return None  # float() would read them
     if isinstance(value, torch.Tensor | np.ndarray):
         return _number(value.item()) if math.prod(value.shape) == 1 else None

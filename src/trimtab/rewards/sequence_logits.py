@@ -25,8 +25,9 @@ ROUNDING = 2e-5
 class SequenceLogits:
     """Logits [rows, labels] of rows of token ids.
 
-    Families that read padding (FNet mixes all positions, XLNet reads the last one) get batches of equal lengths: they
-    are found by trying. `probe` is a short and a longer row for that, as the tokenizer encodes texts.
+    Families that read padding (FNet mixes all positions, XLNet reads the last one) get batches of equal lengths. They
+    are found by trying: `probe` is a short and a longer row for that, as the tokenizer encodes texts. So do BART and
+    T5, which take an end token for the end.
 
     The model is not changed. Two classifiers may share it, and other threads may use it.
     """
@@ -36,7 +37,7 @@ class SequenceLogits:
         self.vocabulary = int(model.get_input_embeddings().weight.shape[0])
         self._pad = padding_id(model)
         self._pads = False
-        self._pads = self._takes_padding(*probe)
+        self._pads = not model.config.is_encoder_decoder and self._takes_padding(*probe)
 
     @torch.inference_mode()
     def __call__(self, rows: Sequence[list[int]]) -> torch.Tensor:
@@ -51,7 +52,7 @@ class SequenceLogits:
     def _kind(self, row: Sequence[int]) -> tuple[int, int]:
         """Rows of one kind can be read in one batch."""
         config = self.model.config
-        # BART and T5 read the last end token, and refuse rows with unlike numbers of them
+        # BART and T5 refuse rows with unlike numbers of end tokens
         ends = row.count(config.eos_token_id) if config.is_encoder_decoder else 0
         return (0 if self._pads else len(row)), ends
 
@@ -75,7 +76,7 @@ class SequenceLogits:
         with torch.inference_mode():
             alone, among = self._read([short])[0].float(), self._read([short, long])[0].float()
         rounding = max(ROUNDING, 8 * torch.finfo(self.model.dtype).eps)
-        scale = 1 + float(alone.abs().max())
+        scale = 1 + float(alone.nan_to_num().abs().max())
         return torch.allclose(among, alone, rtol=0, atol=rounding * scale, equal_nan=True)
 
 
@@ -90,12 +91,10 @@ def positions_of(model: PreTrainedModel) -> int:
     limits = [context_of(model)]
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            # RoBERTa and its relatives count positions from the padding token's id on; torch counts a negative one
-            # from the end, they do not
-            pad, rows = model.config.pad_token_id, module.num_embeddings
-            limits.append(
-                rows - 1 - (pad if pad is not None and pad + rows == module.padding_idx else module.padding_idx)
-            )
+            # RoBERTa and its relatives count positions from the padding token's id on, also from a negative one, which
+            # torch counts from the end
+            rows, first, pad = module.num_embeddings, module.padding_idx, model.config.pad_token_id
+            limits.append(rows - 1 - (pad if pad is not None and pad + rows == first else first))
     return min(limits)
 
 
