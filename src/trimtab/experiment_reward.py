@@ -30,6 +30,13 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+def _no_boolean(value: Any) -> Any:
+    """A boolean is an int to Python, and YAML reads yes, no, on and off as booleans."""
+    if isinstance(value, bool):
+        raise ValueError(f"{str(value).lower()} is a boolean, as YAML reads yes and no: give a number")
+    return value
+
+
 class RewardTrainingConfig(Config):
     """How a sentence encoder is fine-tuned into the sentiment classifier.
 
@@ -47,6 +54,10 @@ class RewardTrainingConfig(Config):
     warmup: float = Field(0.1, ge=0, lt=1)
     frozen_layers: int = Field(2, ge=0)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+
+    _numbers = field_validator(
+        "epochs", "batch_size", "learning_rate", "head_learning_rate", "warmup", "frozen_layers", mode="before"
+    )(_no_boolean)
 
 
 class RewardConfig(Config):
@@ -81,6 +92,8 @@ class RewardConfig(Config):
     attempts: int = Field(6, ge=1, exclude=True)
     key_variable: str | None = Field(None, exclude=True)
 
+    _numbers = field_validator("max_length", "batch_size", "timeout", "attempts", mode="before")(_no_boolean)
+
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_the_kind(cls, values: Any) -> Any:
@@ -93,6 +106,18 @@ class RewardConfig(Config):
         if "model" not in values and values.get("by") is None:
             return {"training": {}, **values}
         return values
+
+    @field_validator("positive_label", mode="before")
+    @classmethod
+    def _is_no_boolean(cls, label: Any) -> Any:
+        """A label called yes or no must stand in quotes."""
+        if isinstance(label, bool):
+            words = '"yes", "on" or "true"' if label else '"no", "off" or "false"'
+            raise ValueError(
+                f"{str(label).lower()} is a boolean, as YAML reads {words} without quotes: write the label in quotes, "
+                "or give its index"
+            )
+        return label
 
     @field_validator("positive_label")
     @classmethod
@@ -120,8 +145,8 @@ class RewardConfig(Config):
         template = self.template or CHAT
         if self.template is not None and self.definition != "scalar":
             faults.append(f"template is for definition scalar, {self.definition} reads as it was trained: drop it")
-        elif template != CHAT and not template.count("{prompt}") == template.count("{response}") == 1:
-            faults.append(f"template {template!r} must hold {{prompt}} and {{response}} once, or be {CHAT}")
+        elif template != CHAT and not ("{prompt}" in template and "{response}" in template):
+            faults.append(f"template {template!r} must hold {{prompt}} and {{response}}, or be {CHAT}")
         if self.by is None and self.definition == "scalar" and "model" not in self.model_fields_set:
             faults.append("definition scalar is of a reward model: name it in model")
         if faults:

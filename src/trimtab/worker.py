@@ -100,7 +100,9 @@ def _log_to_standard_error(tell: Tell) -> None:
     form = "%(asctime)s %(levelname)s %(message)s"
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=form)
     logging.captureWarnings(True)
-    logging.getLogger("trimtab").addHandler(_Said(tell))
+    own = logging.getLogger("trimtab")
+    own.setLevel(logging.INFO)  # tracebacks of a user's code are no warnings
+    own.addHandler(_Said(tell))
 
 
 if __name__ == "__main__":

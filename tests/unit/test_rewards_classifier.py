@@ -138,11 +138,11 @@ def test_text_without_tokens_has_no_reward_and_changes_no_other():
     )
 
 
-def test_tokenizer_without_padding_token_is_refused():
+def test_a_tokenizer_without_padding_token_serves():
     tokenizer = tiny_tokenizer()
     tokenizer.pad_token = None
-    with pytest.raises(ModelError, match="no padding token"):
-        reward(tokenizer=tokenizer)
+    given = (TEXTS, [""] * len(TEXTS))
+    assert reward(tokenizer=tokenizer).score(*given) == reward().score(*given)
 
 
 def test_broken_model_is_refused_before_it_judges_anything(tmp_path):

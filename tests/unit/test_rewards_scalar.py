@@ -161,9 +161,10 @@ def test_published_layouts_give_the_heads_number_at_the_last_token(
     )
     reward = load_reward(config, Assets(cache=tmp_path / "cache"), None)
     expected = []
-    words.truncation_side = "left"
     for prompt, response in zip(PROMPTS, RESPONSES, strict=True):
-        ids = words(text(prompt, response), truncation=False)["input_ids"][-32:]
+        ids = words(text(prompt, response), truncation=False)["input_ids"]
+        start = [words.bos_token_id] if definition == "ultrarm" else []  # what the tokenizer begins texts with stays
+        ids = ids if len(ids) <= 32 else [*start, *ids[len(start) - 32 :]]
         with torch.no_grad():
             every = body(torch.tensor([ids])).last_hidden_state @ head.T
         expected.append(float(every[0, len(ids) - 1, 0]))

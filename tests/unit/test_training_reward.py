@@ -1,10 +1,12 @@
 """Reward training on a tiny random BERT: it learns, repeats, saves an ordinary checkpoint, refuses what cannot be."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     AutoModelForSequenceClassification,
@@ -149,6 +151,26 @@ def test_bfloat16_rounds_products_and_keeps_float32_weights(encoder, tmp_path):
         ends[dtype] = torch.cat([weight.detach().flatten() for weight in model.parameters()])
     difference = (ends["bfloat16"] - ends["float32"]).norm() / ends["float32"].norm()
     assert 1e-6 < difference < 0.05
+
+
+@pytest.mark.parametrize("pads", ["on the left", "with another token", "with nothing", "with a token beyond the rows"])
+def test_how_the_tokenizer_pads_changes_no_weight(encoder, trained, tmp_path, pads):
+    """The model says which token is padding, and it stands behind a text, in training as in judging."""
+    shutil.copytree(encoder, tmp_path / "encoder")
+    words = tokenizer()
+    if pads == "on the left":
+        words.padding_side = "left"
+    elif pads == "with another token":
+        words.pad_token = "film"
+    elif pads == "with nothing":
+        words.pad_token = None
+    else:
+        words.add_special_tokens({"pad_token": "<pad>"})
+        assert words.pad_token_id == len(WORDS)
+    words.save_pretrained(tmp_path / "encoder")
+    train(tmp_path / "encoder", tmp_path / "again")
+    first, again = (load_file(folder / "model.safetensors") for folder in (trained[0], tmp_path / "again"))
+    assert all(torch.equal(first[name], again[name]) for name in first)
 
 
 def test_frozen_layers_and_embeddings_keep_their_weights(encoder, tmp_path):

@@ -1,13 +1,15 @@
-"""Rows of tokens in batches of like length, and their rewards in the order in which they came.
+"""Rows of tokens in batches of like length, padded on the right, and their rewards in the order in which they came.
 
-Knows nothing of models.
-
-    >>> in_batches([[1], [], [1, 2]], 2, lambda rows: [float(len(row)) for row in rows])
-    [1.0, nan, 2.0]
+>>> in_batches([[1], [], [1, 2]], 2, lambda rows: [float(len(row)) for row in rows])
+[1.0, nan, 2.0]
+>>> padded([[5, 6], [7]], 0)[0].tolist()
+[[5, 6], [7, 0]]
 """
 
 import math
 from collections.abc import Callable, Sequence
+
+import torch
 
 
 def in_batches(
@@ -21,3 +23,14 @@ def in_batches(
         for number, value in zip(batch, forward([rows[number] for number in batch]), strict=True):
             values[number] = value
     return values
+
+
+def padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, each [rows, longest row]; `pad` fills the ids on the right.
+
+    The right side is right for every family: positions start at 0, and a causal model reads padding only behind a text.
+    """
+    longest = max(map(len, rows))
+    ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    return ids, mask

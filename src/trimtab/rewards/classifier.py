@@ -1,13 +1,10 @@
 """A sequence classifier as reward: any checkpoint with a positive and a negative label.
 
-Knows nothing of how the classifier was trained (`training.reward`) or where its files lie (`models.load`).
-
-    >>> reward = load_classifier_reward(RewardConfig(model="lvwerra/distilbert-imdb"), assets, None)  # doctest: +SKIP
-    >>> reward.score(["This film"], [" is a joy."])                                                   # doctest: +SKIP
-    [4.87]
+>>> reward = load_classifier_reward(RewardConfig(model="lvwerra/distilbert-imdb"), assets, None)  # doctest: +SKIP
+>>> reward.score(["This film"], [" is a joy."])                                                   # doctest: +SKIP
+[4.87]
 """
 
-import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,10 +17,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trimtab.assets.resolve import Assets
 from trimtab.errors import ConfigurationError, ModelError
 from trimtab.experiment import RewardConfig
+from trimtab.experiment_reward import CLASSIFIED
 from trimtab.models.load import load_classifier
 from trimtab.records import PromptInput
 from trimtab.rewards.batches import in_batches
-from trimtab.rewards.reward import checked_scores, judged_texts
+from trimtab.rewards.reward import judged_texts
+from trimtab.rewards.scores import checked_scores
+from trimtab.rewards.sequence_logits import SequenceLogits, positions_of
+from trimtab.rewards.token_rows import TokenRows
 
 PROBE = "This film is good."
 Definition = Literal["margin", "positive_logit"]
@@ -35,11 +36,11 @@ class ClassifierReward:
     `definition` is `margin`, log p(positive) - log p(negative), which for two labels is the difference of the two
     logits (nats); or `positive_logit`, the positive label's logit as it is. `positive_label` is its index or its name
     in the model's `id2label`. A text of more than `max_length` tokens loses its beginning, so that the response,
-    which stands at the end, is always judged.
+    which stands at the end, is always judged; the tokenizer's special tokens stay.
 
     Raises:
-        ModelError: the head has no such label, a single label, or (for `margin`) not exactly two; the model reads fewer
-            than `max_length` positions; or the tokenizer cannot pad.
+        ModelError: the head has no such label, a single label, or (for `margin`) not exactly two; or the model reads
+            fewer than `max_length` tokens.
     """
 
     def __init__(
@@ -52,21 +53,11 @@ class ClassifierReward:
         max_length: int,
         batch_size: int,
     ) -> None:
-        self._model = model.float().eval()
-        self._tokenizer = copy.deepcopy(tokenizer)
-        self._tokenizer.truncation_side = "left"
+        self._tokenizer = tokenizer
         self._definition = definition
         self._positive = _positive_index(model, positive_label, definition)
-        self._max_length = max_length
         self._batch_size = batch_size
-        positions = model.config.to_dict().get("max_position_embeddings", max_length)
-        if max_length > positions:
-            raise ModelError(
-                f"max_length {max_length} is more than the {positions} positions of the reward model: set reward."
-                f"max_length to {positions} or less"
-            )
-        if tokenizer.pad_token_id is None:
-            raise ModelError("the reward model's tokenizer has no padding token: name one in its tokenizer_config.json")
+        self._limit, self._logits = reading(model.float().eval(), tokenizer, max_length)
         self._parameters = non_embedding_parameters(model)
         self._tokens = 0
 
@@ -76,11 +67,14 @@ class ClassifierReward:
         Texts are batched by length; padding and neighbours move a score by float32 rounding only (below 1e-4).
 
         A text without tokens scores NaN, as does one for which the model's logits are not numbers.
+
+        Raises:
+            ModelError: a text has a token for which the model has no embedding.
         """
         texts = judged_texts(prompts, responses)
         if not texts:
             return []
-        encoded = self._tokenizer(texts, truncation=True, max_length=self._max_length, padding=False)["input_ids"]
+        encoded = self._limit.fitted(self._tokenizer(texts, truncation=False, padding=False)["input_ids"])
         scores = in_batches(encoded, self._batch_size, self._forward)
         self._tokens += sum(map(len, encoded))
         return checked_scores(scores, texts, "the reward model")
@@ -96,13 +90,31 @@ class ClassifierReward:
     @torch.inference_mode()
     def _forward(self, rows: list[list[int]]) -> list[float]:
         """Rewards of one batch of token ids."""
-        batch = self._tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(self._model.device)
-        logits = self._model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        logits = self._logits(rows)
         values = logits[:, self._positive]
         if self._definition == "margin":
             values = values - logits[:, 1 - self._positive]
         rewards: list[float] = values.tolist()
         return rewards
+
+
+def reading(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> tuple[TokenRows, SequenceLogits]:
+    """What fits rows of a tokenizer's to a sequence classifier, and what gives their logits.
+
+    Raises:
+        ModelError: the model reads fewer than `max_length` tokens.
+    """
+    positions = positions_of(model)
+    if max_length > positions:
+        raise ModelError(
+            f"max_length {max_length} is more than the {positions} positions of the reward model: set reward."
+            f"max_length to {positions} or less"
+        )
+    limit = TokenRows(tokenizer, max_length=max_length, vocabulary=model.get_input_embeddings().weight.shape[0])
+    short, long = ([int(token) for token in tokenizer.encode(text)] for text in (PROBE[:4], " ".join([PROBE] * 3)))
+    return limit, SequenceLogits(model, limit.fitted([short, long]))
 
 
 def load_classifier_reward(config: RewardConfig, assets: Assets, folder: Path | None) -> ClassifierReward:
@@ -124,7 +136,7 @@ def load_classifier_reward(config: RewardConfig, assets: Assets, folder: Path | 
         tokenizer,
         definition=config.definition,
         positive_label=config.positive_label,
-        max_length=config.max_length,
+        max_length=readable_length(config, model),
         batch_size=config.batch_size,
     )
     (probe,) = reward.score([PROBE], [""])
@@ -139,10 +151,19 @@ def non_embedding_parameters(model: nn.Module) -> int:
     return sum(weight.numel() for weight in model.parameters() if id(weight) not in tables)
 
 
+def readable_length(config: RewardConfig, model: PreTrainedModel) -> int:
+    """The tokens of a text that are read: `config.max_length`, or the model's positions where these are fewer.
+
+    A number that the configuration gives itself stays: what is too much for a classifier is refused with the number.
+    """
+    given = config.definition in CLASSIFIED and "max_length" in config.model_fields_set
+    return config.max_length if given else min(config.max_length, positions_of(model))
+
+
 def _positive_index(model: PreTrainedModel, label: int | str, definition: Definition) -> int:
     """Index of the positive label in the head's logits."""
     count = model.config.num_labels
-    names = {index: model.config.id2label[index] for index in range(count)}
+    names = [str(model.config.id2label.get(index, f"LABEL_{index}")) for index in range(count)]
     if count < 2:
         raise ModelError(f"the reward model has {count} label, a scalar head: set reward.definition to scalar")
     if definition == "margin" and count != 2:
@@ -150,8 +171,19 @@ def _positive_index(model: PreTrainedModel, label: int | str, definition: Defini
             f"the reward model has {count} labels and `margin` needs exactly 2: give a classifier with two labels, "
             "or set reward.definition to positive_logit"
         )
-    found = [index for index, name in names.items() if label in (index, name)]
-    if not found:
-        known = ", ".join(f"{index} ({name})" for index, name in names.items())
+    known = ", ".join(f"{index} ({name})" for index, name in enumerate(names))
+    named = [index for index, name in enumerate(names) if name == str(label)]
+    if isinstance(label, bool):
+        raise ModelError(f"reward.positive_label {label} is a boolean: write a label in quotes, of {known}")
+    if isinstance(label, int) and 0 <= label < count:
+        if named not in ([], [label]):
+            raise ModelError(
+                f"reward.positive_label {label} is the index of {names[label]!r} and the name of label {named[0]}: "
+                f'write the name in quotes, as "{names[label]}" or "{label}"'
+            )
+        return label
+    if isinstance(label, str) and len(named) > 1:
+        raise ModelError(f"reward.positive_label {label!r} is the name of several labels: give an index, of {known}")
+    if isinstance(label, int) or not named:
         raise ModelError(f"reward.positive_label {label!r} is no label of the reward model: it has {known}")
-    return found[0]
+    return named[0]

@@ -1,21 +1,19 @@
 """A reward behind HTTP, in whatever language or place.
 
 Asked is `{"prompts": [...], "responses": [...]}`, two lists of one length; a prompt is a string or a list of
-`{"role": ..., "content": ...}`. Answered is `{"rewards": [...]}`, a number for each, or null where there is none. Knows
-nothing of what the service does; its cost is not counted.
+`{"role": ..., "content": ...}`. Answered is `{"rewards": [...]}`, a number for each, or null where there is none. What
+the service computes is not counted.
 
     >>> EndpointReward(Endpoint("http://127.0.0.1:8000/score"), 64).score(["Hi"], ["Hello"])    # doctest: +SKIP
     [0.73]
 """
 
-import contextlib
-import math
 from collections.abc import Sequence
 
 from trimtab.endpoint import Endpoint
 from trimtab.errors import EndpointError
-from trimtab.messages import shown
 from trimtab.records import PromptInput
+from trimtab.rewards.scores import checked_scores
 
 
 class EndpointReward:
@@ -41,19 +39,8 @@ class EndpointReward:
                     f"{self._endpoint.url} answers {str(answered)[:60]} for {len(asked)} responses: it must give "
                     '{"rewards": [...]} with one number or null for each'
                 )
-            rewards += [self._number(reward, text) for reward, text in zip(answered, asked, strict=True)]
+            rewards += checked_scores(answered, asked, self._endpoint.url, EndpointError)
         return rewards
-
-    def _number(self, reward: object, text: str) -> float:
-        """A reward as a float, NaN for null."""
-        if reward is None:
-            return math.nan
-        if isinstance(reward, int | float) and not isinstance(reward, bool):
-            with contextlib.suppress(OverflowError):
-                return float(reward)
-        raise EndpointError(
-            f"{self._endpoint.url} gave {shown(reward)} for {text[:60]!r}: a reward must be a number, or null"
-        )
 
     @property
     def flops(self) -> float:

@@ -1,41 +1,68 @@
-"""A plain Python function as reward: anything that turns texts into numbers.
+"""A plain Python function as reward: anything that turns texts into numbers. Its cost is not counted.
 
-Knows nothing of what the function does; its cost is not counted.
-
-    >>> FunctionReward(lambda texts: [text.count("!") for text in texts]).score(["So"], [" good!"])
-    [1.0]
-    >>> FunctionReward(lambda prompts, responses: [len(each) for each in responses]).score(["So"], [" good!"])
-    [6.0]
+>>> FunctionReward(lambda texts: [text.count("!") for text in texts]).score(["So"], [" good!"])
+[1.0]
+>>> FunctionReward(lambda prompts, responses: [len(each) for each in responses]).score(["So"], [" good!"])
+[6.0]
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+import itertools
+import logging
+import types
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import torch
+
+from trimtab.errors import ConfigurationError, ModelError, TrimtabError
 from trimtab.records import PromptInput
-from trimtab.rewards.reward import checked_scores, judged_texts
+from trimtab.rewards.faults import fault_in
+from trimtab.rewards.reward import judged_texts
+from trimtab.rewards.scores import checked_scores
+
+_log = logging.getLogger(__name__)
 
 
 class FunctionReward:
-    """The Reward given by `function`, which returns one number for each text.
+    """The Reward given by `function`, which returns one number for each text, as `scores.checked_scores` reads them.
 
     A function of one argument gets the judged texts, prompt and response together; one of two gets the prompts (strings
-    or lists of messages) and the responses. NaN and infinity are allowed: they set the response aside.
+    or lists of messages) and the responses. None, NaN and infinity are allowed: they set the response aside.
+
+    Args:
+        function: what is called, with arguments by their places.
+        name: what messages call it (default: its own name).
+
+    Raises:
+        ConfigurationError: it is no function, or needs other arguments.
     """
 
-    def __init__(self, function: Callable[..., Sequence[float]]) -> None:
+    def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
         self._function = function
-        self._apart = _arguments(function) == 2
+        self._origin = f"the reward function {name or _name(function)}"
+        if not callable(function):
+            raise ConfigurationError(f"{self._origin} cannot be called: give a function of texts")
+        self._apart = _arguments(function, self._origin) == 2
 
     def score(self, prompts: Sequence[PromptInput], responses: Sequence[str]) -> list[float]:
         """One reward for each prompt and response, in the function's own unit.
 
         Raises:
-            ModelError: the function gave too few or too many numbers, or something that is none.
+            ModelError: the function gave too few or too many numbers, something that is none, or raised an error; the
+                traceback is in the log.
         """
         texts = judged_texts(prompts, responses)
-        given = self._function(list(prompts), list(responses)) if self._apart else self._function(texts)
-        return checked_scores(given, texts, "the reward function")
+        try:
+            given = self._function(list(prompts), list(responses)) if self._apart else self._function(list(texts))
+            if isinstance(given, Iterator):  # which runs the function's code
+                given = list(itertools.islice(given, len(texts) + 1))
+        except (TrimtabError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except (Exception, SystemExit) as error:  # whatever a user's code raises
+            _log.info("%s failed", self._origin, exc_info=True)
+            raise ModelError(f"{self._origin} failed {fault_in(error)}: mend it") from error
+        return checked_scores(given, texts, self._origin)
 
     @property
     def flops(self) -> float:
@@ -43,11 +70,28 @@ class FunctionReward:
         return 0.0
 
 
-def _arguments(function: Callable[..., Any]) -> int:
-    """How many arguments a function must be given by their places; 1 where it cannot be told."""
+def _name(function: Any) -> str:
+    named = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, type)
+    return str(function.__qualname__) if isinstance(function, named) else type(function).__name__
+
+
+def _arguments(function: Callable[..., Any], origin: str) -> int:
+    """How many arguments a function must be given by their places; 1 where it cannot be told.
+
+    Raises:
+        ConfigurationError: it takes none, or needs more than two, or some by name.
+    """
     try:
-        parameters = inspect.signature(function).parameters.values()
+        signature = inspect.signature(function)
     except (TypeError, ValueError):  # some that are not written in Python
         return 1
+    parameters = signature.parameters.values()
     by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(each.kind in by_place and each.default is each.empty for each in parameters)
+    needed = sum(each.kind in by_place and each.default is each.empty for each in parameters)
+    by_name = any(each.kind is each.KEYWORD_ONLY and each.default is each.empty for each in parameters)
+    taken = any(each.kind in (*by_place, each.VAR_POSITIONAL) for each in parameters)
+    if needed > 2 or by_name or not taken:
+        raise ConfigurationError(
+            f"{origin} has the arguments {signature}: it must take texts, or prompts and responses, by their places"
+        )
+    return needed or 1

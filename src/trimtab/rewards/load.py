@@ -1,9 +1,7 @@
 """The gold reward that a configuration names, ready to score.
 
-Knows nothing of what is scored.
-
-    >>> load_reward(RewardConfig(by="rewards.py:brief"), Assets(), None)                # doctest: +SKIP
-    <trimtab.rewards.function.FunctionReward object at ...>
+>>> load_reward(RewardConfig(by="rewards.py:brief"), Assets(), None)                # doctest: +SKIP
+<trimtab.rewards.function.FunctionReward object at ...>
 """
 
 from collections.abc import Callable
@@ -23,13 +21,19 @@ from trimtab.fields import CHAT
 from trimtab.models.chat import ChatTemplate
 from trimtab.models.load import default_device, load_classifier, load_tokenizer, pick_dtype, prepare_libraries
 from trimtab.records import PromptInput
-from trimtab.rewards.classifier import load_classifier_reward, non_embedding_parameters
+from trimtab.rewards.classifier import (
+    load_classifier_reward,
+    non_embedding_parameters,
+    readable_length,
+    reading,
+)
 from trimtab.rewards.conversations import conversation, starling_text, template_text, ultrarm_text
 from trimtab.rewards.endpoint import EndpointReward
 from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.named import named_function
 from trimtab.rewards.reward import Reward, judged_text
 from trimtab.rewards.scalar import ScalarReward, SequenceClassifierHead, ValueHead
+from trimtab.rewards.token_rows import TokenRows
 
 Encode = Callable[[PromptInput, str], list[int]]
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError, UnpicklingError)
@@ -58,7 +62,7 @@ def load_reward(config: RewardConfig, assets: Assets, folder: Path | None) -> Re
         AssetError, ModelError: the model cannot be found or cannot play the role.
     """
     if config.function is not None:
-        return FunctionReward(named_function(config.function))
+        return FunctionReward(named_function(config.function), config.function)
     if config.address is not None:
         service = Endpoint(
             config.address, timeout=config.timeout, attempts=config.attempts, key_variable=config.key_variable
@@ -74,10 +78,10 @@ def load_reward(config: RewardConfig, assets: Assets, folder: Path | None) -> Re
             f"the reward model {config.model} has {model.config.num_labels} labels and definition scalar needs 1: give "
             "a model with a scalar head, or set reward.definition to margin"
         )
-    head = SequenceClassifierHead(model, non_embedding_parameters(model))
     tokenizer = tokenizer if config.tokenizer is None else load_tokenizer(assets.tokenizer(config.tokenizer))
-    encode = _encoder(config, tokenizer)
-    return ScalarReward(head, encode, max_length=config.max_length, batch_size=config.batch_size)
+    limit, logits = reading(model, tokenizer, readable_length(config, model))
+    head = SequenceClassifierHead(logits, non_embedding_parameters(model))
+    return ScalarReward(head, _encoder(config, tokenizer), limit=limit, batch_size=config.batch_size)
 
 
 def _encoder(config: RewardConfig, tokenizer: PreTrainedTokenizerBase) -> Encode:
@@ -126,8 +130,9 @@ def _published(config: RewardConfig, layout: Layout, assets: Assets) -> ScalarRe
         raise ModelError(f"{folder} holds no {config.definition} reward model, its weights lack {name}: name one")
     parameters = non_embedding_parameters(body) + weight.numel()
     head = ValueHead(body.to(device).eval(), weight, parameters)
-    encode = _plain(tokenizer, layout.text)
-    return ScalarReward(head, encode, max_length=config.max_length, batch_size=config.batch_size)
+    vocabulary = body.get_input_embeddings().weight.shape[0]
+    limit = TokenRows(tokenizer, max_length=readable_length(config, body), vocabulary=vocabulary)
+    return ScalarReward(head, _plain(tokenizer, layout.text), limit=limit, batch_size=config.batch_size)
 
 
 def _weight(folder: Path, name: str) -> torch.Tensor | None:

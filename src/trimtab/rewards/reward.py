@@ -1,6 +1,6 @@
 """The Reward protocol: what any judge of responses offers, and which text it judges.
 
-Knows nothing of how a reward is computed, nor of tokens. The text judged is the prompt directly followed by the
+The text judged is the prompt directly followed by the
 response: a response carries its own leading space.
 
     >>> judged_text("I really", " liked it.")
@@ -12,7 +12,6 @@ response: a response carries its own leading space.
 from collections.abc import Sequence
 from typing import Protocol
 
-from trimtab.errors import ModelError
 from trimtab.records import PromptInput
 
 
@@ -48,20 +47,3 @@ def judged_texts(prompts: Sequence[PromptInput], responses: Sequence[str]) -> li
     """`judged_text` of each prompt and its response."""
     assert len(prompts) == len(responses), f"{len(prompts)} prompts but {len(responses)} responses"
     return [judged_text(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
-
-
-def checked_scores(scores: Sequence[float], texts: Sequence[str], origin: str) -> list[float]:
-    """`scores` as floats, one for each text; those that are not finite are left to whoever takes means.
-
-    Raises:
-        ModelError: there are more or fewer scores than texts, or one of them is no number at all.
-    """
-    if len(scores) != len(texts):
-        raise ModelError(f"{origin} gave {len(scores)} rewards for {len(texts)} texts: it must give one for each text")
-    values = []
-    for score, text in zip(scores, texts, strict=True):
-        try:
-            values.append(float(score))
-        except (TypeError, ValueError):
-            raise ModelError(f"{origin} gave {score!r} for {text[:60]!r}: a reward must be a number") from None
-    return values

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from trimtab.records import Prompt
 from trimtab.rewards.reward import Reward
+from trimtab.rewards.scores import scores_of
 from trimtab.search.value import Candidate, Value
 
 Combine = Literal["sum", "min"]
@@ -47,7 +48,7 @@ class StepValue:
         self, state: StepState, parents: Sequence[int], candidates: Sequence[Candidate]
     ) -> tuple[StepState, list[float]]:
         prompts = [state.prompts[row] for row in parents]
-        new = self.reward.score([prompt.text for prompt in prompts], [each.text for each in candidates])
+        new = scores_of(self.reward, [prompt.text for prompt in prompts], [each.text for each in candidates])
         scores = [[*state.scores[row], score] for row, score in zip(parents, new, strict=True)]
         return StepState(prompts, scores), [self.combine(row) for row in scores]
 

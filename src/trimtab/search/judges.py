@@ -86,7 +86,7 @@ class Judges:
             assert self.gold is not None, "a decoder that is guided by the gold reward is given it"
             reward = self.gold()
         else:
-            reward = FunctionReward(named_function(by))
+            reward = FunctionReward(named_function(by), by)
         if not any(reward is each for each in self.rewards):
             self.rewards.append(reward)
         return reward

@@ -18,6 +18,7 @@ from trimtab.models.trunk import share_trunk
 from trimtab.models.turn import Turn
 from trimtab.records import Finish, Prompt, PromptInput
 from trimtab.rewards.reward import Reward
+from trimtab.rewards.scores import scores_of
 from trimtab.search.retokenize import common_prefix
 
 
@@ -173,5 +174,5 @@ class RewardValue:
         self, state: RewardState, parents: Sequence[int], candidates: Sequence[Candidate]
     ) -> tuple[RewardState, list[float]]:
         after = state.select(parents)
-        values = self.reward.score([prompt.text for prompt in after.prompts], [each.text for each in candidates])
+        values = scores_of(self.reward, [prompt.text for prompt in after.prompts], [each.text for each in candidates])
         return after, values

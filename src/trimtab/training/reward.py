@@ -2,7 +2,7 @@
 
 transformers' Trainer trains on short snippets of reviews; calibration (a temperature, and a bias where it helps) is
 fitted on held-out snippets and baked into the head's weights, so that the saved folder is an ordinary
-sequence-classification checkpoint. Knows nothing of where reviews come from or of runs.
+sequence-classification checkpoint.
 
     >>> report = train_reward(train, heldout, config, assets, Path("reward"), seed=0)  # doctest: +SKIP
     >>> report["accuracy_50_words"]                                                    # doctest: +SKIP
@@ -11,6 +11,7 @@ sequence-classification checkpoint. Knows nothing of where reviews come from or 
 
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import (
-    DataCollatorWithPadding,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
@@ -37,7 +37,9 @@ from trimtab.errors import ConfigurationError, DataError, ModelError
 from trimtab.experiment import RewardConfig, RewardTrainingConfig
 from trimtab.models.load import load_classifier, pick_dtype
 from trimtab.records import Review
-from trimtab.rewards.classifier import ClassifierReward
+from trimtab.rewards.batches import padded
+from trimtab.rewards.classifier import ClassifierReward, readable_length
+from trimtab.rewards.sequence_logits import padding_id
 from trimtab.rewards.snippets import cut_snippet
 from trimtab.training.attention import attention_for
 from trimtab.training.calibration import (
@@ -95,10 +97,10 @@ def train_reward(
     head_of(model)
     freeze(model, config.training.frozen_layers)
     _judging(model, tokenizer, config)  # refuses before training what it would refuse after it
-    snippets = training_snippets(train, tokenizer, config.training, config.max_length, rng)
+    snippets = training_snippets(train, tokenizer, config.training, readable_length(config, model), rng)
     own = Saving(folder / "checkpoints")
     shutil.rmtree(own.folder, ignore_errors=True)
-    _fit(model, tokenizer, snippets, config.training, saving or own, seed, advance)
+    _fit(model, snippets, config.training, saving or own, seed, advance)
     model.requires_grad_(True)
     fixed = heldout_margins(model, tokenizer, heldout, config, (REPORT_WORDS, REPORT_WORDS), rng)
     drawn = heldout_margins(model, tokenizer, heldout, config, config.training.snippet_words, rng)
@@ -131,6 +133,12 @@ class _Snippets(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self._rows[index]
+
+
+def _batch(rows: list[dict[str, Any]], pad: int) -> dict[str, torch.Tensor]:
+    """Rows as the model is trained on: padded as they are for judging, whatever the tokenizer pads with."""
+    ids, mask = padded([row["input_ids"] for row in rows], pad)
+    return {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([row["labels"] for row in rows])}
 
 
 class _Progress(TrainerCallback):
@@ -172,7 +180,6 @@ def training_snippets(
 
 def _fit(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
     snippets: list[dict[str, Any]],
     config: RewardTrainingConfig,
     saving: Saving,
@@ -209,7 +216,7 @@ def _fit(
             use_cpu=model.device.type == "cpu",
         ),
         train_dataset=_Snippets(snippets),
-        data_collator=DataCollatorWithPadding(tokenizer),
+        data_collator=partial(_batch, pad=padding_id(model) or 0),
         optimizers=(optimizer, None),
         callbacks=[_Progress(advance), Checkpoints(saving)],
     )
@@ -226,7 +233,7 @@ def _judging(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config:
         tokenizer,
         definition="margin",
         positive_label=1,
-        max_length=config.max_length,
+        max_length=readable_length(config, model),
         batch_size=config.batch_size,
     )
 

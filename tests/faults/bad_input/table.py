@@ -139,7 +139,7 @@ CONFIGURATION = [
     (SETTING, "training of a scalar head", checked("reward={model: me/mine, definition: scalar, training: {}}"),
      "…: reward: training makes a classifier of two labels: drop it, or definition scalar"),
     (SETTING, "a template without the response", checked("reward={model: a, definition: scalar, template: '{prompt}'}"),
-     "…: reward: template '{prompt}' must hold {prompt} and {response} once, or be chat"),
+     "…: reward: template '{prompt}' must hold {prompt} and {response}, or be chat"),
     (SETTING, "training without reviews", checked("data.instructions=my.jsonl", "data.reviews=null"),
      "…: reward: training wants labelled reviews: give data.reviews, or a reward that needs no training"),
     (SETTING, "no prompts", checked("data.reviews=null"),

@@ -1,0 +1,31 @@
+"""Errors in a user's own code, as a part of one line: the file, the line number and the message.
+
+except Exception as error:
+    raise ModelError(f"the reward function mine.py:score failed {fault_in(error)}: mend it") from error
+"""
+
+import sysconfig
+import traceback
+from pathlib import Path
+
+import trimtab
+from trimtab.errors import one_line
+
+_LIBRARIES = (Path(sysconfig.get_path("stdlib")), Path(trimtab.__file__).parent)
+
+
+def fault_in(error: BaseException) -> str:
+    """`in FILE, line 7 (ValueError: ...)`: the last line of the user's code that was run, and what was raised.
+
+    Installed packages and Python's own modules are not the user's. Where none of the user's code was run, or the
+    message names file and line itself, as a SyntaxError's does, the message stands alone.
+    """
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(Path(frame.filename))]
+    place = f"in {lines[-1].filename}, line {lines[-1].lineno} " if lines and not isinstance(error, SyntaxError) else ""
+    reason = one_line(str(error))[:200]
+    return f"{place}({type(error).__name__}{': ' if reason else ''}{reason})"
+
+
+def _is_users(file: Path) -> bool:
+    installed = {"site-packages", "dist-packages"} & set(file.parts)
+    return file.is_file() and not installed and not any(file.is_relative_to(folder) for folder in _LIBRARIES)
