@@ -1,0 +1,199 @@
+"""Models with adapters of PEFT: what they compute is PEFT's own forward pass, over the weights of the model below.
+
+No method of PEFT is known by name here. What a method writes into the weights is noticed while it does so, and whether
+a model can be read without the `PeftModel` around it is found out by trying.
+
+    >>> tuned = beside(untuned, Path("my-adapter"))    # of one copy of the weights     # doctest: +SKIP
+"""
+
+import copy
+from pathlib import Path
+
+import torch
+from peft import PeftConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper, TrainableTokensWrapper
+from transformers import PreTrainedModel
+
+from trimtab.errors import ModelError
+from trimtab.models.placement import input_device
+from trimtab.models.view import Unwritten, view_of
+
+ROWS = 128  # of an adapted table or matrix, computed at a time
+
+
+def beside(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """The model with the adapter of a folder over the same weights: both models together hold one copy of them.
+
+    Only tensors that the adapter itself changes, such as trained biases, are held twice.
+
+    Raises:
+        ValueError, among others of PEFT: the adapter does not fit, or does more than change layers.
+    """
+    view = view_of(model)
+    with Unwritten(model) as weights:
+        adapted = _loaded(view, folder)
+        weights.keep_in(adapted)
+    return _without_wrapper(adapted)
+
+
+def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """The model with the adapter of a folder added to its own weights.
+
+    Raises:
+        ValueError, among others of PEFT: the adapter does not fit, or cannot be merged.
+    """
+    adapted = _loaded(model, folder)
+    expected = _logits(adapted)
+    _untie(model)
+    whole: PreTrainedModel = adapted.merge_and_unload().eval()
+    if not _alike(_logits(whole), expected):
+        raise ValueError("merged into the weights it computes something else")
+    return whole
+
+
+def adapted_view(model: PeftModel) -> PreTrainedModel:
+    """A model that computes what this `PeftModel` does, with the adapters that are active in it, over its weights.
+
+    Raises:
+        ValueError: its adapter does more than change layers.
+    """
+    return _without_wrapper(view_of(model).eval())
+
+
+def plain_view(model: PreTrainedModel) -> PreTrainedModel:
+    """A model over the same weights: with the adapters that `load_adapter` of transformers has put into it, and
+    without those of a `PeftModel`, which puts its layers into the very object that it is made of.
+
+    Raises:
+        ModelError: a `PeftModel` has changed the weights of the model themselves, so it is not there any more.
+    """
+    view = view_of(model).eval()
+    if not _is_adapted(view):
+        return view
+    if model._hf_peft_config_loaded:
+        _fold_embeddings(view)
+        return view
+    settings = list(vars(view).pop("peft_config", {}).values())
+    layers = [part for part in view.modules() if isinstance(part, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+    merged = any(part.merged_adapters for part in layers)
+    for part in layers:
+        own = part.get_base_layer() if isinstance(part, BaseTunerLayer) else part.original_module
+        _replace(view, part, own)
+    if merged or not settings or _is_adapted(view) or any(_writes(view, each) for each in settings):
+        kinds = ", ".join(sorted({each.peft_type.value for each in settings})) or "unknown"
+        raise ModelError(
+            f"{type(model).__name__} is the base of a PeftModel whose adapter ({kinds}) has changed its weights: "
+            "load the untuned model apart, by its name"
+        )
+    return view
+
+
+def _loaded(model: PreTrainedModel, folder: Path) -> PeftModel:
+    adapted = PeftModel.from_pretrained(model, folder, is_trainable=False, local_files_only=True)
+    if adapted.active_peft_config.is_prompt_learning:
+        raise ValueError("it changes the prompt, not the weights")
+    return adapted.eval()
+
+
+def _without_wrapper(adapted: PeftModel) -> PreTrainedModel:
+    if adapted.active_peft_config.is_prompt_learning:
+        raise ValueError("it changes the prompt, not the weights")
+    model = adapted.get_base_model()
+    if not isinstance(model, PreTrainedModel):
+        raise ValueError(f"it is on a {type(model).__name__}, which is no model of transformers")
+    expected = _logits(adapted)
+    _fold_embeddings(model)
+    if not _alike(_logits(model), expected):
+        raise ValueError(f"{adapted.active_peft_config.peft_type.value} does more than change layers")
+    return model
+
+
+def _is_adapted(model: torch.nn.Module) -> bool:
+    return any(type(part).__module__.startswith("peft.") for part in model.modules())
+
+
+def _writes(model: PreTrainedModel, settings: PeftConfig) -> bool:
+    """Whether an adapter of these settings writes into the weights of its model, when it is made or trained."""
+    settings = copy.deepcopy(settings)
+    settings.inference_mode = False
+    trial = view_of(model)
+    with torch.random.fork_rng(devices=[]), Unwritten(model) as weights:
+        get_peft_model(trial, settings)
+    return weights.written or any(weights.holds(tensor) for tensor in trial.parameters() if tensor.requires_grad)
+
+
+@torch.no_grad()
+def _fold_embeddings(model: PreTrainedModel) -> None:
+    """Have an adapted input embedding or output head be a plain table or matrix, which decoding reads.
+
+    Where the two are tied, the one that is adapted becomes a matrix of its own.
+    """
+    table, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if isinstance(head, BaseTunerLayer | AuxiliaryTrainingWrapper):
+        _replace(model, head, _matrix_of(head))
+    if isinstance(table, BaseTunerLayer | AuxiliaryTrainingWrapper):
+        tokens = torch.arange(_below(table).weight.shape[0], device=input_device(model))
+        rows = torch.cat([table(part) for part in tokens.split(ROWS)])
+        _replace(model, table, torch.nn.Embedding.from_pretrained(rows))
+
+
+def _matrix_of(head: torch.nn.Module) -> torch.nn.Linear:
+    """The linear map that an adapted one is, found by its images of the unit vectors, in float32 or wider."""
+    weight = _below(head).weight
+    wide = copy.deepcopy(head).float() if weight.dtype in (torch.bfloat16, torch.float16) else head
+    width = _below(head).in_features
+    dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
+    units = torch.eye(width, dtype=dtype, device=weight.device)
+    bias = wide(units.new_zeros(1, width))[0]
+    images = torch.cat([wide(part) - bias for part in units.split(ROWS)])
+    kept = weight.dtype if weight.is_floating_point() else dtype
+    made = torch.nn.Linear(width, len(bias), bias=bool(bias.any()), device="meta")
+    made.weight = torch.nn.Parameter(images.t().to(kept).contiguous(), requires_grad=False)
+    if bias.any():
+        made.bias = torch.nn.Parameter(bias.to(kept), requires_grad=False)
+    return made
+
+
+def _below(layer: torch.nn.Module) -> torch.nn.Module:
+    """The layer of the model that layers of PEFT lie around."""
+    while isinstance(layer, BaseTunerLayer | AuxiliaryTrainingWrapper):
+        layer = layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer.original_module
+    return layer
+
+
+def _untie(model: PreTrainedModel) -> None:
+    """Give an output head memory of its own where it is tied to the input embedding and one of the two is adapted."""
+    table, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if isinstance(head, TrainableTokensWrapper) and head.token_adapter.tied_adapter is not None:
+        return  # both get the same new rows
+    below, above = _below(table), _below(head)
+    if below.weight is above.weight and not (table is below and head is above):
+        above.weight = torch.nn.Parameter(above.weight.detach().clone(), requires_grad=False)
+        for config in (model.config, model.config.get_text_config()):
+            config.tie_word_embeddings = False
+
+
+def _replace(model: torch.nn.Module, old: torch.nn.Module, new: torch.nn.Module) -> None:
+    for parent in list(model.modules()):
+        for name in [name for name, part in parent._modules.items() if part is old]:
+            setattr(parent, name, new)
+
+
+@torch.inference_mode()
+def _logits(model: torch.nn.Module) -> torch.Tensor:
+    """Logits of a few tokens, [tokens, vocabulary]."""
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    probe = torch.arange(min(8, _below(base.get_input_embeddings()).weight.shape[0]))[None]
+    found: torch.Tensor = model(input_ids=probe.to(input_device(base)), use_cache=False).logits[0]
+    return found
+
+
+def _alike(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether logits are the same but for rounding; what is no number, as in a broken model, is not compared."""
+    if found.shape != expected.shape:
+        return False
+    known = expected.isfinite() & found.isfinite()
+    exact = found.dtype in (torch.float32, torch.float64)
+    difference = (found.double() - expected.double())[known].norm()
+    return bool(difference <= (1e-3 if exact else 0.1) * expected.double()[known].norm())
