@@ -30,11 +30,20 @@ def beside(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     Raises:
         ValueError, among others of PEFT: the adapter does not fit, or does more than change layers.
     """
+    tuned, written = _beside(model, folder)
+    # PiSSA by random projections starts from other weights at every load (peft's docs: convert it to LoRA)
+    if written and not _alike(_logits(_beside(model, folder)[0]), _logits(tuned)):
+        raise ValueError("it changes its model at random when it is loaded: convert it to plain LoRA")
+    return tuned
+
+
+def _beside(model: PreTrainedModel, folder: Path) -> tuple[PreTrainedModel, bool]:
+    """The adapted model, and whether the adapter has written into the weights that it was put on."""
     view = view_of(model)
     with Unwritten(model) as weights:
         adapted = _loaded(view, folder)
         weights.keep_in(adapted)
-    return _without_wrapper(adapted)
+    return _without_wrapper(adapted), weights.written
 
 
 def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
@@ -43,8 +52,8 @@ def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     Raises:
         ValueError, among others of PEFT: the adapter does not fit, or cannot be merged.
     """
+    expected = _logits(beside(model, folder))
     adapted = _loaded(model, folder)
-    expected = _logits(adapted)
     _untie(model)
     whole: PreTrainedModel = adapted.merge_and_unload().eval()
     if not _alike(_logits(whole), expected):
@@ -133,25 +142,22 @@ def _fold_embeddings(model: PreTrainedModel) -> None:
     if isinstance(head, BaseTunerLayer | AuxiliaryTrainingWrapper):
         _replace(model, head, _matrix_of(head))
     if isinstance(table, BaseTunerLayer | AuxiliaryTrainingWrapper):
-        tokens = torch.arange(_below(table).weight.shape[0], device=input_device(model))
+        tokens = torch.arange(len(_weight(table)), device=input_device(model))
         rows = torch.cat([table(part) for part in tokens.split(ROWS)])
         _replace(model, table, torch.nn.Embedding.from_pretrained(rows))
 
 
 def _matrix_of(head: torch.nn.Module) -> torch.nn.Linear:
     """The linear map that an adapted one is, found by its images of the unit vectors, in float32 or wider."""
-    weight = _below(head).weight
+    weight = _weight(head)
     wide = copy.deepcopy(head).float() if weight.dtype in (torch.bfloat16, torch.float16) else head
-    width = _below(head).in_features
-    dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
-    units = torch.eye(width, dtype=dtype, device=weight.device)
-    bias = wide(units.new_zeros(1, width))[0]
+    units = torch.eye(weight.shape[1], dtype=_weight(wide).dtype, device=weight.device)
+    bias = wide(units.new_zeros(1, len(units)))[0]
     images = torch.cat([wide(part) - bias for part in units.split(ROWS)])
-    kept = weight.dtype if weight.is_floating_point() else dtype
-    made = torch.nn.Linear(width, len(bias), bias=bool(bias.any()), device="meta")
-    made.weight = torch.nn.Parameter(images.t().to(kept).contiguous(), requires_grad=False)
+    made = torch.nn.Linear(len(units), len(bias), bias=bool(bias.any()), device="meta")
+    made.weight = torch.nn.Parameter(images.t().to(weight.dtype).contiguous(), requires_grad=False)
     if bias.any():
-        made.bias = torch.nn.Parameter(bias.to(kept), requires_grad=False)
+        made.bias = torch.nn.Parameter(bias.to(weight.dtype), requires_grad=False)
     return made
 
 
@@ -162,14 +168,21 @@ def _below(layer: torch.nn.Module) -> torch.nn.Module:
     return layer
 
 
+def _weight(layer: torch.nn.Module) -> torch.Tensor:
+    """The weight of the layer that layers of PEFT lie around."""
+    weight = _below(layer).weight
+    assert isinstance(weight, torch.Tensor)
+    return weight
+
+
 def _untie(model: PreTrainedModel) -> None:
     """Give an output head memory of its own where it is tied to the input embedding and one of the two is adapted."""
     table, head = model.get_input_embeddings(), model.get_output_embeddings()
     if isinstance(head, TrainableTokensWrapper) and head.token_adapter.tied_adapter is not None:
         return  # both get the same new rows
-    below, above = _below(table), _below(head)
-    if below.weight is above.weight and not (table is below and head is above):
-        above.weight = torch.nn.Parameter(above.weight.detach().clone(), requires_grad=False)
+    adapted = any(isinstance(layer, BaseTunerLayer | AuxiliaryTrainingWrapper) for layer in (table, head))
+    if adapted and head is not None and _weight(table) is _weight(head):
+        _below(head).weight = torch.nn.Parameter(_weight(head).detach().clone(), requires_grad=False)
         for config in (model.config, model.config.get_text_config()):
             config.tie_word_embeddings = False
 
@@ -181,10 +194,10 @@ def _replace(model: torch.nn.Module, old: torch.nn.Module, new: torch.nn.Module)
 
 
 @torch.inference_mode()
-def _logits(model: torch.nn.Module) -> torch.Tensor:
+def _logits(model: PreTrainedModel | PeftModel) -> torch.Tensor:
     """Logits of a few tokens, [tokens, vocabulary]."""
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    probe = torch.arange(min(8, _below(base.get_input_embeddings()).weight.shape[0]))[None]
+    probe = torch.arange(min(8, len(_weight(base.get_input_embeddings()))))[None]
     found: torch.Tensor = model(input_ids=probe.to(input_device(base)), use_cache=False).logits[0]
     return found
 

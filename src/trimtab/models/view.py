@@ -41,7 +41,7 @@ def _alias(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class _SharedMemory(TorchFunctionMode):
-    """Inside, a deep copy copies no tensor that is no parameter, such as weights that wait in a hook for their layer."""
+    """Inside, a deep copy shares all tensors but parameters, such as weights that wait in a hook for their layer."""
 
     def __torch_function__(
         self,
