@@ -7,6 +7,7 @@ a model can be read without the `PeftModel` around it is found out by trying.
 """
 
 import copy
+import logging
 from pathlib import Path
 
 import torch
@@ -19,6 +20,9 @@ from trimtab.errors import ModelError
 from trimtab.models.placement import input_device
 from trimtab.models.view import Unwritten, view_of
 
+UNFIT = (ValueError, KeyError, TypeError, RuntimeError, AttributeError, IndexError)
+"""What PEFT and the models that it changes raise where they are not used as it expects."""
+_log = logging.getLogger(__name__)
 ROWS = 128  # of an adapted table or matrix, computed at a time
 
 
@@ -30,20 +34,21 @@ def beside(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     Raises:
         ValueError, among others of PEFT: the adapter does not fit, or does more than change layers.
     """
-    tuned, written = _beside(model, folder)
-    # PiSSA by random projections starts from other weights at every load (peft's docs: convert it to LoRA)
-    if written and not _alike(_logits(_beside(model, folder)[0]), _logits(tuned)):
+    tuned, changed = _beside(model, folder)
+    # PiSSA by random projections starts from other weights at every load (PEFT's documentation: convert it to LoRA)
+    if changed and not _alike(_logits(_beside(model, folder)[0]), _logits(tuned)):
         raise ValueError("it changes its model at random when it is loaded: convert it to plain LoRA")
     return tuned
 
 
 def _beside(model: PreTrainedModel, folder: Path) -> tuple[PreTrainedModel, bool]:
-    """The adapted model, and whether the adapter has written into the weights that it was put on."""
+    """The adapted model, and whether the adapter has changed weights that it was put on."""
     view = view_of(model)
     with Unwritten(model) as weights:
         adapted = _loaded(view, folder)
+        changed = weights.changed_in(adapted)
         weights.keep_in(adapted)
-    return _without_wrapper(adapted), weights.written
+    return _without_wrapper(adapted), changed
 
 
 def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
@@ -56,6 +61,9 @@ def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     adapted = _loaded(model, folder)
     _untie(model)
     whole: PreTrainedModel = adapted.merge_and_unload().eval()
+    if (head := whole.get_output_embeddings()) is not None and head.weight is not whole.get_input_embeddings().weight:
+        for config in (whole.config, whole.config.get_text_config()):
+            config.tie_word_embeddings = False  # else a saved model would be read without its head
     if not _alike(_logits(whole), expected):
         raise ValueError("merged into the weights it computes something else")
     return whole
@@ -65,9 +73,17 @@ def adapted_view(model: PeftModel) -> PreTrainedModel:
     """A model that computes what this `PeftModel` does, with the adapters that are active in it, over its weights.
 
     Raises:
-        ValueError: its adapter does more than change layers.
+        ModelError: its adapter does more than change layers.
     """
-    return _without_wrapper(view_of(model).eval())
+    try:
+        return _without_wrapper(view_of(model).eval())
+    except torch.OutOfMemoryError:
+        raise
+    except UNFIT as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ModelError(
+            f"the adapter of the given PeftModel does more than change layers ({reason}): give a model without it"
+        ) from None
 
 
 def plain_view(model: PreTrainedModel) -> PreTrainedModel:
@@ -95,6 +111,10 @@ def plain_view(model: PreTrainedModel) -> PreTrainedModel:
             f"{type(model).__name__} is the base of a PeftModel whose adapter ({kinds}) has changed its weights: "
             "load the untuned model apart, by its name"
         )
+    _log.warning(
+        "a %s is the base of a PeftModel, and is read without its adapter: give the PeftModel for the tuned model",
+        type(model).__name__,
+    )
     return view
 
 
@@ -113,8 +133,11 @@ def _without_wrapper(adapted: PeftModel) -> PreTrainedModel:
         raise ValueError(f"it is on a {type(model).__name__}, which is no model of transformers")
     expected = _logits(adapted)
     _fold_embeddings(model)
+    _body_pass(model, tokens=3)  # fails where layers keep something of the whole text that was read before
     if not _alike(_logits(model), expected):
         raise ValueError(f"{adapted.active_peft_config.peft_type.value} does more than change layers")
+    if not _alike(_logits(model, tokens=3), expected[:3]):
+        raise ValueError("what it predicts depends on what follows")
     return model
 
 
@@ -129,7 +152,8 @@ def _writes(model: PreTrainedModel, settings: PeftConfig) -> bool:
     trial = view_of(model)
     with torch.random.fork_rng(devices=[]), Unwritten(model) as weights:
         get_peft_model(trial, settings)
-    return weights.written or any(weights.holds(tensor) for tensor in trial.parameters() if tensor.requires_grad)
+        changed = weights.changed_in(trial)
+    return changed or any(weights.holds(tensor) for tensor in trial.parameters() if tensor.requires_grad)
 
 
 @torch.no_grad()
@@ -183,8 +207,6 @@ def _untie(model: PreTrainedModel) -> None:
     adapted = any(isinstance(layer, BaseTunerLayer | AuxiliaryTrainingWrapper) for layer in (table, head))
     if adapted and head is not None and _weight(table) is _weight(head):
         _below(head).weight = torch.nn.Parameter(_weight(head).detach().clone(), requires_grad=False)
-        for config in (model.config, model.config.get_text_config()):
-            config.tie_word_embeddings = False
 
 
 def _replace(model: torch.nn.Module, old: torch.nn.Module, new: torch.nn.Module) -> None:
@@ -193,13 +215,22 @@ def _replace(model: torch.nn.Module, old: torch.nn.Module, new: torch.nn.Module)
             setattr(parent, name, new)
 
 
+def _probe(model: PreTrainedModel, tokens: int) -> torch.Tensor:
+    known = len(_weight(model.get_input_embeddings()))
+    return torch.arange(min(tokens, known), device=input_device(model))[None]
+
+
 @torch.inference_mode()
-def _logits(model: PreTrainedModel | PeftModel) -> torch.Tensor:
+def _logits(model: PreTrainedModel | PeftModel, tokens: int = 8) -> torch.Tensor:
     """Logits of a few tokens, [tokens, vocabulary]."""
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    probe = torch.arange(min(8, len(_weight(base.get_input_embeddings()))))[None]
-    found: torch.Tensor = model(input_ids=probe.to(input_device(base)), use_cache=False).logits[0]
+    found: torch.Tensor = model(input_ids=_probe(base, tokens), use_cache=False).logits[0]
     return found
+
+
+@torch.inference_mode()
+def _body_pass(model: PreTrainedModel, tokens: int) -> None:
+    model.base_model(input_ids=_probe(model, tokens), use_cache=False)
 
 
 def _alike(found: torch.Tensor, expected: torch.Tensor) -> bool:

@@ -74,12 +74,9 @@ def _view_of(model: torch.nn.Module) -> PreTrainedModel:
     model = model._modules.get("_orig_mod") or model  # as torch.compile gives it
     if isinstance(model, PreTrainedModel):
         return plain_view(model)
-    if not isinstance(model, PeftModel):
-        raise _no_model(model)
-    try:
+    if isinstance(model, PeftModel):
         return adapted_view(model)
-    except ValueError as error:
-        raise ModelError(f"the given PeftModel's adapter cannot be read: {error}; give a model without it") from None
+    raise _no_model(model)
 
 
 def _no_model(given: object) -> ModelError:

@@ -67,10 +67,9 @@ class Unwritten(TorchDispatchMode):
         self._held = {_memory(tensor) for module in modules for tensor in _tensors(module)}
         self._before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
 
-    @property
-    def written(self) -> bool:
-        """Whether anything has been written into."""
-        return bool(self._before)
+    def changed_in(self, view: torch.nn.Module) -> bool:
+        """Whether anything has been written into, or a view of the modules has other tensors in place of theirs."""
+        return bool(self._before or self._held - {_memory(tensor) for tensor in _tensors(view)})
 
     def holds(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor lies in the memory of the modules."""
