@@ -17,6 +17,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper, TrainableTokensWrapper
 from transformers import PreTrainedModel
 
 from trimtab.errors import ModelError
+from trimtab.models.large import quantised_as
 from trimtab.models.placement import input_device
 from trimtab.models.view import Unwritten, view_of
 
@@ -36,7 +37,7 @@ def beside(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """
     tuned, changed = _beside(model, folder)
     # PiSSA by random projections starts from other weights at every load (PEFT's documentation: convert it to LoRA)
-    if changed and not _alike(_logits(_beside(model, folder)[0]), _logits(tuned)):
+    if changed and not _alike(_logits(_beside(model, folder)[0]), _logits(tuned), tuned):
         raise ValueError("it changes its model at random when it is loaded: convert it to plain LoRA")
     return tuned
 
@@ -64,7 +65,7 @@ def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     if (head := whole.get_output_embeddings()) is not None and head.weight is not whole.get_input_embeddings().weight:
         for config in (whole.config, whole.config.get_text_config()):
             config.tie_word_embeddings = False  # else a saved model would be read without its head
-    if not _alike(_logits(whole), expected):
+    if not _alike(_logits(whole), expected, whole):
         raise ValueError("merged into the weights it computes something else")
     return whole
 
@@ -134,9 +135,9 @@ def _without_wrapper(adapted: PeftModel) -> PreTrainedModel:
     expected = _logits(adapted)
     _fold_embeddings(model)
     _body_pass(model, tokens=3)  # fails where layers keep something of the whole text that was read before
-    if not _alike(_logits(model), expected):
+    if not _alike(_logits(model), expected, model):
         raise ValueError(f"{adapted.active_peft_config.peft_type.value} does more than change layers")
-    if not _alike(_logits(model, tokens=3), expected[:3]):
+    if not _alike(_logits(model, tokens=3), expected[:3], model):
         raise ValueError("what it predicts depends on what follows")
     return model
 
@@ -233,11 +234,12 @@ def _body_pass(model: PreTrainedModel, tokens: int) -> None:
     model.base_model(input_ids=_probe(model, tokens), use_cache=False)
 
 
-def _alike(found: torch.Tensor, expected: torch.Tensor) -> bool:
+def _alike(found: torch.Tensor, expected: torch.Tensor, model: PreTrainedModel) -> bool:
     """Whether logits are the same but for rounding; what is no number, as in a broken model, is not compared."""
     if found.shape != expected.shape:
         return False
     known = expected.isfinite() & found.isfinite()
-    exact = found.dtype in (torch.float32, torch.float64)
+    exact = found.dtype in (torch.float32, torch.float64) and quantised_as(model) is None
     difference = (found.double() - expected.double())[known].norm()
-    return bool(difference <= (1e-3 if exact else 0.1) * expected.double()[known].norm())
+    # what is rounded to few bits moves with the shape of a batch
+    return bool(difference <= (1e-3 if exact else 0.25) * expected.double()[known].norm())

@@ -21,10 +21,10 @@ from trimtab.models.placement import input_device, offloaded
 from trimtab.models.transformers_model import TransformersModel
 
 NAMES = {
-    "_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype", "use_cache",
+    "_name_or_path", "name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype", "use_cache",
     "bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings",
 }  # fmt: skip
-"""Fields of configurations that change nothing of what layers compute; of types, the weights tell."""
+"""Fields of configurations and models that change nothing of what layers compute; of types, the weights tell."""
 
 
 def share_trunk(first: LanguageModel, second: LanguageModel) -> tuple[LanguageModel, LanguageModel]:
@@ -73,7 +73,8 @@ def equal_layers(first: PreTrainedModel, second: PreTrainedModel) -> int:
     if len(layers) != len(others) or not _equal(*(_parts(model.base_model, stack) for model in (first, second))):
         return 0
     alike = [_equal(_parts(ours), _parts(theirs)) for ours, theirs in zip(layers, others, strict=True)]
-    return [*alike, False].index(False) if _hands_on_hidden(first) else 0
+    depth = [*alike, False].index(False)
+    return depth if depth > 0 and _hands_on_hidden(first) else 0
 
 
 def _settings(model: PreTrainedModel) -> dict[str, Any]:
@@ -126,14 +127,20 @@ def _equal(ours: Mapping[str, torch.nn.Module], theirs: Mapping[str, torch.nn.Mo
 
 
 def _same(ours: torch.nn.Module, theirs: torch.nn.Module) -> bool:
-    """Whether two modules are of one kind, changed by nobody, with equal tensors of their own."""
-    if type(ours) is not type(theirs) or _hooked(ours) or _hooked(theirs):
+    """Whether two modules are of one kind, changed by nobody, with equal numbers and tensors of their own."""
+    if type(ours) is not type(theirs) or _hooked(ours) or _hooked(theirs) or _numbers(ours) != _numbers(theirs):
         return False
     mine, other = _held(ours), _held(theirs)
     return mine.keys() == other.keys() and all(
         (tensor.dtype, tensor.device) == (other[name].dtype, other[name].device) and torch.equal(tensor, other[name])
         for name, tensor in mine.items()
     )
+
+
+def _numbers(module: torch.nn.Module) -> dict[str, float | str]:
+    """What a module computes by and keeps outside of its tensors, such as the epsilon of a norm."""
+    public = {name: value for name, value in vars(module).items() if not name.startswith("_") and name not in NAMES}
+    return {name: value for name, value in public.items() if isinstance(value, int | float | str)}
 
 
 def _held(module: torch.nn.Module) -> dict[str, torch.Tensor]:
