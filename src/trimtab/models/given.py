@@ -6,7 +6,6 @@ Knows nothing of what is done with it.
     >>> load(model, tokenizer)                                                          # doctest: +SKIP
 """
 
-import copy
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,6 +17,7 @@ from trimtab.assets.resolve import Assets
 from trimtab.errors import AssetError, ModelError
 from trimtab.experiment import ModelConfig
 from trimtab.fields import CHAT
+from trimtab.models.adapter import adapted_view, plain_view
 from trimtab.models.families import language_model_of
 from trimtab.models.language_model import LanguageModel
 from trimtab.models.load import load_tokenizer
@@ -59,19 +59,29 @@ def load(
         )
     if isinstance(model, ModelConfig):
         return load_language_model(model, assets or Assets())
-    if isinstance(model, PeftModel):
-        tokenizer = tokenizer or _tokenizer_of(model.get_base_model(), assets)
-        model = copy.deepcopy(model).merge_and_unload()
-    if isinstance(model, PreTrainedModel):
-        tokenizer = tokenizer or _tokenizer_of(model, assets)
-        vocabulary = vocabulary_of(model, tokenizer, None, chat=template == CHAT)
-        return language_model_of(model.eval(), vocabulary, template)
-    if isinstance(model, torch.nn.Module | PreTrainedTokenizerBase):
-        kind = type(model).__name__
-        raise ModelError(
-            f"a {kind} is no causal language model of transformers: give the model first, then its tokenizer"
-        )
+    if isinstance(model, torch.nn.Module):
+        view = _view_of(model)
+        tokenizer = tokenizer or _tokenizer_of(view, assets)
+        vocabulary = vocabulary_of(view, tokenizer, None, chat=template == CHAT)
+        return language_model_of(view, vocabulary, template)
+    if isinstance(model, PreTrainedTokenizerBase):
+        raise _no_model(model)
     return model
+
+
+def _view_of(model: torch.nn.Module) -> PreTrainedModel:
+    """A model over the weights of one that someone holds, which stays as it is."""
+    model = model._modules.get("_orig_mod") or model  # as torch.compile gives it
+    if isinstance(model, PreTrainedModel):
+        return plain_view(model)
+    if isinstance(model, PeftModel):
+        return adapted_view(model)
+    raise _no_model(model)
+
+
+def _no_model(given: object) -> ModelError:
+    kind = type(given).__name__
+    return ModelError(f"a {kind} is no causal language model of transformers: give the model first, then its tokenizer")
 
 
 def _tokenizer_of(model: PreTrainedModel, assets: Assets | None) -> PreTrainedTokenizerBase:

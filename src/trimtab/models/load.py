@@ -5,13 +5,11 @@ Knows nothing of prompts, sampling or rewards.
     model, tokenizer = load_causal_lm(ModelConfig(name="google/gemma-3-270m"), Assets())
 """
 
-import copy
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
 import transformers
-from peft import LoraConfig, PeftConfig, PeftModel
 from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
@@ -24,6 +22,7 @@ from transformers import (
 from trimtab.assets.resolve import Assets
 from trimtab.errors import ModelError
 from trimtab.experiment import Dtype, ModelConfig
+from trimtab.models.adapter import beside, merged
 from trimtab.models.allocator import keep_freed_memory
 from trimtab.models.large import loading, quantised_as, use_flash_attention
 
@@ -95,15 +94,12 @@ def load_causal_lm(config: ModelConfig, assets: Assets) -> tuple[PreTrainedModel
         use_flash_attention(model, device, config.name)
     model = (model if "device_map" in placing else model.to(device)).eval()
     if config.adapter is not None:
-        model = with_adapter(model, config.adapter, assets, merged=True)
+        model = with_adapter(model, config.adapter, assets, merge=True)
     return model, tokenizer
 
 
-def with_adapter(model: PreTrainedModel, name: str, assets: Assets, *, merged: bool = False) -> PreTrainedModel:
-    """A model of the same weights with an adapter beside them: both models together hold one copy.
-
-    With `merged` its weights are added to the model's own, which is changed. An adapter that cannot stand beside
-    weights, such as one with retrained embeddings, is merged into a copy.
+def with_adapter(model: PreTrainedModel, name: str, assets: Assets, *, merge: bool = False) -> PreTrainedModel:
+    """A model of the same weights with an adapter beside them; with `merge`, the model with the adapter in its weights.
 
     Raises:
         AssetError: the name resolves to nothing that may be read.
@@ -111,16 +107,10 @@ def with_adapter(model: PreTrainedModel, name: str, assets: Assets, *, merged: b
     """
     folder = assets.adapter(name)
     try:
-        settings = PeftConfig.from_pretrained(folder)
-        retrained = not isinstance(settings, LoraConfig) or settings.modules_to_save or settings.trainable_token_indices
-        beside = not (merged or retrained)
-        held = [*model.parameters(), *model.buffers()] if beside else []
-        view = model if merged else copy.deepcopy(model, {id(tensor): tensor for tensor in held})
-        adapted = PeftModel.from_pretrained(view, folder, is_trainable=False, local_files_only=True)
-        if settings.is_prompt_learning:
-            raise ValueError("it changes the prompt, not the weights")
-        return (adapted.get_base_model() if beside else adapted.merge_and_unload()).eval()
-    except _UNREADABLE as error:
+        return merged(model, folder) if merge else beside(model, folder)
+    except torch.OutOfMemoryError:
+        raise
+    except (*_UNREADABLE, AttributeError) as error:  # the latter of methods that know no merging
         raise ModelError(f"the adapter in {folder} does not fit its model ({_line(error)}): name its own") from None
 
 

@@ -43,12 +43,16 @@ class Work:
 
 @dataclass
 class TransformersState:
-    """Rows of ids, how many of each are prompt, and how many of each the cache holds."""
+    """Rows of ids, how many of each are prompt, and how many of each the cache holds.
+
+    `apart`: the model reads them by its own body, though it has been given another (`with_body`).
+    """
 
     ids: list[list[int]]
     prompt_lengths: list[int]
     cached: list[int]
     cache: SlotCache
+    apart: bool = False
 
     def select(self, rows: Sequence[int]) -> "TransformersState":
         device = self.cache.device or torch.device("cpu")
@@ -59,6 +63,7 @@ class TransformersState:
             prompt_lengths=[self.prompt_lengths[row] for row in rows],
             cached=cached,
             cache=self.cache.select(index, max(cached, default=0), self.cache.capacity),
+            apart=self.apart,
         )
 
     def append(self, tokens: Sequence[int]) -> None:
@@ -103,18 +108,19 @@ class TransformersModel:
         self.name = name or str(model.config._name_or_path)
         self._work = Work()
         self._begin: Callable[[], None] = lambda: None
+        self._fits: Callable[[Sequence[Sequence[int]]], bool] = lambda prompts: True
         if head is None and (head := head_of(model)) is None:
             check_numbers(model)
             raise ModelError(f"{self.name} changes its logits after the output embedding: it has no cached decoding")
         self._head = head
         if model.config._attn_implementation in OURS and model._can_set_attn_implementation():
             model.set_attn_implementation(OURS[model.config._attn_implementation])
-        self._body = model.base_model
+        self._body = self._own_body = model.base_model
         self._device = input_device(model)
         self._layers = int(model.config.get_text_config().num_hidden_layers)
         self._limit = context_of(model)
         self._tokens = TOKENS if self._device.type == "cpu" else TOKENS_ON_ACCELERATOR
-        self._body_weights = body_weights(model)
+        self._body_weights = self._own_weights = body_weights(model)
         self._static: StaticSteps | None = None
         if self._device.type == "cuda" and {part.device for part in model.parameters()} == {self._device}:
             free, _ = torch.cuda.mem_get_info(self._device)
@@ -140,14 +146,22 @@ class TransformersModel:
         return self._work.tokens
 
     def with_body(
-        self, body: torch.nn.Module, idle_weights: int = 0, begin: Callable[[], None] = lambda: None
+        self,
+        body: torch.nn.Module,
+        idle_weights: int,
+        begin: Callable[[], None],
+        fits: Callable[[Sequence[Sequence[int]]], bool],
     ) -> "TransformersModel":
-        """This model with another body in its place, of whose weights so many do nothing; FLOPs are counted with it.
+        """This model with another body in its place; FLOPs are counted with it.
 
-        `begin` is called whenever the model is asked for something, before the body is.
+        Args:
+            idle_weights: how many of the body's weights do nothing.
+            begin: called whenever the model is asked for something, before the body is.
+            fits: of prompts' ids, whether the body can read them and what follows them; else the model's own does.
         """
         other = copy.copy(self)
-        other._body, other._body_weights, other._begin = body, self._body_weights - idle_weights, begin
+        other._body, other._body_weights = body, self._own_weights - idle_weights
+        other._begin, other._fits = begin, fits
         other._static = None  # a body that passes tensors on beside its output cannot be recorded
         return other
 
@@ -169,6 +183,7 @@ class TransformersModel:
             prompt_lengths=[len(ids) for ids in prompts],
             cached=[0] * len(prompts),
             cache=SlotCache.empty(self._layers, len(prompts), longest + room + 1),
+            apart=not self._fits(prompts),
         )
         if longest > 1:
             self._read(state, [ids[:-1] for ids in prompts])
@@ -250,7 +265,7 @@ class TransformersModel:
         state.cached = ends
         tokens = sum(sizes)
         self._work.tokens += tokens
-        self._work.flops += 2.0 * self._body_weights * tokens
+        self._work.flops += 2.0 * (self._own_weights if state.apart else self._body_weights) * tokens
         return hidden
 
     def _read_window(
@@ -259,16 +274,15 @@ class TransformersModel:
         """Hidden states [rows, count, width] of the feeds of these rows, padded to `count`."""
         starts, device = state.cached[rows], self._device
         padded = [[*feed, *[0] * (count - len(feed))] for feed in feeds]
-        return self._forward(
-            on_device(padded, device), state.cache, rows, on_device(starts, device), max(starts) + count
-        )
+        ids, first = on_device(padded, device), on_device(starts, device)
+        return self._forward(ids, state.cache, rows, first, max(starts) + count, apart=state.apart)
 
     def _forward(
-        self, ids: torch.Tensor, cache: SlotCache, rows: slice, starts: torch.Tensor, used: int
+        self, ids: torch.Tensor, cache: SlotCache, rows: slice, starts: torch.Tensor, used: int, apart: bool = False
     ) -> torch.Tensor:
         """Hidden states [rows, new, width] of new ids [rows, new] from columns starts[r] on, of `used` in all."""
         positions = cache.place(rows, starts, ids.shape[1], used)
-        output = self._body(
+        output = (self._own_body if apart else self._body)(
             input_ids=ids,
             position_ids=positions.clamp(max=self._limit - 1),  # padding may lie beyond the last position
             past_key_values=cache,

@@ -1,8 +1,8 @@
 """Two models that differ in their upper layers only, such as a model and its LoRA-tuned self, share the lower ones.
 
-Whatever one of the two reads, the other reads next. So the hidden states between the layers that are equal and those
-that are not are computed by the first and recalled by the second, which runs its upper layers alone. Every number stays
-what it was, to the bit. Knows nothing of search or values.
+Where the second model reads what the first has read, the hidden states between the layers that are equal and those that
+are not are computed by the first and recalled by the second, which runs its upper layers alone. Every number stays what
+it was, to the bit. Whether both read the same is seen at each prompt: by its ids.
 
     >>> untuned, tuned = share_trunk(untuned, tuned)                                    # doctest: +SKIP
     >>> untuned.next_logits(a), tuned.next_logits(b)    # always in this order          # doctest: +SKIP
@@ -10,7 +10,8 @@ what it was, to the bit. Knows nothing of search or values.
 
 import copy
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -19,40 +20,76 @@ from trimtab.models.language_model import LanguageModel
 from trimtab.models.placement import input_device, offloaded
 from trimtab.models.transformers_model import TransformersModel
 
+NAMES = {
+    "_name_or_path", "name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype", "use_cache",
+    "bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings",
+}  # fmt: skip
+"""Fields of configurations and models that change nothing of what layers compute; of types, the weights tell."""
+
 
 def share_trunk(first: LanguageModel, second: LanguageModel) -> tuple[LanguageModel, LanguageModel]:
     """The same two models, where their lower layers are equal so that the second takes up what the first has computed.
 
-    Of the returned models, the first must be asked first each time, and then the second exactly the same. Their FLOPs
-    are counted with those of the given ones. Models that have nothing to share are returned as they are.
+    Of the returned models, the first must be asked first each time, and then the second the same. They may be shown a
+    prompt in unlike ways, by a template, a system message or a tokenizer of their own: then each reads it for itself.
+    Their FLOPs are counted with those of the given ones. Models that have nothing to share are returned as they are.
     """
     if not (isinstance(first, TransformersModel) and isinstance(second, TransformersModel)):
         return first, second
-    alike = first.template == second.template and first.vocabulary.fingerprint == second.vocabulary.fingerprint
-    depth = equal_layers(first.model, second.model) if alike and first is not second else 0
+    depth = equal_layers(first.model, second.model) if first is not second else 0
     if depth == 0:
         return first, second
     passed: deque[torch.Tensor] = deque()
+    prompts: list[list[int]] = []
+
+    def remember(ids: Sequence[Sequence[int]]) -> bool:
+        prompts[:] = [list(row) for row in ids]
+        return True
+
+    def same(ids: Sequence[Sequence[int]]) -> bool:
+        return prompts == [list(row) for row in ids]
+
     skipped = sum(weight.numel() for layer in _stack(second.model)[1][:depth] for weight in layer.parameters())
     return (
         # what an error or Ctrl-C between the two has left of an earlier call is none of this one's
-        first.with_body(recording_body(first.model, depth, passed), begin=passed.clear),
-        second.with_body(recalling_body(second.model, depth, passed), skipped),
+        first.with_body(recording_body(first.model, depth, passed), 0, passed.clear, remember),
+        second.with_body(recalling_body(second.model, depth, passed), skipped, lambda: None, same),
     )
 
 
 def equal_layers(first: PreTrainedModel, second: PreTrainedModel) -> int:
-    """How many of the lowest layers of two models are equal; 0 where anything beside their layers differs."""
+    """How many of the lowest layers of two models compute the same; 0 where anything beside their layers differs.
+
+    Equal weights are not enough: configurations set how far a layer looks, how positions turn, how scores are capped.
+    """
     if type(first) is not type(second) or (first.dtype, first.device) != (second.dtype, second.device):
+        return 0
+    if _settings(first) != _settings(second):
         return 0
     if any(offloaded(module) for model in (first, second) for module in model.modules()):
         return 0  # weights that are not there cannot be compared
     (name, layers), (_, others) = _stack(first), _stack(second)
-    beside = [{n: w for n, w in _tensors(m.base_model).items() if not n.startswith(name)} for m in (first, second)]
-    if len(layers) != len(others) or not _equal(*beside):
+    stack = name.removesuffix(".")
+    if len(layers) != len(others) or not _equal(*(_parts(model.base_model, stack) for model in (first, second))):
         return 0
-    alike = [_equal(_tensors(ours), _tensors(theirs)) for ours, theirs in zip(layers, others, strict=True)]
-    return [*alike, False].index(False) if _hands_on_hidden(first) else 0
+    alike = [_equal(_parts(ours), _parts(theirs)) for ours, theirs in zip(layers, others, strict=True)]
+    depth = [*alike, False].index(False)
+    return depth if depth > 0 and _hands_on_hidden(first) else 0
+
+
+def _settings(model: PreTrainedModel) -> dict[str, Any]:
+    """What a model computes by, beside its weights: all of its configuration but names and special tokens."""
+    written = _without_names(model.config.to_dict())
+    inner = model.config.get_text_config()
+    return {**written, "attention": inner._attn_implementation, "experts": inner._experts_implementation}
+
+
+def _without_names(written: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_names(value) if isinstance(value, dict) else value
+        for name, value in written.items()
+        if name not in NAMES
+    }
 
 
 def untrained_layers(model: PreTrainedModel) -> int:
@@ -80,13 +117,43 @@ def _hands_on_hidden(model: PreTrainedModel) -> bool:
     return given == [True]
 
 
-def _tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Its weights, and what else it computes with: the configuration's angles of positions are buffers."""
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+def _parts(module: torch.nn.Module, but: str = "-") -> dict[str, torch.nn.Module]:
+    """A module and all below it by name, without the one called `but` and what is below that."""
+    return {name: part for name, part in module.named_modules() if name != but and not name.startswith(f"{but}.")}
 
 
-def _equal(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> bool:
-    return ours.keys() == theirs.keys() and all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
+def _equal(ours: Mapping[str, torch.nn.Module], theirs: Mapping[str, torch.nn.Module]) -> bool:
+    return ours.keys() == theirs.keys() and all(_same(part, theirs[name]) for name, part in ours.items())
+
+
+def _same(ours: torch.nn.Module, theirs: torch.nn.Module) -> bool:
+    """Whether two modules are of one kind, changed by nobody, with equal numbers and tensors of their own."""
+    if type(ours) is not type(theirs) or _hooked(ours) or _hooked(theirs) or _numbers(ours) != _numbers(theirs):
+        return False
+    mine, other = _held(ours), _held(theirs)
+    return mine.keys() == other.keys() and all(
+        (tensor.dtype, tensor.device) == (other[name].dtype, other[name].device) and torch.equal(tensor, other[name])
+        for name, tensor in mine.items()
+    )
+
+
+def _numbers(module: torch.nn.Module) -> dict[str, float | str]:
+    """What a module computes by and keeps outside of its tensors, such as the epsilon of a norm."""
+    public = {name: value for name, value in vars(module).items() if not name.startswith("_") and name not in NAMES}
+    return {name: value for name, value in public.items() if isinstance(value, int | float | str)}
+
+
+def _held(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A module's own tensors: weights, the scales of quantised ones, and buffers, such as the angles of positions."""
+    saved: dict[str, torch.Tensor] = {}
+    module._save_to_state_dict(saved, "", True)
+    return {**saved, **{name: buffer for name, buffer in module._buffers.items() if buffer is not None}}
+
+
+def _hooked(module: torch.nn.Module) -> bool:
+    """Whether someone has a module do more than its class does; accelerate's hooks only move what it reads."""
+    moved = "_hf_hook" in vars(module)
+    return bool(module._forward_hooks or module._forward_pre_hooks or ("forward" in vars(module) and not moved))
 
 
 def layer_stack(model: PreTrainedModel) -> tuple[str, list[torch.nn.Module]]:
@@ -108,7 +175,7 @@ def recording_body(model: PreTrainedModel, depth: int, passed: deque[torch.Tenso
     """A view of the model's body whose lowest `depth` layers leave what the last of them gives in `passed`."""
     name, layers = _stack(model)
     last = copy.copy(layers[depth - 1])
-    last._forward_hooks = OrderedDict()
+    last._forward_hooks = OrderedDict(last._forward_hooks)
     last.register_forward_hook(lambda module, given, hidden: passed.append(hidden))
     return _with_layers(model.base_model, name, [*layers[: depth - 1], last, *layers[depth:]])
 
