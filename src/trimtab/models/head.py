@@ -10,12 +10,15 @@ rows x vocabulary never stands at once.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from accelerate.utils import align_module_device
+from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
 
 from trimtab.errors import ModelError
+from trimtab.models.agreement import LogitsApart, dtype_name, unit_of
 from trimtab.models.device import on_device
 from trimtab.models.placement import input_device, offloaded
 
@@ -23,6 +26,8 @@ SLICE = 4096  # columns of the vocabulary at a time: 256 rows of them in float32
 ROWS = 512
 SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
 """Fields of configurations by which logits are multiplied, or divided (Cohere, Granite, Falcon-H1)."""
+MULTIPLIED = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+"""Element types of weights that `Head` multiplies with; others are codes of a quantisation."""
 
 
 class Head:
@@ -75,7 +80,7 @@ class Head:
     def logit_of(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """The logit of one token a row, [rows]; rounded as `_by_token` rounds, lest a probability exceed 1."""
         logit = (_widen(hidden) * _widen(self.weight[tokens])).sum(-1).to(self.weight.dtype)
-        return _widen(self._shaped(logit if self.bias is None else logit + self.bias[tokens]))
+        return _widen(self.shaped(logit if self.bias is None else logit + self.bias[tokens]))
 
     def log_probabilities(
         self, hidden: torch.Tensor, sources: Sequence[int], tokens: Sequence[Sequence[int]]
@@ -98,9 +103,14 @@ class Head:
         if self._buffer.numel() < shape[0] * shape[1]:
             self._buffer = columns.new_empty(shape[0] * shape[1])
         logits = torch.mm(self.weight[start:end], columns, out=self._buffer[: shape[0] * shape[1]].view(shape))
-        return self._shaped(logits if self.bias is None else logits.add_(self.bias[start:end, None]))
+        return self.shaped(logits if self.bias is None else logits.add_(self.bias[start:end, None]))
 
-    def _shaped(self, logits: torch.Tensor) -> torch.Tensor:
+    @property
+    def roundings(self) -> int:
+        """How often a logit is rounded: in the product, in scaling, and in each of a cap's three steps."""
+        return 1 + (self.scale != 1) + 3 * (self.cap is not None)
+
+    def shaped(self, logits: torch.Tensor) -> torch.Tensor:
         """What a model does to its logits behind the head, in place."""
         if self.scale != 1:
             logits.mul_(self.scale)
@@ -116,9 +126,41 @@ def check_numbers(model: PreTrainedModel) -> None:
         raise ModelError(f"{name}'s logits are not numbers: set its dtype to float32 or bfloat16, or mend its weights")
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class FoundHead:
+    """What a model does to the output of its body.
+
+    Attributes:
+        head: its head; None where the model does something to its logits that `Head` does not know.
+        reason: why there is none, with the numbers that were compared.
+        logits: the model's own of the tokens `probe_ids`, read in one pass without a cache, [tokens, vocabulary].
+    """
+
+    head: Head | None
+    reason: str
+    logits: torch.Tensor
+
+
+def probe_ids(model: PreTrainedModel) -> list[int]:
+    """The tokens that a model is tried with: several, since a padding token alone may have logits that are all zero."""
+    return list(range(min(8, model.get_input_embeddings().weight.shape[0])))
+
+
 def head_of(model: PreTrainedModel) -> Head | None:
-    """The head whose logits are the model's, found by trying; None where the model does something else to them.
+    """The head whose logits are the model's; None where the model does something else to them.
+
+    Raises:
+        ModelError: it has no output embedding.
+    """
+    return find_head(model).head
+
+
+@torch.inference_mode()
+def find_head(model: PreTrainedModel) -> FoundHead:
+    """Compare the model's logits of a few tokens with those that its output embedding gives of its body's output.
+
+    They are multiplied as a model multiplies them, in a call of the same shape. Two calls of other shapes would round
+    differently in 16 bits, and the difference would have to be allowed for.
 
     Raises:
         ModelError: it has no output embedding.
@@ -126,19 +168,41 @@ def head_of(model: PreTrainedModel) -> Head | None:
     output = model.get_output_embeddings()
     if not isinstance(output, torch.nn.Linear):
         raise ModelError(f"{model.config._name_or_path} is no causal language model: it has no output embedding")
-    # several tokens: a padding token alone is all zeros, and so would be its logits, however they are scaled
-    probe = torch.arange(min(8, output.out_features))[None]
-    expected = model(input_ids=probe.to(input_device(model)), use_cache=False).logits[0]
-    hidden = model.base_model(input_ids=probe.to(input_device(model)), use_cache=False).last_hidden_state[0]
+    logits, hidden = _one_pass(model)
+    if not logits.isfinite().any():
+        return FoundHead(None, "its logits are not numbers", logits)
     with align_module_device(output):  # it may have been left in memory or on a disk, off the device
         weight, bias = output.weight.detach(), None if output.bias is None else output.bias.detach()
         weight, bias = (weight.clone(), None if bias is None else bias.clone()) if offloaded(output) else (weight, bias)
-    close = 1e-3 * float(expected.abs().max().nan_to_num(0.0))  # of whatever size they are
+    if weight.dtype not in MULTIPLIED:
+        return FoundHead(None, f"the weights of its output embedding are stored as {dtype_name(weight.dtype)}", logits)
+    hidden = hidden.to(weight.device, weight.dtype)
+    raw = functional.linear(hidden, weight, bias)[0].double()
+    coarsest = max((weight.dtype, logits.dtype), key=unit_of)
+    expected, faults = logits.to(raw.device).double(), []
     for head in _candidates(weight, bias, model.config.get_text_config()):
-        found = head.logits(hidden.to(weight.device, weight.dtype))
-        if torch.allclose(expected.float().to(found.device), found.float(), rtol=1e-3, atol=close):
-            return head
-    return None
+        apart = LogitsApart.of(head.shaped(raw.clone()), expected)
+        fault = apart.fault(coarsest, head.roundings)
+        if fault is None:
+            fault = LogitsApart.of(head.logits(hidden[0]).double(), expected).product_fault(coarsest)
+        if fault is None:
+            return FoundHead(head, "", logits)
+        faults.append((apart.norm, fault))
+    return FoundHead(None, min(faults)[1], logits)
+
+
+def _one_pass(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits [tokens, vocabulary] of `probe_ids`, and the body's output [1, tokens, width] that they are made of."""
+    ids = torch.tensor([probe_ids(model)], device=input_device(model))
+    outputs: list[torch.Tensor] = []
+    hook = model.base_model.register_forward_hook(lambda body, _, output: outputs.append(output.last_hidden_state))
+    try:
+        logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits[0]
+    finally:
+        hook.remove()
+    if not outputs:  # some call a part of it alone (OPT)
+        outputs.append(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
+    return logits, outputs[-1]
 
 
 def _candidates(weight: torch.Tensor, bias: torch.Tensor | None, config: PretrainedConfig) -> Iterator[Head]:

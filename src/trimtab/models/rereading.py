@@ -54,15 +54,25 @@ class _GivenLogits:
 
 
 class RereadingModel:
-    """A causal language model of transformers with a prompt template; without a `head`, its own logits are taken."""
+    """A causal language model of transformers with a prompt template; without a `head`, its own logits are taken.
+
+    `reason` says why it is not read through a cache.
+    """
 
     def __init__(
-        self, model: PreTrainedModel, vocabulary: Vocabulary, template: str, name: str, head: Head | None
+        self,
+        model: PreTrainedModel,
+        vocabulary: Vocabulary,
+        template: str,
+        name: str,
+        head: Head | None,
+        reason: str = "",
     ) -> None:
         self.model = model
         self.vocabulary = vocabulary
         self.template = template
         self.name = name
+        self.reason = reason
         self._work = Work()
         self._head = head or _GivenLogits()
         self._body = model if head is None else model.base_model
@@ -130,7 +140,8 @@ class RereadingModel:
         self._work.tokens += tokens
         self._work.flops += 2.0 * (self._body_weights * tokens + self._head_weights * places)
         flat = torch.cat(found)
-        return flat.to(self._head.device) if isinstance(self._head, Head) else flat
+        # some bodies give float32 to a head of 16 bits (Mamba)
+        return flat.to(self._head.device, self._head.weight.dtype) if isinstance(self._head, Head) else flat
 
     def _check_length(self, tokens: int) -> None:
         if tokens > self._limit:

@@ -145,6 +145,10 @@ class TransformersModel:
         """How many tokens it has read so far, each of each row once, padding apart."""
         return self._work.tokens
 
+    def reset_work(self) -> None:
+        """Count tokens and FLOPs from zero again."""
+        self._work = Work()
+
     def with_body(
         self,
         body: torch.nn.Module,
@@ -289,7 +293,7 @@ class TransformersModel:
             use_cache=True,
         )
         hidden: torch.Tensor = output.last_hidden_state
-        return hidden.to(self._head.device)
+        return hidden.to(self._head.device, self._head.weight.dtype)  # a head may have another type than the body
 
 
 def context_of(model: PreTrainedModel) -> int:
