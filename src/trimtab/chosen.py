@@ -21,13 +21,17 @@ from trimtab.tuning_line import sampled_splits
 
 @dataclass
 class Task:
-    """An artifact that runs have in common: `stage` as progress calls it, digests of its inputs, names of its runs."""
+    """An artifact that runs have in common: `stage` as progress calls it, digests of its inputs, names of its runs.
+
+    `stages` are all names that it goes by: decoders with equal settings share their generations.
+    """
 
     stage: str
     artifact: Artifact
     inputs: tuple[str, ...]
     runs: list[str] = field(default_factory=list)
     name: str = ""
+    stages: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,10 @@ class Chooser(Maker):
         self, stage: str, parts: Mapping[str, Any], inputs: Sequence[Artifact], make: Make, label: str | None = None
     ) -> Artifact:
         artifact = self.artifact(stage, parts, inputs)
-        self._found.setdefault(artifact.digest, Task(label or stage, artifact, tuple(each.digest for each in inputs)))
+        task = Task(label or stage, artifact, tuple(each.digest for each in inputs))
+        known = self._found.setdefault(artifact.digest, task)
+        if task.stage not in known.stages:
+            known.stages.append(task.stage)
         if artifact.digest == self._chosen and not artifact.whole:
             return super().stage(stage, parts, inputs, make, label)
         return artifact

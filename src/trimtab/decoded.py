@@ -7,6 +7,7 @@
 """
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,16 +38,22 @@ class Decoded:
     def judged(self) -> dict[str, Judged]:
         """Reward and length of each answer, by what was asked, so that prompts of two runs can be told to be the same.
 
+        A key is the prompt and how many answers to the same prompt came before: short prompts occur more than once.
+
         Raises:
             RunError: the answers have not been scored.
         """
         if not self.scores:
             raise RunError(f"{self.name} has not been scored: run `trimtab evaluate` first")
         texts = {each.prompt_id: each for each in self.answers}
-        return {
-            json.dumps(texts[score.prompt_id].prompt): Judged(score.reward, len(texts[score.prompt_id].text.strip()))
-            for score in self.scores
-        }
+        judged: dict[str, Judged] = {}
+        asked: Counter[str] = Counter()
+        for score in self.scores:
+            answer = texts[score.prompt_id]
+            prompt = json.dumps(answer.prompt)
+            judged[f"{prompt} {asked[prompt]}"] = Judged(score.reward, len(answer.text.strip()))
+            asked[prompt] += 1
+        return judged
 
 
 def point(run: Path, decoder: str, kind: str, folder: Path) -> None:

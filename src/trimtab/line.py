@@ -50,7 +50,7 @@ class Line(TuningLine):
             return self._picked(decoder, self.guided(guide.decoder(decoder.best_of)))
 
         parts: dict[str, Any] = {
-            "decoder": decoder.model_dump(mode="json", exclude={"name"}),
+            "decoder": decoder,
             "guide": guide.model_dump(mode="json", exclude={"decoders", "tuned"}),
             "model": experiment.large if decoder.model == "large" else experiment.small,
             **further_parts(experiment, decoder),
@@ -130,9 +130,12 @@ class Line(TuningLine):
             aside = set_aside(decoder.name, generations, scores)
             write_text(folder / "set_aside.jsonl", (json.dumps(dataclasses.asdict(each)) + "\n" for each in aside))
 
-        parts: dict[str, Any] = {"decoder": decoder.name, "large": self.experiment.large}
+        large = self.experiment.large
+        parts: dict[str, Any] = {"decoder": decoder.name, "large": large}
+        if large is not None and large.endpoint is not None:  # without them fluency is not measured
+            parts["log_probabilities"] = large.endpoint.log_probabilities
         inputs = [self.guided(decoder), self.reward, *self.judges.values()]
-        if self.experiment.large is None:
+        if large is None:
             parts["small"], inputs = self.experiment.small, [*inputs, *self.untuned]
         return self._make.stage("evaluate", parts, inputs, make, label=f"evaluate {decoder.name}")
 

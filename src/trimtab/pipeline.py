@@ -134,9 +134,9 @@ def run(
 
 def _tune_with_others(experiment: Experiment, directory: RunDirectory, assets: Assets) -> Line:
     """What a launched process does that is not the main one: its share of the tuning, and nothing that is seen."""
-    warnings.simplefilter("ignore")  # the main process gives the same ones
     line = Line(experiment, directory, assets, Watch())
-    with enough_memory():
+    with enough_memory(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the main process gives the same ones
         STAGES["tune"](line)
     _part()
     return line
