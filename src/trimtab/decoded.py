@@ -8,16 +8,19 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trimtab.durable import link_to
+from trimtab.durable import link_to, write_json
 from trimtab.errors import ConfigurationError, RunError
 from trimtab.evaluation.comparison import Judged
 from trimtab.evaluation.coverage import answers
 from trimtab.records import Generation, Prompt, PromptInput, Score, read_jsonl
 
 GENERATIONS, SCORES = "generations", "scores"
+ARTIFACTS = "artifacts.json"
+"""The file of a report that says what it is of."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,17 @@ def point(run: Path, decoder: str, kind: str, folder: Path) -> None:
     link = run / "decoders" / decoder / kind
     link.parent.mkdir(parents=True, exist_ok=True)
     link_to(link, Path("..", "..", folder.name))
+
+
+def note_artifacts(report: Path, folders: Mapping[str, Path]) -> None:
+    """Write beside a report which artifact of each stage it is of."""
+    write_json(report / ARTIFACTS, {stage: folder.name for stage, folder in folders.items()})
+
+
+def reported_artifacts(report: Path) -> set[str]:
+    """The names of the artifacts that a report is of; none of one that does not say so."""
+    file = report / ARTIFACTS
+    return set(json.loads(file.read_text(encoding="utf-8")).values()) if file.is_file() else set()
 
 
 def read_decoded(place: str) -> Decoded:

@@ -57,8 +57,8 @@ class EndpointConfig(Config):
     """
 
     execution = frozenset(
-        ("url", "key_variable", "concurrency", "timeout", "attempts", "prompt_price", "completion_price")
-        + ("log_probabilities",)
+        {"url", "key_variable", "concurrency", "timeout", "attempts"}
+        | {"prompt_price", "completion_price", "log_probabilities"}
     )
 
     url: str = Field(pattern=r"^https?://[^\s?#]+$")

@@ -62,7 +62,7 @@ class Maker:
     def artifact(self, stage: str, parts: Mapping[str, Any], inputs: Sequence[Artifact]) -> Artifact:
         """What is made of this configuration, of what its names stand for, and of these inputs.
 
-        The seed is part of it unless `parts` says `"seed": None`: a stage that draws nothing is the same under all seeds.
+        The seed is part of it unless `parts` says `"seed": None`, for a stage that is the same under all seeds.
         """
         configuration: dict[str, Any] = {"seed": self.seed}
         for name, part in parts.items():

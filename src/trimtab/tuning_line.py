@@ -84,8 +84,7 @@ class TuningLine:
         def make(folder: Path, work: Path, advance: Advance) -> None:
             config = self.experiment.reward
             if config.training is None:
-                kind = "classifier" if config.by is None else "reward"
-                write_json(folder / "report.json", {kind: config.label})
+                write_json(folder / "report.json", {config.kind: config.label})
                 return
             reviews = self.data.records(Review, "reward_train"), self.data.records(Review, "reward_heldout")
             saving = Saving(work, self.experiment.checkpoint_seconds)

@@ -35,7 +35,13 @@ from trimtab.runs import RunDirectory
 
 SMALL, LARGE, OTHER = "HuggingFaceTB/SmolLM2-135M-Instruct", "openai-community/gpt2-xl", "lvwerra/gpt2-imdb"
 INSTRUCTIONS = InstructionsConfig(name="trimtab/instructions")
-FUNCTION = "def bright(prompts, responses):\n    return [response.count('e') for response in responses]\n\ndef other(prompts, responses):\n    return [0.0] * len(responses)\n"
+FUNCTION = """
+def bright(prompts, responses):
+    return [response.count("e") for response in responses]
+
+def other(prompts, responses):
+    return [0.0] * len(responses)
+"""
 BASE: dict[str, Any] = {
     "name": "noted", "small": {"name": SMALL}, "large": {"name": LARGE, "template": "Film: {prompt}"},
     "checkpoint_seconds": 0,
@@ -117,8 +123,9 @@ OTHERS: dict[str, Any] = {
     "untuned": ModelConfig(name=SMALL, template="Some: {prompt}"), "stop": ("q",), "rows": 5, "unprompted": 3,
     "DecoderConfig.model": "untuned", "chunk": 2, "beta": 0.5, "n_best": 1, "pool": 3, "budget": 1e7, "vote": "(a)",
     "duplicates": "drop", "reject": EarlyRejection(at=(1,)), "chunk_ends": ("e",), "at": (1, 3),
-    "emulate": (TermConfig(weight=2.0),), "DecoderConfig.value": (ValueConfig(by="reward"),), "ValueConfig.steps": "sum",
-    "ValueConfig.by": "reward", "lora": LoraSettings(rank=1), "top_layers": 2, "loss": "hinge", "optimizer": "rmsprop",
+    "emulate": (TermConfig(weight=2.0),), "DecoderConfig.value": (ValueConfig(by="reward"),),
+    "ValueConfig.steps": "sum", "ValueConfig.by": "reward", "lora": LoraSettings(rank=1), "top_layers": 2,
+    "loss": "hinge", "optimizer": "rmsprop",
     "schedule": "cosine", "strategy": "random", "labels": "bradley_terry", "total": 5, "prompt_words": (3, 9),
     "snippet_words": (5, 9), "quantile": 0.4, "deviations": 0.5, "Threshold.value": 0.5,
     "DataConfig.preferences": "ZHZisZZ/imdb_preference", "DataConfig.reviews": None, "instructions": INSTRUCTIONS,
@@ -291,7 +298,9 @@ def test_what_a_stage_reads_is_in_its_hash(
             continue
         above, _, name = place.rpartition(".")
         owner = type(at(experiment, above)) if above else Experiment
-        if name in owner.execution or (name in UNTRIED and not place.endswith(("small.name", "large.name", "tuned.name"))):
+        if name in owner.execution or (
+            name in UNTRIED and not place.endswith(("small.name", "large.name", "tuned.name"))
+        ):
             continue
         other = changed(experiment, place, another(owner.__name__, name, at(experiment, place)))
         after = digests(other, tmp_path / "plan", assets)

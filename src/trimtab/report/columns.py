@@ -186,14 +186,15 @@ COLUMNS = (
     Column(
         "judge gain",
         "judge gain",
-        "The same gain in the eyes of a second judge, which took no part in tuning or search.",
+        "The same gain in the eyes of a second judge of how positive a text reads, which took no part in tuning or "
+        "search.",
         lambda row: interval(row.judge_gain, row.judge_gain_low, row.judge_gain_high),
     ),
     Column("positive", "posi-\ntive", "Share of responses with a reward above 0.", lambda row: percent(row.positive)),
     Column(
         "below",
         "below",
-        "Share of responses with a reward below evaluate.threshold, which miss the tone aimed at.",
+        "Share of responses with a reward below evaluate.threshold.",
         lambda row: percent(row.below),
         optional=True,
     ),
@@ -266,6 +267,6 @@ def columns_of(experiment: Experiment, rows: Sequence[Row]) -> tuple[Column, ...
             columns[cost] = replace(columns[cost], narrow="")
     if "below" in columns:
         at = next(number(row.threshold) for row in rows if row.threshold is not None)
-        missed = f"Share of responses with a reward below {at} (evaluate.threshold), which miss the tone aimed at."
+        missed = f"Share of responses with a reward below {at} (evaluate.threshold)."
         columns["below"] = replace(columns["below"], heading=f"below {at}", narrow=f"below\n{at}", meaning=missed)
     return tuple(columns.values())
