@@ -13,6 +13,7 @@ from trimtab.blocks import cut, decode_groups, recorded_plan, sharing_time
 from trimtab.experiment import DecoderConfig, Experiment
 from trimtab.line import Line, diverging
 from trimtab.making import Make, Maker, Ready
+from trimtab.models.load import quiet_libraries
 from trimtab.pipeline import enough_memory
 from trimtab.progress import Watch
 from trimtab.runs import Artifact, RunDirectory
@@ -103,7 +104,7 @@ def make_artifact(digest: str, part: Part) -> None:
     Raises:
         TrimtabError: anything that a user can mend.
     """
-    with enough_memory():
+    with enough_memory(), quiet_libraries():
         found = artifacts_of(part, digest)
     assert found[digest].artifact.whole, digest
 
@@ -114,7 +115,7 @@ def decode_share(digest: str, blocks: Sequence[int], beside: int, part: Part) ->
     Raises:
         TrimtabError: anything that a user can mend.
     """
-    with enough_memory():
+    with enough_memory(), quiet_libraries():
         line = part.line(found={}, chosen=digest, blocks=blocks, beside=beside)
         for decoder in part.decoders:
             line.guided(decoder)
