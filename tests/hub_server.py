@@ -14,17 +14,24 @@ from typing import Any
 
 
 class Hub:
-    """`repositories` holds each one's visibility and files; requests with another token are refused."""
+    """`repositories` holds each one's visibility and files; requests with another token are refused.
+
+    A request whose path ends in `breaks` gets no answer, or `status` if that is not 0.
+    """
 
     def __init__(self, token: str) -> None:
         self.token = token
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.visibility: dict[str, str] = {}
         self.url = ""
+        self.breaks: str | None = None
+        self.status = 0
 
     def answer(self, method: str, path: str, token: str | None, body: bytes) -> tuple[int, Any]:
         if token != f"Bearer {self.token}":
             return 401, {"error": "Invalid username or password."}
+        if self.breaks is not None and path.endswith(self.breaks):
+            return self.status, {"error": "the hub has a bad day"}
         if path == "/api/repos/create":
             values = json.loads(body)
             name = f"{values.get('organization') or 'me'}/{values['name']}"
@@ -65,6 +72,9 @@ def hub(token: str = "t0ken") -> Iterator[Hub]:
                 self.rfile.readline()
             path = self.path.partition("?")[0]
             status, values = made.answer(self.command, path, self.headers["Authorization"], body)
+            if not status:
+                self.close_connection = True
+                return
             text = json.dumps(values).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")

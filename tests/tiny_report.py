@@ -70,21 +70,52 @@ class Lengths:
         return [float(len(response)) - 20 for response in responses]
 
 
-def report(folder, text=SCRIPT, prompt="I <em>saw</em>", seconds=1.5, **changes):
-    """Write the report of five prompts with every decoder of DEMO; `changes` are made to every row. Gives the page."""
+def long_name(start, length):
+    """A name of this length without a place to break, such as users and hubs give."""
+    return (start + "-of-a-very-long-name_without_spaces.AndWithCapitals" * 3)[:length]
+
+
+LONG = Experiment.model_validate(
+    {
+        "name": long_name("experiment", 80),
+        "small": {"name": long_name("someone/small", 96)},
+        "large": {"name": long_name("organisation/large", 96), "template": "{prompt}"},
+        "guide": {
+            "decoders": [
+                {"name": long_name("base", 80)}, {"name": long_name("bon", 80), "successors": 2},
+                {"name": long_name("gold", 80), "best_of": long_name("bon", 80)},
+                {"name": "M" * 80, "width": 4, "successors": 4, "chunk": 5},
+                {"name": long_name("untuned", 80), "model": "untuned"},
+                {"name": long_name("tuned", 80), "model": "tuned"},
+            ]
+        },
+        "evaluate": {"examples": 2, "bootstrap": 100, "threshold": {"value": -0.5}, "kl_samples": 2},
+    }
+)  # fmt: skip
+WIDE = {
+    "reward_std": 0.91, "below": 0.25, "threshold": -0.5, "kl": 12.25, "kl_low": -10.5, "kl_high": 14.75,
+    "kl_per_token": 0.123, "headroom": 1.0, "flops": 1.2e16, "seconds": 12345.6, "new_tokens": 2048.0, "fluency": -13.2,
+}  # fmt: skip
+"""Changes to rows by which every column is there and full."""
+
+
+def report(folder, text=SCRIPT, prompt="I <em>saw</em>", seconds=1.5, experiment=DEMO, **changes):
+    """Write the report of five prompts with every decoder of an experiment; `changes` are made to every row. Gives the
+    page."""
+    decoders = experiment.guide.decoders
     generations = {
         decoder.name: [
             Generation(f"p{number}", prompt, 0, [0], [1, 2], f" {decoder.name} {number}" + "!" * place + text, "length")
             for number in range(5)
         ]
-        for place, decoder in enumerate(DEMO.guide.decoders)
+        for place, decoder in enumerate(decoders)
     }
     scores = {
         name: score_decoder(name, each, Lengths(), Lengths(), lambda some: ([-4.0] * len(some), [2] * len(some)))
         for name, each in generations.items()
     }
     costs = {name: Cost(1e12, 2.0) for name in scores}
-    rows = summarise(DEMO, scores, generations, lambda string: list(string.encode()), costs)
+    rows = summarise(experiment, scores, generations, lambda string: list(string.encode()), costs)
     rows = [dataclasses.replace(each, **changes) for each in rows]
-    times = {"data": seconds, "tune": 2.0, "guide base": 3.0, "guide tuned": 100.0}
-    return write_report(folder, DEMO, rows, scores, generations, times, DETAILS)
+    times = {"data": seconds, "tune": 2.0, f"guide {decoders[0].name}": 3.0, f"guide {decoders[-1].name}": 100.0}
+    return write_report(folder, experiment, rows, scores, generations, times, DETAILS)

@@ -13,6 +13,7 @@ from trimtab.blocks import cut, decode_groups, recorded_plan, sharing_time
 from trimtab.experiment import DecoderConfig, Experiment
 from trimtab.line import Line, diverging
 from trimtab.making import Make, Maker, Ready
+from trimtab.models.load import quiet_libraries
 from trimtab.pipeline import enough_memory
 from trimtab.progress import Watch
 from trimtab.runs import Artifact, RunDirectory
@@ -21,13 +22,17 @@ from trimtab.tuning_line import sampled_splits
 
 @dataclass
 class Task:
-    """An artifact that runs have in common: `stage` as progress calls it, digests of its inputs, names of its runs."""
+    """An artifact that runs have in common: `stage` as progress calls it, digests of its inputs, names of its runs.
+
+    `stages` are all names that it goes by: decoders with equal settings share their generations.
+    """
 
     stage: str
     artifact: Artifact
     inputs: tuple[str, ...]
     runs: list[str] = field(default_factory=list)
     name: str = ""
+    stages: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,10 @@ class Chooser(Maker):
         self, stage: str, parts: Mapping[str, Any], inputs: Sequence[Artifact], make: Make, label: str | None = None
     ) -> Artifact:
         artifact = self.artifact(stage, parts, inputs)
-        self._found.setdefault(artifact.digest, Task(label or stage, artifact, tuple(each.digest for each in inputs)))
+        task = Task(label or stage, artifact, tuple(each.digest for each in inputs))
+        known = self._found.setdefault(artifact.digest, task)
+        if task.stage not in known.stages:
+            known.stages.append(task.stage)
         if artifact.digest == self._chosen and not artifact.whole:
             return super().stage(stage, parts, inputs, make, label)
         return artifact
@@ -96,7 +104,7 @@ def make_artifact(digest: str, part: Part) -> None:
     Raises:
         TrimtabError: anything that a user can mend.
     """
-    with enough_memory():
+    with enough_memory(), quiet_libraries():
         found = artifacts_of(part, digest)
     assert found[digest].artifact.whole, digest
 
@@ -107,7 +115,7 @@ def decode_share(digest: str, blocks: Sequence[int], beside: int, part: Part) ->
     Raises:
         TrimtabError: anything that a user can mend.
     """
-    with enough_memory():
+    with enough_memory(), quiet_libraries():
         line = part.line(found={}, chosen=digest, blocks=blocks, beside=beside)
         for decoder in part.decoders:
             line.guided(decoder)

@@ -7,16 +7,20 @@
 """
 
 import json
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trimtab.durable import link_to
+from trimtab.durable import link_to, write_json
 from trimtab.errors import ConfigurationError, RunError
 from trimtab.evaluation.comparison import Judged
 from trimtab.evaluation.coverage import answers
 from trimtab.records import Generation, Prompt, PromptInput, Score, read_jsonl
 
 GENERATIONS, SCORES = "generations", "scores"
+ARTIFACTS = "artifacts.json"
+"""The file of a report that says what it is of."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +41,22 @@ class Decoded:
     def judged(self) -> dict[str, Judged]:
         """Reward and length of each answer, by what was asked, so that prompts of two runs can be told to be the same.
 
+        A key is the prompt and how many answers to the same prompt came before: short prompts occur more than once.
+
         Raises:
             RunError: the answers have not been scored.
         """
         if not self.scores:
             raise RunError(f"{self.name} has not been scored: run `trimtab evaluate` first")
         texts = {each.prompt_id: each for each in self.answers}
-        return {
-            json.dumps(texts[score.prompt_id].prompt): Judged(score.reward, len(texts[score.prompt_id].text.strip()))
-            for score in self.scores
-        }
+        judged: dict[str, Judged] = {}
+        asked: Counter[str] = Counter()
+        for score in self.scores:
+            answer = texts[score.prompt_id]
+            prompt = json.dumps(answer.prompt)
+            judged[f"{prompt} {asked[prompt]}"] = Judged(score.reward, len(answer.text.strip()))
+            asked[prompt] += 1
+        return judged
 
 
 def point(run: Path, decoder: str, kind: str, folder: Path) -> None:
@@ -54,6 +64,17 @@ def point(run: Path, decoder: str, kind: str, folder: Path) -> None:
     link = run / "decoders" / decoder / kind
     link.parent.mkdir(parents=True, exist_ok=True)
     link_to(link, Path("..", "..", folder.name))
+
+
+def note_artifacts(report: Path, folders: Mapping[str, Path]) -> None:
+    """Write beside a report which artifact of each stage it is of."""
+    write_json(report / ARTIFACTS, {stage: folder.name for stage, folder in folders.items()})
+
+
+def reported_artifacts(report: Path) -> set[str]:
+    """The names of the artifacts that a report is of; none of one that does not say so."""
+    file = report / ARTIFACTS
+    return set(json.loads(file.read_text(encoding="utf-8")).values()) if file.is_file() else set()
 
 
 def read_decoded(place: str) -> Decoded:

@@ -116,8 +116,8 @@ class SynthesizeConfig(Config):
 class EvaluateConfig(Config):
     """What is measured. Intervals are percentile bootstraps over prompts.
 
-    `threshold` is the reward below which a response counts as missing the aimed-at tone; a quantile or deviations are
-    of the untuned model's rewards. The tuned model's KL divergence from the untuned one is estimated on the first
+    The share of responses with a reward below `threshold` is counted; a quantile or deviations are of the untuned
+    model's rewards. The tuned model's KL divergence from the untuned one is estimated on the first
     `kl_samples` of its own responses; 0 leaves it out.
     """
 

@@ -6,6 +6,7 @@ Types only: reads no file, no network, no models. `docs/search.md` explains each
     'cbs-4-4-5-by-reward'
 """
 
+import itertools
 import math
 from typing import Annotated, Any, Literal, Self
 
@@ -36,6 +37,8 @@ class DecoderConfig(Config):
 
     The other fields are options of the search, each explained in docs/search.md.
     """
+
+    execution = frozenset({"name"})
 
     name: Name = "base"
     model: Literal["large", "untuned", "tuned"] = "large"
@@ -209,6 +212,9 @@ class GuideConfig(Config):
             raise ValueError("the list is empty: name at least one")
         twice = sorted({name for name in names if names.count(name) > 1})
         faults = [f"two decoders are named {', '.join(twice)}: give each a name of its own"] if twice else []
+        for first, second in itertools.combinations(dict.fromkeys(names), 2):
+            if first.lower() == second.lower():  # their folders would be one where file names ignore case
+                faults.append(f"the decoders {first} and {second} differ in upper and lower case alone: rename one")
         picks = {decoder.name for decoder in decoders if decoder.best_of is not None}
         cut = {decoder.name for decoder in decoders if decoder.n_best is not None}
         for decoder in decoders:

@@ -8,7 +8,7 @@ Types only: reads no file, no network, no models.
 
 import typing
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pydantic
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationInfo, field_validator, model_validator
@@ -26,6 +26,21 @@ class Config(pydantic.BaseModel):
     """Base of all parts: frozen, no unknown keys, no NaN or infinity."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+    execution: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say where, how fast or under what name something is computed, and change nothing of its result."""
+
+    def hashed(self) -> dict[str, Any]:
+        """The configuration as plain values without `execution`, in nested parts too: what artifacts' hashes are of."""
+        values = self.model_dump(mode="json", exclude=set(self.execution))
+        return {name: _hashed(vars(self)[name], value) for name, value in values.items()}
+
+
+def _hashed(value: Any, written: Any) -> Any:
+    if isinstance(value, Config):
+        return value.hashed()
+    if isinstance(value, tuple):
+        return [_hashed(*each) for each in zip(value, written, strict=True)]
+    return written
 
     @field_validator("*", mode="before")
     @classmethod
@@ -59,8 +74,13 @@ class EndpointConfig(Config):
     `url` is what OpenAI's clients are given, such as http://host:8000/v1. `key_variable` names the environment variable
     that holds the key; the key itself stands nowhere. `timeout` is in seconds, prices are for a million tokens.
     `log_probabilities`: the server gives those of what it reads (`echo`), by which fluency is measured; else it is not.
-    Only the last takes part in hashes: a server may move.
+    None of it changes what the model writes, so none takes part in the hashes of texts: a server may move.
     """
+
+    execution = frozenset(
+        {"url", "key_variable", "concurrency", "timeout", "attempts"}
+        | {"prompt_price", "completion_price", "log_probabilities"}
+    )
 
     url: str = Field(pattern=r"^https?://[^\s?#]+$")
     key_variable: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
@@ -92,6 +112,8 @@ class ModelConfig(Config):
     in memory or on disk until they run (`cpu`, `disk`); `gpu_memory` is how many GB of each GPU it may take.
     `attention` is how attention is computed; docs/models.md says more of each.
     """
+
+    execution = frozenset({"device_map", "gpu_memory"})
 
     name: str = Field(min_length=1)
     template: Template = "{prompt}"
@@ -132,8 +154,3 @@ class ModelConfig(Config):
         if self.endpoint is not None and self.chat:
             raise ValueError("an endpoint continues text and has no chat template: write the turns into template")
         return self
-
-    def hashed(self) -> dict[str, Any]:
-        """The configuration as plain values, without what changes no text: where an endpoint is and how it is asked."""
-        places = set(EndpointConfig.model_fields) - {"log_probabilities"}
-        return self.model_dump(mode="json", exclude={"endpoint": places})

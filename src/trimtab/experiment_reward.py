@@ -170,6 +170,13 @@ class RewardConfig(Config):
         return self.by if self.by is not None and _is_address(self.by) else None
 
     @property
+    def kind(self) -> str:
+        """What gives the reward: `classifier`, `reward_model`, `function` or `service`."""
+        if self.by is not None:
+            return "function" if self.address is None else "service"
+        return "classifier" if self.definition in CLASSIFIED else "reward_model"
+
+    @property
     def label(self) -> str:
         """What gives the reward, by name."""
         return self.by or self.model

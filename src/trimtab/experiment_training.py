@@ -6,7 +6,7 @@ Types only: reads no file, no network, no models.
     50.0
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -27,8 +27,10 @@ class TrainingConfig(Config):
     """What both trainings of the small model can be told. Full fine-tuning where `lora` is None.
 
     `warmup` below 1 is a share of all steps, from 1 on a number of them. `evaluations` are spread evenly over the
-    run; the model of the best one (lowest validation loss) is kept.
+    run; the model of the best one (lowest validation loss) is kept. `logging_steps` changes the log alone.
     """
+
+    execution: ClassVar[frozenset[str]] = frozenset({"logging_steps"})
 
     lora: LoraSettings | None = LoraSettings()
     epochs: float = Field(1.0, gt=0)
@@ -61,8 +63,10 @@ class TuneConfig(TrainingConfig):
 
     `loss`: `sigmoid` is DPO, `hinge` is SLiC-HF's calibration term, `hinge_sft` adds `sft_weight` times the
     likelihood of the chosen response, SLiC-HF's regulariser. `seed` is that of training alone, so that trainings under
-    several seeds share everything before them; None is the experiment's.
+    several seeds share everything before them; None is the experiment's. `trackers` get the log while training runs.
     """
+
+    execution = TrainingConfig.execution | {"trackers"}
 
     loss: Literal["sigmoid", "hinge", "hinge_sft"] = "sigmoid"
     beta: float = Field(0.1, gt=0)

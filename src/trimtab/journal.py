@@ -12,6 +12,7 @@ import json
 import logging
 import platform
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -49,7 +50,8 @@ def keeping(folder: Path, watch: Watch, previous: Holder | None, shard: Shard | 
         _log.info("python %s on %s; %s", platform.python_version(), platform.node(), libraries)
         if previous is not None:
             _log.warning("%s did not end in order: this run goes on where it was", previous)
-        watch.listeners += [status.tell, _log_stage]
+        own = [status.tell, _log_stage]
+        watch.listeners += own
         status.write()  # the last session's is no news of this one
         try:
             yield
@@ -61,7 +63,8 @@ def keeping(folder: Path, watch: Watch, previous: Holder | None, shard: Shard | 
             _log.error("ends by %s: %s", type(error).__name__, error)
             raise
         finally:
-            watch.listeners.clear()
+            for listener in own:  # others listen to this watch before and after a run
+                watch.listeners.remove(listener)
             status.write()
 
 
@@ -136,7 +139,9 @@ def _logging(file: Path, said: logging.Handler) -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z"))
     loggers = [_log, logging.getLogger("py.warnings")]
     levels = [(logger, logger.level, logger.propagate) for logger in loggers]
+    shown_by = warnings.showwarning
     logging.captureWarnings(True)
+    captures = warnings.showwarning is not shown_by  # else the program around this one has captured them before
     try:
         for logger in loggers:
             logger.setLevel(logging.INFO)
@@ -145,7 +150,8 @@ def _logging(file: Path, said: logging.Handler) -> Iterator[None]:
         _log.addHandler(said)
         yield
     finally:
-        logging.captureWarnings(False)
+        if captures:
+            logging.captureWarnings(False)
         _log.removeHandler(said)
         for logger, level, propagate in levels:
             logger.removeHandler(handler)

@@ -20,7 +20,7 @@ from rich.table import Table
 from trimtab.blocks import Decode, block_size, recorded_plan
 from trimtab.budget import decoding_rows
 from trimtab.data.parts import prompts_to_test
-from trimtab.decoded import GENERATIONS, point
+from trimtab.decoded import GENERATIONS, note_artifacts, point
 from trimtab.durable import write_json, write_records, write_text
 from trimtab.evaluation.costs import read_cost, read_usage
 from trimtab.evaluation.coverage import SetAside, set_aside
@@ -50,7 +50,7 @@ class Line(TuningLine):
             return self._picked(decoder, self.guided(guide.decoder(decoder.best_of)))
 
         parts: dict[str, Any] = {
-            "decoder": decoder.model_dump(mode="json", exclude={"name"}),
+            "decoder": decoder,
             "guide": guide.model_dump(mode="json", exclude={"decoders", "tuned"}),
             "model": experiment.large if decoder.model == "large" else experiment.small,
             **further_parts(experiment, decoder),
@@ -130,9 +130,12 @@ class Line(TuningLine):
             aside = set_aside(decoder.name, generations, scores)
             write_text(folder / "set_aside.jsonl", (json.dumps(dataclasses.asdict(each)) + "\n" for each in aside))
 
-        parts: dict[str, Any] = {"decoder": decoder.name, "large": self.experiment.large}
+        large = self.experiment.large
+        parts: dict[str, Any] = {"decoder": decoder.name, "large": large}
+        if large is not None and large.endpoint is not None:  # without them fluency is not measured
+            parts["log_probabilities"] = large.endpoint.log_probabilities
         inputs = [self.guided(decoder), self.reward, *self.judges.values()]
-        if self.experiment.large is None:
+        if large is None:
             parts["small"], inputs = self.experiment.small, [*inputs, *self.untuned]
         return self._make.stage("evaluate", parts, inputs, make, label=f"evaluate {decoder.name}")
 
@@ -178,9 +181,13 @@ class Line(TuningLine):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             traces = {each.name: self._trees(each) for each in decoders}
-            facts = self._seconds(), self._details()
+            artifacts = self._artifacts()
+            # wall seconds of each stage, over all sessions that it was made in
+            seconds = {name: read_seconds(artifact) for name, artifact in artifacts.items()}
+            facts = seconds, self._details()
             usages = {each.name: read_usage(self.guided(each)) for each in decoders if each.best_of is None}
             write_report(partial, self.experiment, rows, scores, generations, *facts, traces, usages)
+            note_artifacts(partial, {name: artifact.folder for name, artifact in artifacts.items()})
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
         return rows
@@ -202,8 +209,8 @@ class Line(TuningLine):
         here = large is not None and large.endpoint is None
         return self.roles.encode_response("large" if here else "untuned", text)
 
-    def _seconds(self) -> dict[str, float]:
-        """Wall seconds that each stage has taken, over all sessions it was made in."""
+    def _artifacts(self) -> dict[str, Artifact]:
+        """What the report is of, by what progress calls it."""
         decoders = self.experiment.guide.decoders
         artifacts = {"data": self.data, "reward": self.reward, **self.judges}
         artifacts |= {"sft": self.sft} if self.experiment.sft is not None else {}
@@ -213,7 +220,7 @@ class Line(TuningLine):
         artifacts |= {f"guide {decoder.name}": self.guided(decoder) for decoder in decoders}
         artifacts |= {f"evaluate {decoder.name}": self.evaluated(decoder) for decoder in decoders}
         artifacts |= {f"evaluate {each.name} (KL)": self.divergence(each) for each in diverging(self.experiment)}
-        return {name: read_seconds(artifact) for name, artifact in artifacts.items()}
+        return artifacts
 
     def _details(self) -> dict[str, Any]:
         return {

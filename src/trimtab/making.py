@@ -60,15 +60,18 @@ class Maker:
         return 1 if self.helpers is None else self.helpers.jobs
 
     def artifact(self, stage: str, parts: Mapping[str, Any], inputs: Sequence[Artifact]) -> Artifact:
-        """What is made of this configuration, of what its names stand for, and of these inputs."""
-        configuration: dict[str, Any] = {}
+        """What is made of this configuration, of what its names stand for, and of these inputs.
+
+        The seed is part of it unless `parts` says `"seed": None`, for a stage that is the same under all seeds.
+        """
+        configuration: dict[str, Any] = {"seed": self.seed}
         for name, part in parts.items():
             configuration[name] = part
             if isinstance(part, Config):
-                configuration[name] = part.hashed() if isinstance(part, ModelConfig) else part.model_dump(mode="json")
+                configuration[name] = part.hashed()
             if isinstance(part, ModelConfig | RewardConfig):
                 configuration[f"{name} is"] = self.identity(part)
-        return self.directory.artifact(stage, {"seed": self.seed, **configuration}, inputs)
+        return self.directory.artifact(stage, configuration, inputs)
 
     def stage(
         self,

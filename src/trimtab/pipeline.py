@@ -26,6 +26,7 @@ from trimtab.line import Line, diverging
 from trimtab.lock import hold
 from trimtab.making import Maker
 from trimtab.models.allocator import give_back_freed_memory
+from trimtab.models.load import quiet_libraries
 from trimtab.preflight import check_models
 from trimtab.progress import Watch
 from trimtab.runs import RunDirectory
@@ -107,6 +108,7 @@ def run(
         hold(directory.path, shard) as previous,
         keeping(directory.path, watch, previous, shard),
         enough_memory(experiment, assets, until, jobs),
+        quiet_libraries(),
         helping(directory.path, experiment, assets, jobs) as helpers,
     ):
         names = stage_names(experiment)
@@ -134,9 +136,9 @@ def run(
 
 def _tune_with_others(experiment: Experiment, directory: RunDirectory, assets: Assets) -> Line:
     """What a launched process does that is not the main one: its share of the tuning, and nothing that is seen."""
-    warnings.simplefilter("ignore")  # the main process gives the same ones
     line = Line(experiment, directory, assets, Watch())
-    with enough_memory():
+    with enough_memory(), quiet_libraries(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the main process gives the same ones
         STAGES["tune"](line)
     _part()
     return line

@@ -109,6 +109,8 @@ def model_identity(config: ModelConfig | RewardConfig, assets: Assets) -> list[s
         found = [assets.identity(assets.model(config.model, allow_pickle=config.allow_pickle))]
         if config.tokenizer is not None:
             found.append(assets.identity(assets.tokenizer(config.tokenizer)))
+        if config.dtype == "auto":
+            found.append(str(pick_dtype(config.dtype, default_device())))
         return found
     if config.endpoint is not None:
         return []  # what a server holds cannot be seen from here

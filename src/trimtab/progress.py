@@ -156,11 +156,14 @@ def _in_notebook(watch: Watch, view: Callable[[], Table], console: Console) -> I
             place.update(view())
             shown = time.monotonic()
 
+    before = watch.say
     watch.listeners.append(show)
     watch.say = lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
     try:
         yield
     finally:
+        watch.listeners.remove(show)
+        watch.say = before
         place.update(view())
 
 

@@ -9,6 +9,7 @@ nothing of how a guide is tuned or measured.
 """
 
 import json
+import logging
 import re
 import shutil
 import tempfile
@@ -19,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from trimtab.decoded import reported_artifacts
 from trimtab.durable import is_sealed
 from trimtab.errors import AssetError, RunError
 
@@ -27,6 +29,7 @@ LOSSES = {
     "hinge": "SLiC-HF's calibration term (Zhao et al. 2023, arXiv 2305.10425)",
     "hinge_sft": "SLiC-HF with its likelihood term (Zhao et al. 2023, arXiv 2305.10425)",
 }
+_log = logging.getLogger(__name__)
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -78,6 +81,9 @@ def save_guide(run: Path, folder: Path, *, adapter: bool = False) -> Path:
 
     With `adapter` the LoRA adapter alone, for PEFT; else the whole model with the adapter merged, for transformers.
 
+    The folder is there whole or not at all. A warning tells where the run's report measures another guide, whose table
+    the card then leaves out.
+
     Raises:
         RunError: the run has no tuned guide, or no adapter; the folder is there already, or cannot be written.
     """
@@ -87,15 +93,20 @@ def save_guide(run: Path, folder: Path, *, adapter: bool = False) -> Path:
     source = made.folder / ("adapter" if adapter else "model")
     if not source.is_dir():
         raise RunError(f"{run} tuned all weights and has no adapter: leave out --adapter")
+    if folder.exists():
+        raise RunError(f"{folder} is there already: give a new folder")
+    partial = folder.with_name(folder.name + ".partial")
     try:
-        shutil.copytree(source, folder)
+        shutil.rmtree(partial, ignore_errors=True)  # of a call that was killed
+        shutil.copytree(source, partial)
         if adapter:
-            _name_base(folder / "adapter_config.json", _small(made))
-        (folder / "README.md").write_text(card(run, made, adapter=adapter), encoding="utf-8")
-    except FileExistsError:
-        raise RunError(f"{folder} is there already: give a new folder") from None
+            _name_base(partial / "adapter_config.json", _small(made))
+        (partial / "README.md").write_text(card(run, made, adapter=adapter), encoding="utf-8")
+        partial.rename(folder)
     except OSError as error:
-        raise RunError(f"{folder} cannot be written: {error.strerror}; give another folder") from None
+        raise RunError(f"{folder} cannot be written: {error.strerror or error}; give another folder") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
@@ -159,11 +170,11 @@ def _body(run: Path, made: Made, *, adapter: bool) -> str:
     shown = {name: value for name, value in summary.items() if isinstance(value, int | float)}
     lines = [
         f"# {run.name}",
-        f"{what} tuned with trimtab towards a reward. Beside the untuned model it guides others while they decode: "
+        f"{what} tuned with trimtab {_purpose(made)}. Beside the untuned model it guides others while they decode: "
         "log p(tuned) - log p(untuned) of a candidate is what it is worth.",
         "\n".join(f"- **{name}**: {value}" for name, value in facts.items()),
         "## Results",
-        _results(run),
+        _results(run, made),
         "On the validation pairs: " + ", ".join(f"{name} {value:.4g}" for name, value in shown.items()) + ".",
         "## Use",
         _usage(base, adapter=adapter),
@@ -175,33 +186,69 @@ def _body(run: Path, made: Made, *, adapter: bool) -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def _results(run: Path) -> str:
-    """The table of the run's last report."""
+def _results(run: Path, made: Made) -> str:
+    """The table of the run's last report, where that is of this very guide."""
     table = run / "report" / "table.md"
     if not table.is_file():
+        return "No decoder has been measured with it."
+    if made.folder.name not in reported_artifacts(run / "report"):
+        _log.warning(
+            "the report in %s is not of the tuned model that is saved, so the card has no table: run `trimtab report` "
+            "with the experiment that it was tuned by, and save it again", run,
+        )  # fmt: skip
         return "No decoder has been measured with it."
     return (
         f"Each decoder of the run's last report, on the same prompts:\n\n{table.read_text(encoding='utf-8').rstrip()}"
     )
 
 
+def _pairs(made: Made) -> Made | None:
+    """The artifact of the pairs that it was tuned on; None where that is gone."""
+    return next((each for each in made.inputs if each.stage == "pairs"), None)
+
+
+def _existing(made: Made) -> str | None:
+    """The preference data set that it was tuned on; None where its pairs are sampled, or not known."""
+    pairs = _pairs(made)
+    existing = None if pairs is None else pairs.configuration.get("preferences")
+    return existing if isinstance(existing, str) else None
+
+
+def _purpose(made: Made) -> str:
+    """What it was tuned towards."""
+    pairs = _pairs(made)
+    if pairs is None or _existing(made) is not None:
+        return "on preference pairs"
+    if (pairs.part("pairs") or {}).get("strategy") == "rarer_wins":
+        return "on pairs of its own samples, of which the one with the rarer reward wins"
+    return "towards a reward"
+
+
 def _data(made: Made) -> str:
-    pairs = next((each for each in made.inputs if each.stage == "pairs"), made)
-    if isinstance(existing := pairs.configuration.get("preferences"), str):
+    pairs, existing = _pairs(made), _existing(made)
+    if pairs is None:
+        return "preference pairs that the run directory no longer has"
+    if existing is not None:
         return f"the preference data set `{existing}`"
-    sampled, chosen, source = made.part("synthesize"), made.part("pairs"), made.part("data") or {}
+    sampled, chosen, source = pairs.part("synthesize"), pairs.part("pairs"), pairs.part("data") or {}
+    strategy = f" paired by `{chosen['strategy']}`" if chosen else ""
+    if sampled is None:
+        return f"samples of the untuned model,{strategy}"
+    if sampled.get("unprompted"):
+        return f"samples of the untuned model from its start token alone,{strategy}"
     given = source.get("instructions") or source.get("reviews")
     name = given.get("name") if isinstance(given, Mapping) else given
     prompts = "" if name is None else f", prompts from `{name}`"
-    strategy = f" paired by `{chosen['strategy']}`" if chosen else ""
-    count = f"{sampled['samples']} samples a prompt of the untuned model" if sampled else "samples of the untuned model"
-    return f"{count},{strategy}{prompts}"
+    return f"{sampled['samples']} samples a prompt of the untuned model,{strategy}{prompts}"
 
 
 def _reward(made: Made) -> str:
-    reward = made.part("reward")
-    if reward is None:
+    if _existing(made) is not None:
         return "none: the preferences came with the data"
+    pairs = _pairs(made)
+    reward = None if pairs is None else pairs.part("reward")
+    if reward is None:
+        return "not known: the run directory no longer has it"
     trained = ", fine-tuned for it" if reward.get("training") else ""
     definition = f", {reward['definition'].replace('_', ' ')}" if "definition" in reward else ""
     return f"`{reward.get('by') or reward.get('model')}`{trained}{definition}"

@@ -16,14 +16,19 @@ from trimtab.rewards.named import source_hash
 from trimtab.search.trace import Node, Trace, read_traces
 
 
-def further_parts(experiment: Experiment, decoder: DecoderConfig) -> dict[str, ModelConfig | str]:
-    """What else a decoder's generations are made from: further models, and the code of its value functions."""
-    parts: dict[str, ModelConfig | str] = {}
+def further_parts(experiment: Experiment, decoder: DecoderConfig) -> dict[str, ModelConfig | str | list[str]]:
+    """What else a decoder's generations are made from: further models, the code of its value functions, and which
+    settings a budget leaves alone."""
+    parts: dict[str, ModelConfig | str | list[str]] = {}
     if decoder.uses_tuned and experiment.guide.tuned is not None:
         parts |= {"tuned": experiment.guide.tuned, "untuned": experiment.small}
+    if any(term.untuned is None for term in decoder.terms) and not decoder.uses_tuned:
+        parts["untuned"] = experiment.small  # else the tuned model, which is made of it, stands for it
     for number, term in enumerate(decoder.emulate):
         parts |= {f"tuned {number}": term.tuned} if term.tuned is not None else {}
         parts |= {f"untuned {number}": term.untuned} if term.untuned is not None else {}
+    if decoder.budget is not None:  # of `width: 1` and no width the former alone is kept
+        parts["given"] = sorted({"width", "successors", "chunk"} & decoder.model_fields_set)
     for value in decoder.value:
         if value.function is not None:
             parts[f"code of {value.function}"] = source_hash(value.function)

@@ -84,15 +84,16 @@ class TuningLine:
         def make(folder: Path, work: Path, advance: Advance) -> None:
             config = self.experiment.reward
             if config.training is None:
-                kind = "classifier" if config.by is None else "reward"
-                write_json(folder / "report.json", {kind: config.label})
+                write_json(folder / "report.json", {config.kind: config.label})
                 return
             reviews = self.data.records(Review, "reward_train"), self.data.records(Review, "reward_heldout")
             saving = Saving(work, self.experiment.checkpoint_seconds)
             train_reward(*reviews, config, self.assets, folder, self.experiment.seed, advance, saving)
 
-        inputs = [self.data] if self.experiment.reward.training is not None else []
-        return self._make.stage("reward", {"reward": self.experiment.reward}, inputs, make)
+        parts: dict[str, Any] = {"reward": self.experiment.reward}
+        if self.experiment.reward.training is None:
+            return self._make.stage("reward", {**parts, "seed": None}, [], make)  # one reward under all seeds
+        return self._make.stage("reward", parts, [self.data], make)
 
     @cached_property
     def judge(self) -> Artifact | None:
@@ -172,7 +173,8 @@ class TuningLine:
 
         parts: dict[str, Any] = {"pairs": experiment.pairs}
         if existing:
-            parts = {"preferences": existing, "identity": self.assets.identity(self.assets.dataset(existing))}
+            identity = self.assets.identity(self.assets.dataset(existing))
+            parts = {"preferences": existing, "identity": identity, "seed": None}
         return self._make.stage("pairs", parts, inputs, make)
 
     @cached_property

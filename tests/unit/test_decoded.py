@@ -72,6 +72,15 @@ def test_two_decoders_of_two_runs_are_compared_prompt_by_prompt(
     assert "were scored by unlike rewards (reward-r1 and reward-r2): score both by one" in capsys.readouterr().err
 
 
+def test_equal_prompts_are_counted_each_and_paired_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first two words of reviews are often the same, and responses without a prompt all have none."""
+    monkeypatch.setattr("test_decoded.PROMPTS", ["This film", "This film", "I saw"])
+    for run, rewards in (("one", [1.0, 2.0, 3.0]), ("two", [0.0, 3.0, 3.0])):
+        write_run(tmp_path / run, "base", rewards)
+    ours, theirs = (read_decoded(f"{tmp_path}/{run}:base").judged() for run in ("one", "two"))
+    assert [(ours[key].reward, theirs[key].reward) for key in ours] == [(1.0, 0.0), (2.0, 3.0), (3.0, 3.0)]
+
+
 def test_names_that_lead_nowhere(tmp_path: Path) -> None:
     write_run(tmp_path / "chat", "base", [0.0, 0.0, 0.0])
     with pytest.raises(ConfigurationError, match="names no decoder of a run: write it as runs/quickstart:bon-16"):

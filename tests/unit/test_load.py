@@ -1,11 +1,13 @@
 """Models load whole, in the asked type, or fail in one line; no code of a checkpoint runs."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from peft import LoraConfig, get_peft_model
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
@@ -180,3 +182,22 @@ def test_an_encoder_becomes_a_classifier_only_on_request(encoder: tuple[Path, Pa
 
 def test_the_default_device_is_one_that_is_there() -> None:
     assert torch.zeros(1, device=load.default_device()).item() == 0
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_loading_leaves_transformers_as_talkative_as_it_was(folder: Path, assets: Assets, fails: bool) -> None:
+    """In a notebook its own models are to show their bars and remarks after one of ours was loaded."""
+    logs = transformers.utils.logging
+    before = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    if fails:
+        (folder / "model.safetensors").write_bytes(b"")
+    try:
+        logs.set_verbosity_info()
+        logs.enable_progress_bar()
+        with contextlib.suppress(ModelError):
+            load_causal_lm(ModelConfig(name=str(folder)), assets)
+        assert logs.get_verbosity() == logs.INFO and logs.is_progress_bar_enabled()
+    finally:
+        logs.set_verbosity(before[0])
+        if not before[1]:
+            logs.disable_progress_bar()

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hub_server import hub
 from tiny import llama, tokenizer
+from trimtab.decoded import note_artifacts
 from trimtab.errors import RunError
 from trimtab.experiment import LoraSettings, PairsConfig, RewardConfig, SynthesizeConfig, TuneConfig
 from trimtab.runs import RunDirectory
@@ -49,6 +50,7 @@ def made(place: Path, *, lora: bool, sft: bool = False) -> Path:
     (place / "tuned").symlink_to(Path(artifact.folder.name) / "model")
     (place / "report").mkdir()
     (place / "report/table.md").write_text("| decoder | reward |\n| --- | --- |\n| tuned | 1.23 [1.0, 1.4] |\n")
+    note_artifacts(place / "report", {"tune": artifact.folder})
     return place
 
 
@@ -141,3 +143,56 @@ def test_pushing_to_a_hub(run: Path) -> None:
             refused = push(run, "me/guide", url=server.url, token=token)
             assert refused.returncode == 2 and line in refused.stderr
             assert len(refused.stderr.strip().splitlines()) == 1, refused.stderr
+
+
+@pytest.mark.parametrize("noted", ["another guide", "nothing"])
+def test_a_card_has_no_table_of_another_guide(
+    noted: str, run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The report of a run directory may be older than its tuned model, or of a guide that is named."""
+    changed = made(tmp_path / "changed", lora=True)
+    (changed / "report/artifacts.json").unlink()
+    if noted == "another guide":
+        note_artifacts(changed / "report", {"tune": changed / "tune-000000000000"})
+    text = (save_guide(changed, tmp_path / "guide") / "README.md").read_text()
+    assert "1.23" not in text and "No decoder has been measured with it." in text
+    assert "run `trimtab report`" in caplog.text
+
+
+def test_a_folder_that_could_not_be_written_is_not_left_behind(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the same command goes on where there is room again; what a killed one left is in nobody's way either."""
+    (tmp_path / "guide.partial").mkdir()
+
+    def full(*_: object, **__: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trimtab.sharing.card", full)
+        with pytest.raises(RunError, match="No space left on device"):
+            save_guide(run, tmp_path / "guide")
+    assert not list(tmp_path.iterdir())
+    assert (save_guide(run, tmp_path / "guide") / "README.md").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["guide"]
+
+
+@pytest.mark.parametrize(
+    "step, status",
+    [("/create", 0), ("/create", 500), ("/preupload/main", 403), ("/commit/main", 0), ("/commit/main", 500)],
+)
+def test_a_push_that_failed_midway_is_one_line_and_the_next_one_goes_through(
+    run: Path, tmp_path: Path, step: str, status: int
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    with hub() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path / "tmp"))
+        server.breaks, server.status = step, status
+        refused = push(run, "me/guide", "--adapter", url=server.url, token="t0ken")
+        assert refused.returncode == 2 and "Traceback" not in refused.stderr
+        assert "me/guide cannot be pushed to the model hub" in refused.stderr.strip().splitlines()[-1]
+        server.breaks = None
+        pushed = push(run, "me/guide", "--adapter", url=server.url, token="t0ken")
+        assert pushed.returncode == 0, pushed.stderr
+        assert {"README.md", "adapter_model.safetensors"} <= set(server.repositories["me/guide"])
+    assert not list((tmp_path / "tmp").iterdir())

@@ -1,9 +1,12 @@
 """What a run writes down of itself, and what is said of it from another terminal."""
 
+import contextlib
 import dataclasses
 import io
 import json
+import logging
 import time
+import warnings
 from pathlib import Path
 from typing import NoReturn
 
@@ -68,3 +71,39 @@ def test_a_disk_without_room_for_the_status_hides_no_error(tmp_path: Path, monke
         monkeypatch.setattr(journal, "write_text", full)
         advance(1, 10)
         raise KeyboardInterrupt
+
+
+def test_a_run_takes_away_what_it_brought_and_nothing_else(tmp_path: Path) -> None:
+    """Who listens to the watch before a run does so after it: a second run in one notebook is shown, too."""
+    watch, heard = Watch(), []
+    watch.listeners.append(lambda stage: heard.append((stage.name, stage.state)))
+    for run in ("one", "two"):
+        (tmp_path / run).mkdir()
+        with keeping(tmp_path / run, watch, previous=None), watch(run):
+            pass
+    assert heard == [("one", "runs"), ("one", "made"), ("two", "runs"), ("two", "made")]
+    assert len(watch.listeners) == 1
+    assert "two: made" in (tmp_path / "two/log.txt").read_text() and "two" not in (tmp_path / "one/log.txt").read_text()
+
+
+@pytest.mark.parametrize("captured", [False, True])
+@pytest.mark.parametrize("fails", [False, True])
+def test_logging_is_afterwards_as_it_was(tmp_path: Path, captured: bool, fails: bool) -> None:
+    loggers = [logging.getLogger(name) for name in ("trimtab", "py.warnings")]
+
+    def state() -> list[object]:
+        each = [(logger.level, logger.propagate, list(logger.handlers)) for logger in loggers]
+        return [each, warnings.showwarning, list(warnings.filters), logging.getLogger().level]
+
+    shown_by = warnings.showwarning
+    try:
+        if captured:  # as a program does that runs trimtab in itself
+            logging.captureWarnings(True)
+        before = state()
+        with contextlib.suppress(RunError), keeping(tmp_path, Watch(), previous=None):
+            if fails:
+                raise RunError("the disk is full")
+        assert state() == before
+    finally:
+        logging.captureWarnings(False)
+        warnings.showwarning = shown_by

@@ -146,3 +146,10 @@ def test_a_sound_study_is_said_to_be_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["trimtab", "check", str(tmp_path / "study.yaml")])
     cli.main()
     assert capsys.readouterr().out == "demo: sound; 2 cells, 4 runs\n"
+
+
+def test_cells_whose_names_differ_in_case_alone_are_refused(tmp_path):
+    """Where file names ignore case, the tuned model of one would be that of the other."""
+    grid = {"strategy": {"A": {"tune.beta": 1}, "a": {"tune.beta": 2}}}
+    with pytest.raises(ConfigurationError, match="two cells are named a"):
+        study(tmp_path, grid=grid)

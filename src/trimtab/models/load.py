@@ -5,6 +5,8 @@ Knows nothing of prompts, sampling or rewards.
     model, tokenizer = load_causal_lm(ModelConfig(name="google/gemma-3-270m"), Assets())
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -56,6 +58,22 @@ def pick_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Inside, transformers shows no bars and makes no remarks: what matters of them is raised as an error."""
+    logs = transformers.utils.logging
+    level, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    logs.disable_progress_bar()
+    logs.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logs.set_verbosity(level)
+        if bars:
+            logs.enable_progress_bar()
+
+
+@quiet_libraries()
 def load_causal_lm(config: ModelConfig, assets: Assets) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model in evaluation mode where its configuration places it, its adapter merged into it; its tokenizer.
 
@@ -67,7 +85,7 @@ def load_causal_lm(config: ModelConfig, assets: Assets) -> tuple[PreTrainedModel
     device = default_device()
     dtype = pick_dtype(config.dtype, device)
     tokenizer = load_tokenizer(folder)
-    prepare_libraries()
+    keep_freed_memory()
     flash = config.attention == "flash_attention_2"
     try:
         placing = loading(config, folder, device, dtype, assets.cache / "offloaded")
@@ -114,6 +132,7 @@ def with_adapter(model: PreTrainedModel, name: str, assets: Assets, *, merge: bo
         raise ModelError(f"the adapter in {folder} does not fit its model ({_line(error)}): name its own") from None
 
 
+@quiet_libraries()
 def load_classifier(
     name: str, assets: Assets, *, allow_pickle: bool, num_labels: int | None = None, dtype: Dtype = "float32"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -128,7 +147,7 @@ def load_classifier(
     """
     folder = assets.model(name, allow_pickle=allow_pickle)
     tokenizer = load_tokenizer(folder)
-    prepare_libraries()
+    keep_freed_memory()
     head = {} if num_labels is None else {"num_labels": num_labels}
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
@@ -163,13 +182,6 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         if not isinstance(error, _UNREADABLE) and type(error) is not Exception:  # as which tokenizers raises its own
             raise
         raise ModelError(f"{folder} holds no tokenizer ({_line(error)}): save one beside the weights") from None
-
-
-def prepare_libraries() -> None:
-    """Keep freed memory, and switch off transformers' bars and remarks; what matters of them is raised as an error."""
-    keep_freed_memory()
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
 
 
 def _line(error: Exception) -> str:

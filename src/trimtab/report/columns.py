@@ -6,6 +6,8 @@ Knows nothing of files or of how a table is drawn.
     '1.94 [1.60, 2.28]'
 """
 
+import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -29,6 +31,11 @@ class Column:
     meaning: str
     text: Callable[[Row], str]
     optional: bool = False  # left out where no row has anything in it
+
+    @property
+    def head(self) -> str:
+        """The heading with soft hyphens: where a page has little room it is broken as the narrow one is."""
+        return self.heading if "-\n" not in self.narrow else self.narrow.replace("-\n", "\u00ad")
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -186,14 +193,15 @@ COLUMNS = (
     Column(
         "judge gain",
         "judge gain",
-        "The same gain in the eyes of a second judge, which took no part in tuning or search.",
+        "The same gain in the eyes of a second judge of how positive a text reads, which took no part in tuning or "
+        "search.",
         lambda row: interval(row.judge_gain, row.judge_gain_low, row.judge_gain_high),
     ),
     Column("positive", "posi-\ntive", "Share of responses with a reward above 0.", lambda row: percent(row.positive)),
     Column(
         "below",
         "below",
-        "Share of responses with a reward below evaluate.threshold, which miss the tone aimed at.",
+        "Share of responses with a reward below evaluate.threshold.",
         lambda row: percent(row.below),
         optional=True,
     ),
@@ -246,6 +254,20 @@ def filled(rows: Sequence[Row]) -> tuple[Column, ...]:
     return tuple(column for column in COLUMNS if not column.optional or any(map(column.text, rows)))
 
 
+NAME_CHARACTERS = 14  # of a line of a row's name, at least
+
+
+def characters(cells: Iterable[Iterable[str]]) -> int:
+    """How many characters wide a table is at the least, so that paper can show it in a size at which it fits.
+
+    `cells` are the texts of each column but the first, which holds names: these break anywhere, others at spaces.
+    """
+    longest = [
+        max((len(part) for text in column for part in re.split(r"[ \u00ad]", text)), default=0) for column in cells
+    ]
+    return NAME_CHARACTERS + sum(longest) + math.ceil(1.3 * len(longest))  # so much is between two columns
+
+
 def columns_of(experiment: Experiment, rows: Sequence[Row]) -> tuple[Column, ...]:
     """The columns that this experiment's table has, with what they mean there."""
     columns = {column.heading: column for column in filled(rows)}
@@ -266,6 +288,6 @@ def columns_of(experiment: Experiment, rows: Sequence[Row]) -> tuple[Column, ...
             columns[cost] = replace(columns[cost], narrow="")
     if "below" in columns:
         at = next(number(row.threshold) for row in rows if row.threshold is not None)
-        missed = f"Share of responses with a reward below {at} (evaluate.threshold), which miss the tone aimed at."
+        missed = f"Share of responses with a reward below {at} (evaluate.threshold)."
         columns["below"] = replace(columns["below"], heading=f"below {at}", narrow=f"below\n{at}", meaning=missed)
     return tuple(columns.values())

@@ -12,8 +12,11 @@ from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
+
+from trimtab.report.wrapping import width_of, wrapped
 
 CLEAR = 7.0  # half the side in pixels of the square around each point that labels keep out of
 LABEL: dict[str, Any] = {
@@ -31,6 +34,24 @@ def candidates() -> list[tuple[float, float]]:
         for radius in (10.0, 18.0, 28.0, 40.0, 55.0, 75.0)
         for angle in directions
     ]
+
+
+def numbered(
+    points: Sequence[tuple[str, float, float, str]], width: float
+) -> tuple[list[tuple[str, float, float, str]], list[Line2D]]:
+    """Points with numbers in place of their texts where these are long for a figure of so many inches; for its legend,
+    what each number stands for. Short texts stay, and the legend says nothing of them."""
+    room = width * 72
+    if all(width_of(text, LABEL["fontsize"], "bold") <= 0.3 * room for text, *_ in points):
+        return list(points), []
+    handles = [
+        Line2D(
+            [], [], color=colour, linestyle="none", marker=f"${number}$", markersize=6 + 2 * len(str(number)),
+            label=wrapped(text, 0.8 * room),
+        )
+        for number, (text, _, _, colour) in enumerate(points, 1)
+    ]  # fmt: skip
+    return [(str(number), x, y, colour) for number, (_, x, y, colour) in enumerate(points, 1)], handles
 
 
 def place_labels(

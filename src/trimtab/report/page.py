@@ -23,7 +23,16 @@ from trimtab.models.completions import Usage
 from trimtab.records import Generation, Score
 from trimtab.report import plots
 from trimtab.report.absences import absences, served
-from trimtab.report.columns import GOLD_NOTE, columns_of, duration, explanation, number, reward_unit, short_names
+from trimtab.report.columns import (
+    GOLD_NOTE,
+    characters,
+    columns_of,
+    duration,
+    explanation,
+    number,
+    reward_unit,
+    short_names,
+)
 from trimtab.report.examples import examples
 from trimtab.report.facts import facts, times_by_stage
 from trimtab.report.palette import colours, dark_colours
@@ -68,6 +77,7 @@ def write_report(
         headline=headline(experiment, rows),
         brief=brief(experiment, rows, total),
         columns=columns,
+        characters=characters([each.head, *map(each.text, rows)] for each in columns[1:]),
         rows=rows,
         prompts=prompts_of(rows),
         families=families(rows),
@@ -101,6 +111,7 @@ def template(name: str) -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters["typeset"] = typeset
+    environment.filters["breakable"] = breakable
     return environment.get_template(name)
 
 
@@ -108,6 +119,11 @@ def typeset(text: str) -> str:
     """The text with true minus signs, since a hyphen is not read aloud, and no break in an interval or a percentage."""
     text = re.sub(r"(?<![\w.-])-(?=\.?\d)", "−", text)
     return re.sub(r"(?<=\d) (?=%)|(?<=,) (?=[−\d.]+\])", "\N{NO-BREAK SPACE}", text)
+
+
+def breakable(interval: str) -> str:
+    """An interval that paper may break behind its comma; on a screen a cell of the table stays on one line anyway."""
+    return interval.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _pictures(

@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 
 from trimtab.evaluation.evaluate import Row
 from trimtab.report.columns import short_names
-from trimtab.report.labels import place_labels
+from trimtab.report.labels import numbered, place_labels
 from trimtab.report.palette import CARD, GRID, PALETTE, SOFT, STYLE, TEXT, colours, ink
+from trimtab.report.wrapping import width_of, wrapped
 
 MARKERS = "osD^vP"
 DASHED = (0, (4, 3))
@@ -49,23 +50,30 @@ def reward_distributions(
     curves = {name: density(values, grid) for name, values in rewards.items()}
     tallest = max(curve.max() for curve in curves.values())
     tints = colours(list(rewards_by_decoder))
+    width = NARROW if narrow else WIDE
+    above = narrow or any(width_of(name, weight="bold") > 0.25 * 72 * width for name in rewards)
+    names = {name: wrapped(name, 0.72 * 72 * width, weight="bold") if above else name for name in rewards}
+    inches = 0.66 + 0.17 * max(name.count("\n") for name in names.values())  # from one ridge to the next
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(NARROW if narrow else WIDE, 1.6 + 0.66 * len(rewards)), layout="constrained")
+        figure = Figure(figsize=(width, 1.6 + inches * len(rewards)), layout="constrained")
         axes = figure.add_subplot()
         axes.axvline(0, color=SOFT, linewidth=1, linestyle=DASHED, zorder=0)
         top = 0.0
         for place, (name, values) in enumerate(rewards.items()):
-            floor, heights = float(len(rewards) - 1 - place), (0.62 if narrow else 0.95) * curves[name] / tallest
-            top = max(top, floor + (1.0 if narrow else 0.1 + float(heights.max())))
+            strip = 0.66 * 0.66 / inches  # how far up a ridge goes that has its name above it
+            floor, heights = float(len(rewards) - 1 - place), (0.94 * strip if above else 0.95) * curves[name] / tallest
+            top = max(top, floor + (1.0 if above else 0.1 + float(heights.max())))
             _ridge(axes, grid, heights, floor, values, tints[name])
-            _name_ridge(axes, name, floor, values, ink(tints[name]), narrow)
+            _name_ridge(axes, names[name], floor, values, ink(tints[name]), floor + strip if above else None)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.set_xlim(grid[0], grid[-1])
         axes.set_ylim(-0.15, top)
         axes.set_xlabel(f"gold reward of a response ({unit})")
         title(axes, "Gold reward of each decoder's responses", "further right is better", narrow)
-        dashed = Line2D([], [], color=SOFT, linewidth=1, linestyle=DASHED, label="0: neutral")
+        dashed = Line2D(
+            [], [], color=SOFT, linewidth=1, linestyle=DASHED, label="0: neutral" if unit == "nats" else "0"
+        )
         legend(figure, [_dot("mean (dot, number)"), dashed], columns=2)
     return figure
 
@@ -84,9 +92,11 @@ def _ridge(
     axes.plot([float(values.mean())], [floor], "o", color=TEXT, markeredgecolor=CARD, markersize=7)
 
 
-def _name_ridge(axes: Axes, name: str, floor: float, values: NDArray[np.float64], colour: str, narrow: bool) -> None:
-    """The decoder's name and mean: beside the density where there is room, else in the strip above it."""
-    left, right, height = (0.0, 1.0, floor + 0.66) if narrow else (-0.01, 1.01, floor)
+def _name_ridge(
+    axes: Axes, name: str, floor: float, values: NDArray[np.float64], colour: str, above: float | None
+) -> None:
+    """The decoder's name and mean: beside the density where there is room, else at the height `above` it."""
+    left, right, height = (-0.01, 1.01, floor) if above is None else (0.0, 1.0, above)
     for text, across, edge in ((name, left, "left"), (f"{values.mean():z.2f}", right, "right")):
         axes.annotate(
             text,
@@ -94,7 +104,7 @@ def _name_ridge(axes: Axes, name: str, floor: float, values: NDArray[np.float64]
             xycoords=("axes fraction", "data"),
             color=colour,
             weight="bold",
-            ha="right" if (edge == "right") == narrow else "left",
+            ha="right" if (edge == "right") == (above is not None) else "left",
             va="bottom",
             annotation_clip=False,
         )
@@ -134,8 +144,15 @@ def reward_against_cost(rows: Sequence[Row], *, unit: str, confidence: float, na
     models = short_names(row.model for row in rows)
     markers = {model: MARKERS[place % len(MARKERS)] for place, model in enumerate(models)}
     shown = [row for row in rows if row.flops > 0]
+    width, height = (NARROW, 4.6) if narrow else (WIDE, 5.0)
+    points, named = numbered(
+        [(row.decoder, row.flops / 1e12, row.reward, ink(tints[row.decoder])) for row in shown], width
+    )
+    labels = {model: wrapped(short, 0.8 * 72 * width) for model, short in models.items()}
+    long = bool(named) or any(width_of(label) > 0.35 * 72 * width for label in labels.values())
+    lines = sum(1 + str(each.get_label()).count("\n") for each in named) + sum(t.count("\n") for t in labels.values())
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(NARROW, 4.6) if narrow else (WIDE, 5), layout="constrained")
+        figure = Figure(figsize=(width, height + 0.21 * lines), layout="constrained")
         axes = figure.add_subplot()
         for row in shown:
             bars = [[row.reward - row.reward_low], [row.reward_high - row.reward]]
@@ -155,13 +172,13 @@ def reward_against_cost(rows: Sequence[Row], *, unit: str, confidence: float, na
         axes.set_ylabel(f"mean gold reward ({unit})")
         title(axes, "Gold reward against cost", "higher is better, further left is cheaper", narrow)
         style: dict[str, Any] = {"color": SOFT, "linestyle": "none", "markersize": 8}
-        handles = [Line2D([], [], marker=markers[model], label=short, **style) for model, short in models.items()]
+        handles = [Line2D([], [], marker=markers[model], label=label, **style) for model, label in labels.items()]
         handles.append(Line2D([], [], marker="|", label=f"{100 * confidence:g} % interval of the mean", **style))
-        legend(figure, handles, columns=1 if narrow else 2)
+        legend(figure, [*handles, *named], columns=1 if narrow or long else 2)
         place_labels(
             figure,
             axes,
-            [(row.decoder, row.flops / 1e12, row.reward, ink(tints[row.decoder])) for row in shown],
+            points,
             [(row.flops / 1e12, row.flops / 1e12, row.reward_low, row.reward_high) for row in shown],
         )
     return figure

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from trimtab.evaluation.evaluate import Row, oracle_of
 from trimtab.experiment import Experiment
-from trimtab.experiment_reward import CLASSIFIED
+from trimtab.report import gold
 from trimtab.report.absences import NO_JUDGE
-from trimtab.report.columns import duration, interval, number, percent, reward_unit, short_names, times
+from trimtab.report.columns import duration, interval, number, percent, short_names, times
 from trimtab.report.verdict import NOTHING, Finding, findings
 
 LOSSES = {
@@ -29,35 +29,65 @@ STRATEGIES = {
     "flat": "samples drawn so that their rewards are evenly spread",
     "rarer_wins": "the sample of the rarer reward wins",
 }
-DEFINITIONS = {"margin": "log p(positive) − log p(negative)", "positive_logit": "the positive logit"}
 
 
 def lead(experiment: Experiment) -> str:
-    """One or two sentences on what this experiment is."""
-    names = _names(experiment)
-    tuned = (
-        f"A small language model, {names[experiment.small.name]}, was tuned to write what {_judged_by(experiment)} "
-        f"scores higher (the gold reward{': how positive a text reads' if _classified(experiment) else ''})."
-    )
-    if experiment.guide.tuned is not None:
-        tuned = (
-            f"{names[experiment.guide.tuned.name]} is {names[experiment.small.name]}, tuned elsewhere. A classifier "
-            "measures here how positive a text reads (the gold reward)."
+    """A few sentences on what this experiment is: what was tuned and how, what is measured, and what was steered."""
+    return " ".join([_origin(experiment), *_steering(experiment)])
+
+
+def _origin(experiment: Experiment) -> str:
+    """How the tuned model came to be, and what the gold reward is."""
+    reward, names = experiment.reward, _names(experiment)
+    small = names[experiment.small.name]
+    meaning = gold.measures(reward)
+    says = "" if meaning is None else f": {meaning}"
+    measured = f"Responses are measured here by {gold.source(reward)} (the gold reward{says})."
+    tuned = experiment.guide.tuned
+    if tuned is not None:
+        name = names[tuned.name]
+        adapted = "" if tuned.adapter is None else f" with the adapter {tuned.adapter}"
+        made = f", a model tuned elsewhere from {small}" if name != small else ", was tuned elsewhere"
+        return f"A small language model, {name}{adapted}{made}. {measured}"
+    if experiment.data.preferences is not None:
+        pairs = f"the preference pairs of {experiment.data.preferences}"
+        return f"A small language model, {small}, was tuned on {pairs}. {measured}"
+    if experiment.pairs.strategy == "rarer_wins":
+        return (
+            f"A small language model, {small}, was tuned on pairs of its own samples, of which the one with the rarer "
+            f"reward wins. {measured}"
         )
-    decoders = experiment.guide.decoders
-    if not any(decoder.model == "large" and (decoder.guided or decoder.terms) for decoder in decoders):
-        return tuned
     return (
-        f"{tuned} What tuning changed in it then steered {names[experiment.base.name]}, a larger model left as it "
-        "was, while that wrote."
+        f"A small language model, {small}, was tuned to write what {gold.source(reward)} scores higher (the gold "
+        f"reward{says})."
     )
+
+
+def _steering(experiment: Experiment) -> list[str]:
+    """A sentence on what steered the large model; none where nothing did."""
+    sources: dict[str, None] = {}
+    for decoder in experiment.guide.decoders:
+        if decoder.best_of is not None or decoder.model != "large":
+            continue
+        if decoder.guided_by_pair or any(term.tuned is None for term in decoder.terms):
+            sources["what tuning changed in it"] = None
+        if any(term.tuned is not None for term in decoder.terms):
+            sources["the difference of other models"] = None
+        if decoder.guided_by_gold:
+            sources["the gold reward itself"] = None
+        sources |= dict.fromkeys(f"the function {value.function}" for value in decoder.value if value.function)
+    if not sources:
+        return []
+    large = _names(experiment)[experiment.base.name]
+    what = " or ".join(sources)
+    return [f"{what[0].upper()}{what[1:]} then steered {large}, a model left as it was, while that wrote."]
 
 
 def brief(experiment: Experiment, rows: Sequence[Row], seconds: float) -> list[tuple[str, list[str]]]:
     """Four questions, each with statements that answer it; `seconds` is the wall time of the whole run."""
     found = findings(experiment, rows)
     return [
-        ("What was run", [_decoding(experiment, rows), _tuning(experiment), _reward(experiment)]),
+        ("What was run", [_decoding(experiment, rows), _tuning(experiment), gold.definition(experiment.reward)]),
         ("By how much", _by_how_much(experiment, rows, found)),
         ("How surely", _how_surely(experiment, rows, found)),
         ("At what cost", [*map(_cost, found), f"The whole run, training included: {duration(seconds)} of wall time."]),
@@ -76,7 +106,8 @@ def _names(experiment: Experiment) -> dict[str, str]:
 
 def _decoding(experiment: Experiment, rows: Sequence[Row]) -> str:
     data, guide, names = experiment.data, experiment.guide, _names(experiment)
-    models = {"large": experiment.base.name, "untuned": experiment.small.name, "tuned": experiment.small.name}
+    small, tuned = experiment.small.name, guide.tuned or experiment.small
+    models = {"large": experiment.base.name, "untuned": small, "tuned": tuned.name}
     used = list(dict.fromkeys(names[models[each.model]] for each in guide.decoders if each.best_of is None))
     sampling = guide.sampling
     filters = (f", top-k {sampling.top_k}" if sampling.top_k else "") + (
@@ -117,35 +148,12 @@ def _tuning(experiment: Experiment) -> str:
     return f"The small model was {first}tuned by {LOSSES[tune.loss]} at beta {tune.beta:g} on {source}, in {weights}."
 
 
-def _classified(experiment: Experiment) -> bool:
-    """Whether the gold reward is a classifier's, of positive and negative."""
-    return experiment.reward.by is None and experiment.reward.definition in CLASSIFIED
-
-
-def _judged_by(experiment: Experiment) -> str:
-    reward = experiment.reward
-    if _classified(experiment):
-        return "a classifier"
-    (name,) = short_names([reward.label]).values() if reward.by is None else (reward.by,)
-    kind = "function" if reward.function is not None else "service" if reward.address is not None else "reward model"
-    return f"the {kind} {name}"
-
-
-def _reward(experiment: Experiment) -> str:
-    if not _classified(experiment):
-        return f"The gold reward is what {_judged_by(experiment)} gives prompt and response: higher is better."
-    (model,) = short_names([experiment.reward.model]).values()
-    return (
-        f"The gold reward is {DEFINITIONS[experiment.reward.definition]} of the classifier {model}"
-        f"{', fine-tuned here,' if experiment.reward.training else ''} on prompt and response together: higher reads "
-        "as more positive, 0 is neutral."
-    )
-
-
 def _by_how_much(experiment: Experiment, rows: Sequence[Row], found: Sequence[Finding]) -> list[str]:
     if not found:
         return [NOTHING]
-    sentences = [_how_many(each) if _classified(experiment) else _how_high(each) for each in found]
+    # a bare logit of 0 says nothing of what reads as positive
+    tone = gold.tone(experiment.reward) if experiment.reward.definition == "margin" else None
+    sentences = [_how_many(each, tone) if tone else _how_high(each) for each in found]
     guide = experiment.guide
     oracles = {
         oracle.name: guide.decoder(oracle.best_of or "")
@@ -157,15 +165,14 @@ def _by_how_much(experiment: Experiment, rows: Sequence[Row], found: Sequence[Fi
         shares = "".join(f"; {row.decoder} reaches {percent(row.headroom)} of its gain" for row in reached)
         samples = source.width * source.successors
         sentences.append(f"The mark to reach is {name}, the gold reward's own pick from {samples} samples{shares}.")
-    if reward_unit(experiment) == "nats":
-        sentences.append("One nat multiplies the odds of positive against negative by 2.7.")
-    return sentences
+    odds = gold.odds(experiment)
+    return sentences if odds is None else [*sentences, odds]
 
 
-def _how_many(finding: Finding) -> str:
+def _how_many(finding: Finding, tone: gold.Tone) -> str:
     return (
         f"{finding.row.decoder} over {finding.reference.decoder}: {percent(finding.row.positive)} instead of "
-        f"{percent(finding.reference.positive)} of the responses read as positive."
+        f"{percent(finding.reference.positive)} of the responses read as {tone}."
     )
 
 
@@ -183,8 +190,10 @@ def _how_surely(experiment: Experiment, rows: Sequence[Row], found: Sequence[Fin
         for row in (each.row for each in found)
         if row.judge is not None
     ]
+    same = gold.tone(experiment.reward) == "positive"
+    does = "checks it" if same else "says how positive the responses read, whatever the gold reward measures"
     checked = (
-        "A second judge, trained apart and asked neither in tuning nor in search, checks it"
+        f"A second judge, trained apart and asked neither in tuning nor in search, {does}"
         f"{'. Gains on its own scale: ' if judged else ''}{', '.join(judged)}."
     )
     return [

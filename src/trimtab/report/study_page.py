@@ -20,12 +20,13 @@ from matplotlib.figure import Figure
 from trimtab.durable import write_text
 from trimtab.evaluation.cells import CellRow, Comparison
 from trimtab.report import study_plots
-from trimtab.report.columns import number
+from trimtab.report.columns import characters, number
 from trimtab.report.page import PACKAGES, template
 from trimtab.report.palette import dark_colours
 from trimtab.report.study_tables import MEASURES, axes_of, heading_of, measures_of, text_of, write_tables
 from trimtab.report.svg import Picture, picture
 
+LABEL_CHARACTERS = 8  # of a line of a label in the table, at least
 COMPARED = ("reward", "diversity", "below", "judge", "kl")
 """The measures that the page compares with the baseline; comparisons.csv has all, and all pairs of cells."""
 
@@ -53,6 +54,9 @@ def write_study_report(
     failed = [f"{run} failed and is left out: {why}" for run, why in facts.failures.items()]
     write_tables(folder, rows, comparisons, [*notes, *failed])
     names = measures_of(rows)
+    compared = _compared(facts, rows, comparisons)
+    headings = [MEASURES[name].heading for name in COMPARED if name in names]
+    cells = [[MEASURES[name].heading, *(_in_table(row, name) for row in rows)] for name in names]
     page = template("study.html.j2").render(
         facts=facts,
         lead=_lead(facts, rows),
@@ -61,8 +65,11 @@ def write_study_report(
         axes=[(axis, heading_of(axis)) for axis in axes_of(rows)],
         measures=[(name, MEASURES[name]) for name in names],
         text_of=text_of,
-        compared=_compared(facts, rows, comparisons),
-        headings=[MEASURES[name].heading for name in COMPARED if name in names],
+        # labels break anywhere, as names do
+        characters=characters([*cells, ["seeds"], *(["x" * LABEL_CHARACTERS] for _ in axes_of(rows))]),
+        compared=compared,
+        compared_characters=characters(zip(headings, *(texts for _, texts in compared), strict=True)),
+        headings=headings,
         notes=notes,
         pictures=_pictures(folder / "figures", facts, rows),
         dark_colours=dark_colours(),
@@ -71,6 +78,10 @@ def write_study_report(
     )
     write_text(folder / "report.html", [page])
     return folder / "report.html"
+
+
+def _in_table(row: CellRow, measure: str) -> str:
+    return f"{text_of(row, measure, 'spread')} {text_of(row, measure)}"
 
 
 def _lead(facts: StudyFacts, rows: Sequence[CellRow]) -> str:

@@ -19,10 +19,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from trimtab.evaluation.cells import CellRow, Value
-from trimtab.report.labels import place_labels
+from trimtab.report.labels import numbered, place_labels
 from trimtab.report.palette import GRID, PALETTE, SOFT, STYLE, TEXT, colours, ink
 from trimtab.report.plots import DASHED, NARROW, WIDE, legend, title
 from trimtab.report.study_tables import MEASURES
+from trimtab.report.wrapping import wrapped
 
 BEFORE = SOFT
 PANELS = 3  # histograms side by side on a laptop
@@ -35,8 +36,15 @@ def frontier(rows: Sequence[CellRow], *, unit: str, narrow: bool = False) -> Fig
     """
     tints = _tints(rows)
     best = sorted((row for row in rows if row.frontier), key=lambda row: row.values["diversity"].mean)
+    named = [row for row in rows if row.frontier or not row.labels]
+    width, height = (NARROW, 4.6) if narrow else (WIDE, 6.2)
+    points, numbers = numbered(
+        [(row.name, row.values["diversity"].mean, row.values["reward"].mean, ink(tints[row.name])) for row in named],
+        width,
+    )
+    lines = sum(1 + str(each.get_label()).count("\n") for each in numbers)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(NARROW, 4.6) if narrow else (WIDE, 6.2), layout="constrained")
+        figure = Figure(figsize=(width, height + 0.21 * lines), layout="constrained")
         axes = figure.add_subplot()
         places = [(row.values["diversity"].mean, row.values["reward"].mean) for row in best]
         axes.plot([x for x, _ in places], [y for _, y in places], color=SOFT, linewidth=1, linestyle=DASHED, zorder=1)
@@ -61,13 +69,10 @@ def frontier(rows: Sequence[CellRow], *, unit: str, narrow: bool = False) -> Fig
                 Line2D([], [], marker="o", markerfacecolor="none", label="beaten in both by another", **style),
                 Line2D([], [], marker="s", label="before tuning or unguided", **style),
                 Line2D([], [], marker="+", label="standard deviation between seeds", **style),
+                *numbers,
             ],
-            columns=1 if narrow else 2,
+            columns=1 if narrow or numbers else 2,
         )
-        named = [row for row in rows if row.frontier or not row.labels]
-        points = [
-            (row.name, row.values["diversity"].mean, row.values["reward"].mean, ink(tints[row.name])) for row in named
-        ]
         bars = []
         for x, y in map(_place, rows):
             width, height = x.std or 0.0, y.std or 0.0
@@ -81,8 +86,11 @@ def seeds(rows: Sequence[CellRow], measure: str, *, confidence: float, narrow: b
     """A measure of every cell: a dot for each seed, the mean, and its interval."""
     said, tints = MEASURES[measure], _tints(rows)
     shown = [row for row in rows if measure in row.values]
+    width, size = (NARROW, 8.0) if narrow else (WIDE, 9.5)
+    names = [wrapped(row.name, 0.35 * 72 * width, size) for row in reversed(shown)]
+    inches = 0.34 + 0.16 * max((name.count("\n") for name in names), default=0)  # from one cell to the next
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(NARROW if narrow else WIDE, 1.7 + 0.34 * len(shown)), layout="constrained")
+        figure = Figure(figsize=(width, 1.7 + inches * len(shown)), layout="constrained")
         axes = figure.add_subplot()
         for place, row in enumerate(reversed(shown)):
             value = row.values[measure]
@@ -93,7 +101,7 @@ def seeds(rows: Sequence[CellRow], measure: str, *, confidence: float, narrow: b
             if value.std is not None:
                 dots = [each * said.scale for each in value.by_seed]
                 axes.plot(dots, [place] * len(dots), "o", color=tints[row.name], markersize=4.5, alpha=0.75)
-        axes.set_yticks(range(len(shown)), [row.name for row in reversed(shown)], fontsize=8 if narrow else 9.5)
+        axes.set_yticks(range(len(shown)), names, fontsize=size)
         axes.set_ylim(-0.6, len(shown) - 0.4)
         axes.grid(color=GRID, linewidth=0.8, axis="x")
         axes.set_axisbelow(True)
@@ -121,13 +129,16 @@ def histograms(rows: Sequence[CellRow], *, unit: str, narrow: bool = False) -> F
     edges = np.linspace(every.min() - 0.1, every.max() + 0.1, 1 + min(math.ceil(2 * fewest ** (1 / 3)), 60))
     columns = 1 if narrow else min(PANELS, len(cells))
     lines = math.ceil(len(cells) / columns)
+    width = NARROW if narrow else WIDE
+    names = [wrapped(row.name, 0.85 * 72 * width / columns, 9) for row in cells]
+    inches = 1.55 + 0.15 * max((name.count("\n") for name in names), default=0)  # from one line of panels to the next
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(NARROW if narrow else WIDE, 1.3 + 1.55 * lines), layout="constrained")
+        figure = Figure(figsize=(width, 1.3 + inches * lines), layout="constrained")
         panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-        for axes, row in zip(panels.flat, cells, strict=False):
+        for axes, row, name in zip(panels.flat, cells, names, strict=False):
             _stairs(axes, by_name[row.reference or ""].rewards, edges, BEFORE)
             _stairs(axes, row.rewards, edges, PALETTE[0])
-            axes.set_title(row.name, fontsize=9, pad=4)
+            axes.set_title(name, fontsize=9, pad=4)
         for axes in panels.flat[len(cells) :]:
             axes.set_axis_off()
         panels[0, 0].set_ylabel("share (%)", fontsize=9)

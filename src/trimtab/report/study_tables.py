@@ -38,7 +38,9 @@ MEASURES = {
     "diversity": Measure("diversity", "entropy of the distribution of tokens over all responses, in nats"),
     "positive": Measure("positive (%)", "share of responses with a reward above 0", 1, 100),
     "below": Measure("below threshold (%)", "share of responses with a reward below evaluate.threshold", 1, 100),
-    "judge": Measure("second judge", "mean score by the second judge: a gain that it does not see is no gain"),
+    "judge": Measure(
+        "second judge", "mean score by the second judge of how positive a text reads, which took no part in tuning"
+    ),
     "kl": Measure("KL", "log-ratio of tuned and untuned model on the tuned model's responses, nats a response", 2),
     "fluency": Measure("fluency", "log-probability of a token under the unguided base, in nats"),
     "distinct_1": Measure("distinct-1", "share of different tokens among all tokens"),

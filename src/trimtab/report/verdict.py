@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from trimtab.evaluation.evaluate import TUNED, Row, oracle_of
 from trimtab.experiment import DecoderConfig, Experiment
+from trimtab.report import gold
 from trimtab.report.columns import description, interval, number, percent, reward_unit, short_names, times
 
 NOTHING = "No decoder was compared with an unguided one, so there is no gain to report."
@@ -63,7 +64,7 @@ def verdict(experiment: Experiment, rows: Sequence[Row]) -> str:
             parts.append(f"at {times(finding.row.flops / finding.reference.flops)} the arithmetic")
         row = finding.row
         shown = interval(row.judge_gain, row.judge_gain_low, row.judge_gain_high)
-        judged = f"{judgement(finding)} ({shown})" if shown else judgement(finding)
+        judged = judgement(experiment, finding) + (f" ({shown})" if shown else "")
         sentences.append(f"{', '.join(part for part in parts if part)}; {judged}.")
     return " ".join(sentences) or NOTHING
 
@@ -71,7 +72,7 @@ def verdict(experiment: Experiment, rows: Sequence[Row]) -> str:
 def headline(experiment: Experiment, rows: Sequence[Row]) -> str:
     """By how much, and what the second judge says to it, without the rest."""
     found = findings(experiment, rows)
-    return " ".join(f"{change(experiment, each)}; {judgement(each)}." for each in found) or NOTHING
+    return " ".join(f"{change(experiment, each)}; {judgement(experiment, each)}." for each in found) or NOTHING
 
 
 def _is_tuned(finding: Finding) -> bool:
@@ -100,14 +101,19 @@ def headroom(experiment: Experiment, finding: Finding) -> str:
     return f"{percent(share)} of what {description(oracle)} gains" if share is not None and share > 0 and oracle else ""
 
 
-def judgement(finding: Finding) -> str:
-    """Whether the second judge agrees, as far as its interval can tell; or that there is none."""
+def judgement(experiment: Experiment, finding: Finding) -> str:
+    """Whether the second judge agrees, as far as its interval can tell; or that there is none.
+
+    It tells positive reviews from negative ones, so that it can agree only with a reward of that.
+    """
     row = finding.row
     assert row.gain is not None and row.gain_low is not None and row.gain_high is not None
     if row.judge_gain_low is None or row.judge_gain_high is None:
         return "no second judge was asked"
+    same = gold.tone(experiment.reward) == "positive"
+    judge = "a second judge" if same else "a judge of how positive texts read"
     if row.judge_gain_low <= 0 <= row.judge_gain_high:
-        return "a second judge sees no clear change"
-    if row.gain_low <= 0 <= row.gain_high:
-        return f"a second judge sees a {'rise' if row.judge_gain_low > 0 else 'fall'}"
+        return f"{judge} sees no clear change"
+    if not same or row.gain_low <= 0 <= row.gain_high:
+        return f"{judge} sees a {'rise' if row.judge_gain_low > 0 else 'fall'}"
     return f"a second judge {'agrees' if (row.judge_gain_low > 0) == (row.gain > 0) else 'disagrees'}"

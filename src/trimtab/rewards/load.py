@@ -18,8 +18,9 @@ from trimtab.endpoint import Endpoint
 from trimtab.errors import ModelError, one_line
 from trimtab.experiment_reward import CLASSIFIED, RewardConfig
 from trimtab.fields import CHAT
+from trimtab.models.allocator import keep_freed_memory
 from trimtab.models.chat import ChatTemplate
-from trimtab.models.load import default_device, load_classifier, load_tokenizer, pick_dtype, prepare_libraries
+from trimtab.models.load import default_device, load_classifier, load_tokenizer, pick_dtype, quiet_libraries
 from trimtab.records import PromptInput
 from trimtab.rewards.classifier import (
     load_classifier_reward,
@@ -99,6 +100,7 @@ def _plain(tokenizer: PreTrainedTokenizerBase, text: Callable[[PromptInput, str]
     return lambda prompt, response: [int(token) for token in tokenizer.encode(text(prompt, response))]
 
 
+@quiet_libraries()
 def _published(config: RewardConfig, layout: Layout, assets: Assets) -> ScalarReward:
     """A Llama body with a head of its own name.
 
@@ -107,7 +109,7 @@ def _published(config: RewardConfig, layout: Layout, assets: Assets) -> ScalarRe
     """
     folder = assets.model(config.model, allow_pickle=config.allow_pickle)
     tokenizer = load_tokenizer(folder if config.tokenizer is None else assets.tokenizer(config.tokenizer))
-    prepare_libraries()
+    keep_freed_memory()
     device = default_device()
     try:
         body, info = AutoModel.from_pretrained(

@@ -40,7 +40,7 @@ def plan_study(study: Study, directory: RunDirectory, assets: Assets) -> Plan:
     artifacts = {}
     for run in study.runs:
         found = artifacts_of(Part(run.experiment, study.decoders(run), directory, assets, Watch()))
-        artifacts[run.name] = {task.stage: digest for digest, task in found.items()}
+        artifacts[run.name] = {stage: digest for digest, task in found.items() for stage in task.stages}
         for digest, task in found.items():
             tasks.setdefault(digest, task).runs.append(run.name)
     for task in tasks.values():

@@ -171,10 +171,10 @@ def _twins(runs: Sequence[Run]) -> list[str]:
         content = json.dumps(run.experiment.model_dump(mode="json"), sort_keys=True)
         if content in settings:
             faults.append(f"cells {settings[content]} and {run.name} are the same: drop one of them")
-        elif run.name in names:
+        elif run.name.lower() in names:  # its folder would be the other's where file names ignore case
             faults.append(f"two cells are named {run.name}: give one of them settings of another name")
         settings.setdefault(content, run.name)
-        names.add(run.name)
+        names.add(run.name.lower())
     return faults
 
 

@@ -71,6 +71,8 @@ CONFIGURATION = [
     (SETTING, "no decoder", checked("guide.decoders=[]"), "…: guide.decoders: the list is empty: name at least one"),
     (SETTING, "two decoders of one name", checked("guide.decoders=[{}, {}]"),
      "…: guide.decoders: two decoders are named base: give each a name of its own"),
+    (SETTING, "two decoders of nearly one name", checked("guide.decoders.4.name=Base"),
+     "…: guide.decoders: the decoders base and Base differ in upper and lower case alone: rename one"),
     (SETTING, "a pick from no decoder", checked("guide.decoders=[{best_of: bon-9}]"),
      "…: guide.decoders: gold-bon-9 picks from bon-9, which is no decoder of this experiment"),
     (SETTING, "a pick with settings", checked("guide.decoders=[{successors: 2}, {best_of: bon-2, width: 2}]"),
