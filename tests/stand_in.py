@@ -11,6 +11,7 @@ machine without a GPU. The tag belongs to the storage: views share it, and `para
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -83,7 +84,7 @@ class _Operations(TorchDispatchMode):
         packet = func.overloadpacket
         if packet in ANY_DEVICES:
             return place(given[0])
-        number = torch.Tag.pointwise in func.tags or packet in NUMBERS
+        number = torch.Tag.pointwise in func.tags or packet in NUMBERS or "_foreach" in str(packet)
         places = {place(each) for each in given if not (number and each.dim() == 0 and place(each) == CPU)}
         if packet in INDEXED:
             own = place(args[0])
@@ -129,6 +130,7 @@ class _Calls(TorchFunctionMode):
         own = self._own.get(func)
         if own is not None:
             return own(*args, **kwargs)
+        kwargs.pop("pin_memory", None)
         given, device = tensors_in(args, kwargs), CPU
         if kwargs.get("device") is not None:
             device = named(kwargs["device"])
@@ -160,6 +162,8 @@ class _Calls(TorchFunctionMode):
         if "other" in kwargs:
             other = kwargs.pop("other")
             args = (place(other), other.dtype)
+        if isinstance(kwargs.get("device"), int):
+            kwargs["device"] = named(kwargs["device"])
         args = tuple(named(each) if isinstance(each, int) and not isinstance(each, bool) else each for each in args)
         device, dtype, _, form = torch._C._nn._parse_to(*args, **kwargs)
         device = place(tensor) if device is None else named(device)
@@ -221,6 +225,8 @@ def accelerators(count: int = 1) -> Iterator[torch.device]:
         stack.enter_context(
             mock.patch("trimtab.models.transformers_model.CudaGraphs", lambda device: partial(calls.record, device))
         )
+        # modes hold for one thread
+        stack.enter_context(mock.patch.dict(os.environ, {"HF_DEACTIVATE_ASYNC_LOAD": "1"}))
         stack.enter_context(operations)
         stack.enter_context(calls)
         yield torch.device("cuda", 0)
