@@ -7,10 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
+
+from trimtab.openmp import wait_briefly
 
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+wait_briefly()  # before torch is imported
+
+import torch  # noqa: E402
+
 torch.set_num_threads(1)
 
 

@@ -88,7 +88,8 @@ class _Operations(TorchDispatchMode):
         places = {place(each) for each in given if not (number and each.dim() == 0 and place(each) == CPU)}
         if packet in INDEXED:
             own = place(args[0])
-            places -= {CPU} if own != CPU and place(given[-1]) != CPU or packet is aten.index else set()
+            if own != CPU and (packet is aten.index or place(given[-1]) != CPU):
+                places -= {CPU}
             places |= {own}
         places -= {torch.device("meta")}
         if len(places) > 1:
@@ -120,7 +121,7 @@ class _Calls(TorchFunctionMode):
             T.pin_memory: lambda tensor, *args: tensor,
             T.is_pinned: lambda tensor, *args: False,
             T.backward: self._backward,
-            torch.device: lambda *args, **kwargs: named(args[0]) if args and isinstance(args[0], int) else torch.device(*args, **kwargs),
+            torch.device: self._device_of,
         }
 
     def __torch_function__(
@@ -175,6 +176,9 @@ class _Calls(TorchFunctionMode):
         if moves:
             tag(made, device)
         return made
+
+    def _device_of(self, *args: Any, **kwargs: Any) -> torch.device:
+        return named(args[0]) if args and isinstance(args[0], int) else torch.device(*args, **kwargs)
 
     def _for_numpy(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def given(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
