@@ -11,7 +11,7 @@ from pickle import UnpicklingError
 
 import torch
 import transformers
-from peft import LoraConfig, PeftConfig, PeftModel
+from peft import LoraConfig, PeftConfig
 from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
@@ -26,6 +26,7 @@ from trimtab.errors import ModelError
 from trimtab.experiment import Dtype, ModelConfig
 from trimtab.models.allocator import keep_freed_memory
 from trimtab.models.large import loading, quantised_as, use_flash_attention
+from trimtab.models.placement import with_adapter_beside
 
 # What transformers and peft raise for folders that they cannot read.
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError, UnpicklingError)
@@ -116,7 +117,7 @@ def with_adapter(model: PreTrainedModel, name: str, assets: Assets, *, merged: b
         beside = not (merged or retrained)
         held = [*model.parameters(), *model.buffers()] if beside else []
         view = model if merged else copy.deepcopy(model, {id(tensor): tensor for tensor in held})
-        adapted = PeftModel.from_pretrained(view, folder, is_trainable=False, local_files_only=True)
+        adapted = with_adapter_beside(view, folder)
         if settings.is_prompt_learning:
             raise ValueError("it changes the prompt, not the weights")
         return (adapted.get_base_model() if beside else adapted.merge_and_unload()).eval()

@@ -86,7 +86,9 @@ def _tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _equal(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> bool:
-    return ours.keys() == theirs.keys() and all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
+    return ours.keys() == theirs.keys() and all(
+        weight.device == theirs[name].device and torch.equal(weight, theirs[name]) for name, weight in ours.items()
+    )
 
 
 def layer_stack(model: PreTrainedModel) -> tuple[str, list[torch.nn.Module]]:
