@@ -1,12 +1,35 @@
 """Makes shared modules of tests importable, and keeps each test and what it starts to one thread, so that they run
-side by side."""
+side by side. With `--stand-in N` each test runs as on a machine of N accelerators (`stand_in`)."""
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-import torch
+import pytest
+
+from trimtab.openmp import wait_briefly
 
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+wait_briefly()  # before torch is imported
+
+import torch  # noqa: E402
+
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--stand-in", type=int, default=0, metavar="N", help="run as with N accelerators")
+
+
+@pytest.fixture(autouse=True)
+def _accelerators(request: pytest.FixtureRequest) -> Iterator[None]:
+    count = request.config.getoption("--stand-in")
+    if not count:
+        yield
+        return
+    from stand_in import accelerators
+
+    with accelerators(count):
+        yield

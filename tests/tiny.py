@@ -7,6 +7,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from trimtab.models.placement import input_device
 from trimtab.models.transformers_model import TransformersModel
 from trimtab.models.vocabulary import Vocabulary
 
@@ -79,6 +80,6 @@ def language_model(
 @torch.no_grad()
 def full_log_probabilities(model: torch.nn.Module, prompt: Sequence[int], response: Sequence[int]) -> list[float]:
     """log p of each response token from one pass over everything, without a cache: what all shortcuts must equal."""
-    ids = torch.tensor([[*prompt, *response]])
+    ids = torch.tensor([[*prompt, *response]], device=input_device(model))
     logs = torch.log_softmax(model(input_ids=ids, use_cache=False).logits[0], dim=-1)
     return [float(logs[len(prompt) - 1 + place, token]) for place, token in enumerate(response)]

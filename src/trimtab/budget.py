@@ -114,7 +114,7 @@ def memory_lines(experiment: Experiment, assets: Assets, until: str, jobs: int =
         return []
     if not needs:
         return []
-    most, (total, free, name) = max(needs, key=lambda need: need.total), machine_memory(_spread(experiment))
+    most, (total, free, name) = max(needs, key=lambda need: need.total), machine_memory(_takes_all(experiment, jobs))
     said = [
         f"memory: about {most.total / GIGA:.1f} GB at most, in {most.stage} with {most.rows} rows at once"
         f"{f' in each of {most.beside} processes' if most.beside > 1 else ''}; "
@@ -149,7 +149,7 @@ def lowered(experiment: Experiment, assets: Assets, until: str, jobs: int = 1) -
         needs = list(memory_needs(experiment, assets, until, jobs))
     except (OSError, ValueError, KeyError, AttributeError, SafetensorError):
         needs = []
-    total, _, _ = machine_memory(_spread(experiment))
+    total, _, _ = machine_memory(_takes_all(experiment, jobs))
     settings: dict[str, tuple[int, int]] = {}
     for need in needs:
         fits = max(1, min(need.value // 2, need.fitting(total)))
@@ -161,9 +161,14 @@ def lowered(experiment: Experiment, assets: Assets, until: str, jobs: int = 1) -
     return " or ".join(filter(None, [", ".join(spoken[:-1]), *spoken[-1:]])) or "the sizes of your models"
 
 
-def _spread(experiment: Experiment) -> bool:
+def spreads(experiment: Experiment) -> bool:
     """Whether a model is shared out over all devices."""
     return any(each.device_map in ("auto", "balanced", "sequential") for each in (experiment.base, experiment.small))
+
+
+def _takes_all(experiment: Experiment, jobs: int) -> bool:
+    """Whether a process has the memory of all devices: of several processes each has one device."""
+    return jobs == 1 and spreads(experiment)
 
 
 def machine_memory(spread: bool = False) -> tuple[float, float, str]:
@@ -245,7 +250,7 @@ def _sampling(experiment: Experiment, small: Sizes, jobs: int) -> Need:
     tokens = _prompt(experiment) + len(experiment.small.template) // 4 + config.max_new_tokens
     row = FORKED * tokens * small.token + LOGITS * small.vocabulary
     beside = processes_a_device(jobs, default_device().type)
-    rows = _rows(config.rows, config.samples, small.bytes, row, _spread(experiment), beside)
+    rows = _rows(config.rows, config.samples, small.bytes, row, _takes_all(experiment, jobs), beside)
     return Need("synthesize", small.bytes, row, rows, "synthesize.rows", rows, beside=beside)
 
 
@@ -259,7 +264,8 @@ def _decoding(experiment: Experiment, decoder: DecoderConfig, small: Sizes, larg
     beside = guide.tuned is not None and guide.tuned.adapter is not None
     weights = (1 if beside else 2) * small.bytes + (0 if experiment.large is None else large.bytes)
     processes = processes_a_device(jobs, default_device().type)
-    rows = _rows(guide.rows, decoder.width * decoder.successors, weights, row, _spread(experiment), processes)
+    candidates = decoder.width * decoder.successors
+    rows = _rows(guide.rows, candidates, weights, row, _takes_all(experiment, jobs), processes)
     parts = [("small", small), *([] if experiment.large is None else [("large", large)])]
     remedy = _remedy(*max(parts, key=lambda each: each[1].bytes))
     return Need(f"guide {decoder.name}", weights, row, rows, "guide.rows", rows, remedy, processes)

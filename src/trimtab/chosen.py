@@ -72,6 +72,10 @@ class Chooser(Maker):
         self._blocks = blocks
         self._beside = beside
 
+    @property
+    def jobs(self) -> int:
+        return self._beside
+
     def stage(
         self, stage: str, parts: Mapping[str, Any], inputs: Sequence[Artifact], make: Make, label: str | None = None
     ) -> Artifact:
@@ -98,14 +102,16 @@ class Chooser(Maker):
             decode_groups(artifact.work, share, sharing_time(decode, self._beside), advance)
 
 
-def make_artifact(digest: str, part: Part) -> None:
+def make_artifact(digest: str, part: Part, beside: int = 1) -> None:
     """Make the one artifact, of those that the decoders' scores need; its inputs must be there.
+
+    `beside`: number of processes that share this one's device, and so its memory.
 
     Raises:
         TrimtabError: anything that a user can mend.
     """
     with enough_memory(), quiet_libraries():
-        found = artifacts_of(part, digest)
+        found = artifacts_of(part, digest, beside)
     assert found[digest].artifact.whole, digest
 
 
@@ -123,11 +129,11 @@ def decode_share(digest: str, blocks: Sequence[int], beside: int, part: Part) ->
             line.samples(split)
 
 
-def artifacts_of(part: Part, chosen: str | None = None) -> dict[str, Task]:
+def artifacts_of(part: Part, chosen: str | None = None, beside: int = 1) -> dict[str, Task]:
     """All that the decoders' scores are made from, by digests, inputs before what is made of them; the `chosen` one is
     made where it is not there."""
     found: dict[str, Task] = {}
-    line = part.line(found=found, chosen=chosen)
+    line = part.line(found=found, chosen=chosen, beside=beside)
     for decoder in part.decoders:
         line.evaluated(decoder)
     for decoder in diverging(part.experiment):

@@ -23,6 +23,7 @@ from trimtab.experiment import Experiment
 from trimtab.experiment_file import is_study, load_experiment
 from trimtab.launched import Terminated, first_to_fail, launched
 from trimtab.launcher import Launching, launch, print_configuration
+from trimtab.openmp import wait_briefly
 from trimtab.study.options import StudyOptions
 from trimtab.study.study_file import load_study
 
@@ -77,8 +78,8 @@ class Jobs:
     """What a command is given that decodes.
 
     Args:
-        jobs: Decode in so many processes side by side, each with its share of this machine's threads, or with one of
-            the devices that CUDA_VISIBLE_DEVICES lists. On a CPU this is faster than one process of many threads.
+        jobs: Decode in so many processes side by side, each with its share of this machine's threads and, where there
+            are GPUs, one of them. On a CPU this is faster than one process of many threads.
     """
 
     jobs: Annotated[int, tyro.conf.arg(metavar="N")] = 1
@@ -209,7 +210,7 @@ def trace(file: Annotated[Path, tyro.conf.Positional], prompt: str | None = None
     searches = read_traces(file)
     if not searches:
         raise DataError(f"{file} holds no step: write it anew with --trace")
-    chosen = prompt or next(iter(searches))
+    chosen = next(iter(searches)) if prompt is None else prompt
     if chosen not in searches:
         some = ", ".join([*searches][:3])
         raise DataError(f"{file} has no prompt {chosen!r}: give one of its {len(searches)}, such as {some}")
@@ -383,6 +384,7 @@ def main() -> None:
     """The entry point: a user's mistake is one line and exit code 2; Ctrl-C and SIGTERM one line and 130 or 143."""
     from trimtab.lock import command_line
 
+    wait_briefly()  # before anything imports torch
     try:
         with _signals():
             tyro.extras.subcommand_cli_from_dict(

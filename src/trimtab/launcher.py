@@ -88,12 +88,17 @@ def process_count(file: Path, wanted: int | None) -> int:
 
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
-        kind, given = str(values["distributed_type"]), int(values.get("num_processes", 0))
-        machines = int(values.get("num_machines", 1))
+        kind, given = str(values["distributed_type"]), values.get("num_processes")
+        given, machines = None if given is None else int(given), int(values.get("num_machines", 1))
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError):
         raise ConfigurationError(
             f"{file} is no configuration of accelerate: write one with `accelerate config --config_file {file}`"
         ) from None
+    for name, number in (
+        ("--processes", wanted), (f"num_processes in {file}", given), (f"num_machines in {file}", machines)
+    ):  # fmt: skip
+        if number is not None and number < 1:
+            raise ConfigurationError(f"{name} is {number}: give at least 1, or leave it out")
     gpus = torch.cuda.device_count()
     if kind in ("FSDP", "DEEPSPEED") and gpus == 0:
         raise ConfigurationError(
@@ -102,7 +107,7 @@ def process_count(file: Path, wanted: int | None) -> int:
         )
     if kind == "DEEPSPEED" and importlib.util.find_spec("deepspeed") is None:
         raise ConfigurationError(f"{file.stem} needs DeepSpeed: pip install deepspeed, or give --launch fsdp")
-    count = wanted or given or gpus * machines
+    count = next(number for number in (wanted, given, gpus * machines) if number is not None)
     if count < 2:
         raise ConfigurationError(
             f"there is nothing to launch on {gpus} GPUs: leave out --launch, or say in --processes how many to start"

@@ -18,7 +18,8 @@ class Order:
     """Make the artifact of this digest, as the experiment (JSON) has it: of those that the scores of these decoders
     need, or of those before any decoder where none is named.
 
-    With `blocks`, decode these of its blocks alone, `beside` processes being at work on it, this one among them.
+    With `blocks`, decode these of its blocks alone; `beside`: number of processes at work on it, this one among them.
+    Without, `beside` is the number of processes that share this one's device.
     """
 
     digest: str

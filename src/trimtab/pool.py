@@ -20,6 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+import torch
+
 from trimtab.orders import Event, Order, Tell
 
 PATIENCE = 20.0
@@ -35,7 +37,7 @@ class _Worker:
 
 class Pool:
     """At most so many workers, by their numbers from 1, for the run directory `folder`; each begins with `threads`
-    threads. Listed devices are dealt out among the numbers."""
+    threads. The visible CUDA devices are dealt out in turn: worker n gets the n-th."""
 
     def __init__(self, folder: Path, workers: Iterable[int], threads: int) -> None:
         self._folder = folder
@@ -96,7 +98,7 @@ class Pool:
 
     def _start(self, number: int) -> _Worker:
         environment = {**os.environ, "OMP_NUM_THREADS": str(self._threads), "TOKENIZERS_PARALLELISM": "false"}
-        devices = listed_devices()
+        devices = visible_devices()
         if devices:
             environment["CUDA_VISIBLE_DEVICES"] = devices[(number - 1) % len(devices)]
         with self._log(number).open("a", encoding="utf-8") as log:
@@ -144,12 +146,19 @@ class Pool:
 
 def processes_a_device(jobs: int, device_type: str) -> int:
     """How many of so many processes share a device's memory at most."""
-    return -(-jobs // max(len(listed_devices()), 1)) if device_type == "cuda" else jobs
+    return -(-jobs // max(len(visible_devices()), 1)) if device_type == "cuda" else jobs
 
 
-def listed_devices() -> list[str]:
-    """The devices that CUDA_VISIBLE_DEVICES lists."""
-    return [device.strip() for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device.strip()]
+def visible_devices() -> list[str]:
+    """The CUDA devices that this process may use, each as CUDA_VISIBLE_DEVICES names it: a number or a UUID."""
+    count = torch.cuda.device_count()  # asks NVML: this process takes no memory of any device
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
+        return [str(number) for number in range(count)]
+    names = [name.strip() for name in listed.split(",")]
+    if count and all(name.startswith("MIG-") for name in names):
+        return names  # one process sees the first slice alone, whatever is listed
+    return names[:count]  # CUDA ignores the first wrong name and all behind it
 
 
 def _send(worker: _Worker, message: dict[str, Any] | None) -> None:

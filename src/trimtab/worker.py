@@ -20,6 +20,7 @@ from typing import Any
 
 from trimtab.errors import TrimtabError
 from trimtab.lock import hold_as_worker
+from trimtab.openmp import wait_briefly
 from trimtab.orders import Event, Order, Tell, listening
 
 ENDED = 0
@@ -28,6 +29,7 @@ ENDED = 0
 
 def main() -> None:
     """Work until the parent ends. A fault of ours ends the process, with its traceback in the log."""
+    wait_briefly()  # before anything imports torch
     worker, parent, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no reply
@@ -75,7 +77,7 @@ def _work(order: Order, worker: int, folder: Path, tell: Tell) -> None:
         assets = Assets(cache=Path(order.cache), path_map=path_map)
         part = Part(experiment, decoders, RunDirectory(folder), assets, listening(order.digest, tell, worker))
         if order.blocks is None:
-            make_artifact(order.digest, part)
+            make_artifact(order.digest, part, order.beside)
         else:
             decode_share(order.digest, order.blocks, order.beside, part)
     except TrimtabError as error:

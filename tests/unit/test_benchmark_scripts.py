@@ -116,6 +116,16 @@ def test_synthesis(script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         assert row["tokens_per_second"] * row["seconds"] <= 2 * 3 + 1e-6  # some may have ended before
 
 
+def test_threads(script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sizes = ("--threads", "1", "--calls", "2", "--repeats", "1")
+    rows = main(script("threads"), monkeypatch, tmp_path / "threads.json", *sizes)
+    assert [(row["operation"], row["busy"]) for row in rows] == [
+        (operation, busy) for busy in (0, 1) for operation in ("layer", "step", "load")
+    ]
+    for row in rows:
+        assert row["ratio"] == pytest.approx(row["seconds"]["as it comes"] / row["seconds"]["briefly"])
+
+
 def test_drift(script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """In float32 the cached values are those of whole passes to 5e-6 nats a token and model."""
     sizes = ("--prompts", "1", "--tokens", "6", "--dtype", "float32")

@@ -183,7 +183,7 @@ def test_a_model_and_its_adapter_hold_one_copy_of_weights(folder: Path, assets: 
     assert sum(weight.numel() for weight in further) == sum(
         weight.numel() for name, weight in adapted.named_parameters() if "lora" in name
     )
-    ids = torch.tensor([PROMPTS[0]])
+    ids = torch.tensor([PROMPTS[0]], device=plain.device)
     with torch.no_grad():
         assert torch.allclose(tuned(ids).logits, adapted(ids).logits, atol=1e-5)
         assert (plain(ids).logits - adapted(ids).logits).abs().max() > 1e-2

@@ -17,6 +17,7 @@ from identities import (
     searched,
 )
 from tiny import language_model
+from trimtab.errors import ConfigurationError
 from trimtab.experiment import SamplingConfig
 from trimtab.records import Prompt
 from trimtab.rewards.function import FunctionReward
@@ -138,3 +139,11 @@ def test_each_token_is_read_once() -> None:
     # the first chunk forks the prompt's last token, later ones the last token of each of 4 beams; then 16 rows read 4
     expected = (read - 1) + 1 + (chunks - 1) * 4 + chunks * 16 * 4
     assert base.tokens_read == tuned.tokens_read == untuned.tokens_read == expected
+
+
+@pytest.mark.parametrize("name", ["width", "successors", "chunk", "max_new_tokens", "keep", "groups", "pool"])
+@pytest.mark.parametrize("count", [0, -1])
+def test_counts_of_a_search_are_at_least_one(name: str, count: int) -> None:
+    """`chunk=0` was once taken for no chunk, and `keep=0` for the width."""
+    with pytest.raises(ConfigurationError, match=f"{name} is {count}: give at least 1"):
+        Search(**{"width": 2, "successors": 2, "chunk": 3, name: count})

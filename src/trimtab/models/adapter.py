@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from trimtab.errors import ModelError
 from trimtab.models.large import quantised_as
-from trimtab.models.placement import input_device
+from trimtab.models.placement import input_device, with_adapter_beside
 from trimtab.models.view import Unwritten, view_of
 
 UNFIT = (ValueError, KeyError, TypeError, RuntimeError, AttributeError, IndexError)
@@ -120,7 +120,7 @@ def plain_view(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _loaded(model: PreTrainedModel, folder: Path) -> PeftModel:
-    adapted = PeftModel.from_pretrained(model, folder, is_trainable=False, local_files_only=True)
+    adapted = with_adapter_beside(model, folder)
     if adapted.active_peft_config.is_prompt_learning:
         raise ValueError("it changes the prompt, not the weights")
     return adapted.eval()

@@ -67,7 +67,7 @@ class EmulatedModel:
         width = min(part.shape[1] for part in parts)
         total = parts[0][:, :width] * self.weights[0]
         for part, weight in zip(parts[1:], self.weights[1:], strict=True):
-            total += weight * part[:, :width]
+            total += weight * part[:, :width].to(total.device)  # heads may lie on unlike devices
         return total
 
     def score(

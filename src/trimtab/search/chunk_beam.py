@@ -82,6 +82,13 @@ class Search:
     vote: str | None = None
 
     def __post_init__(self) -> None:
+        counts = {
+            "width": self.width, "successors": self.successors, "chunk": self.chunk, "keep": self.keep,
+            "max_new_tokens": self.max_new_tokens, "groups": self.groups, "pool": self.pool,
+        }  # fmt: skip
+        for name, count in counts.items():
+            if count is not None and count < 1:
+                raise ConfigurationError(f"{name} is {count}: give at least 1")
         faults = search_faults(self.width, self.successors, self.chunk, self.groups, self.pool, self.reject, self.vote)
         if faults:
             raise ConfigurationError("; ".join(faults))
@@ -109,7 +116,7 @@ class Search:
 
     def answers(self, last: Step) -> list[list[Hypothesis]]:
         """What `run` returns, from the last of all steps."""
-        count = self.keep or self.width
+        count = self.width if self.keep is None else self.keep
         everything = self.vote is not None or count > self.width
         found = [self._finished(*groups, everything) for groups in zip(last.candidates, last.kept, strict=True)]
         return [group[:count] for group in found]
@@ -130,7 +137,8 @@ class Search:
     def _stages(self) -> Iterator[Stage]:
         if self.reject is not None:
             return rejection_stages(self.reject, self.candidates, self.max_new_tokens)
-        return beam_stages(self.width, self.successors, self.chunk or self.max_new_tokens)
+        chunk = self.max_new_tokens if self.chunk is None else self.chunk
+        return beam_stages(self.width, self.successors, chunk)
 
     def _choice(self) -> Choose:
         if self.pool is not None:

@@ -102,7 +102,7 @@ class Decoder:
             successors=config.successors,
             chunk=config.chunk,
             max_new_tokens=guide.max_new_tokens,
-            keep=config.n_best or everything,
+            keep=everything if config.n_best is None else config.n_best,
             duplicates=config.duplicates,
             groups=config.groups,
             pool=config.pool,

@@ -43,7 +43,7 @@ def search_flops(work: Workload, width: int, successors: int, chunk: int | None)
     later ones each of W beams' K children that of the beam's; every row reads the rest of its chunk itself. The last
     token of a response is read by nobody. Each reading of a response's or a prompt's last token is a prediction.
     """
-    length = min(chunk or work.response, work.response)
+    length = work.response if chunk is None else min(chunk, work.response)
     body, heads, done = float(work.prompt - 1), 0.0, 0
     while done < work.response:
         tokens = min(length, work.response - done)
@@ -62,7 +62,7 @@ def within_budget(flops: float, work: Workload, given: SearchShape) -> SearchSha
     Raises:
         ConfigurationError: the budget does not pay for two candidates.
     """
-    chunk = given.chunk or max(1, round(work.response / OF_RESPONSE))
+    chunk = max(1, round(work.response / OF_RESPONSE)) if given.chunk is None else given.chunk
     paid = None
     for width, successors in _growing(given):
         if width * successors > MOST or search_flops(work, width, successors, chunk) > flops:

@@ -12,8 +12,9 @@ from pathlib import Path
 from rich.console import Console
 
 from trimtab.assets.resolve import Assets
+from trimtab.budget import spreads
 from trimtab.errors import ConfigurationError, StudyError
-from trimtab.pool import listed_devices
+from trimtab.pool import visible_devices
 from trimtab.progress import watching
 from trimtab.report.study_tables import terminal_table
 from trimtab.runs import RunDirectory
@@ -49,10 +50,19 @@ def run_command(
         return
     view = StudyView()
     with watching(quiet=quiet, table=view) as watch:
-        outcome = run_study(study, runs, assets, watch, view, how.jobs or len(listed_devices()) or 1, how.threads)
+        outcome = run_study(study, runs, assets, watch, view, _jobs(study, how.jobs), how.threads)
     _print_outcome(study, outcome)
     if outcome.failures:
         raise StudyError(_failure(study, outcome))
+
+
+def _jobs(study: Study, wanted: int | None) -> int:
+    """As many processes as wanted; else one for each visible device, or a single one where a model takes them all."""
+    if wanted is not None:
+        return wanted
+    if any(spreads(run.experiment) for run in study.runs):
+        return 1
+    return max(len(visible_devices()), 1)
 
 
 def _print_plan(study: Study, runs: Path, assets: Assets) -> None:

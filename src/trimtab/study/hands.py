@@ -69,20 +69,24 @@ class Here:
 
 
 class Others:
-    """The workers of a pool, each with so many threads."""
+    """The workers of a pool, each with so many threads; `beside` of them share a device."""
 
-    def __init__(self, study: Study, pool: Pool, assets: Assets, threads: int) -> None:
+    def __init__(self, study: Study, pool: Pool, assets: Assets, threads: int, beside: int) -> None:
         self._study = study
         self._pool = pool
         self._assets = assets
         self._threads = threads
+        self._beside = beside
 
     def free(self) -> bool:
         return self._pool.free()
 
     def take(self, task: Task, run: Run) -> None:
         decoders = self._study.decoders(run)
-        self._pool.take(order_of(task.artifact.digest, run.experiment, decoders, self._assets, self._threads))
+        order = order_of(
+            task.artifact.digest, run.experiment, decoders, self._assets, self._threads, beside=self._beside
+        )
+        self._pool.take(order)
 
     def wait(self, tell: Tell) -> None:
         self._pool.wait(tell)

@@ -14,7 +14,7 @@ class StudyOptions:
     """How a study is made.
 
     Args:
-        jobs: Processes that work side by side: one for each device that CUDA_VISIBLE_DEVICES lists if not given.
+        jobs: Processes that work side by side: one for each visible GPU if not given.
         threads: Threads of each process; its share of the machine's cores if not given.
         dry_run: Show the cells, and what they share and what is missing; make nothing.
     """

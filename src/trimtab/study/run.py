@@ -24,8 +24,9 @@ from trimtab.evaluation.cells import CellRow, summarise_cells
 from trimtab.helpers import with_threads
 from trimtab.journal import keeping
 from trimtab.lock import hold
+from trimtab.models.load import default_device
 from trimtab.orders import Event
-from trimtab.pool import Pool
+from trimtab.pool import Pool, processes_a_device
 from trimtab.preflight import check_models
 from trimtab.progress import Advance, Watch
 from trimtab.report.columns import reward_unit
@@ -74,7 +75,7 @@ def run_study(
         for experiment in {json.dumps(run.values, sort_keys=True): run.experiment for run in study.runs}.values():
             check_models(experiment, assets, "report")
         plan = plan_study(study, directory, assets)
-        _say_memory(study, assets, watch)
+        _say_memory(study, assets, watch, jobs)
         view.shows(plan)
         with _hands(study, directory, assets, jobs, threads) as (hands, taken):
             _keep_index(plan, directory, taken)
@@ -126,10 +127,11 @@ def _hands(
     study: Study, directory: RunDirectory, assets: Assets, jobs: int, threads: int | None
 ) -> Iterator[tuple[Hands, int]]:
     """Who makes the artifacts, and the number of threads that they have."""
-    taken = threads or max(torch.get_num_threads() // jobs, 1)
+    taken = max(torch.get_num_threads() // jobs, 1) if threads is None else threads
     if jobs > 1:
         with Pool(directory.path, range(1, jobs + 1), taken) as pool:
-            yield Others(study, pool, assets, taken), taken
+            beside = processes_a_device(jobs, default_device().type)
+            yield Others(study, pool, assets, taken, beside), taken
         return
     with with_threads(taken):
         yield Here(study, directory, assets), taken
@@ -168,11 +170,11 @@ def _name_models(plan: Plan, finished: Sequence[Run], directory: RunDirectory) -
             link_to(folder / run.name, Path("..") / plan.artifact(run, "tune").folder.name / "model")
 
 
-def _say_memory(study: Study, assets: Assets, watch: Watch) -> None:
+def _say_memory(study: Study, assets: Assets, watch: Watch, jobs: int) -> None:
     """What the first run will take at most, and a warning for each stage of any that will not fit."""
     said: dict[str, bool] = {}
     for run in {run.cell.name: run for run in study.runs}.values():
-        for number, text in enumerate(memory_lines(run.experiment, assets, "report")):
+        for number, text in enumerate(memory_lines(run.experiment, assets, "report", jobs)):
             said.setdefault(text, number > 0)
     for number, (text, warning) in enumerate(said.items()):
         _log.log(logging.WARNING if warning else logging.INFO, "%s", text)

@@ -6,6 +6,7 @@ Knows nothing of losses or of what is trained on.
     126
 """
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from transformers import PreTrainedModel, TrainingArguments
 from trimtab.errors import ConfigurationError, ModelError
 from trimtab.experiment import TrainingConfig
 from trimtab.launched import launched, sharding
+
+_log = logging.getLogger(__name__)
 
 
 def training_steps(rows: int, config: TrainingConfig) -> int:
@@ -65,13 +68,14 @@ def shared_arguments(
     }
 
 
-def check_one_device(arguments: TrainingArguments) -> None:
-    """Raise ConfigurationError where several GPUs are visible to the one process."""
+def use_one_device(arguments: TrainingArguments) -> None:
+    """Train on the first GPU where this process sees several.
+
+    `Trainer` would put a batch of the given size on each of them (`DataParallel`), and so train something else.
+    """
     if arguments.n_gpu > 1:
-        raise ConfigurationError(
-            f"{arguments.n_gpu} GPUs are visible to one process and training uses one: set CUDA_VISIBLE_DEVICES=0, or "
-            "run `trimtab tune EXPERIMENT --launch ddp` to tune on all of them"
-        )
+        _log.info("training uses the first of %d GPUs; `trimtab tune --launch ddp` tunes on all", arguments.n_gpu)
+        arguments._n_gpu = 1
 
 
 def _check_launch(model: PreTrainedModel, config: TrainingConfig) -> None:

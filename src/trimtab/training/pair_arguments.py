@@ -14,7 +14,7 @@ from trl import DPOConfig
 
 from trimtab.experiment import TuneConfig
 from trimtab.launched import launched
-from trimtab.training.arguments import check_one_device, shared_arguments
+from trimtab.training.arguments import shared_arguments, use_one_device
 from trimtab.training.trackers import PROJECT, begun_by_the_trainer
 
 # Each gives TRL's names of the terms and their weights. With margin = beta * ((log p(chosen) - log p(rejected)) - the
@@ -30,8 +30,7 @@ def trainer_arguments(model: PreTrainedModel, config: TuneConfig, folder: Path, 
     """TRL's arguments.
 
     Raises:
-        ConfigurationError: several GPUs are visible to the one process, or the launch asks for what the processes
-            cannot do.
+        ConfigurationError: the launch asks for what the processes cannot do.
         ModelError: the weights are float16, which cannot be trained without a float32 copy.
     """
     losses, weights = LOSSES[config.loss](config)
@@ -45,5 +44,5 @@ def trainer_arguments(model: PreTrainedModel, config: TuneConfig, folder: Path, 
         report_to=begun_by_the_trainer(config.trackers) if launched().main else "none",
         project=PROJECT,
     )
-    check_one_device(arguments)
+    use_one_device(arguments)
     return arguments

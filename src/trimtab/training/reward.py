@@ -41,6 +41,7 @@ from trimtab.rewards.batches import padded
 from trimtab.rewards.classifier import ClassifierReward, readable_length
 from trimtab.rewards.sequence_logits import padding_id
 from trimtab.rewards.snippets import cut_snippet
+from trimtab.training.arguments import use_one_device
 from trimtab.training.attention import attention_for
 from trimtab.training.calibration import (
     Floats,
@@ -197,24 +198,26 @@ def _fit(
         weight_decay=0.0,
         fused=True,
     )
+    arguments = TrainingArguments(
+        output_dir=str(saving.folder),
+        num_train_epochs=1,
+        per_device_train_batch_size=config.batch_size,
+        train_sampling_strategy="sequential",
+        learning_rate=config.learning_rate,
+        warmup_steps=config.warmup,
+        save_strategy="no",  # but where `Checkpoints` asks
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        seed=seed,
+        bf16=pick_dtype(config.dtype, model.device) == torch.bfloat16,
+        use_cpu=model.device.type == "cpu",
+    )
+    use_one_device(arguments)
     trainer = Trainer(
         model=model,
-        args=TrainingArguments(
-            output_dir=str(saving.folder),
-            num_train_epochs=1,
-            per_device_train_batch_size=config.batch_size,
-            train_sampling_strategy="sequential",
-            learning_rate=config.learning_rate,
-            warmup_steps=config.warmup,
-            save_strategy="no",  # but where `Checkpoints` asks
-            logging_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
-            seed=seed,
-            bf16=pick_dtype(config.dtype, model.device) == torch.bfloat16,
-            use_cpu=model.device.type == "cpu",
-        ),
+        args=arguments,
         train_dataset=_Snippets(snippets),
         data_collator=partial(_batch, pad=padding_id(model) or 0),
         optimizers=(optimizer, None),

@@ -20,7 +20,7 @@ from trl.trainer.utils import disable_dropout_in_model
 from trimtab.experiment import SftConfig
 from trimtab.models.head import head_of
 from trimtab.training.adapter import lora_config
-from trimtab.training.arguments import check_one_device, shared_arguments, training_steps
+from trimtab.training.arguments import shared_arguments, training_steps, use_one_device
 from trimtab.training.checkpoints import Checkpoints, Saving
 from trimtab.training.pair_forward import PairForward
 from trimtab.training.resumable import Carried, EvenEvaluations, ResumableTrainer
@@ -53,7 +53,7 @@ class TextTrainer(ResumableTrainer, SFTTrainer):
         arguments = SFTConfig(
             **shared_arguments(model, config, saving.folder, seed, steps), packing=config.packing, report_to="none"
         )
-        check_one_device(arguments)
+        use_one_device(arguments)
         super().__init__(
             model=model,
             args=arguments,

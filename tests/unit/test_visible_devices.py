@@ -1,0 +1,145 @@
+"""Processes share out the GPUs that this one may use, however they are named; there may be more or fewer of either."""
+
+import os
+import subprocess
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trimtab import budget, pipeline, pool
+from trimtab.assets.resolve import Assets
+from trimtab.cli import SHIPPED
+from trimtab.errors import ConfigurationError
+from trimtab.experiment_file import load_experiment
+from trimtab.pool import Pool, processes_a_device, visible_devices
+from trimtab.progress import watching
+from trimtab.study.command import _jobs
+
+MIG = ["MIG-1a2b", "MIG-3c4d"]
+UUIDS = ["GPU-8f2e", "GPU-77aa"]
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, gpus: int, listed: str | None) -> None:
+    """A machine on which torch sees so many GPUs."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    if listed is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "listed", "found"),
+    [
+        (4, None, ["0", "1", "2", "3"]),
+        (1, None, ["0"]),
+        (0, None, []),
+        (2, "2,3", ["2", "3"]),
+        (2, " 2 , 3 ", ["2", "3"]),
+        (0, "", []),
+        (0, "-1", []),
+        (0, "NoDevFiles", []),
+        (0, "0,1", []),  # a machine without GPUs, whatever is listed
+        (1, "0,-1,1", ["0"]),  # CUDA takes what stands before the first wrong one
+        (2, "0,1,7", ["0", "1"]),
+        (2, ",".join(UUIDS), UUIDS),
+        (1, ",".join(MIG), MIG),  # one process sees one slice only
+        (1, MIG[1], MIG[1:]),
+    ],
+)
+def test_devices_are_named_as_the_variable_names_them(
+    gpus: int, listed: str | None, found: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(monkeypatch, gpus, listed)
+    assert visible_devices() == found
+
+
+class _Started(Exception):
+    pass
+
+
+def variables(monkeypatch: pytest.MonkeyPatch, folder: Path, workers: list[int]) -> list[str | None]:
+    """What each worker finds in CUDA_VISIBLE_DEVICES."""
+    found: list[str | None] = []
+
+    def start(command: list[str], env: dict[str, str], **_: Any) -> Any:
+        found.append(env.get("CUDA_VISIBLE_DEVICES"))
+        return types.SimpleNamespace(stdout=[], stdin=None, terminate=lambda: None, wait=lambda *_: 0)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "Popen", start)
+        patched.setattr(pool, "_send", lambda worker, message: None)
+        with Pool(folder, workers, threads=1) as made:
+            made.start()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("gpus", "listed", "jobs", "found"),
+    [
+        (4, None, 4, ["0", "1", "2", "3"]),
+        (4, None, 2, ["0", "1"]),
+        (2, None, 5, ["0", "1", "0", "1", "0"]),
+        (1, None, 3, ["0", "0", "0"]),
+        (0, None, 2, [None, None]),
+        (0, "", 2, ["", ""]),
+        (2, "5,3", 3, ["5", "3", "5"]),
+        (1, ",".join(MIG), 2, MIG),
+        (2, ",".join(UUIDS), 2, UUIDS),
+    ],
+)
+def test_processes_get_the_devices_in_turn(
+    gpus: int, listed: str | None, jobs: int, found: list[str | None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A study's processes are all workers; a run's first process is the command itself, which has the first device."""
+    machine(monkeypatch, gpus, listed)
+    assert variables(monkeypatch, tmp_path, [*range(1, jobs + 1)]) == found
+    assert variables(monkeypatch, tmp_path, [*range(2, jobs + 1)]) == found[1:]
+
+
+@pytest.mark.parametrize(("gpus", "jobs", "share"), [(4, 4, 1), (4, 2, 1), (2, 5, 3), (1, 3, 3), (3, 4, 2)])
+def test_a_device_is_counted_for_all_that_share_it(
+    gpus: int, jobs: int, share: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(monkeypatch, gpus, None)
+    assert processes_a_device(jobs, "cuda") == share and processes_a_device(jobs, "cpu") == jobs
+
+
+QUICKSTART = load_experiment(SHIPPED / "quickstart.yaml", [])
+SPREAD = load_experiment(SHIPPED / "quickstart.yaml", ["large.device_map=auto"])
+
+
+def test_rows_of_each_process_fit_its_share_of_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three processes on two devices: two of them share one, and each takes rows for half of it."""
+    machine(monkeypatch, 2, None)
+    monkeypatch.setattr(budget, "default_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda number: (20 << 30, 24 << 30))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(budget, "ENOUGH", {True: 1 << 30})
+    row = 1 << 20
+    rows = {jobs: budget._rows("auto", 1, 0.0, row, False, processes_a_device(jobs, "cuda")) for jobs in (1, 2, 3)}
+    assert rows[1] == rows[2] > 1.9 * rows[3]
+    assert not budget._takes_all(SPREAD, 2) and budget._takes_all(SPREAD, 1)
+
+
+def test_a_study_has_a_process_for_each_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    def study(*experiments: Any) -> Any:
+        return types.SimpleNamespace(runs=[types.SimpleNamespace(experiment=each) for each in experiments])
+
+    machine(monkeypatch, 4, None)
+    assert _jobs(study(QUICKSTART), None) == 4 and _jobs(study(QUICKSTART), 2) == 2
+    assert _jobs(study(QUICKSTART, SPREAD), None) == 1  # which takes all devices by itself
+    machine(monkeypatch, 0, None)
+    assert _jobs(study(QUICKSTART), None) == 1
+
+
+def test_several_processes_do_not_each_spread_a_model_over_all_devices(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine(monkeypatch, 2, None)
+    with watching(quiet=True) as watch, pytest.raises(ConfigurationError, match="2 GPUs, and a device_map spreads"):
+        pipeline.run(SPREAD, tmp_path, Assets(cache=tmp_path), watch, jobs=2)
+    assert not os.listdir(tmp_path)
