@@ -9,12 +9,13 @@ can be cut back to any length without anything being computed again.
     >>> state.append([token])                                                           # doctest: +SKIP
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 import torch
 
+from trimtab.errors import ModelError
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import PromptInput
 
@@ -41,8 +42,11 @@ class DecodeState(Protocol):
         """A state of these rows, in this order: keep, drop, repeat and reorder are all this one call."""
         ...
 
-    def append(self, tokens: Sequence[int]) -> None:
-        """Put one token at the end of each row."""
+    def append(self, tokens: Sequence[int | None]) -> None:
+        """Put one token at the end of each row; None leaves a row as it is.
+
+        What `next_logits` gives for a row without a new token means nothing.
+        """
         ...
 
 
@@ -53,7 +57,8 @@ class StatefulModel(Protocol[State]):
     """A causal language model with a prompt template and a tokenizer of its own.
 
     `flops` counts the forward FLOPs of all tokens read so far, 2 per weight and token (Kaplan et al. 2020, without the
-    attention's own products); padding does not count.
+    attention's own products); padding does not count. `rows` is the number of ids that it can read and predict: ids
+    from there on may be in its tokenizer and have no embedding. `context` is how many tokens it can read.
     """
 
     vocabulary: Vocabulary
@@ -62,8 +67,26 @@ class StatefulModel(Protocol[State]):
     @property
     def flops(self) -> float: ...
 
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def context(self) -> int: ...
+
+    def narrowed(self, rows: int) -> Self:
+        """The same model over its first `rows` ids alone: their probabilities have a sum of 1."""
+        ...
+
+    def too_long(self, prompt: PromptInput, room: int) -> str | None:
+        """Why the prompt cannot be given `room` new tokens within the context; None where it can."""
+        ...
+
     def start(self, prompts: Sequence[PromptInput], room: int) -> State:
-        """A state of one row a prompt, with room for `room` more tokens a row (it grows where that is not enough)."""
+        """A state of one row a prompt, with room for `room` more tokens a row (it grows where that is not enough).
+
+        Raises:
+            ModelError: a prompt is too long, or holds a token that the model has no row for.
+        """
         ...
 
     def next_logits(self, state: State) -> torch.Tensor:
@@ -86,6 +109,31 @@ class StatefulModel(Protocol[State]):
 
 LanguageModel: TypeAlias = StatefulModel[Any]
 """A language model whatever its state: callers pass states back to the model that made them."""
+
+
+def why_too_long(model: LanguageModel, prompt_tokens: int, room: int) -> str | None:
+    """Why a prompt of so many tokens cannot be continued by `room` more; None where it can."""
+    if prompt_tokens + room <= model.context:
+        return None
+    return f"a prompt of {prompt_tokens} tokens and {room} new ones exceed {model.name}'s context of {model.context}"
+
+
+def check_length(model: LanguageModel, prompt_tokens: int, room: int) -> None:
+    """Raise ModelError where a prompt of so many tokens cannot be continued by `room` more."""
+    reason = why_too_long(model, prompt_tokens, room)
+    if reason is not None:
+        raise ModelError(f"{reason}: shorten the prompt or lower max_new_tokens")
+
+
+def check_rows(name: str, vocabulary: Vocabulary, rows: int, texts: Iterable[Sequence[int]]) -> None:
+    """Raise ModelError where texts hold an id that the model of this name, with embeddings of `rows` ids, lacks."""
+    for ids in texts:
+        if max(ids, default=0) >= rows:
+            token = next(each for each in ids if each >= rows)
+            raise ModelError(
+                f"{vocabulary.tokenizer.convert_ids_to_tokens(token)!r} is token {token} of {name}'s tokenizer, and the "
+                f"model has {rows} rows: leave it out of template and prompts, or resize the model's embeddings"
+            )
 
 
 def sequence_log_probabilities(

@@ -163,4 +163,4 @@ def vocabulary_of(
         )
     ends = model.generation_config.eos_token_id if model.generation_config is not None else None
     eos_ids = [ends] if isinstance(ends, int) else list(ends or [])
-    return Vocabulary(tokenizer, eos_ids, start_token, chat=chat, system=system)
+    return Vocabulary(tokenizer, eos_ids, start_token, chat=chat, system=system, rows=rows)
