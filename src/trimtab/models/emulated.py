@@ -62,6 +62,10 @@ class EmulatedModel:
         self._without = sorted({token for ids in unlike for token in ids or () if token < self._rows})
 
     @property
+    def template(self) -> str:
+        return self.models[0].template
+
+    @property
     def rows(self) -> int:
         return self._rows
 
@@ -81,8 +85,11 @@ class EmulatedModel:
     def flops(self) -> float:
         return sum(model.flops for model in self.models)
 
-    def start(self, prompts: Sequence[PromptInput], room: int) -> EmulatedState:
-        return EmulatedState([model.start(prompts, room) for model in self.models])
+    def start(self, prompts: Sequence[PromptInput], room: int, *, cut: bool = False) -> EmulatedState:
+        return EmulatedState([model.start(prompts, room, cut=cut) for model in self.models])
+
+    def start_ids(self, prompts: Sequence[Sequence[int]], room: int) -> EmulatedState:
+        return EmulatedState([model.start_ids(prompts, room) for model in self.models])
 
     def next_logits(self, state: EmulatedState) -> torch.Tensor:
         # each model's logits are valid until its own next call only, and heads may be padded to unlike widths

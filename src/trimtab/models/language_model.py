@@ -9,6 +9,7 @@ can be cut back to any length without anything being computed again.
     >>> state.append([token])                                                           # doctest: +SKIP
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeAlias, TypeVar
@@ -65,6 +66,11 @@ class StatefulModel(Protocol[State]):
     name: str
 
     @property
+    def template(self) -> str:
+        """What a string is put into before it is read (of several models, the first one's)."""
+        ...
+
+    @property
     def flops(self) -> float: ...
 
     @property
@@ -81,12 +87,18 @@ class StatefulModel(Protocol[State]):
         """Why the prompt cannot be given `room` new tokens within the context; None where it can."""
         ...
 
-    def start(self, prompts: Sequence[PromptInput], room: int) -> State:
+    def start(self, prompts: Sequence[PromptInput], room: int, *, cut: bool = False) -> State:
         """A state of one row a prompt, with room for `room` more tokens a row (it grows where that is not enough).
+
+        With `cut`, a prompt that is too long loses its first tokens.
 
         Raises:
             ModelError: a prompt is too long, or holds a token that the model has no row for.
         """
+        ...
+
+    def start_ids(self, prompts: Sequence[Sequence[int]], room: int) -> State:
+        """`start` from ids, each prompt at least one."""
         ...
 
     def next_logits(self, state: State) -> torch.Tensor:
@@ -118,6 +130,11 @@ def why_too_long(model: LanguageModel, prompt_tokens: int, room: int) -> str | N
     return f"a prompt of {prompt_tokens} tokens and {room} new ones exceed {model.name}'s context of {model.context}"
 
 
+def cut_to(model: LanguageModel, prompt_ids: list[int], room: int) -> list[int]:
+    """The last ids of a prompt, as many as `room` new tokens leave place for."""
+    return prompt_ids[-max(1, model.context - room) :]
+
+
 def check_length(model: LanguageModel, prompt_tokens: int, room: int) -> None:
     """Raise ModelError where a prompt of so many tokens cannot be continued by `room` more."""
     reason = why_too_long(model, prompt_tokens, room)
@@ -131,20 +148,27 @@ def check_rows(name: str, vocabulary: Vocabulary, rows: int, texts: Iterable[Seq
         if max(ids, default=0) >= rows:
             token = next(each for each in ids if each >= rows)
             raise ModelError(
-                f"{vocabulary.tokenizer.convert_ids_to_tokens(token)!r} is token {token} of {name}'s tokenizer, and the "
-                f"model has {rows} rows: leave it out of template and prompts, or resize the model's embeddings"
+                f"{vocabulary.tokenizer.convert_ids_to_tokens(token)} has id {token} in the tokenizer of "
+                f"{name or 'the model'}, which has embeddings for ids below {rows} only: leave it out of template and "
+                "prompts, or resize the model's embeddings (resize_token_embeddings)"
             )
 
 
 def sequence_log_probabilities(
     model: LanguageModel, prompts: Sequence[PromptInput], responses: Sequence[Sequence[int]], batch: int = 32
 ) -> list[float]:
-    """log p(response | prompt) in nats, one sum a row: the masked sum that value, evaluation and tests share."""
-    sums: list[float] = []
-    for first in range(0, len(prompts), batch):
-        group = responses[first : first + batch]
-        state = model.start(prompts[first : first + batch], room=max(map(len, group), default=0))
+    """log p(response | prompt) in nats, one sum a row: the masked sum that value, evaluation and tests share.
+
+    NaN where prompt and response together are longer than the model's context.
+    """
+    sums = [math.nan] * len(prompts)
+    fitting = [n for n, prompt in enumerate(prompts) if model.too_long(prompt, len(responses[n])) is None]
+    for first in range(0, len(fitting), batch):
+        group = fitting[first : first + batch]
+        # rows grow as far as they need: room for the longest response may be more than a long prompt leaves
+        state = model.start([prompts[n] for n in group], room=0)
         lengths = [len(row) for row in state.ids]
-        _, rows = model.score(state, range(len(group)), lengths, group)
-        sums.extend(sum(row) for row in rows)
+        _, rows = model.score(state, range(len(group)), lengths, [responses[n] for n in group])
+        for n, row in zip(group, rows, strict=True):
+            sums[n] = sum(row)
     return sums

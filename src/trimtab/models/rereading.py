@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from trimtab.errors import ModelError
 from trimtab.models.head import Head
-from trimtab.models.language_model import ModelSize, check_length, check_rows, why_too_long
+from trimtab.models.language_model import ModelSize, check_length, check_rows, cut_to, why_too_long
 from trimtab.models.placement import input_device
 from trimtab.models.transformers_model import TOKENS, Work, body_weights, context_of
 from trimtab.models.vocabulary import Vocabulary
@@ -113,8 +113,9 @@ class RereadingModel:
     def too_long(self, prompt: PromptInput, room: int) -> str | None:
         return why_too_long(self, len(self.vocabulary.encode_prompt(prompt, self.template)), room)
 
-    def start(self, prompts: Sequence[PromptInput], room: int) -> RereadingState:
-        return self.start_ids([self.vocabulary.encode_prompt(prompt, self.template) for prompt in prompts], room)
+    def start(self, prompts: Sequence[PromptInput], room: int, *, cut: bool = False) -> RereadingState:
+        encoded = [self.vocabulary.encode_prompt(prompt, self.template) for prompt in prompts]
+        return self.start_ids([cut_to(self, ids, room) for ids in encoded] if cut else encoded, room)
 
     def start_ids(self, prompts: Sequence[Sequence[int]], room: int) -> RereadingState:
         """`start` from ids, each at least one."""

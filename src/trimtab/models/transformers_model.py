@@ -20,7 +20,7 @@ from trimtab.models.attention import OURS
 from trimtab.models.cache import SlotCache
 from trimtab.models.device import on_device
 from trimtab.models.head import Head, check_numbers, head_of
-from trimtab.models.language_model import ModelSize, check_length, check_rows, why_too_long
+from trimtab.models.language_model import ModelSize, check_length, check_rows, cut_to, why_too_long
 from trimtab.models.placement import input_device
 from trimtab.models.static_step import SHARE, CudaGraphs, Record, StaticSteps
 from trimtab.models.vocabulary import Vocabulary
@@ -171,8 +171,9 @@ class TransformersModel:
         other._static = None  # a body that passes tensors on beside its output cannot be recorded
         return other
 
-    def start(self, prompts: Sequence[PromptInput], room: int) -> TransformersState:
-        return self.start_ids([self.vocabulary.encode_prompt(prompt, self.template) for prompt in prompts], room)
+    def start(self, prompts: Sequence[PromptInput], room: int, *, cut: bool = False) -> TransformersState:
+        encoded = [self.vocabulary.encode_prompt(prompt, self.template) for prompt in prompts]
+        return self.start_ids([cut_to(self, ids, room) for ids in encoded] if cut else encoded, room)
 
     @torch.inference_mode()
     def start_ids(self, prompts: Sequence[Sequence[int]], room: int) -> TransformersState:

@@ -81,8 +81,8 @@ class Vocabulary:
     def unlike_ids(self, other: "Vocabulary") -> frozenset[int] | None:
         """The ids that stand for different tokens in the two, or for a token in one of them only.
 
-        None where these are more than added tokens and tokens that no text is ever split into, such as padding: then the
-        two are different vocabularies.
+        None where these are more than added tokens and tokens that no text is ever split into, such as padding: then
+        the two are different vocabularies.
         """
         if self.fingerprint == other.fingerprint:
             return frozenset()

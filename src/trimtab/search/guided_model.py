@@ -15,11 +15,12 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias, cast, overload
 
 from trimtab.blocks import block_size
+from trimtab.errors import ModelError
 from trimtab.experiment import SamplingConfig
 from trimtab.models.completions import CompletionsModel
 from trimtab.models.language_model import LanguageModel
 from trimtab.progress import watching
-from trimtab.records import Message, Prompt, PromptInput
+from trimtab.records import SET_ASIDE, Message, Prompt, PromptInput
 from trimtab.search.chunk_beam import Search
 from trimtab.search.completions_proposer import CompletionsProposer
 from trimtab.search.hypothesis import Hypothesis
@@ -67,6 +68,9 @@ class GuidedModel:
         Returns:
             The responses' texts, without the prompts. Where a model's numbers on a prompt are not finite its response
             is empty, and a warning says so.
+
+        Raises:
+            ModelError: a prompt leaves no room for a response in a model's context, or holds a token without embedding.
         """
         one = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], dict))
         every = cast(Sequence[PromptInput], [prompts] if one else prompts)
@@ -79,9 +83,14 @@ class GuidedModel:
         """The finished hypotheses of each prompt, best first, with their token ids, values and why they ended.
 
         `Search(keep=n)` says how many. Values are in nats where a pair guides, else in the reward's unit.
+
+        Raises:
+            ModelError: a prompt leaves no room for a response in a model's context, or holds a token without embedding.
         """
         proposer, search = self._proposer(), self._search(max_new_tokens)
         every = _numbered(prompts)
+        for prompt in every:  # before anything is decoded that would be lost
+            _check_length(search.too_long(prompt, proposer, self.value))
         size = block_size(self.rows, search.candidates)
         found: list[list[Hypothesis]] = []
         with watching(quiet=not progress) as watch, watch("generate") as advance:
@@ -120,9 +129,16 @@ class GuidedModel:
         return self.search if max_new_tokens is None else replace(self.search, max_new_tokens=max_new_tokens)
 
     def _text(self, found: Sequence[Hypothesis]) -> str:
+        if found[0].finish == "too_long":  # as only a server finds out
+            _check_length(SET_ASIDE["too_long"].replace("it", "a prompt", 1))
         if found[0].finish == "failed":
             _log.warning("a prompt has no response: a model's logits for it are not finite numbers")
         return found[0].text
+
+
+def _check_length(reason: str | None) -> None:
+    if reason is not None:
+        raise ModelError(f"{reason}: shorten the prompt or lower max_new_tokens")
 
 
 def _numbered(prompts: Sequence[PromptInput]) -> list[Prompt]:

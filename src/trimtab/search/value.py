@@ -86,9 +86,9 @@ class ImplicitState:
 class ImplicitValue:
     """The log-ratio of a tuned and an untuned model.
 
-    Both are normalised over the ids that both have rows for. Candidates of a base with the same vocabulary are valued by
-    their ids. An id among them that a guide lacks (a padded row, a token added to the base alone) is read as its text,
-    which is nothing for padding and special tokens; where it ends the response it is read as the guides' end.
+    Both are normalised over the ids that both have rows for. Candidates of a base with the same vocabulary are valued
+    by their ids. An id among them that a guide lacks (a padded row, a token added to the base alone) is read as its
+    text, which is nothing for padding and special tokens; where it ends the response it is read as the guides' end.
 
     Args:
         tuned, untuned: two models with one vocabulary, but for added tokens.
