@@ -50,7 +50,9 @@ def convert_gguf(source: Path, target: Path) -> None:
     model.load_state_dict(quantized.state_dict())
     model.tie_weights()
     model.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id, pad_token_id=tokenizer.pad_token_id, eos_token_id=end_ids(tokenizer) or None
+        bos_token_id=tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=end_ids(tokenizer) or None,
     )
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)

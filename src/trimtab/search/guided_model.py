@@ -109,8 +109,10 @@ class GuidedModel:
         search = self._search(max_new_tokens)
         if search.candidates == 1 and not isinstance(self.base, CompletionsModel):
             search = replace(search, chunk=1)
+        (numbered,), proposer = _numbered([prompt]), self._proposer()
+        _check_length(search.too_long(numbered, proposer, self.value))
         given = ""
-        for step in search.steps(_numbered([prompt]), self._proposer(), self.value):
+        for step in search.steps([numbered], proposer, self.value):
             (kept,) = step.kept
             settled = _held_back(_shared([beam.text for beam in kept]), self.stop)
             if len(settled) > len(given) and any(beam.open for beam in kept):
