@@ -2,7 +2,8 @@
 
 It behaves as vLLM does: it splits the text it is given into tokens, draws each choice by the request's seed and the
 choice's index, counts prompt tokens once and completion tokens of all choices together, shows an unfinished character
-as U+FFFD, and says in `stop_reason` which string stopped it. `faults` are answers to give before it serves again.
+as U+FFFD, and says in `stop_reason` which string stopped it. `faults` are answers to give before it serves again, and
+a request for more tokens than `context` is refused in vLLM's words.
 
     with serving(model) as server:
         CompletionsModel(server.url, "tiny")
@@ -30,6 +31,7 @@ class Server:
         self.faults: list[tuple[int, dict[str, str], bytes]] = []
         self.dead_after: int | None = None
         self.most_choices = 64
+        self.context: int | None = None
         self.busy = self.busiest = 0
         self._one, self._working = threading.Lock(), threading.Lock()
         self._http: ThreadingHTTPServer | None = None
@@ -90,6 +92,10 @@ class Server:
             return 401, {}, b'{"error": {"message": "Incorrect API key"}}'
         if handler.path != "/v1/completions":
             return 404, {}, b'{"error": {"message": "no such path"}}'
+        wanted = len(self.model.vocabulary.encode_prompt(body["prompt"], "{prompt}")) + body["max_tokens"]
+        if self.context is not None and wanted > self.context:
+            said = f"This model's maximum context length is {self.context} tokens. However, you requested {wanted}."
+            return 400, {}, json.dumps({"error": {"message": said, "type": "BadRequestError", "code": 400}}).encode()
         return 200, {"Content-Type": "application/json"}, json.dumps(self.complete(body)).encode()
 
     def complete(self, body: dict[str, Any]) -> dict[str, Any]:

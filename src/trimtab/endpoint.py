@@ -8,16 +8,22 @@ Knows nothing of what is asked.
 
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx2
 
-from trimtab.errors import ConfigurationError, DataError, EndpointError
+from trimtab.errors import ConfigurationError, DataError, EndpointError, TooLongError
 
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers that say: not now."""
+REFUSALS = frozenset({400, 413, 422})
+TOO_LONG = re.compile(
+    r"context[ _-]?(length|size|window)|maximum (model|input|sequence) length|`inputs`", re.IGNORECASE
+)
+"""What servers (OpenAI, vLLM, SGLang, llama.cpp, text-generation-inference) say of a text beyond their context."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds; each pause is twice the one before
 _log = logging.getLogger(__name__)
 
@@ -60,6 +66,7 @@ class Endpoint:
         """The JSON object that is answered. May be called from several threads.
 
         Raises:
+            TooLongError: the service says that a text is longer than its model's context.
             EndpointError: no answer after all attempts, a refusal, or an answer that is no JSON object.
             DataError: a text holds half of a character, which cannot be sent.
         """
@@ -90,6 +97,8 @@ class Endpoint:
 
     def _object(self, answer: httpx2.Response) -> dict[str, Any]:
         shown = " ".join(answer.text.split())[:120]
+        if answer.status_code in REFUSALS and TOO_LONG.search(answer.text):
+            raise TooLongError(f"{self.url} refuses a text as too long ({shown}): shorten the prompt")
         if not answer.is_success:
             raise EndpointError(f"{self.url} refuses the request ({answer.status_code}: {shown}): mend either")
         try:

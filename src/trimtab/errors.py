@@ -8,6 +8,7 @@
     ├── ModelError             a model that cannot play the role it was given
     │   └── VocabularyError    models that would have to share a vocabulary and do not
     ├── EndpointError          a service behind HTTP that does not answer as it should
+    │   └── TooLongError       a server that refuses a text as longer than its model's context
     ├── RunError               a run directory that cannot be used
     └── StudyError             cells of a study that failed, while the others finished
 
@@ -51,6 +52,10 @@ class VocabularyError(ModelError):
 
 class EndpointError(TrimtabError):
     """A service behind HTTP that does not answer, or not as it should."""
+
+
+class TooLongError(EndpointError):
+    """A server refuses a text as longer than its model's context."""
 
 
 class RunError(TrimtabError):

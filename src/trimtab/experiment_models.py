@@ -29,6 +29,18 @@ class Config(pydantic.BaseModel):
     execution: ClassVar[frozenset[str]] = frozenset()
     """Fields that say where, how fast or under what name something is computed, and change nothing of its result."""
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """In Python a boolean is an integer, so `successors: yes` would be 1."""
+        assert info.field_name is not None
+        kinds = _kinds_in(cls.model_fields[info.field_name].annotation)
+        wrong = [each for each in (value if isinstance(value, list | tuple) else [value]) if isinstance(each, bool)]
+        if wrong and {int, float} & kinds and not {bool, Any} & kinds:
+            wanted = "put a text in quotation marks, or give a number" if str in kinds else "give a number"
+            raise ValueError(f"{wrong[0]!r} is no number, YAML takes yes, no, on and off for true or false: {wanted}")
+        return value
+
     def hashed(self) -> dict[str, Any]:
         """The configuration as plain values without `execution`, in nested parts too: what artifacts' hashes are of."""
         values = self.model_dump(mode="json", exclude=set(self.execution))
@@ -41,18 +53,6 @@ def _hashed(value: Any, written: Any) -> Any:
     if isinstance(value, tuple):
         return [_hashed(*each) for each in zip(value, written, strict=True)]
     return written
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """In Python a boolean is an integer, so `successors: yes` would be 1."""
-        assert info.field_name is not None
-        kinds = _kinds_in(cls.model_fields[info.field_name].annotation)
-        wrong = [each for each in (value if isinstance(value, list | tuple) else [value]) if isinstance(each, bool)]
-        if wrong and {int, float} & kinds and not {bool, Any} & kinds:
-            wanted = "put a text in quotation marks, or give a number" if str in kinds else "give a number"
-            raise ValueError(f"{wrong[0]!r} is no number, YAML takes yes, no, on and off for true or false: {wanted}")
-        return value
 
 
 def _kinds_in(annotation: Any) -> set[Any]:

@@ -1,18 +1,20 @@
-"""A guided model for the generation tasks of lm-evaluation-harness (the extra `lm-eval`).
+"""A guided model for the tasks of lm-evaluation-harness (the extra `lm-eval`).
 
-Knows nothing of tasks.
-
-    >>> import lm_eval                                                                  # doctest: +SKIP
-    >>> lm_eval.simple_evaluate(HarnessModel(guided), tasks=["gsm8k"])                  # doctest: +SKIP
+>>> import lm_eval                                                                  # doctest: +SKIP
+>>> lm_eval.simple_evaluate(HarnessModel(guided), tasks=["gsm8k"])                  # doctest: +SKIP
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from trimtab.errors import ConfigurationError, ModelError
 from trimtab.experiment import SamplingConfig
+from trimtab.models.completions import CompletionsModel
+from trimtab.models.language_model import LanguageModel
+from trimtab.models.likelihood import likelihoods, rolling_likelihoods
 from trimtab.records import Message, PromptInput
 from trimtab.search.guided_model import GuidedModel
 
@@ -26,8 +28,15 @@ except ModuleNotFoundError:
 DRAWING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
+CONVERSATION = "\x1etrimtab conversation "
+"""What a text that stands for a conversation begins with; a digest of the rest and the rest, as JSON, follow."""
+
+
 class HarnessModel(LM):
-    """Answers `generate_until` requests; tasks that ask for likelihoods are refused.
+    """Answers `generate_until` requests and, where the guided model is a language model, requests for likelihoods.
+
+    It is one where the search has a single candidate: then each text has a probability (base, tuned, EFT), before
+    temperature and filters. A search among several candidates chooses texts, and likelihoods are refused.
 
     A task's `until`, `max_gen_toks` and, where it samples, its temperature and filters hold. A task that wants the
     greedy answer gets it from a search with one candidate; where there are several, which greedy decoding would make
@@ -40,22 +49,29 @@ class HarnessModel(LM):
     def __init__(self, guided: GuidedModel) -> None:
         super().__init__()
         self.guided = guided
-        self._conversations: dict[str, list[Message]] = {}
 
     @property
     def tokenizer_name(self) -> str:
-        """What the harness keeps its caches apart by."""
-        return self.guided.base.name
+        """What the harness keeps its cached requests apart by.
+
+        Those made for other models hold rendered templates, those made here conversations, which fit any model.
+        """
+        return "trimtab-conversations"
 
     def apply_chat_template(self, chat_history: list[Message], add_generation_prompt: bool = True) -> str:
-        """A text that stands for the conversation: guide and base each render it in their own template."""
-        if not add_generation_prompt:
+        """A text that carries the conversation: guide and base each render it in their own template.
+
+        A task with `gen_prefix` begins the answer: the conversation ends in a message of the assistant, which is
+        continued.
+
+        Raises:
+            ConfigurationError: there is no generation prompt, and no such message to continue.
+        """
+        if not add_generation_prompt and (not chat_history or chat_history[-1]["role"] != "assistant"):
             raise ConfigurationError(
-                "a task with gen_prefix begins the answer itself, which chat templates do not allow"
+                "a task with gen_prefix begins the answer itself, and its conversation has no message of the assistant"
             )
-        text = json.dumps(chat_history, ensure_ascii=False)
-        self._conversations[text] = chat_history
-        return text
+        return _carried(chat_history)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """The best response to each request's context.
@@ -69,24 +85,44 @@ class HarnessModel(LM):
         texts = [""] * len(requests)
         for places in groups.values():
             guided = self._as_asked(requests[places[0]].args[1])
-            prompts: list[PromptInput] = [self._prompt(requests[place].args[0]) for place in places]
+            prompts: list[PromptInput] = [_conversation(requests[place].args[0]) for place in places]
             for place, text in zip(places, guided.generate(prompts, progress=not disable_tqdm), strict=True):
                 texts[place] = text
                 self.cache_hook.add_partial("generate_until", requests[place].args, text)
         return texts
 
-    def loglikelihood(self, requests: Sequence[Instance]) -> NoReturn:
-        """Refuse: a guided model chooses texts, and has no probability of one of its own."""
-        raise ModelError(
-            "a guided model gives texts and no likelihoods: take tasks whose output_type is generate_until"
-        )
+    def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """log p(continuation | context) in nats of each request, and whether greedy decoding writes it.
 
-    def loglikelihood_rolling(self, requests: Sequence[Instance]) -> NoReturn:
-        """Refuse, as `loglikelihood` does."""
-        self.loglikelihood(requests)
+        Raises:
+            ModelError: the guided model chooses among several candidates, or shows no probabilities.
+        """
+        model = self._language_model()
+        found = likelihoods(model, [(_conversation(each.args[0]), each.args[1]) for each in requests])
+        for request, answer in zip(requests, found, strict=True):
+            self.cache_hook.add_partial("loglikelihood", request.args, answer)
+        return found
 
-    def _prompt(self, context: str) -> PromptInput:
-        return self._conversations.get(context, context)
+    def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
+        """log p of each request's whole text in nats.
+
+        Raises:
+            ModelError: as `loglikelihood`.
+        """
+        model = self._language_model()
+        found = rolling_likelihoods(model, [each.args[0] for each in requests])
+        for request, answer in zip(requests, found, strict=True):
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, answer)
+        return found
+
+    def _language_model(self) -> LanguageModel:
+        base = self.guided.base
+        if self.guided.search.candidates > 1 or isinstance(base, CompletionsModel):
+            raise ModelError(
+                "a guided model gives texts and no likelihoods: take tasks whose output_type is generate_until, or a "
+                "search with one candidate over a model that runs here"
+            )
+        return base
 
     def _as_asked(self, asked: dict[str, Any]) -> GuidedModel:
         """The guided model with a task's settings."""
@@ -105,3 +141,27 @@ class HarnessModel(LM):
         return dataclasses.replace(
             self.guided, search=dataclasses.replace(search, max_new_tokens=length), sampling=sampling, stop=stop
         )
+
+
+def _carried(conversation: Sequence[Message]) -> str:
+    """A text from which `_conversation` reads the messages, in any process and after any restart."""
+    text = json.dumps(conversation)
+    return f"{CONVERSATION}{_digest(text)} {text}"
+
+
+def _conversation(context: str) -> PromptInput:
+    """The messages that a context carries, or the context itself."""
+    if not context.startswith(CONVERSATION):
+        return context
+    digest, _, text = context.removeprefix(CONVERSATION).partition(" ")
+    if digest != _digest(text):
+        raise ConfigurationError(
+            "a request's conversation has been cut or added to, so that no chat template fits it: drop what changes "
+            "the prompts behind apply_chat_template"
+        )
+    conversation: PromptInput = json.loads(text)
+    return conversation
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -23,7 +23,7 @@ from trimtab.data.parts import prompts_to_test
 from trimtab.decoded import GENERATIONS, note_artifacts, point
 from trimtab.durable import write_json, write_records, write_text
 from trimtab.evaluation.costs import read_cost, read_usage
-from trimtab.evaluation.coverage import SetAside, set_aside
+from trimtab.evaluation.coverage import SetAside, set_aside, too_long, without
 from trimtab.evaluation.divergence import Divergence, divergence
 from trimtab.evaluation.evaluate import Fluency, Row, best_of, score_decoder, summarise
 from trimtab.evaluation.fluency import fluency_served, fluency_under
@@ -73,9 +73,10 @@ class Line(TuningLine):
             prompts = self._test_prompts()
             settled = within_its_budget(experiment, decoder, self.roles, prompts)
             observe = None if trace is None else trace.observe
-            decode = Decoder(experiment, settled, self.roles, lambda: self._gold, observe).decode
+            ready_decoder = Decoder(experiment, settled, self.roles, lambda: self._gold, observe)
+            ready_decoder.check_some_fit(prompts)
             rows = decoding_rows(experiment, settled, self.assets, self._make.jobs)
-            return prompts, decode, block_size(rows, settled.width * settled.successors)
+            return prompts, ready_decoder.decode, block_size(rows, settled.width * settled.successors)
 
         artifact = self._make.decoded("guide", parts, inputs, ready, f"guide {decoder.name}", alone=trace is not None)
         if trace is not None and artifact.whole:
@@ -156,8 +157,11 @@ class Line(TuningLine):
     @cached_property
     def set_aside(self) -> list[SetAside]:
         """The prompts that do not count, of all decoders."""
+        generations, excluded = self._generations, too_long(self._generations)
         return [
-            each for name, scores in self._scores.items() for each in set_aside(name, self._generations[name], scores)
+            each
+            for name, scores in self._scores.items()
+            for each in set_aside(name, generations[name], scores, excluded)
         ]
 
     @cached_property
@@ -172,7 +176,8 @@ class Line(TuningLine):
     def report(self) -> list[Row]:
         """The table's rows; tables, figures and the page are written to `report/`."""
         decoders = self.experiment.guide.decoders
-        scores, generations = self._scores, self._generations
+        generations = self._generations
+        scores = without(too_long(generations), self._scores)
         costs = {decoder.name: read_cost(self.guided(decoder)) for decoder in decoders}
         partial, folder = self.directory.path / "report.partial", self.directory.path / "report"
         with self.watch("report"):

@@ -84,7 +84,7 @@ def _check_term(experiment: Experiment, decoder: DecoderConfig, term: TermConfig
 
 def _check_guide(tuned: ModelConfig, untuned: ModelConfig, assets: Assets) -> None:
     """Raise VocabularyError unless a guide's two models have one vocabulary."""
-    if _vocabulary(tuned, assets).fingerprint != _vocabulary(untuned, assets).fingerprint:
+    if _vocabulary(tuned, assets).unlike_ids(_vocabulary(untuned, assets)) is None:
         raise VocabularyError(
             f"a guide compares two models token by token, and {tuned.name} and {untuned.name} have unlike "
             "vocabularies: give as small the untuned model that guide.tuned was made from"

@@ -17,8 +17,13 @@ from typing import Any, Literal, NotRequired, TypedDict, TypeVar
 
 from trimtab.errors import DataError
 
-Finish = Literal["eos", "length", "stop", "failed"]
-"""Why a response ended; `failed`: the prompt was set aside, since some model's numbers for it were none."""
+Finish = Literal["eos", "length", "stop", "failed", "too_long"]
+"""Why a response ended. `failed` and `too_long` say that there is none: the prompt was set aside."""
+SET_ASIDE: dict[Finish, str] = {
+    "failed": "a model's logits for it are not finite numbers",
+    "too_long": "it leaves no room for a response in a model's context",
+}
+"""Why a prompt was set aside, by what its one generation says."""
 
 
 class Message(TypedDict):

@@ -25,7 +25,7 @@ from trimtab.models.load import load_causal_lm
 from trimtab.models.roles import Roles
 from trimtab.preferences.dataset import read_dataset, write_dataset
 from trimtab.preferences.pairs import make_pairs, resolve_bounds, summarize
-from trimtab.preferences.synthesize import synthesis_prompts, synthesize
+from trimtab.preferences.synthesize import check_some_fit, synthesis_prompts, synthesize
 from trimtab.preflight import model_identity
 from trimtab.progress import Advance, Watch
 from trimtab.records import Generation, Pair, Prompt, Review
@@ -147,6 +147,7 @@ class TuningLine:
         def ready() -> tuple[list[Prompt], Decode, int]:
             gold, config = self._gold, experiment.synthesize
             prompts = synthesis_prompts(config, self.data.records(Prompt, split))
+            check_some_fit(prompts, config, self.roles["untuned"])
             size = block_size(synthesis_rows(experiment, self.assets, self._make.jobs), config.samples)
             return prompts, lambda block: synthesize(block, config, self.roles, gold, experiment.seed), size
 

@@ -1,14 +1,21 @@
-"""Turns a GGUF model into a folder that loads in a second: safetensors in bfloat16 and a tokenizer.
+"""Turns a GGUF model into a folder that loads in a second: safetensors and a tokenizer.
 
-Knows nothing of names or caches. Reading GGUF takes about a minute of parsing, hence once only.
+Reading GGUF takes about a minute of parsing, hence once only.
 
     convert_gguf(Path("model.gguf"), Path("model/"))
 """
 
 from pathlib import Path
 
+import gguf
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from trimtab.errors import AssetError
 
@@ -19,7 +26,9 @@ _END_TEXTS = ("<|im_end|>", "<|endoftext|>", "<eos>", "<end_of_turn>", "<|eot_id
 def convert_gguf(source: Path, target: Path) -> None:
     """Write the model of `source` to the folder `target`, which must exist.
 
-    The model's generation configuration names every token that ends a text, the tokenizer's own eos token first.
+    Weights are kept in bfloat16 where the file holds quantised ones, or none that bfloat16 would round; else in
+    float32. The model's generation configuration names every token that ends a text, the tokenizer's own eos token
+    first.
 
     Raises:
         AssetError: transformers cannot read the file as a causal language model.
@@ -36,19 +45,29 @@ def convert_gguf(source: Path, target: Path) -> None:
     config = quantized.config
     # transformers refuses to save a model that it still holds to be quantized: the weights move to one that is not.
     del config.quantization_config
-    config.dtype = torch.bfloat16
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    config.dtype = torch.float32 if _rounded_by_bfloat16(source, quantized) else torch.bfloat16
+    model = AutoModelForCausalLM.from_config(config, dtype=config.dtype)
     model.load_state_dict(quantized.state_dict())
     model.tie_weights()
     model.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id, pad_token_id=tokenizer.pad_token_id, eos_token_id=end_ids(tokenizer)
+        bos_token_id=tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=end_ids(tokenizer) or None,
     )
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
 
 
+def _rounded_by_bfloat16(source: Path, model: PreTrainedModel) -> bool:
+    """Whether the file holds whole weights that bfloat16 does not hold exactly."""
+    whole = {gguf.GGMLQuantizationType[name] for name in ("F64", "F32", "F16", "BF16")}
+    if any(tensor.tensor_type not in whole for tensor in gguf.GGUFReader(source).tensors):
+        return False
+    return any(not torch.equal(weight, weight.bfloat16().to(weight.dtype)) for weight in model.parameters())
+
+
 def end_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids of all tokens that end a text, the tokenizer's eos token first."""
+    """The ids of all tokens that end a text, the tokenizer's eos token first where it has one."""
     vocabulary = tokenizer.get_vocab()
     ids = [tokenizer.eos_token_id, *(vocabulary[text] for text in _END_TEXTS if text in vocabulary)]
-    return list(dict.fromkeys(ids))
+    return [token for token in dict.fromkeys(ids) if token is not None]

@@ -171,7 +171,9 @@ class Assets:
         raise AssetError(f"{place} holds no weights: a model folder needs *.safetensors or one *.gguf")
 
     def _converted(self, gguf: Path) -> Path:
-        target = self._converted_folder(self._known_sha256(gguf) or sha256_of(gguf))
+        known = self._known_sha256(gguf)
+        # the catalogue's files are quantised; others may have been rounded to bfloat16 under the plain name, before
+        target = self._converted_folder(known) if known else self._converted_folder(sha256_of(gguf), "-2")
         if target.is_dir():
             return target
         with making(target) as partial:
@@ -191,8 +193,8 @@ class Assets:
     def _download_folder(self, entry: Entry) -> Path:
         return self.cache / "downloads" / f"{entry.name.replace('/', '--')}-{entry.digest}"
 
-    def _converted_folder(self, sha256: str) -> Path:
-        return self.cache / "converted" / sha256[:16]
+    def _converted_folder(self, sha256: str, version: str = "") -> Path:
+        return self.cache / "converted" / f"{sha256[:16]}{version}"
 
     def _present(self, entry: Entry) -> Path | None:
         for name in (entry.name, *entry.aliases):

@@ -31,7 +31,7 @@ from trimtab.evaluation.repeats import (
     replicates,
     token_counts,
 )
-from trimtab.records import Generation, Score
+from trimtab.records import SET_ASIDE, Generation, Score
 
 RANGES = {
     **dict.fromkeys(("positive", "below", "distinct_1", "distinct_2"), (0.0, 1.0)),
@@ -178,7 +178,9 @@ def _repetition(run: Measured) -> Repetition:
 
 def _divergence(run: Measured, found: Divergence) -> Ratio:
     """The mean log-ratio; `found` has one for each of the first answers that was not set aside."""
-    sampled = [place for place, answer in enumerate(run.answers) if answer.finish != "failed"][: len(found.log_ratios)]
+    sampled = [place for place, answer in enumerate(run.answers) if answer.finish not in SET_ASIDE][
+        : len(found.log_ratios)
+    ]
     top, bottom = np.zeros(len(run.answers)), np.zeros(len(run.answers))
     for place, ratio in zip(sampled, found.log_ratios, strict=True):
         if math.isfinite(ratio):

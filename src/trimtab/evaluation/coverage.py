@@ -6,13 +6,14 @@ generations are candidates that it did not choose.
     >>> check_same_prompts({"base": ["a", "b"], "bon-4": ["b", "a"]})
 """
 
+import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from trimtab.errors import DataError
 from trimtab.evaluation import metrics
-from trimtab.records import Generation, Score
+from trimtab.records import SET_ASIDE, Generation, Score
 
 
 @dataclass(frozen=True)
@@ -24,16 +25,41 @@ class SetAside:
     why: str
 
 
-def set_aside(decoder: str, generations: Sequence[Generation], scores: Sequence[Score]) -> list[SetAside]:
-    """The decoder's prompts that have no finite logits, reward, judgement or fluency, in the order of `scores`."""
-    failed = {generation.prompt_id for generation in generations if generation.finish == "failed"}
+def too_long(generations: Mapping[str, Sequence[Generation]]) -> frozenset[str]:
+    """The prompts that leave no room for a response in a context of some decoder, from the decoders' generations.
+
+    They count for none of the decoders, so that all are measured on the same prompts.
+    """
+    return frozenset(each.prompt_id for some in generations.values() for each in some if each.finish == "too_long")
+
+
+def without(prompts: Collection[str], scores: Mapping[str, Sequence[Score]]) -> dict[str, list[Score]]:
+    """The decoders' scores, where these prompts have no reward."""
+    return {
+        decoder: [
+            dataclasses.replace(score, reward=math.nan) if score.prompt_id in prompts else score for score in some
+        ]
+        for decoder, some in scores.items()
+    }
+
+
+def set_aside(
+    decoder: str, generations: Sequence[Generation], scores: Sequence[Score], excluded: Collection[str] = ()
+) -> list[SetAside]:
+    """The decoder's prompts that have no finite logits, reward, judgement or fluency, in the order of `scores`.
+
+    `excluded` are further ones, too long for another decoder.
+    """
+    failed = {each.prompt_id: SET_ASIDE[each.finish] for each in generations if each.finish in SET_ASIDE}
     found = []
     for score in scores:
         numbers = {"reward": score.reward, "judgement": score.judge, "log-probability": score.log_probability}
         given = {name: number for name, number in numbers.items() if number is not None}
         wrong = [f"its {name} is {number}" for name, number in given.items() if not math.isfinite(number)]
         if score.prompt_id in failed:
-            wrong = ["a model's logits for it are not finite numbers"]
+            wrong = [failed[score.prompt_id]]
+        elif score.prompt_id in excluded:
+            wrong = ["it is too long for another decoder"]
         found += [SetAside(decoder, score.prompt_id, " and ".join(wrong))] if wrong else []
     return found
 

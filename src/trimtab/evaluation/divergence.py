@@ -8,11 +8,12 @@ mean log-ratio of the whole distributions over what those filters let through. K
     12.7
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trimtab.models.language_model import LanguageModel
-from trimtab.records import Generation, Prompt
+from trimtab.records import SET_ASIDE, Generation, Prompt
 from trimtab.search.value import Candidate, ImplicitValue
 
 ROWS = 64  # responses read together
@@ -34,14 +35,17 @@ def divergence(
 ) -> Divergence:
     """The log-ratios of responses of the tuned model, by the ids that it sampled; without those that were set aside."""
     value = ImplicitValue(tuned, untuned, tuned)
-    kept = [response for response in responses if response.finish != "failed"]
-    ratios: list[float] = []
-    for start in range(0, len(kept), ROWS):
-        group = kept[start : start + ROWS]
-        state = value.start(
-            [Prompt(each.prompt_id, each.prompt) for each in group], max(len(e.token_ids) for e in group)
-        )
-        candidates = [Candidate(each.token_ids, each.text, each.finish) for each in group]
-        ratios += value.advance(state, range(len(group)), candidates)[1]
-        advance(len(ratios), len(kept))
+    kept = [response for response in responses if response.finish not in SET_ASIDE]
+    prompts = [Prompt(each.prompt_id, each.prompt) for each in kept]
+    # the untuned model may be shown prompts in another way, and have no room for one
+    fitting = [n for n, prompt in enumerate(prompts) if value.too_long(prompt, len(kept[n].token_ids)) is None]
+    ratios = [math.nan] * len(kept)
+    for start in range(0, len(fitting), ROWS):
+        group = fitting[start : start + ROWS]
+        # responses grow as far as they need: room for the longest may be more than a long prompt leaves
+        state = value.start([prompts[n] for n in group], 0)
+        candidates = [Candidate(kept[n].token_ids, kept[n].text, kept[n].finish) for n in group]
+        for n, ratio in zip(group, value.advance(state, range(len(group)), candidates)[1], strict=True):
+            ratios[n] = ratio
+        advance(start + len(group), len(fitting))
     return Divergence(ratios, [len(response.token_ids) for response in kept])

@@ -24,10 +24,12 @@ from trimtab.evaluation.coverage import (
     scores_by_prompt,
     tokens_of_answers,
     tokens_of_equal_counts,
+    too_long,
+    without,
 )
 from trimtab.evaluation.divergence import Divergence
 from trimtab.experiment import DecoderConfig, Experiment, GuideConfig
-from trimtab.records import Generation, Score
+from trimtab.records import SET_ASIDE, Generation, Score
 from trimtab.rewards.thresholds import reward_at
 
 if TYPE_CHECKING:
@@ -52,7 +54,8 @@ class Row:
     Rewards and gains in the reward's own unit, `headroom`, `positive` and `distinct_n` as shares, `diversity` and
     `fluency` in nats; `new_tokens`, `flops` and `seconds` are means for one prompt. `prompts` counts the prompts
     measured, `left_out` those left out because a score on them was not finite and `set_aside` those without a
-    response, because a model's numbers on them were not finite. None where a column has no meaning: an unguided
+    response, because a model's numbers on them were not finite, or because they are too long for some decoder's models.
+    The latter are set aside for all decoders alike. None where a column has no meaning: an unguided
     reference has no gain over itself, and without a second judge there is none by it. `by_gold`: guided by the gold
     reward itself, an upper line and no method.
     `reward_std` is the standard deviation of the rewards (divided by n - 1), `below` the share of them below
@@ -109,7 +112,7 @@ def score_decoder(
     judgements: Sequence[float | None] = [None] * len(texts)
     if judge is not None:
         judgements = judge.score(prompts, texts)
-    golds = [math.nan if each.finish == "failed" else worth for each, worth in zip(chosen, rewards, strict=True)]
+    golds = [math.nan if each.finish in SET_ASIDE else worth for each, worth in zip(chosen, rewards, strict=True)]
     log_probabilities, counts = fluency(chosen)
     columns = zip(chosen, golds, judgements, log_probabilities, counts, strict=True)
     return [
@@ -150,8 +153,15 @@ def summarise(
         DataError: a decoder lacks scores, generations or a cost, or all its prompts are set aside; or prompts differ.
     """
     guide = experiment.guide
-    table = {decoder.name: scores_by_prompt(decoder.name, scores) for decoder in guide.decoders}
+    excluded = too_long(generations)
+    given = without(excluded, scores)
+    table = {decoder.name: scores_by_prompt(decoder.name, given) for decoder in guide.decoders}
     check_same_prompts({name: list(entries) for name, entries in table.items()})
+    if excluded and excluded >= set(next(iter(table.values()))):
+        raise DataError(
+            f"all {len(excluded)} prompts leave no room for a response in a model's context: shorten them, or lower "
+            "guide.max_new_tokens"
+        )
     tokens_of = tokens_of_equal_counts if guide.unprompted is None else tokens_of_answers
     tokens = tokens_of(list(table), generations, list(next(iter(table.values()))), encode)
     rows = {
@@ -166,8 +176,9 @@ def summarise(
         if row.gain is not None and best_gain is not None:
             rows[decoder.name] = dataclasses.replace(row, headroom=metrics.headroom(row.gain, best_gain))
     for name, row in rows.items():
-        failed = len({each.prompt_id for each in generations[name] if each.finish == "failed"})
-        rows[name] = dataclasses.replace(row, set_aside=failed, left_out=row.left_out - failed)
+        failed = len({each.prompt_id for each in generations[name] if each.finish in SET_ASIDE} | excluded)
+        left_out = row.left_out - failed
+        rows[name] = dataclasses.replace(row, set_aside=failed, left_out=left_out)
     return list(rows.values())
 
 

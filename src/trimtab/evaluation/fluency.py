@@ -1,27 +1,28 @@
 """How likely texts are under one model: what fluency is measured by.
 
-Knows nothing of decoders.
-
-    >>> logs, counts = fluency_under(model, generations)                                # doctest: +SKIP
+>>> logs, counts = fluency_under(model, generations)                                # doctest: +SKIP
 """
 
+import math
 from collections.abc import Sequence
 
 from trimtab.models.completions import CompletionsModel
 from trimtab.models.language_model import LanguageModel, sequence_log_probabilities
-from trimtab.records import Generation
+from trimtab.records import SET_ASIDE, Generation
 
 
 def fluency_under(model: LanguageModel, generations: Sequence[Generation]) -> tuple[list[float], list[int]]:
     """log p of each response under the model in nats, and its number of tokens there.
 
     Responses are encoded anew, all in the same way, whichever model wrote them: as the model's own chat template writes
-    answers, without what ends them.
+    answers, without what ends them. Tokens that the model has no embedding for are left out. NaN where prompt and
+    response are longer than the model's context.
     """
     vocabulary = model.vocabulary
     turns = [vocabulary.turn(generation.prompt) for generation in generations]
     texts = [generation.text for generation in generations]
-    responses = vocabulary.encode_answers(turns, texts, [False] * len(texts))
+    encoded = vocabulary.encode_answers(turns, texts, [False] * len(texts))
+    responses = [[token for token in ids if token < model.rows] for ids in encoded]
     logs = sequence_log_probabilities(model, [generation.prompt for generation in generations], responses)
     return logs, [len(response) for response in responses]
 
@@ -34,5 +35,7 @@ def fluency_served(model: CompletionsModel, generations: Sequence[Generation]) -
     """
     if not model.settings.log_probabilities:
         return [0.0] * len(generations), [0] * len(generations)
-    found = [model.log_probability(each.prompt, each.text) for each in generations]
-    return [log for log, _ in found], [count for _, count in found]
+    answered = [each for each in generations if each.finish not in SET_ASIDE]
+    found = iter(model.log_probabilities([(each.prompt, each.text) for each in answered]))
+    pairs = [(math.nan, 0) if each.finish in SET_ASIDE else next(found) for each in generations]
+    return [log for log, _ in pairs], [count for _, count in pairs]

@@ -9,14 +9,15 @@ Knows nothing of search.
 """
 
 import dataclasses
+import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from trimtab.endpoint import Endpoint
-from trimtab.errors import EndpointError, ModelError
+from trimtab.errors import EndpointError, ModelError, TooLongError
 from trimtab.experiment import EndpointConfig, ModelConfig, SamplingConfig
 from trimtab.fields import CHAT, fill
 from trimtab.messages import shown, text_of
@@ -31,6 +32,8 @@ FINISHES: dict[str, Literal["eos", "length", "stop"]] = {
 }
 """What a server's reasons stand for; a stop string has its own, where the server says so."""
 NEXT_SEED = 1_000_003
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,14 @@ class Question:
 
 @dataclass(frozen=True)
 class Choice:
-    """One continuation: `stop` ended at a stop string, which is not in the text, `eos` where the model ended it."""
+    """One continuation: `stop` ended at a stop string, which is not in the text, `eos` where the model ended it.
+
+    `too_long` is none: the server refuses the question's text as longer than its context.
+    """
 
     text: str
     tokens: int
-    finish: Literal["eos", "length", "stop"]
+    finish: Literal["eos", "length", "stop", "too_long"]
 
 
 class CompletionsModel:
@@ -135,9 +141,13 @@ class CompletionsModel:
         Raises:
             EndpointError: the server does not answer, refuses, or answers something else.
         """
+        return self._together(lambda question: self._choices(question, sampling, stop), questions)
+
+    def _together(self, ask: Callable[[Asked], Answer], all_asked: Sequence[Asked]) -> list[Answer]:
+        """What is answered to each, in order; as many requests at once as the settings allow."""
         self._given_up.clear()
         with ThreadPoolExecutor(self.settings.concurrency) as pool:
-            asked = [pool.submit(self._choices, question, sampling, stop) for question in questions]
+            asked = [pool.submit(ask, each) for each in all_asked]
             try:
                 wait(asked, return_when=FIRST_EXCEPTION)
                 failed = next((each for each in asked if each.done() and each.exception() is not None), None)
@@ -145,6 +155,20 @@ class CompletionsModel:
             finally:  # after an error or Ctrl-C nobody waits for the pauses of the others
                 self._given_up.set()
                 pool.shutdown(wait=False, cancel_futures=True)
+
+    def log_probabilities(self, texts: Sequence[tuple[PromptInput, str]]) -> list[tuple[float, int]]:
+        """`log_probability` of each (prompt, response), in order; as many requests at once as the settings allow.
+
+        NaN and no tokens where the server refuses a text as longer than its context.
+        """
+
+        def ask(text: tuple[PromptInput, str]) -> tuple[float, int]:
+            try:
+                return self.log_probability(*text)
+            except TooLongError:
+                return math.nan, 0
+
+        return self._together(ask, texts)
 
     def log_probability(self, prompt: PromptInput, response: str) -> tuple[float, int]:
         """log p(response | prompt) in nats and the number of its tokens, as the server splits prompt and response.
@@ -177,6 +201,13 @@ class CompletionsModel:
             raise EndpointError(f"{self._endpoint.url} does not answer: start it, and the same command goes on")
 
     def _choices(self, question: Question, sampling: SamplingConfig, stop: Sequence[str]) -> list[Choice]:
+        """All continuations of one question, of which none can be where the server refuses it as too long."""
+        try:
+            return self._asked_until_all(question, sampling, stop)
+        except TooLongError:
+            return [Choice("", 0, "too_long")] * question.count
+
+    def _asked_until_all(self, question: Question, sampling: SamplingConfig, stop: Sequence[str]) -> list[Choice]:
         """All continuations of one question; a server that gives fewer at a time is asked again."""
         if sampling.temperature == 0:  # all would be the same one, and servers refuse to give it more than once
             one = dataclasses.replace(question, count=1)

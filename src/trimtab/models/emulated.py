@@ -16,7 +16,7 @@ from typing import Self
 import torch
 
 from trimtab.errors import VocabularyError
-from trimtab.models.language_model import DecodeState, LanguageModel
+from trimtab.models.language_model import DecodeState, LanguageModel, check_rows
 from trimtab.models.trunk import share_trunk
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import PromptInput
@@ -40,39 +40,71 @@ class EmulatedState:
     def select(self, rows: Sequence[int]) -> Self:
         return type(self)([state.select(rows) for state in self.states])
 
-    def append(self, tokens: Sequence[int]) -> None:
+    def append(self, tokens: Sequence[int | None]) -> None:
         for state in self.states:
             state.append(tokens)
 
 
 class EmulatedModel:
-    """A sum of language models that share one vocabulary; `terms` are (model, weight), the base first."""
+    """A sum of language models that share one vocabulary; `terms` are (model, weight), the base first.
+
+    It is over the ids that all of them have: those below the least number of rows, without those that stand for
+    different tokens in any two of them (`Vocabulary.unlike_ids`), which have no probability.
+    """
 
     def __init__(self, terms: Sequence[tuple[LanguageModel, float]], name: str) -> None:
         self.models = [model for model, _ in terms]
         self.weights = [weight for _, weight in terms]
         self.vocabulary = self.models[0].vocabulary
         self.name = name
+        self._rows = min(model.rows for model in self.models)
+        unlike = [self.vocabulary.unlike_ids(model.vocabulary) for model in self.models[1:]]
+        self._without = sorted({token for ids in unlike for token in ids or () if token < self._rows})
+
+    @property
+    def template(self) -> str:
+        return self.models[0].template
+
+    @property
+    def rows(self) -> int:
+        return self._rows
+
+    @property
+    def context(self) -> int:
+        return min(model.context for model in self.models)
+
+    def narrowed(self, rows: int) -> "EmulatedModel":
+        terms = zip(self.models, self.weights, strict=True)
+        return EmulatedModel([(model.narrowed(rows), weight) for model, weight in terms], self.name)
+
+    def too_long(self, prompt: PromptInput, room: int) -> str | None:
+        reasons = (model.too_long(prompt, room) for model in self.models)
+        return next((reason for reason in reasons if reason is not None), None)
 
     @property
     def flops(self) -> float:
         return sum(model.flops for model in self.models)
 
-    def start(self, prompts: Sequence[PromptInput], room: int) -> EmulatedState:
-        return EmulatedState([model.start(prompts, room) for model in self.models])
+    def start(self, prompts: Sequence[PromptInput], room: int, *, cut: bool = False) -> EmulatedState:
+        return EmulatedState([model.start(prompts, room, cut=cut) for model in self.models])
+
+    def start_ids(self, prompts: Sequence[Sequence[int]], room: int) -> EmulatedState:
+        return EmulatedState([model.start_ids(prompts, room) for model in self.models])
 
     def next_logits(self, state: EmulatedState) -> torch.Tensor:
         # each model's logits are valid until its own next call only, and heads may be padded to unlike widths
         parts = [model.next_logits(part) for model, part in zip(self.models, state.states, strict=True)]
-        width = min(part.shape[1] for part in parts)
-        total = parts[0][:, :width] * self.weights[0]
+        total = parts[0][:, : self._rows] * self.weights[0]
         for part, weight in zip(parts[1:], self.weights[1:], strict=True):
-            total += weight * part[:, :width].to(total.device)  # heads may lie on unlike devices
+            total += weight * part[:, : self._rows].to(total.device)  # heads may lie on unlike devices
+        if self._without:
+            total[:, self._without] = -torch.inf
         return total
 
     def score(
         self, state: EmulatedState, parents: Sequence[int], keep: Sequence[int], tokens: Sequence[Sequence[int]]
     ) -> tuple[EmulatedState, list[list[float]]]:
+        check_rows(self.name, self.vocabulary, self._rows, tokens)
         # A sum of logits has a normalizer of its own, so the models advance together, a token at a time.
         short = [len(state.ids[p]) - kept for p, kept in zip(parents, keep, strict=True)]
         states: list[DecodeState] = []
@@ -107,12 +139,28 @@ class EmulatedModel:
 
 
 def check_one_vocabulary(base: str, ours: Vocabulary, guide: str, theirs: Vocabulary) -> None:
-    """Raise VocabularyError unless two models, called `base` and `guide`, have the same tokens under the same ids."""
-    if ours.fingerprint != theirs.fingerprint:
+    """Raise VocabularyError unless two models, called `base` and `guide`, have the same tokens under the same ids.
+
+    Added tokens of one of them alone do no harm.
+    """
+    if ours.unlike_ids(theirs) is None:
         raise VocabularyError(
             f"EFT adds logits, and {base} and {guide} have unlike vocabularies "
             f"({len(ours.tokenizer)} and {len(theirs.tokenizer)} tokens): "
             "use best-of-N or CBS, which work across vocabularies, or a guide with the base's tokenizer"
+        )
+
+
+def _check_end(base: LanguageModel, guide: LanguageModel) -> None:
+    """Raise VocabularyError where the guide lacks the token that ends the base's texts: a sum would never end one."""
+    vocabulary = base.vocabulary
+    end = vocabulary.end_id
+    unlike = vocabulary.unlike_ids(guide.vocabulary) or frozenset()
+    if end < base.rows and (end in unlike or end >= guide.rows):
+        token = vocabulary.tokenizer.convert_ids_to_tokens(end)
+        raise VocabularyError(
+            f"EFT adds logits, and {base.name}'s end token {token} (id {end}) is none of {guide.name}'s tokens, so "
+            "that no text would end: use best-of-N or CBS, or a guide that has it"
         )
 
 
@@ -124,6 +172,7 @@ def emulate(base: LanguageModel, pairs: Sequence[tuple[LanguageModel, LanguageMo
     """
     for model in [model for tuned, untuned, _ in pairs for model in (tuned, untuned)]:
         check_one_vocabulary(base.name, base.vocabulary, model.name, model.vocabulary)
+        _check_end(base, model)
     terms: dict[int, tuple[LanguageModel, float]] = {id(base): (base, 1.0)}
     for tuned, untuned, weight in pairs:
         for model, share in ((untuned, -weight), (tuned, weight)):

@@ -9,6 +9,7 @@ rows x vocabulary never stands at once.
     >>> head.log_normalizer(hidden)                                                     # doctest: +SKIP
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -46,6 +47,13 @@ class Head:
         self._buffer = weight.new_empty(0)
         # on an accelerator one large product is faster than many small ones
         self._slice = SLICE if weight.device.type == "cpu" else self.size
+
+    def narrowed(self, size: int) -> "Head":
+        """The head of the first `size` tokens alone; it shares the weights."""
+        other = copy.copy(self)
+        other.size = size
+        other._buffer = self.weight.new_empty(0)  # one of its own: the logits of both may be needed at once
+        return other
 
     @property
     def device(self) -> torch.device:

@@ -9,12 +9,14 @@ can be cut back to any length without anything being computed again.
     >>> state.append([token])                                                           # doctest: +SKIP
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 import torch
 
+from trimtab.errors import ModelError
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import PromptInput
 
@@ -41,8 +43,11 @@ class DecodeState(Protocol):
         """A state of these rows, in this order: keep, drop, repeat and reorder are all this one call."""
         ...
 
-    def append(self, tokens: Sequence[int]) -> None:
-        """Put one token at the end of each row."""
+    def append(self, tokens: Sequence[int | None]) -> None:
+        """Put one token at the end of each row; None leaves a row as it is.
+
+        What `next_logits` gives for a row without a new token means nothing.
+        """
         ...
 
 
@@ -53,17 +58,47 @@ class StatefulModel(Protocol[State]):
     """A causal language model with a prompt template and a tokenizer of its own.
 
     `flops` counts the forward FLOPs of all tokens read so far, 2 per weight and token (Kaplan et al. 2020, without the
-    attention's own products); padding does not count.
+    attention's own products); padding does not count. `rows` is the number of ids that it can read and predict: ids
+    from there on may be in its tokenizer and have no embedding. `context` is how many tokens it can read.
     """
 
     vocabulary: Vocabulary
     name: str
 
     @property
+    def template(self) -> str:
+        """What a string is put into before it is read (of several models, the first one's)."""
+        ...
+
+    @property
     def flops(self) -> float: ...
 
-    def start(self, prompts: Sequence[PromptInput], room: int) -> State:
-        """A state of one row a prompt, with room for `room` more tokens a row (it grows where that is not enough)."""
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def context(self) -> int: ...
+
+    def narrowed(self, rows: int) -> Self:
+        """The same model over its first `rows` ids alone: their probabilities have a sum of 1."""
+        ...
+
+    def too_long(self, prompt: PromptInput, room: int) -> str | None:
+        """Why the prompt cannot be given `room` new tokens within the context; None where it can."""
+        ...
+
+    def start(self, prompts: Sequence[PromptInput], room: int, *, cut: bool = False) -> State:
+        """A state of one row a prompt, with room for `room` more tokens a row (it grows where that is not enough).
+
+        With `cut`, a prompt that is too long loses its first tokens.
+
+        Raises:
+            ModelError: a prompt is too long, or holds a token that the model has no row for.
+        """
+        ...
+
+    def start_ids(self, prompts: Sequence[Sequence[int]], room: int) -> State:
+        """`start` from ids, each prompt at least one."""
         ...
 
     def next_logits(self, state: State) -> torch.Tensor:
@@ -88,15 +123,52 @@ LanguageModel: TypeAlias = StatefulModel[Any]
 """A language model whatever its state: callers pass states back to the model that made them."""
 
 
+def why_too_long(model: LanguageModel, prompt_tokens: int, room: int) -> str | None:
+    """Why a prompt of so many tokens cannot be continued by `room` more; None where it can."""
+    if prompt_tokens + room <= model.context:
+        return None
+    return f"a prompt of {prompt_tokens} tokens and {room} new ones exceed {model.name}'s context of {model.context}"
+
+
+def cut_to(model: LanguageModel, prompt_ids: list[int], room: int) -> list[int]:
+    """The last ids of a prompt, as many as `room` new tokens leave place for."""
+    return prompt_ids[-max(1, model.context - room) :]
+
+
+def check_length(model: LanguageModel, prompt_tokens: int, room: int) -> None:
+    """Raise ModelError where a prompt of so many tokens cannot be continued by `room` more."""
+    reason = why_too_long(model, prompt_tokens, room)
+    if reason is not None:
+        raise ModelError(f"{reason}: shorten the prompt or lower max_new_tokens")
+
+
+def check_rows(name: str, vocabulary: Vocabulary, rows: int, texts: Iterable[Sequence[int]]) -> None:
+    """Raise ModelError where texts hold an id that the model of this name, with embeddings of `rows` ids, lacks."""
+    for ids in texts:
+        if max(ids, default=0) >= rows:
+            token = next(each for each in ids if each >= rows)
+            raise ModelError(
+                f"{vocabulary.tokenizer.convert_ids_to_tokens(token)} has id {token} in the tokenizer of "
+                f"{name or 'the model'}, which has embeddings for ids below {rows} only: leave it out of template and "
+                "prompts, or resize the model's embeddings (resize_token_embeddings)"
+            )
+
+
 def sequence_log_probabilities(
     model: LanguageModel, prompts: Sequence[PromptInput], responses: Sequence[Sequence[int]], batch: int = 32
 ) -> list[float]:
-    """log p(response | prompt) in nats, one sum a row: the masked sum that value, evaluation and tests share."""
-    sums: list[float] = []
-    for first in range(0, len(prompts), batch):
-        group = responses[first : first + batch]
-        state = model.start(prompts[first : first + batch], room=max(map(len, group), default=0))
+    """log p(response | prompt) in nats, one sum a row: the masked sum that value, evaluation and tests share.
+
+    NaN where prompt and response together are longer than the model's context.
+    """
+    sums = [math.nan] * len(prompts)
+    fitting = [n for n, prompt in enumerate(prompts) if model.too_long(prompt, len(responses[n])) is None]
+    for first in range(0, len(fitting), batch):
+        group = fitting[first : first + batch]
+        # rows grow as far as they need: room for the longest response may be more than a long prompt leaves
+        state = model.start([prompts[n] for n in group], room=0)
         lengths = [len(row) for row in state.ids]
-        _, rows = model.score(state, range(len(group)), lengths, group)
-        sums.extend(sum(row) for row in rows)
+        _, rows = model.score(state, range(len(group)), lengths, [responses[n] for n in group])
+        for n, row in zip(group, rows, strict=True):
+            sums[n] = sum(row)
     return sums

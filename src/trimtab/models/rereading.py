@@ -8,6 +8,7 @@ Knows nothing of sampling or search.
     torch.Size([1, 50280])
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from transformers import PreTrainedModel
 
 from trimtab.errors import ModelError
 from trimtab.models.head import Head
-from trimtab.models.language_model import ModelSize
+from trimtab.models.language_model import ModelSize, check_length, check_rows, cut_to, why_too_long
 from trimtab.models.placement import input_device
 from trimtab.models.transformers_model import TOKENS, Work, body_weights, context_of
 from trimtab.models.vocabulary import Vocabulary
@@ -33,21 +34,28 @@ class RereadingState:
     def select(self, rows: Sequence[int]) -> "RereadingState":
         return RereadingState([list(self.ids[row]) for row in rows], [self.prompt_lengths[row] for row in rows])
 
-    def append(self, tokens: Sequence[int]) -> None:
+    def append(self, tokens: Sequence[int | None]) -> None:
         for ids, token in zip(self.ids, tokens, strict=True):
-            ids.append(int(token))
+            if token is not None:
+                ids.append(int(token))
 
 
 class _GivenLogits:
     """In the place of a `Head` where a model's logits are no function of its body's output that `Head` knows."""
 
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def narrowed(self, size: int) -> "_GivenLogits":
+        return _GivenLogits(size)
+
     def logits(self, logits: torch.Tensor) -> torch.Tensor:
-        return logits
+        return logits[:, : self.size]
 
     def log_probabilities(
         self, logits: torch.Tensor, sources: Sequence[int], tokens: Sequence[Sequence[int]]
     ) -> list[list[float]]:
-        logs = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        logs = self.logits(logits).log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
         flat = [int(token) for row in tokens for token in row]
         values = iter(logs[list(sources), flat].tolist())
         return [[next(values) for _ in row] for row in tokens]
@@ -74,7 +82,8 @@ class RereadingModel:
         self.name = name
         self.reason = reason
         self._work = Work()
-        self._head = head or _GivenLogits()
+        self._head = head or _GivenLogits(model.get_output_embeddings().weight.shape[0])
+        self._rows = min(model.get_input_embeddings().weight.shape[0], self._head.size)
         self._body = model if head is None else model.base_model
         self._device = input_device(model)
         self._limit = context_of(model)
@@ -96,12 +105,32 @@ class RereadingModel:
         """The weights that a token is multiplied with."""
         return ModelSize(body=float(self._body_weights), head=float(self._head_weights))
 
-    def start(self, prompts: Sequence[PromptInput], room: int) -> RereadingState:
-        return self.start_ids([self.vocabulary.encode_prompt(prompt, self.template) for prompt in prompts], room)
+    @property
+    def rows(self) -> int:
+        return self._rows
+
+    @property
+    def context(self) -> int:
+        return self._limit
+
+    def narrowed(self, rows: int) -> "RereadingModel":
+        if rows >= self._head.size:
+            return self
+        other = copy.copy(self)
+        other._head, other._rows = self._head.narrowed(rows), min(rows, self._rows)
+        return other
+
+    def too_long(self, prompt: PromptInput, room: int) -> str | None:
+        return why_too_long(self, len(self.vocabulary.encode_prompt(prompt, self.template)), room)
+
+    def start(self, prompts: Sequence[PromptInput], room: int, *, cut: bool = False) -> RereadingState:
+        encoded = [self.vocabulary.encode_prompt(prompt, self.template) for prompt in prompts]
+        return self.start_ids([cut_to(self, ids, room) for ids in encoded] if cut else encoded, room)
 
     def start_ids(self, prompts: Sequence[Sequence[int]], room: int) -> RereadingState:
         """`start` from ids, each at least one."""
-        self._check_length(max(map(len, prompts), default=1) + room)
+        check_length(self, max(map(len, prompts), default=1), room)
+        check_rows(self.name, self.vocabulary, self._rows, prompts)
         return RereadingState([list(ids) for ids in prompts], [len(ids) for ids in prompts])
 
     @torch.inference_mode()
@@ -112,6 +141,7 @@ class RereadingModel:
     def score(
         self, state: RereadingState, parents: Sequence[int], keep: Sequence[int], tokens: Sequence[Sequence[int]]
     ) -> tuple[RereadingState, list[list[float]]]:
+        check_rows(self.name, self.vocabulary, self._rows, tokens)
         children = state.select(parents)
         for ids, kept, new in zip(children.ids, keep, tokens, strict=True):
             ids[kept:] = [int(token) for token in new]

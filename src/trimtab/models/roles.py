@@ -162,5 +162,5 @@ def vocabulary_of(
             "the model's own tokenizer beside it"
         )
     ends = model.generation_config.eos_token_id if model.generation_config is not None else None
-    eos_ids = [ends] if isinstance(ends, int) else list(ends or [])
-    return Vocabulary(tokenizer, eos_ids, start_token, chat=chat, system=system)
+    eos_ids = [ends] if isinstance(ends, int) else [each for each in ends or [] if each is not None]
+    return Vocabulary(tokenizer, eos_ids, start_token, chat=chat, system=system, rows=rows)

@@ -20,7 +20,7 @@ from trimtab.models.attention import OURS
 from trimtab.models.cache import SlotCache
 from trimtab.models.device import on_device
 from trimtab.models.head import Head, check_numbers, head_of
-from trimtab.models.language_model import ModelSize
+from trimtab.models.language_model import ModelSize, check_length, check_rows, cut_to, why_too_long
 from trimtab.models.placement import input_device
 from trimtab.models.static_step import SHARE, CudaGraphs, Record, StaticSteps
 from trimtab.models.vocabulary import Vocabulary
@@ -66,9 +66,10 @@ class TransformersState:
             apart=self.apart,
         )
 
-    def append(self, tokens: Sequence[int]) -> None:
+    def append(self, tokens: Sequence[int | None]) -> None:
         for ids, token in zip(self.ids, tokens, strict=True):
-            ids.append(int(token))
+            if token is not None:
+                ids.append(int(token))
 
     def rewind(self, lengths: Sequence[int | None]) -> None:
         """Cut row r back to its first lengths[r] tokens, the last of which will be read again; None leaves it alone."""
@@ -113,6 +114,7 @@ class TransformersModel:
             check_numbers(model)
             raise ModelError(f"{self.name} changes its logits after the output embedding: it has no cached decoding")
         self._head = head
+        self._rows = min(model.get_input_embeddings().weight.shape[0], head.size)
         if model.config._attn_implementation in OURS and model._can_set_attn_implementation():
             model.set_attn_implementation(OURS[model.config._attn_implementation])
         self._body = self._own_body = model.base_model
@@ -139,6 +141,24 @@ class TransformersModel:
     def size(self) -> ModelSize:
         """The weights that a token is multiplied with."""
         return ModelSize(body=float(self._body_weights), head=float(self._head.weight.numel()))
+
+    @property
+    def rows(self) -> int:
+        return self._rows
+
+    @property
+    def context(self) -> int:
+        return self._limit
+
+    def narrowed(self, rows: int) -> "TransformersModel":
+        if rows >= self._head.size:
+            return self
+        other = copy.copy(self)
+        other._head, other._rows = self._head.narrowed(rows), min(rows, self._rows)
+        return other
+
+    def too_long(self, prompt: PromptInput, room: int) -> str | None:
+        return why_too_long(self, len(self.vocabulary.encode_prompt(prompt, self.template)), room)
 
     @property
     def tokens_read(self) -> int:
@@ -169,19 +189,17 @@ class TransformersModel:
         other._static = None  # a body that passes tensors on beside its output cannot be recorded
         return other
 
-    def start(self, prompts: Sequence[PromptInput], room: int) -> TransformersState:
-        return self.start_ids([self.vocabulary.encode_prompt(prompt, self.template) for prompt in prompts], room)
+    def start(self, prompts: Sequence[PromptInput], room: int, *, cut: bool = False) -> TransformersState:
+        encoded = [self.vocabulary.encode_prompt(prompt, self.template) for prompt in prompts]
+        return self.start_ids([cut_to(self, ids, room) for ids in encoded] if cut else encoded, room)
 
     @torch.inference_mode()
     def start_ids(self, prompts: Sequence[Sequence[int]], room: int) -> TransformersState:
         """`start` from ids, each at least one."""
         self._begin()
         longest = max(map(len, prompts), default=1)
-        if longest + room > self._limit:
-            raise ModelError(
-                f"a prompt of {longest} tokens and {room} new ones exceed {self.name}'s context of {self._limit}: "
-                "shorten the prompt or lower max_new_tokens"
-            )
+        check_length(self, longest, room)
+        check_rows(self.name, self.vocabulary, self._rows, prompts)
         state = TransformersState(
             ids=[list(ids) for ids in prompts],
             prompt_lengths=[len(ids) for ids in prompts],
@@ -205,6 +223,7 @@ class TransformersModel:
         self, state: TransformersState, parents: Sequence[int], keep: Sequence[int], tokens: Sequence[Sequence[int]]
     ) -> tuple[TransformersState, list[list[float]]]:
         self._begin()
+        check_rows(self.name, self.vocabulary, self._rows, tokens)
         # A parent's last token is read once, however many children it has: their first new token is predicted from
         # the same hidden state. Children that are cut back read the token at their cut again, each for itself.
         uncut = [bool(new) and kept == len(state.ids[p]) for p, kept, new in zip(parents, keep, tokens, strict=True)]

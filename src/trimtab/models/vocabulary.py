@@ -29,8 +29,9 @@ class Vocabulary:
     """The tokens of one model.
 
     `eos_ids` are all ids that end a text: those given, the tokenizer's own, and the one that its chat template puts
-    behind a turn. `start_token` begins an empty text. `chat` says that the model is shown conversations, `system`
-    with which system message where they bring none.
+    behind a turn. Of these an id that is not below `rows`, the number of ids that the model can read (None: all),
+    counts only where there is no other. `start_token` begins an empty text. `chat` says that the model is shown
+    conversations, `system` with which system message where they bring none.
     """
 
     def __init__(
@@ -41,13 +42,18 @@ class Vocabulary:
         *,
         chat: bool = False,
         system: str | None = None,
+        rows: int | None = None,
     ) -> None:
         self.tokenizer = tokenizer
+        self._rows = rows
         self.start_token = start_token
         self._shows_chat, self._system = chat, system
-        self._turn_end = None if tokenizer.chat_template is None else self._chat.end_of_turn
-        own = {tokenizer.eos_token_id, self._turn_end} - {None}
-        self.eos_ids = frozenset({*map(int, own), *eos_ids})
+        turn_end = None if tokenizer.chat_template is None else self._chat.end_of_turn
+        self._turn_end = turn_end if turn_end is not None and self._has_row(turn_end) else None
+        own = {tokenizer.eos_token_id, turn_end} - {None}
+        named = frozenset({*map(int, own), *eos_ids})
+        # an end token that was added behind the model's rows can neither be written nor read: another is taken, if any
+        self.eos_ids = frozenset(filter(self._has_row, named)) or named
         if not self.eos_ids:
             raise ModelError(f"{tokenizer.name_or_path} has no end token: name one in its tokenizer's eos_token")
 
@@ -57,7 +63,10 @@ class Vocabulary:
         if self._shows_chat and self._turn_end is not None:
             return self._turn_end
         own = self.tokenizer.eos_token_id
-        return int(own) if own is not None else min(self.eos_ids)
+        return int(own) if own in self.eos_ids else min(self.eos_ids)
+
+    def _has_row(self, token: int) -> bool:
+        return self._rows is None or token < self._rows
 
     @property
     def turn_end_id(self) -> int:
@@ -68,6 +77,19 @@ class Vocabulary:
     def fingerprint(self) -> str:
         """A hash of the map from tokens to ids: equal exactly where two vocabularies are the same."""
         return hashlib.sha256(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode()).hexdigest()
+
+    def unlike_ids(self, other: "Vocabulary") -> frozenset[int] | None:
+        """The ids that stand for different tokens in the two, or for a token in one of them only.
+
+        None where these are more than added tokens and tokens that no text is ever split into, such as padding: then
+        the two are different vocabularies.
+        """
+        if self.fingerprint == other.fingerprint:
+            return frozenset()
+        ours, theirs = ({token: text for text, token in each.tokenizer.get_vocab().items()} for each in (self, other))
+        unlike = frozenset(token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token))
+        pairs = (self.tokenizer, unlike & ours.keys()), (other.tokenizer, unlike & theirs.keys())
+        return None if any(_splits_into_any(tokenizer, ids) for tokenizer, ids in pairs) else unlike
 
     def encode_prompt(self, prompt: PromptInput, template: str) -> list[int]:
         """The ids that a model reads before it answers.
@@ -201,3 +223,14 @@ class Vocabulary:
 def _messages(prompt: PromptInput) -> list[Message]:
     """A prompt as a conversation: a string is one message of the user."""
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+
+
+def _splits_into_any(tokenizer: PreTrainedTokenizerBase, ids: Collection[int]) -> bool:
+    """Whether a text without added tokens can be split into one of these tokens."""
+    added = tokenizer.added_tokens_decoder
+
+    def alone(token: int) -> list[int]:
+        text = tokenizer.convert_tokens_to_string([tokenizer.convert_ids_to_tokens(token)])
+        return [int(each) for each in tokenizer.encode(text, add_special_tokens=False)]
+
+    return any(token in alone(token) for token in ids if token not in added)

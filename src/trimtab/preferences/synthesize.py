@@ -14,8 +14,9 @@ from collections.abc import Sequence
 
 from trimtab.blocks import Block
 from trimtab.experiment import SynthesizeConfig
+from trimtab.models.language_model import LanguageModel
 from trimtab.models.roles import Roles
-from trimtab.records import Prompt
+from trimtab.records import SET_ASIDE, Prompt
 from trimtab.rewards.reward import Reward
 from trimtab.search.chunk_beam import Search
 from trimtab.search.decoders import decode_block
@@ -27,21 +28,29 @@ def synthesis_prompts(config: SynthesizeConfig, prompts: Sequence[Prompt]) -> li
     return [dataclasses.replace(prompt, text="") for prompt in prompts] if config.unprompted else list(prompts)
 
 
+def check_some_fit(prompts: Sequence[Prompt], config: SynthesizeConfig, model: LanguageModel) -> None:
+    """Raise ModelError where every prompt is too long, so that nothing is left to sample from."""
+    _search(config).check_some_fit(prompts, LanguageModelProposer(model, config.sampling, 0), None)
+
+
 def synthesize(prompts: Sequence[Prompt], config: SynthesizeConfig, roles: Roles, reward: Reward, seed: int) -> Block:
     """`config.samples` generations a prompt, in the order of their slots, each with its reward.
 
     The reward reads the prompt and the response together. FLOPs cover the small model and the reward. Unprompted
     samples all answer one prompt, whose id is `unprompted`. The reward of a prompt that was set aside is NaN.
     """
-    search = Search(successors=config.samples, max_new_tokens=config.max_new_tokens, keep=config.samples)
     proposer = LanguageModelProposer(roles["untuned"], config.sampling, seed)
     before = reward.flops
-    block = decode_block(prompts, search, proposer, None, roles)
+    block = decode_block(prompts, _search(config), proposer, None, roles)
     rewards = reward.score([each.prompt for each in block.records], [each.text for each in block.records])
     records = [
-        dataclasses.replace(each, reward=math.nan if each.finish == "failed" else worth)
+        dataclasses.replace(each, reward=math.nan if each.finish in SET_ASIDE else worth)
         for each, worth in zip(block.records, rewards, strict=True)
     ]
     if config.unprompted:
         records = [dataclasses.replace(each, prompt_id="unprompted") for each in records]
     return dataclasses.replace(block, records=records, flops={**block.flops, "reward": reward.flops - before})
+
+
+def _search(config: SynthesizeConfig) -> Search:
+    return Search(successors=config.samples, max_new_tokens=config.max_new_tokens, keep=config.samples)

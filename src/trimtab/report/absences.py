@@ -7,7 +7,7 @@ Knows rows and scores, nothing of how either came about.
     []
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from trimtab.evaluation.coverage import is_finite
 from trimtab.evaluation.evaluate import Row
@@ -19,18 +19,19 @@ NO_JUDGE = "No second judge: it is fitted on labelled reviews, and this run has 
 NAMED = 8  # ids spelled out for a row; table.csv has the counts, the run directory the rest
 
 
-def absences(rows: Sequence[Row], scores: Mapping[str, Sequence[Score]]) -> list[str]:
+def absences(rows: Sequence[Row], scores: Mapping[str, Sequence[Score]], too_long: Collection[str] = ()) -> list[str]:
     """A sentence for each row that was measured on fewer prompts than it was given, naming the prompts; and one where
-    no second judge checked the rewards."""
+    no second judge checked the rewards. `too_long` are the prompts that are too long for some decoder's models."""
     every = list(dict.fromkeys(score.prompt_id for entries in scores.values() for score in entries))
     sentences = [NO_JUDGE] if any(row.judge is None for row in rows) else []
     for row in rows:
         reasons = []
-        if row.set_aside:
-            them = "it" if row.set_aside == 1 else "them"
-            reasons.append(
-                f"{_count(row.set_aside, 'prompt')} set aside, since a model's numbers on {them} are not finite"
-            )
+        failed = row.set_aside - len(too_long)
+        if failed:
+            them = "it" if failed == 1 else "them"
+            reasons.append(f"{_count(failed, 'prompt')} set aside, since a model's numbers on {them} are not finite")
+        if too_long:
+            reasons.append(f"{_count(len(too_long), 'prompt')} set aside, too long for the context of a model")
         if row.left_out:
             reasons.append(f"{_count(row.left_out, 'response')} without a finite score left out")
         if reasons:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from trimtab.evaluation.coverage import answers
 from trimtab.experiment import Experiment
-from trimtab.records import Generation, PromptInput, Score
+from trimtab.records import SET_ASIDE, Generation, PromptInput, Score
 from trimtab.report.columns import number
 from trimtab.search.trace import Node
 
@@ -73,7 +73,7 @@ def examples(
 
 
 def _answer(decoder: str, generation: Generation | None, reward: float | None, search: Node | None) -> Answer:
-    if generation is not None and generation.finish == "failed":
+    if generation is not None and generation.finish in SET_ASIDE:
         return Answer(decoder, "", "", "")
     shown = "not finite" if reward is not None and not math.isfinite(reward) else number(reward)
     return Answer(

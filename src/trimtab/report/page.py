@@ -17,6 +17,7 @@ import jinja2
 import yaml
 
 from trimtab.durable import write_text
+from trimtab.evaluation.coverage import too_long
 from trimtab.evaluation.evaluate import Row
 from trimtab.experiment import DecoderConfig, Experiment
 from trimtab.models.completions import Usage
@@ -81,7 +82,7 @@ def write_report(
         rows=rows,
         prompts=prompts_of(rows),
         families=families(rows),
-        absences=absences(rows, scores),
+        absences=absences(rows, scores, too_long(generations)),
         served=served(experiment.base, usages or {}),
         explanations={decoder.name: explanation(decoder) for decoder in experiment.guide.decoders},
         models=short_names(row.model for row in rows),

@@ -11,9 +11,15 @@ import rich.text
 import rich.tree
 
 from trimtab.errors import one_line
+from trimtab.records import SET_ASIDE
 from trimtab.search.trace import Node
 
-ENDS = {"eos": "ended", "length": "cut at its length", "stop": "stopped", "failed": "set aside"}
+ENDS: dict[str, str] = {
+    "eos": "ended",
+    "length": "cut at its length",
+    "stop": "stopped",
+    **dict.fromkeys(SET_ASIDE, "set aside"),
+}
 
 
 def search_tree(root: Node) -> rich.tree.Tree:

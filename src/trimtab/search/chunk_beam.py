@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from trimtab.errors import ConfigurationError
+from trimtab.errors import ConfigurationError, ModelError
 from trimtab.experiment_search import EarlyRejection, search_faults
-from trimtab.records import Prompt
+from trimtab.records import SET_ASIDE, Prompt
 from trimtab.search.hypothesis import Hypothesis, Step
 from trimtab.search.proposer import Continuation, Fork, Proposer, ProposerState
 from trimtab.search.selection import Choose, beside_pool, best, by_vote, distinct, in_groups
@@ -97,6 +97,17 @@ class Search:
     def candidates(self) -> int:
         """Rows that a prompt takes at most."""
         return self.width * self.successors
+
+    def too_long(self, prompt: Prompt, proposer: Proposer, value: Value | None) -> str | None:
+        """Why a prompt leaves no room for a response to be written, or valued; None where it does."""
+        room = self.max_new_tokens
+        return proposer.too_long(prompt, room) or (None if value is None else value.too_long(prompt, room))
+
+    def check_some_fit(self, prompts: Sequence[Prompt], proposer: Proposer, value: Value | None) -> None:
+        """Raise ModelError where every prompt is too long, so that nothing is left to search."""
+        reasons = [self.too_long(prompt, proposer, value) for prompt in prompts]
+        if reasons and all(reasons):
+            raise ModelError(f"{reasons[0]}: shorten the prompt or lower max_new_tokens")
 
     def run(
         self,
@@ -216,10 +227,11 @@ def _compete(beams: list[list[Hypothesis]], candidates: list[Hypothesis], *, ran
 
 
 def _set_aside(group: list[Hypothesis]) -> list[Hypothesis]:
-    """The prompt's candidates; in their place one that says so where any of them is of no finite number."""
+    """The prompt's candidates; in their place one that says so where any of them is of no finite number, or refused."""
     for each in group:
-        if each.finish == "failed" or not math.isfinite(each.value):
-            return [replace(each, token_ids=[], text="", finish="failed", value=0.0)]
+        if each.finish in SET_ASIDE or not math.isfinite(each.value):
+            why = each.finish if each.finish in SET_ASIDE else "failed"
+            return [replace(each, token_ids=[], text="", finish=why, value=0.0)]
     return group
 
 

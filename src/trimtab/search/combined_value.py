@@ -44,6 +44,9 @@ class StepValue:
     def start(self, prompts: Sequence[Prompt], room: int) -> StepState:
         return StepState(list(prompts), [[] for _ in prompts])
 
+    def too_long(self, prompt: Prompt, room: int) -> str | None:
+        return None
+
     def advance(
         self, state: StepState, parents: Sequence[int], candidates: Sequence[Candidate]
     ) -> tuple[StepState, list[float]]:
@@ -61,6 +64,9 @@ class PerToken:
 
     def start(self, prompts: Sequence[Prompt], room: int) -> Any:
         return self.value.start(prompts, room)
+
+    def too_long(self, prompt: Prompt, room: int) -> str | None:
+        return self.value.too_long(prompt, room)
 
     def advance(self, state: Any, parents: Sequence[int], candidates: Sequence[Candidate]) -> tuple[Any, list[float]]:
         after, values = self.value.advance(state, parents, candidates)
@@ -87,6 +93,10 @@ class WeightedValue:
 
     def start(self, prompts: Sequence[Prompt], room: int) -> WeightedState:
         return WeightedState([value.start(prompts, room) for value in self.values])
+
+    def too_long(self, prompt: Prompt, room: int) -> str | None:
+        reasons = (value.too_long(prompt, room) for value in self.values)
+        return next((reason for reason in reasons if reason is not None), None)
 
     def advance(
         self, state: WeightedState, parents: Sequence[int], candidates: Sequence[Candidate]

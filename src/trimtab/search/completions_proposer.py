@@ -65,6 +65,9 @@ class CompletionsProposer:
         texts = [self.model.prompt_text(prompt.text) for prompt in prompts]
         return Texts(texts, [""] * len(texts), [prompt_key(prompt.id) for prompt in prompts], room)
 
+    def too_long(self, prompt: Prompt, room: int) -> str | None:
+        return None  # the server says so when it is asked
+
     def prompt_ids(self, state: Texts) -> list[list[int]]:
         return [[] for _ in state.prompts]
 

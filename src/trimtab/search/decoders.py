@@ -20,7 +20,7 @@ from trimtab.experiment import DecoderConfig, Experiment
 from trimtab.models.completions import Usage
 from trimtab.models.language_model import sequence_log_probabilities
 from trimtab.models.roles import Roles
-from trimtab.records import Generation, Prompt
+from trimtab.records import SET_ASIDE, Generation, Prompt
 from trimtab.rewards.reward import Reward
 from trimtab.search.chunk_beam import Search
 from trimtab.search.completions_proposer import CompletionsProposer
@@ -32,6 +32,7 @@ from trimtab.search.value import Value
 
 Observe = Callable[[Sequence[Prompt], Step], None]
 """Told of a block's prompts and of each step of its search."""
+_TOO_LONG = Hypothesis(prompt=0, prompt_ids=[], token_ids=[], text="", finish="too_long", value=0.0)
 _log = logging.getLogger(__name__)
 
 
@@ -52,8 +53,10 @@ def within_its_budget(
     if config.guided_by_pair:
         sizes += [roles["tuned"].size, roles["untuned"].size]
     template = roles[config.model].template
-    lengths = [len(model.vocabulary.encode_prompt(prompt.text, template)) for prompt in prompts]
-    work = Workload(tuple(sizes), round(sum(lengths) / len(lengths)), experiment.guide.max_new_tokens)
+    room = experiment.guide.max_new_tokens
+    fitting = [prompt for prompt in prompts if model.too_long(prompt.text, room) is None] or prompts
+    lengths = [len(model.vocabulary.encode_prompt(prompt.text, template)) for prompt in fitting]
+    work = Workload(tuple(sizes), round(sum(lengths) / len(lengths)), room)
     given = {name: vars(config)[name] for name in ("width", "successors", "chunk") if name in config.model_fields_set}
     shape = within_budget(config.budget, work, SearchShape(**given))
     chosen = f"{shape.width} beams, {shape.successors} successors, chunks of {shape.chunk}"
@@ -110,11 +113,14 @@ class Decoder:
             vote=config.vote,
         )
 
+    def check_some_fit(self, prompts: Sequence[Prompt]) -> None:
+        """Raise ModelError where every prompt is too long, so that nothing is left to decode."""
+        self.search.check_some_fit(prompts, self.proposer, self.value)
+
     def decode(self, prompts: Sequence[Prompt]) -> Block:
         """The generations of a block, each prompt's in the order of their values, and what they cost."""
         before, used = sum(reward.flops for reward in self.rewards), self._usage()
-        observe = None if self.observe is None else functools.partial(self.observe, prompts)
-        block = decode_block(prompts, self.search, self.proposer, self.value, self.roles, observe)
+        block = decode_block(prompts, self.search, self.proposer, self.value, self.roles, self.observe)
         spent = sum(reward.flops for reward in self.rewards) - before
         if spent:
             block = replace(block, flops={**block.flops, "reward": spent})
@@ -128,10 +134,12 @@ class Decoder:
     def _with_likelihoods(self, records: Sequence[Generation]) -> list[Generation]:
         """The records with their log-probabilities; not counted as a cost of the search, which does not need them."""
         assert self.model is not None, "a configuration of a served model has no n_best"
+        answered = [each for each in records if each.finish not in SET_ASIDE]
         logs = sequence_log_probabilities(
-            self.model, [each.prompt for each in records], [each.token_ids for each in records]
+            self.model, [each.prompt for each in answered], [each.token_ids for each in answered]
         )
-        return [replace(each, log_probability=log) for each, log in zip(records, logs, strict=True)]
+        found = dict(zip(map(id, answered), logs, strict=True))
+        return [replace(each, log_probability=found.get(id(each))) for each in records]
 
 
 def decode_block(
@@ -140,21 +148,27 @@ def decode_block(
     proposer: Proposer,
     value: Value | None,
     roles: Roles,
-    observe: Callable[[Step], None] | None = None,
+    observe: Observe | None = None,
 ) -> Block:
     """Search all prompts together; FLOPs are those that the models of `roles` spent on it.
 
-    A prompt that is set aside is named in a warning, and has one generation, which says `failed`.
+    A prompt that is set aside is named in a warning, and has one generation, which says `failed` or `too_long`.
+    `observe` is told of the prompts that are searched, without those that are too long, and of each step.
     """
     started, before = time.monotonic(), roles.flops()
-    records = [
-        _generation(prompts[hypothesis.prompt], index, hypothesis, valued=value is not None, ids=proposer.tokens)
-        for hypotheses in search.run(prompts, proposer, value, observe)
-        for index, hypothesis in enumerate(hypotheses)
-    ]
-    for each in records:
-        if each.finish == "failed":
-            _log.warning("prompt %s is set aside: a model's logits for it are not finite numbers", each.prompt_id)
+    reasons = [search.too_long(prompt, proposer, value) for prompt in prompts]
+    fitting = [prompt for prompt, reason in zip(prompts, reasons, strict=True) if reason is None]
+    told = None if observe is None else functools.partial(observe, fitting)
+    found = iter(search.run(fitting, proposer, value, told) if fitting else [])
+    records = []
+    for prompt, reason in zip(prompts, reasons, strict=True):
+        hypotheses = next(found) if reason is None else [_TOO_LONG]
+        records += [
+            _generation(prompt, index, each, valued=value is not None, ids=proposer.tokens)
+            for index, each in enumerate(hypotheses)
+        ]
+        if records[-1].finish in SET_ASIDE:
+            _log.warning("prompt %s is set aside: %s", prompt.id, reason or SET_ASIDE[records[-1].finish])
     flops = {role: spent - before.get(role, 0.0) for role, spent in roles.flops().items()}
     return Block(records, {role: spent for role, spent in flops.items() if spent}, time.monotonic() - started)
 
@@ -169,6 +183,6 @@ def _generation(prompt: Prompt, index: int, hypothesis: Hypothesis, *, valued: b
         token_ids=hypothesis.token_ids if ids else [],
         text=hypothesis.text,
         finish=hypothesis.finish,
-        value=hypothesis.value if valued and hypothesis.finish != "failed" else None,
+        value=hypothesis.value if valued and hypothesis.finish not in SET_ASIDE else None,
         tokens=None if ids else len(hypothesis.token_ids),
     )

@@ -15,12 +15,13 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias, cast, overload
 
 from trimtab.blocks import block_size
+from trimtab.errors import ModelError
 from trimtab.experiment import SamplingConfig
 from trimtab.messages import prompt_of
 from trimtab.models.completions import CompletionsModel
 from trimtab.models.language_model import LanguageModel
 from trimtab.progress import watching
-from trimtab.records import Message, Prompt, PromptInput
+from trimtab.records import SET_ASIDE, Message, Prompt, PromptInput
 from trimtab.search.chunk_beam import Search
 from trimtab.search.completions_proposer import CompletionsProposer
 from trimtab.search.hypothesis import Hypothesis
@@ -71,6 +72,7 @@ class GuidedModel:
 
         Raises:
             DataError: a prompt is neither a text nor a list of messages, or holds what models do not read.
+            ModelError: a prompt leaves no room for a response in a model's context, or holds a token without embedding.
         """
         one = isinstance(prompts, str | Mapping) or not isinstance(prompts, Sized)  # or a mistake, which is named below
         one = one or (len(prompts) > 0 and isinstance(prompts[0], Mapping))
@@ -84,9 +86,14 @@ class GuidedModel:
         """The finished hypotheses of each prompt, best first, with their token ids, values and why they ended.
 
         `Search(keep=n)` says how many. Values are in nats where a pair guides, else in the reward's unit.
+
+        Raises:
+            ModelError: a prompt leaves no room for a response in a model's context, or holds a token without embedding.
         """
         proposer, search = self._proposer(), self._search(max_new_tokens)
         every = _numbered(prompts)
+        for prompt in every:  # before anything is decoded that would be lost
+            _check_length(search.too_long(prompt, proposer, self.value))
         size = block_size(self.rows, search.candidates)
         found: list[list[Hypothesis]] = []
         with watching(quiet=not progress) as watch, watch("generate") as advance:
@@ -105,8 +112,10 @@ class GuidedModel:
         search = self._search(max_new_tokens)
         if search.candidates == 1 and not isinstance(self.base, CompletionsModel):
             search = replace(search, chunk=1)
-        given, proposer = "", self._proposer()
-        for step in search.steps(_numbered([prompt]), proposer, self.value):
+        (numbered,), proposer = _numbered([prompt]), self._proposer()
+        _check_length(search.too_long(numbered, proposer, self.value))
+        given = ""
+        for step in search.steps([numbered], proposer, self.value):
             (kept,) = step.kept
             settled = proposer.settled_texts([beam.prompt_ids for beam in kept], [beam.token_ids for beam in kept])
             known = _shared([text if beam.open else beam.text for beam, text in zip(kept, settled, strict=True)])
@@ -126,9 +135,16 @@ class GuidedModel:
         return self.search if max_new_tokens is None else replace(self.search, max_new_tokens=max_new_tokens)
 
     def _text(self, found: Sequence[Hypothesis]) -> str:
+        if found[0].finish == "too_long":  # as only a server finds out
+            _check_length(SET_ASIDE["too_long"].replace("it", "a prompt", 1))
         if found[0].finish == "failed":
             _log.warning("a prompt has no response: a model's logits for it are not finite numbers")
         return found[0].text
+
+
+def _check_length(reason: str | None) -> None:
+    if reason is not None:
+        raise ModelError(f"{reason}: shorten the prompt or lower max_new_tokens")
 
 
 def _numbered(prompts: Sequence[PromptInput]) -> list[Prompt]:

@@ -91,6 +91,10 @@ class StatefulProposer(Protocol[State]):
         """One row a prompt, for responses of at most `room` tokens."""
         ...
 
+    def too_long(self, prompt: Prompt, room: int) -> str | None:
+        """Why the prompt cannot have a response of `room` tokens; None where it can, or nobody knows before."""
+        ...
+
     def propose(self, state: State, forks: Sequence[Fork], tokens: int) -> tuple[State, list[Continuation]]:
         """Continue each fork by up to `tokens` tokens, and to no more than `room`; the new state has a row for each
         that goes on."""
@@ -166,6 +170,9 @@ class LanguageModelProposer:
         state = self.model.start([prompt.text for prompt in prompts], room)
         return SampledRows(state, [prompt_key(prompt.id) for prompt in prompts], room)
 
+    def too_long(self, prompt: Prompt, room: int) -> str | None:
+        return self.model.too_long(prompt.text, room)
+
     def prompt_ids(self, state: SampledRows) -> list[list[int]]:
         return [ids[:length] for ids, length in zip(state.model.ids, state.model.prompt_lengths, strict=True)]
 
@@ -186,12 +193,14 @@ class LanguageModelProposer:
         source: Sequence[int] = [fork.row for fork in forks]
         numbers = _Numbers(self.seed, [state.keys[row] for row in source], forks)
         logits, seen = self.model.next_logits(state.model), state.model.ids
-        rows = state.select(source)
+        rows, waited = state.select(source), False
         for offset in range(tokens):
             if offset:
                 logits, seen, source = self.model.next_logits(rows.model), rows.model.ids, range(len(place))
             drawn = draw(logits, source, numbers.at(place, offset), self.sampling, seen)
-            rows.model.append([max(token, 0) for token in drawn])
+            # what has ended, or waits for the longer chunks of others, is not read on
+            taken = [grown[fork].finish is None and not grown[fork].waits for fork in place]
+            rows.model.append([max(token, 0) if takes else None for token, takes in zip(drawn, taken, strict=True)])
             self._take(grown, place, drawn, rows.model)
             going = [row for row, fork in enumerate(place) if grown[fork].finish is None]
             done = offset == tokens - 1 or all(grown[place[row]].waits for row in going)
@@ -200,8 +209,9 @@ class LanguageModelProposer:
                 rows, place = rows.select(going), [place[row] for row in going]
             if done:
                 break
+            waited |= any(grown[fork].waits for fork in place)
         row_of = {fork: row for row, fork in enumerate(place)}
-        rows = self._cut_back(rows, [grown[fork] for fork in place])
+        rows = self._unread(rows) if waited else rows
         return rows, [Continuation(each.token_ids, each.finish, row_of.get(fork)) for fork, each in enumerate(grown)]
 
     def _take(self, grown: Sequence[_Growth], place: Sequence[int], drawn: Sequence[int], rows: DecodeState) -> None:
@@ -232,10 +242,8 @@ class LanguageModelProposer:
         every = [(rows.ids[row], len(rows.ids[row]) - length) for row, length in responses]
         return self._writer.written([ids[:place] for ids, place in every], [ids[place:] for ids, place in every])
 
-    def _cut_back(self, rows: SampledRows, grown: Sequence[_Growth]) -> SampledRows:
-        """The rows without what was drawn for those that had to wait; a row belongs to each of `grown`."""
-        keep = [rows.model.prompt_lengths[row] + each.length for row, each in enumerate(grown)]
-        if keep == [len(ids) for ids in rows.model.ids]:
-            return rows
+    def _unread(self, rows: SampledRows) -> SampledRows:
+        """The rows, of each of which the last token is still to be read: those that waited have read theirs."""
+        keep = list(map(len, rows.model.ids))
         model, _ = self.model.score(rows.model, range(len(keep)), keep, [[] for _ in keep])
         return SampledRows(model, rows.keys, rows.room)

@@ -8,6 +8,8 @@ new tokens. `RewardValue` lets any reward guide. Knows nothing of where candidat
     >>> state, values = value.advance(value.start(prompts, room=40), [0, 0], candidates)    # doctest: +SKIP
 """
 
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeAlias, TypeVar
@@ -40,6 +42,7 @@ class ValueState(Protocol):
 
 
 State = TypeVar("State", bound=ValueState)
+_log = logging.getLogger(__name__)
 
 
 class StatefulValue(Protocol[State]):
@@ -47,6 +50,10 @@ class StatefulValue(Protocol[State]):
 
     def start(self, prompts: Sequence[Prompt], room: int) -> State:
         """One row a prompt, with no response yet; responses may reach `room` tokens."""
+        ...
+
+    def too_long(self, prompt: Prompt, room: int) -> str | None:
+        """Why responses of up to `room` tokens to the prompt cannot be judged; None where they can."""
         ...
 
     def advance(
@@ -86,8 +93,12 @@ class ImplicitState:
 class ImplicitValue:
     """The log-ratio of a tuned and an untuned model.
 
+    Both are normalised over the ids that both have rows for. Candidates of a base with the same vocabulary are valued
+    by their ids. An id among them that a guide lacks (a padded row, a token added to the base alone) is read as its
+    text, which is nothing for padding and special tokens; where it ends the response it is read as the guides' end.
+
     Args:
-        tuned, untuned: two models with one vocabulary.
+        tuned, untuned: two models with one vocabulary, but for added tokens.
         base: the model that candidates come from, None where only their texts are known. Where its vocabulary is
             another one, or not known, texts are encoded anew, as the guides' chat template writes answers.
 
@@ -96,14 +107,30 @@ class ImplicitValue:
     """
 
     def __init__(self, tuned: LanguageModel, untuned: LanguageModel, base: LanguageModel | None) -> None:
-        if tuned.vocabulary.fingerprint != untuned.vocabulary.fingerprint:
+        unlike = tuned.vocabulary.unlike_ids(untuned.vocabulary)
+        if unlike is None:
             raise VocabularyError(
                 f"a guide compares two models token by token, and {tuned.name} and {untuned.name} have unlike "
                 "vocabularies: give the untuned model that the tuned one was made from"
             )
-        self.base = base
-        self.untuned, self.tuned = share_trunk(untuned, tuned)
-        self.same_vocabulary = base is not None and base.vocabulary.fingerprint == tuned.vocabulary.fingerprint
+        self._rows = min(tuned.rows, untuned.rows)
+        self.untuned, self.tuned = share_trunk(untuned.narrowed(self._rows), tuned.narrowed(self._rows))
+        self._context = min(tuned.context, untuned.context)
+        self._unlike = unlike
+        foreign = None if base is None else base.vocabulary.unlike_ids(tuned.vocabulary)
+        self._base, self._same = base, foreign is not None
+        self._foreign = unlike | (foreign or frozenset())
+        self._read_as: dict[int, list[int]] = {}
+        ends = (model.vocabulary.end_id for model in (tuned, untuned))
+        self._end = [token for token in ends if token < self._rows and token not in unlike][:1]
+
+    @property
+    def same_vocabulary(self) -> bool:
+        """Whether candidates are valued by their ids."""
+        return self._same
+
+    def too_long(self, prompt: Prompt, room: int) -> str | None:
+        return self.tuned.too_long(prompt.text, room) or self.untuned.too_long(prompt.text, room)
 
     def start(self, prompts: Sequence[Prompt], room: int) -> ImplicitState:
         texts = [prompt.text for prompt in prompts]
@@ -114,13 +141,14 @@ class ImplicitValue:
     def _turns(self, prompt: PromptInput) -> tuple[Turn, Turn]:
         if self.same_vocabulary:
             return Turn(), Turn()
-        return (Turn() if self.base is None else self.base.vocabulary.turn(prompt)), self.tuned.vocabulary.turn(prompt)
+        written_by = Turn() if self._base is None else self._base.vocabulary.turn(prompt)
+        return written_by, self.tuned.vocabulary.turn(prompt)
 
     def advance(
         self, state: ImplicitState, parents: Sequence[int], candidates: Sequence[Candidate]
     ) -> tuple[ImplicitState, list[float]]:
         turns = [state.turns[row] for row in parents]
-        responses = self._encode(candidates, turns)
+        responses, whole = self._fitting(state, parents, self._encode(candidates, turns))
         kept = [common_prefix(state.responses[p], ids) for p, ids in zip(parents, responses, strict=True)]
         new = [ids[start:] for ids, start in zip(responses, kept, strict=True)]
         untuned, untuned_logs = _continue(self.untuned, state.untuned, parents, kept, new)
@@ -129,15 +157,57 @@ class ImplicitValue:
             state.ratios[p][:start] + [high - low for high, low in zip(highs, lows, strict=True)]
             for p, start, highs, lows in zip(parents, kept, tuned_logs, untuned_logs, strict=True)
         ]
-        return ImplicitState(tuned, untuned, responses, ratios, turns), [sum(row) for row in ratios]
+        values = [sum(row) if fits else math.nan for row, fits in zip(ratios, whole, strict=True)]
+        return ImplicitState(tuned, untuned, responses, ratios, turns), values
 
     def _encode(self, candidates: Sequence[Candidate], turns: Sequence[tuple[Turn, Turn]]) -> list[list[int]]:
         """The candidates in the guides' vocabulary; the end counts only where the base sampled it."""
         if self.same_vocabulary:
-            return [candidate.token_ids for candidate in candidates]
+            return [self._in_guides_ids(candidate) for candidate in candidates]
         words = [base.words(candidate.text) for (base, _), candidate in zip(turns, candidates, strict=True)]
-        own = [guide for _, guide in turns]
-        return self.tuned.vocabulary.encode_answers(own, words, [each.finish == "eos" for each in candidates])
+        own, ended = [guide for _, guide in turns], [candidate.finish == "eos" for candidate in candidates]
+        encoded = self.tuned.vocabulary.encode_answers(own, words, ended)
+        return [
+            [*self._readable(ids[:-1]), *self._end] if end else self._readable(ids)
+            for ids, end in zip(encoded, ended, strict=True)
+        ]
+
+    def _readable(self, ids: Sequence[int]) -> list[int]:
+        """Ids of the guides' vocabulary without those that one of the guides has no row for."""
+        return [token for token in ids if token < self._rows and token not in self._unlike]
+
+    def _in_guides_ids(self, candidate: Candidate) -> list[int]:
+        """The candidate's ids, each that the guides lack as its text, or as their end where it ends the response."""
+        given = candidate.token_ids
+        lacking = [n for n, token in enumerate(given) if token >= self._rows or token in self._foreign]
+        if not lacking:
+            return given
+        read = {n: self._as_text(given[n]) for n in lacking}
+        if candidate.finish == "eos" and len(given) - 1 in read:
+            read[len(given) - 1] = self._end
+        return [token for n, own in enumerate(given) for token in read.get(n, [own])]
+
+    def _as_text(self, token: int) -> list[int]:
+        """The text of one of the base's ids in the guides' vocabulary."""
+        assert self._base is not None
+        if token not in self._read_as:
+            text = self._base.vocabulary.decode_response([], [token])
+            self._read_as[token] = self._readable(self.tuned.vocabulary.encode_response(text)) if text else []
+        return self._read_as[token]
+
+    def _fitting(
+        self, state: ImplicitState, parents: Sequence[int], responses: Sequence[list[int]]
+    ) -> tuple[list[list[int]], list[bool]]:
+        """The responses as far as the guides can read them, and whether that is whole.
+
+        Another tokenizer may need more tokens than the base has sampled.
+        """
+        lengths = zip(state.tuned.prompt_lengths, state.untuned.prompt_lengths, strict=True)
+        room = [self._context - max(pair) for pair in lengths]
+        whole = [len(ids) <= room[parent] for parent, ids in zip(parents, responses, strict=True)]
+        if not all(whole):
+            _log.warning("a response is longer than the guides' context of %d tokens and has no value", self._context)
+        return [ids[: room[parent]] for parent, ids in zip(parents, responses, strict=True)], whole
 
 
 def _continue(
@@ -169,6 +239,9 @@ class RewardValue:
 
     def start(self, prompts: Sequence[Prompt], room: int) -> RewardState:
         return RewardState(list(prompts))
+
+    def too_long(self, prompt: Prompt, room: int) -> str | None:
+        return None
 
     def advance(
         self, state: RewardState, parents: Sequence[int], candidates: Sequence[Candidate]

@@ -12,7 +12,7 @@ from functools import cache
 
 from trimtab.assets.resolve import Assets
 from trimtab.evaluation.cells import Measured, MeasuredCell
-from trimtab.evaluation.coverage import answers, is_finite
+from trimtab.evaluation.coverage import answers, is_finite, too_long, without
 from trimtab.evaluation.divergence import Divergence
 from trimtab.models.load import load_tokenizer
 from trimtab.records import Generation, Score
@@ -69,7 +69,8 @@ class _Reader:
     def __init__(self, plan: Plan, assets: Assets) -> None:
         self._plan = plan
         self._encoder = cache(lambda name, allow_pickle: load_tokenizer(assets.model(name, allow_pickle=allow_pickle)))
-        self._read: dict[tuple[str, str], Measured] = {}
+        self._read: dict[tuple[str, str, frozenset[str]], Measured] = {}
+        self._excluded: dict[str, frozenset[str]] = {}
 
     def measured(self, runs: Sequence[Run], decoder: str) -> list[Measured]:
         """The decoder under each seed, runs with one and the same artifact once."""
@@ -81,11 +82,12 @@ class _Reader:
         return list(found.values())
 
     def _of(self, run: Run, decoder: str, digest: str) -> Measured:
-        threshold = self._threshold(run)
-        if (digest, str(threshold)) in self._read:
-            return self._read[digest, str(threshold)]
-        chosen = answers(self._plan.artifact(run, f"guide {decoder}").records(Generation))
-        scores = self._plan.artifact(run, f"evaluate {decoder}").records(Score)
+        threshold, excluded = self._threshold(run), self._too_long(run)
+        key = digest, str(threshold), excluded
+        if key in self._read:
+            return self._read[key]
+        chosen = answers(self._generations(run, decoder))
+        scores = without(excluded, {decoder: self._plan.artifact(run, f"evaluate {decoder}").records(Score)})[decoder]
         base = run.experiment.base
         encode = self._encoder(base.name, base.allow_pickle).encode
         tokens = [encode(answer.text, add_special_tokens=False) for answer in chosen]
@@ -94,8 +96,18 @@ class _Reader:
         if stage in self._plan.artifacts[run.name]:
             kl = Divergence(**self._plan.artifact(run, stage).summary())
         measured = Measured(run.repeat.label, chosen, scores, tokens, threshold, kl)
-        self._read[digest, str(threshold)] = measured
+        self._read[key] = measured
         return measured
+
+    def _generations(self, run: Run, decoder: str) -> list[Generation]:
+        return self._plan.artifact(run, f"guide {decoder}").records(Generation)
+
+    def _too_long(self, run: Run) -> frozenset[str]:
+        """The prompts that are too long for one of the run's decoders, and count for none of them."""
+        if run.name not in self._excluded:
+            names = [decoder.name for decoder in self._plan.study.decoders(run)]
+            self._excluded[run.name] = too_long({name: self._generations(run, name) for name in names})
+        return self._excluded[run.name]
 
     def _threshold(self, run: Run) -> float | None:
         """`evaluate.threshold` as a reward; where it is relative, to the untuned model's rewards."""

@@ -45,10 +45,10 @@ def as_given(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Give
     return copy.deepcopy(model.config), copy.deepcopy(model.generation_config), tokenizer
 
 
-def able_to_pad(tokenizer: PreTrainedTokenizerBase, end_id: int) -> PreTrainedTokenizerBase:
-    """A copy for the trainer, which pads with the end token where there is no other."""
+def able_to_pad(tokenizer: PreTrainedTokenizerBase, end_id: int, rows: int) -> PreTrainedTokenizerBase:
+    """A copy for the trainer, which pads with the end token where there is no other, or none of the model's `rows`."""
     padding = copy.deepcopy(tokenizer)
-    if padding.pad_token is None:
+    if padding.pad_token_id is None or padding.pad_token_id >= rows:
         padding.pad_token = padding.convert_ids_to_tokens(end_id)
     return padding
 

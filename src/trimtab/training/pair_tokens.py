@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from trimtab.errors import DataError, VocabularyError
+from trimtab.models.language_model import check_rows
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Pair
 
@@ -54,14 +55,17 @@ def encode_pairs(
 
     Raises:
         DataError: no pair is left, or a pair with ids has no `prompt_ids`.
-        VocabularyError: an id is negative or not below `vocabulary_size`.
-        ModelError: a text prompt is empty and the vocabulary has no start token.
+        VocabularyError: a sampled id is negative or not below `vocabulary_size`.
+        ModelError: a text prompt is empty and the vocabulary has no start token, or a text holds a token that is not
+            below `vocabulary_size`.
     """
     rows = []
     truncated = dropped = 0
     for pair in pairs:
         prompt, responses = _ids(pair, vocabulary, prompt_template)
         foreign = [token for ids in (prompt, *responses) for token in ids if not 0 <= token < vocabulary_size]
+        if not pair.token_ids:
+            check_rows("the small model", vocabulary, vocabulary_size, (prompt, *responses))
         if foreign:
             raise VocabularyError(
                 f"pair {pair.prompt_id} holds token {foreign[0]} and the model has {vocabulary_size}: "

@@ -82,10 +82,10 @@ def tune(
     if quantised_as(model) is not None:
         raise ModelError("quantised weights cannot be tuned: drop quantization from the small model")
     vocabulary = vocabulary_of(model, tokenizer, start_token, chat=prompt_template == CHAT, system=system)
+    size = model.get_input_embeddings().weight.shape[0]
     for name, pairs in (("training", train), ("validation", validation)):
         if not pairs:
             raise DataError(f"there are no {name} pairs: tuning needs training and validation pairs")
-        size = model.get_input_embeddings().weight.shape[0]
         encoded[name] = encode_pairs(pairs, vocabulary, prompt_template, config.max_length, size)
         _check_lengths(encoded[name], model, config)
     own = Saving(folder / "checkpoints")
@@ -93,7 +93,7 @@ def tune(
     if launched().main:
         shutil.rmtree(own.folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
-    given, padding = as_given(model, tokenizer), able_to_pad(tokenizer, vocabulary.end_id)
+    given, padding = as_given(model, tokenizer), able_to_pad(tokenizer, vocabulary.end_id, size)
     with quietly():
         trainer = _trained(encoded, model, padding, config, checkpoints, trackers or folder / "trackers", seed, advance)
         summary = _summary(encoded, trainer)

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.errors import ConfigurationError, DataError
 from trimtab.experiment import SftConfig
+from trimtab.models.language_model import check_rows
 from trimtab.models.roles import vocabulary_of
 from trimtab.models.transformers_model import context_of
 from trimtab.training.attention import attention_for
@@ -66,12 +67,14 @@ def fine_tune(
     if not train or not heldout:
         raise DataError("there are no texts: fine-tuning needs training and held-out reviews")
     rows, others = (encode_texts(texts, vocabulary, config.max_length) for texts in (train, heldout))
+    size = model.get_input_embeddings().weight.shape[0]
+    check_rows("the small model", vocabulary, size, (row.input_ids for row in (*rows, *others)))
     rows, others = arrange(rows, config.batch_size, seed), sorted(others, key=lambda row: row.length)
     own = Saving(folder / "checkpoints")
     shutil.rmtree(own.folder, ignore_errors=True)
     checkpoints = saving or own
     folder.mkdir(parents=True, exist_ok=True)
-    given, padding = as_given(model, tokenizer), able_to_pad(tokenizer, vocabulary.end_id)
+    given, padding = as_given(model, tokenizer), able_to_pad(tokenizer, vocabulary.end_id, size)
     longest = config.max_length if config.packing else max(row.length for row in (*rows, *others))
     with quietly(), attention_for(model.device, longest):
         trainer = TextTrainer(model, padding, rows, others, config, checkpoints, seed, advance)
