@@ -118,16 +118,12 @@ class ImplicitValue:
         self._context = min(tuned.context, untuned.context)
         self._unlike = unlike
         foreign = None if base is None else base.vocabulary.unlike_ids(tuned.vocabulary)
-        self._base, self._same = base, foreign is not None
+        self._base = base
+        self.same_vocabulary = foreign is not None  # then candidates are valued by their ids
         self._foreign = unlike | (foreign or frozenset())
         self._read_as: dict[int, list[int]] = {}
         ends = (model.vocabulary.end_id for model in (tuned, untuned))
         self._end = [token for token in ends if token < self._rows and token not in unlike][:1]
-
-    @property
-    def same_vocabulary(self) -> bool:
-        """Whether candidates are valued by their ids."""
-        return self._same
 
     def too_long(self, prompt: Prompt, room: int) -> str | None:
         return self.tuned.too_long(prompt.text, room) or self.untuned.too_long(prompt.text, room)
