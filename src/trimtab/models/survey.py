@@ -89,16 +89,12 @@ def _surveyed(parts: str, config: ModelConfig, weights: Weights) -> Survey:
     if config.endpoint is not None:
         return Survey(parts, called, f"served at {config.endpoint.url}, which sends back texts")
     language = load_language_model(config, weights)
-    model = language.model
-    anew = isinstance(language, RereadingModel)
-    return Survey(
-        parts,
-        called,
-        f"read anew for every token: {language.reason}" if isinstance(language, RereadingModel) else "through a cache",
-        _devices(model),
-        _dtype(model),
-        model.config._attn_implementation if anew else TRANSFORMERS.get(model.config._attn_implementation, "its own"),
-    )
+    decoded = "through a cache"
+    if isinstance(language, RereadingModel):
+        decoded = f"read anew for every token: {language.reason}"
+    attention = str(language.model.config._attn_implementation)
+    attention = TRANSFORMERS.get(attention, attention)
+    return Survey(parts, called, decoded, _devices(language.model), _dtype(language.model), attention)
 
 
 def _devices(model: PreTrainedModel) -> str:
