@@ -279,22 +279,38 @@ def guides(guides: GuidesFile = None) -> None:
     Console().print(table)
 
 
-def check(file: File, overrides: Overrides = (), guides: GuidesFile = None) -> None:
+def check(
+    file: File,
+    overrides: Overrides = (),
+    guides: GuidesFile = None,
+    models: bool = False,
+    path_map: PathMap = None,
+) -> None:
     """Check an experiment or study file and say what is wrong with it; runs nothing.
 
     Args:
         file: An experiment or study file, or the name of one that comes with trimtab.
         overrides: Fields to change, such as tune.beta=0.2.
         guides: A YAML file of pairs that `guide.pair` may name, besides those that `trimtab guides` lists.
+        models: Load its models too, and show which way each will be decoded, on which device, in which dtype.
+        path_map: A YAML file of model names and the local folders they stand for, for --models.
     """
     path = experiment_file(file)
     if is_study(path):
         planned = load_study(path, overrides, experiment_file)
+        experiments = [run.experiment for run in planned.runs]
         print(f"{planned.name}: sound; {len(planned.cells)} cells, {len(planned.runs)} runs")
-        return
-    experiment = load_experiment(path, overrides, guides)
-    names = ", ".join(decoder.name for decoder in experiment.guide.decoders)
-    print(f"{experiment.name}: sound; decoders {names}")
+    else:
+        experiments = [load_experiment(path, overrides, guides)]
+        names = ", ".join(decoder.name for decoder in experiments[0].guide.decoders)
+        print(f"{experiments[0].name}: sound; decoders {names}")
+    if models:
+        from rich.console import Console
+
+        from trimtab.assets.resolve import Assets
+        from trimtab.models.survey import print_survey
+
+        print_survey(experiments, Assets(path_map=path_map), Console(width=max(Console().width, 100)))
 
 
 def experiment_file(name: str) -> Path:

@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
-from bad_input.world import Said, World, command
+from bad_input.world import Said, World, command, trimtab
 from tiny import gpt2, llama, tokenizer
 from tiny_hub import save_causal_lm
 
@@ -148,10 +148,18 @@ def unlike_vocabularies(world: World) -> Said:
     return command(world, "guide", "guide.decoders=[{beta: 1}]")
 
 
+def checked_with_models(world: World) -> Said:
+    name = f"small.name={half_written(world)}"
+    return trimtab(world.monkeypatch, "check", "quickstart", "--models", "--set", name)
+
+
 FAULTS = [
     (MODEL, "that is nowhere", lambda world: command(world, "synthesize", "small.name=nobody/nothing"),
      "model 'nobody/nothing' is no local path, not in the path map, not to be had from the model hub (…) and not in "
      "the catalogue (…): give a folder, or map the name to one"),
+    (MODEL, "that `check --models` cannot load",
+     checked_with_models,
+     "…smol holds no causal language model (Error while deserializing header: …): name one"),
     (MODEL, "without a chat template, for conversations", lambda world: command(world, "tune", "small.template=chat"),
      "…smol has no chat template: save one as chat_template.jinja beside its tokenizer, or give its prompts as plain "
      "text"),
