@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimtab.data.rows import read_rows_of
@@ -68,6 +68,7 @@ KINDS: dict[str, tuple[str, Write]] = {
 }
 
 
+@settings(deadline=None)
 @given(st.lists(st.fixed_dictionaries({"prompt": texts, "größe": texts}), min_size=1, max_size=4))
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_text_is_read_as_it_was_written(tmp_path_factory, kind, rows):
@@ -79,6 +80,7 @@ def test_every_text_is_read_as_it_was_written(tmp_path_factory, kind, rows):
     assert [row.values for row in read_rows_of(file)] == wanted
 
 
+@settings(deadline=None)
 @given(st.lists(lines, min_size=1, max_size=4))
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n", " \n"])
 def test_a_text_file_has_a_prompt_a_line(tmp_path_factory, end, prompts):
@@ -87,6 +89,7 @@ def test_a_text_file_has_a_prompt_a_line(tmp_path_factory, end, prompts):
     assert [row.values["prompt"] for row in read_rows_of(file)] == prompts
 
 
+@settings(deadline=None)
 @given(st.lists(texts, min_size=2, max_size=2))
 def test_records_of_our_own_hold_every_text(tmp_path_factory, both):
     file = tmp_path_factory.getbasetemp() / "records.jsonl"

@@ -1,10 +1,8 @@
 """Instructions and conversations as prompts, and their split into those to tune, validate and test on.
 
-Knows nothing of models or chat templates.
-
-    >>> prompts = split_instructions(load_instructions(config, assets), data, seed=0)   # doctest: +SKIP
-    >>> prompts["test"][0].text                                                         # doctest: +SKIP
-    'Name three things that float.'
+>>> prompts = split_instructions(load_instructions(config, assets), data, seed=0)   # doctest: +SKIP
+>>> prompts["test"][0].text                                                         # doctest: +SKIP
+'Name three things that float.'
 """
 
 import contextlib
