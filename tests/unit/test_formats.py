@@ -139,6 +139,26 @@ def test_a_file_of_blank_lines_has_no_rows(tmp_path, name, content):
     assert read_rows_of(tmp_path / name) == []
 
 
+def test_an_object_over_several_lines_is_a_row(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"prompt": "x", "more": {"y": 1}}, indent=2))
+    assert [row.values for row in read_rows_of(tmp_path / "a.json")] == [{"prompt": "x", "more": {"y": 1}}]
+
+
+@pytest.mark.parametrize("pattern", ["/tmp/*.json", "**x/a.json"])
+def test_what_is_no_pattern_is_one_line(tmp_path, pattern):
+    with pytest.raises(DataError, match=r"is no pattern of files in .*: give one such as"):
+        read_rows_of(tmp_path, pattern)
+
+
+def test_files_of_a_folder_are_read_in_order_whatever_their_names(tmp_path):
+    names = ["1 é.jsonl", "2[a].jsonl", "3 *.jsonl.gz", "4" + "x" * 200 + ".JSONL", "sub dir/5.jsonl"]
+    (tmp_path / "sub dir").mkdir()
+    for number, name in enumerate(names):
+        content = jsonl([{"prompt": str(number)}])
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    assert [row.values["prompt"] for row in read_rows_of(tmp_path)] == ["0", "1", "2", "3", "4"]
+
+
 def test_a_cell_may_be_as_long_as_it_likes(tmp_path):
     long = "word " * 100_000
     (tmp_path / "a.csv").write_bytes(commas([{"prompt": long}]))
