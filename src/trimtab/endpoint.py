@@ -1,9 +1,7 @@
 """A JSON service behind HTTP: requests with a timeout, repeated with growing pauses, and one-line errors.
 
-Knows nothing of what is asked.
-
-    >>> Endpoint("http://127.0.0.1:8000/score").post({"prompts": [], "responses": []})  # doctest: +SKIP
-    {'rewards': []}
+>>> Endpoint("http://127.0.0.1:8000/score").post({"prompts": [], "responses": []})  # doctest: +SKIP
+{'rewards': []}
 """
 
 import logging

@@ -1,9 +1,7 @@
 """Guides by name: pairs of a tuned model and its untuned self, those that come with trimtab and those of the user.
 
-Reads YAML; knows nothing of where models lie.
-
-    >>> guide_pairs()["zephyr"].untuned.name
-    'HuggingFaceH4/mistral-7b-sft-beta'
+>>> guide_pairs()["zephyr"].untuned.name
+'HuggingFaceH4/mistral-7b-sft-beta'
 """
 
 import difflib

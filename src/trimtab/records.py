@@ -1,10 +1,8 @@
 """The records that flow along the line, each one JSON object on a line of its own.
 
-Knows nothing of models, rewards or files' places: only what is kept and how it is spelled.
-
-    >>> record = Prompt(id="test-00007", text="I really")
-    >>> from_json(Prompt, to_json(record)) == record
-    True
+>>> record = Prompt(id="test-00007", text="I really")
+>>> from_json(Prompt, to_json(record)) == record
+True
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """Kinds of fields: how texts are put into templates."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimtab.fields import fill
@@ -26,6 +26,7 @@ TRICKY = (
 texts = st.lists(st.sampled_from(TRICKY)).map("".join) | st.text()
 
 
+@settings(deadline=None)
 @given(prompt=texts, response=texts)
 @pytest.mark.parametrize("order", [("{prompt}", "{response}"), ("{response}", "{prompt}")])
 def test_texts_stand_in_a_template_as_they_are_in_either_order(order, prompt, response):
@@ -36,6 +37,7 @@ def test_texts_stand_in_a_template_as_they_are_in_either_order(order, prompt, re
     assert template_text(template, prompt, response) == expected
 
 
+@settings(deadline=None)
 @given(prompt=texts)
 def test_a_prompt_alone_stands_in_a_template_as_it_is(prompt):
     assert fill("a {x} {prompt} {{}} {response}", prompt=prompt) == "a {x} " + prompt + " {{}} {response}"

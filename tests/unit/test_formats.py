@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimtab.data.rows import read_rows_of
@@ -68,6 +68,7 @@ KINDS: dict[str, tuple[str, Write]] = {
 }
 
 
+@settings(deadline=None)
 @given(st.lists(st.fixed_dictionaries({"prompt": texts, "größe": texts}), min_size=1, max_size=4))
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_text_is_read_as_it_was_written(tmp_path_factory, kind, rows):
@@ -79,6 +80,7 @@ def test_every_text_is_read_as_it_was_written(tmp_path_factory, kind, rows):
     assert [row.values for row in read_rows_of(file)] == wanted
 
 
+@settings(deadline=None)
 @given(st.lists(lines, min_size=1, max_size=4))
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n", " \n"])
 def test_a_text_file_has_a_prompt_a_line(tmp_path_factory, end, prompts):
@@ -87,6 +89,7 @@ def test_a_text_file_has_a_prompt_a_line(tmp_path_factory, end, prompts):
     assert [row.values["prompt"] for row in read_rows_of(file)] == prompts
 
 
+@settings(deadline=None)
 @given(st.lists(texts, min_size=2, max_size=2))
 def test_records_of_our_own_hold_every_text(tmp_path_factory, both):
     file = tmp_path_factory.getbasetemp() / "records.jsonl"
@@ -134,6 +137,26 @@ def test_what_is_malformed_is_named_in_one_line(tmp_path, name, content, line):
 def test_a_file_of_blank_lines_has_no_rows(tmp_path, name, content):
     (tmp_path / name).write_text(content, encoding="utf-8", newline="")
     assert read_rows_of(tmp_path / name) == []
+
+
+def test_an_object_over_several_lines_is_a_row(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"prompt": "x", "more": {"y": 1}}, indent=2))
+    assert [row.values for row in read_rows_of(tmp_path / "a.json")] == [{"prompt": "x", "more": {"y": 1}}]
+
+
+@pytest.mark.parametrize("pattern", ["/tmp/*.json", "**x/a.json"])
+def test_what_is_no_pattern_is_one_line(tmp_path, pattern):
+    with pytest.raises(DataError, match=r"is no pattern of files in .*: give one such as"):
+        read_rows_of(tmp_path, pattern)
+
+
+def test_files_of_a_folder_are_read_in_order_whatever_their_names(tmp_path):
+    names = ["1 é.jsonl", "2[a].jsonl", "3 *.jsonl.gz", "4" + "x" * 200 + ".JSONL", "sub dir/5.jsonl"]
+    (tmp_path / "sub dir").mkdir()
+    for number, name in enumerate(names):
+        content = jsonl([{"prompt": str(number)}])
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    assert [row.values["prompt"] for row in read_rows_of(tmp_path)] == ["0", "1", "2", "3", "4"]
 
 
 def test_a_cell_may_be_as_long_as_it_likes(tmp_path):

@@ -180,6 +180,13 @@ def test_a_history_with_tool_calls_stays_whole(tmp_path: Path) -> None:
     assert (one.text, two.text) == (history, other) and one.id != two.id
 
 
+@pytest.mark.parametrize("column", ["input", "system"])
+def test_a_text_beside_a_conversation_is_not_left_out(column: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", json.dumps({"prompt": TURNS, "more": "Be brief."}))
+    with pytest.raises(DataError, match="row 1 has more beside a conversation: write it into the messages of prompt"):
+        loaded(file, tmp_path, columns={"prompt": "prompt", column: "more"})
+
+
 def test_a_number_may_say_where_an_instruction_comes_from(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", json.dumps({"prompt": "Hi", "from": 0}))
     assert loaded(file, tmp_path, columns={"source": "from"})[0].source == "0"

@@ -27,6 +27,7 @@ def told(content: object, **more: object) -> dict[str, Any]:
     return {"role": "assistant", "content": content, **more}
 
 
+@settings(deadline=None)
 @given(texts)
 def test_a_text_is_itself(text):
     assert text_of(text, "here") == prompt_of(text, "here") == text
@@ -58,6 +59,7 @@ def test_what_is_no_text_is_never_spelled_out(value, line):
     assert "\n" not in str(caught.value)
 
 
+@settings(deadline=None)
 @given(st.lists(texts, min_size=1))
 def test_parts_are_joined_to_their_text(parts):
     kinds = [{"type": "text", "text": text} for text in parts]

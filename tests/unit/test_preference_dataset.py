@@ -140,6 +140,9 @@ def test_chosen_and_rejected_texts_are_read(tmp_path):
         ({"responses": [" good"]}, r"row 2: responses and chosen must give two texts"),
         ({"responses": [" good", None]}, r"row 2: response 1 is empty and must be a text"),
         ({"prompt": None}, r"row 2: prompt is empty and must be a text or a list of messages"),
+        ({"token_ids": [[1], [2]], "prompt_ids": "x"}, r"row 2: prompt_ids is 'x' and must be a list of token ids"),
+        ({"rewards": {"a": 1}}, r"row 2: rewards is .* and must hold one entry for each"),
+        ({"probability": 2}, r"row 2: probability is 2 and must be a number from 0 to 1"),
         ({"rewards": [1.0]}, r"row 2: rewards is \[1.0\] and must hold one entry for each of two responses"),
     ],
 )

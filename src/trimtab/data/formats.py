@@ -84,8 +84,9 @@ def rows_of_text(text: str, origin: str, *, plain: bool | None = None) -> Iterat
     if plain or (plain is None and begin not in ("{", "[")):
         lines = (line.strip(" \t\r") for line in text.split("\n"))
         yield from ({LINE: line} for line in lines if line.strip())
-    elif begin == "[":
-        yield from _objects(_parsed(text, origin), origin)
+    elif begin == "[" or text.lstrip().partition("\n")[0].strip() == "{":  # a list, or an object over several lines
+        given = _parsed(text, origin)
+        yield from _objects(given if isinstance(given, list) else [given], origin)
     else:
         for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():

@@ -1,10 +1,8 @@
 """Instructions and conversations as prompts, and their split into those to tune, validate and test on.
 
-Knows nothing of models or chat templates.
-
-    >>> prompts = split_instructions(load_instructions(config, assets), data, seed=0)   # doctest: +SKIP
-    >>> prompts["test"][0].text                                                         # doctest: +SKIP
-    'Name three things that float.'
+>>> prompts = split_instructions(load_instructions(config, assets), data, seed=0)   # doctest: +SKIP
+>>> prompts["test"][0].text                                                         # doctest: +SKIP
+'Name three things that float.'
 """
 
 import contextlib
@@ -128,6 +126,9 @@ def _prompt(row: NamedRow, columns: ColumnsConfig) -> PromptInput:
         raise DataError(f"{row.origin} has no column of prompts (its columns: {there}): name it in columns.prompt")
     value = _cell(row, name)
     if isinstance(value, list):
+        for named in (columns.input, columns.system):
+            if named is not None and _cell(row, named):
+                raise DataError(f"{row.origin} has {named} beside a conversation: write it into the messages of {name}")
         return _question(value, row, name)
     if not isinstance(value, str) or not value.strip():
         given = "" if value is None else str(value)[:60]

@@ -1,9 +1,7 @@
 """The data of a run: reviews for the reward and the judge, and prompts to tune, validate and test on.
 
-Knows nothing of models.
-
-    >>> draw_parts(DataConfig(), Assets(), seed=0)["test"][0]                           # doctest: +SKIP
-    Prompt(id='test-00000', text='This film', source='8f2a...')
+>>> draw_parts(DataConfig(), Assets(), seed=0)["test"][0]                           # doctest: +SKIP
+Prompt(id='test-00000', text='This film', source='8f2a...')
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """Labelled reviews, and their split into what trains the reward, what tunes the model and what tests it.
 
-Knows nothing of models. No review plays two parts, and no text stands in both halves.
+No review plays two parts, and no text stands in both halves.
 
     reviews = load_reviews(Assets(), "imdb")
     split = split_reviews(reviews, DataConfig(), seed=0)

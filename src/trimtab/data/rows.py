@@ -78,8 +78,17 @@ def standard_input() -> str:
 
 
 def files_in(folder: Path, pattern: str, kinds: Iterable[str]) -> list[Path]:
-    """The files of a folder that fit the pattern and are of one of these kinds, in the order of their paths."""
-    found = (path for path in folder.glob(pattern) if kind_of(path) in kinds and path.is_file())
+    """The files of a folder that fit the pattern and are of one of these kinds, in the order of their paths.
+
+    Raises:
+        DataError: it is no pattern.
+    """
+    try:
+        found = [path for path in folder.glob(pattern) if kind_of(path) in kinds and path.is_file()]
+    except (ValueError, NotImplementedError) as error:
+        raise DataError(
+            f"{pattern!r} is no pattern of files in {folder} ({error}): give one such as data/test-*"
+        ) from None
     return sorted(path for path in found if path.name not in _DESCRIPTIONS)
 
 

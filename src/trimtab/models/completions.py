@@ -1,8 +1,6 @@
 """A model behind an OpenAI-compatible completions endpoint, such as a vLLM server: it gives texts and their number of
 tokens, and neither ids nor logits.
 
-Knows nothing of search.
-
     >>> model = CompletionsModel("http://127.0.0.1:8000/v1", "meta-llama/Llama-3-70B")  # doctest: +SKIP
     >>> model.complete([Question("I really", count=2, tokens=5, seed=0)], SamplingConfig())     # doctest: +SKIP
     [[Choice(text=' liked it', tokens=5, finish='length'), Choice(text='.', tokens=2, finish='eos')]]
@@ -14,23 +12,17 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from trimtab.endpoint import Endpoint
 from trimtab.errors import EndpointError, ModelError, TooLongError
 from trimtab.experiment import EndpointConfig, ModelConfig, SamplingConfig
 from trimtab.fields import CHAT, fill
-from trimtab.messages import shown, text_of
+from trimtab.models.completions_answer import Choice, choices_in, share_out
 from trimtab.records import PromptInput
 
-FINISHES: dict[str, Literal["eos", "length", "stop"]] = {
-    "stop": "eos",
-    "length": "length",
-    "content_filter": "stop",
-    "eos_token": "eos",  # these two as text-generation-inference says them
-    "stop_sequence": "stop",
-}
-"""What a server's reasons stand for; a stop string has its own, where the server says so."""
+__all__ = ["Choice", "CompletionsModel", "Question", "Usage", "share_out"]
+
 NEXT_SEED = 1_000_003
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
@@ -65,18 +57,6 @@ class Question:
     count: int
     tokens: int
     seed: int
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One continuation: `stop` ended at a stop string, which is not in the text, `eos` where the model ended it.
-
-    `too_long` is none: the server refuses the question's text as longer than its context.
-    """
-
-    text: str
-    tokens: int
-    finish: Literal["eos", "length", "stop", "too_long"]
 
 
 class CompletionsModel:
@@ -234,60 +214,7 @@ class CompletionsModel:
             **extra,
         }
         answer = self._post({name: value for name, value in body.items() if value is not None})
-        choices = self._choices_in(answer)
-        try:
-            finishes = [_finish(each, stop) for each in choices]
-        except KeyError as error:
-            raise self._unlike(str(error)) from None
-        texts = [self._text(each) for each in choices]
-        total = self._written(answer, len(choices), question.tokens)
-        counts = share_out(total, texts, finishes, question.tokens)
-        found = [Choice(*each) for each in zip(texts, counts, finishes, strict=True)]
-        return found[: question.count]
-
-    def _choices_in(self, answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        """The choices by their index; in the order that they have where the server numbers none."""
-        choices = answer.get("choices")
-        if "choices" not in answer and answer.get("error"):
-            raise EndpointError(f"{self._endpoint.url} answers an error, {shown(answer['error'])}: mend either")
-        if not isinstance(choices, list) or not choices or not all(isinstance(each, Mapping) for each in choices):
-            raise self._unlike("'choices'" if "choices" not in answer else "a choice")
-        indices = [each.get("index") for each in choices]
-        if all(index is None for index in indices):
-            return choices
-        if not all(isinstance(index, int) and not isinstance(index, bool) for index in indices):
-            raise self._unlike(f"a whole number for each index ({shown(indices)})")
-        return sorted(choices, key=lambda each: int(each["index"]))
-
-    def _text(self, choice: Mapping[str, Any]) -> str:
-        """What was written; servers say null where it is nothing."""
-        if "text" not in choice:
-            hint = ", but with messages, as a chat endpoint does" if "message" in choice else ""
-            raise self._unlike(f"'text'{hint}")
-        if choice["text"] is None:
-            return ""
-        if not isinstance(choice["text"], str):
-            raise self._unlike(f"a text in 'text' ({shown(choice['text'])})")
-        return text_of(choice["text"], f"{self._endpoint.url}: an answer")
-
-    def _written(self, answer: Mapping[str, Any], choices: int, limit: int) -> int:
-        """The tokens of all choices together; a server may count an end token of each beyond the limit."""
-        usage = answer.get("usage")
-        total = usage.get("completion_tokens") if isinstance(usage, Mapping) else None
-        if not isinstance(total, int) or isinstance(total, bool) or total < 0:
-            raise self._unlike(f"'usage' with completion_tokens, the number of tokens it wrote ({shown(usage)})")
-        if total > choices * (limit + 1):
-            raise EndpointError(
-                f"{self._endpoint.url} wrote {total} tokens in {choices} choices of at most {limit}: it does not keep "
-                "to max_tokens; mend the server"
-            )
-        return min(total, choices * limit)
-
-    def _unlike(self, lacking: str) -> EndpointError:
-        return EndpointError(
-            f"{self._endpoint.url} answers without {lacking}: give the address of an OpenAI-compatible server of "
-            "completions"
-        )
+        return choices_in(answer, question.tokens, stop, self._endpoint.url)[: question.count]
 
     def _post(self, body: Mapping[str, Any]) -> dict[str, Any]:
         answer = self._endpoint.post(body)
@@ -303,37 +230,3 @@ def _number(log: Any) -> float:
     if not isinstance(log, int | float) or isinstance(log, bool) or log != log:
         raise ValueError(f"{log!r} is no log-probability")
     return float(log)
-
-
-def _finish(choice: Mapping[str, Any], stop: Sequence[str]) -> Literal["eos", "length", "stop"]:
-    """Why a choice ended. A server that does not say what stopped it is taken at its word where there are stop strings.
-
-    vLLM's `stop_reason` is the stop string, or None for an end token; others give `stop` for both.
-    """
-    reason = choice.get("finish_reason")
-    if reason == "stop" and stop and (isinstance(choice.get("stop_reason"), str) or "stop_reason" not in choice):
-        return "stop"
-    if not isinstance(reason, str) or reason not in FINISHES:
-        raise KeyError(f"a finish reason that is known ({reason!r})")
-    return FINISHES[reason]
-
-
-def share_out(total: int, texts: Sequence[str], finishes: Sequence[str], limit: int) -> list[int]:
-    """How many of all `total` tokens each text has: `limit` what was cut there, the rest by lengths of text.
-
-    Servers count the tokens of all choices of a request together.
-
-    >>> share_out(13, ["a b c d e", "a b", "abcdef"], ["length", "eos", "eos"], limit=5)
-    [5, 3, 5]
-    """
-    cut = [finish == "length" for finish in finishes]
-    rest = total - limit * sum(cut)
-    if all(cut) or rest < 0:  # the context was full before the limit
-        return [total * (place + 1) // len(texts) - total * place // len(texts) for place in range(len(texts))]
-    lengths = [0 if each else max(1, len(text)) for each, text in zip(cut, texts, strict=True)]
-    shares = [rest * length / sum(lengths) for length in lengths]
-    counts = [limit if each else int(share) for each, share in zip(cut, shares, strict=True)]
-    order = sorted(range(len(texts)), key=lambda place: int(shares[place]) - shares[place])
-    for place in [place for place in order if not cut[place]][: total - sum(counts)]:
-        counts[place] += 1
-    return counts

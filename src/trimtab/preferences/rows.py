@@ -44,9 +44,7 @@ def pair_of(row: NamedRow, split: Split, name: str, ended: bool) -> Pair:
         whole = [ended, ended]
     if not isinstance(prompt, str):
         check_nothing_beside(values, origin)
-    token_ids, prompt_ids = _own(values, "token_ids", _is_ids, indexed, origin), values.get("prompt_ids")
-    if not _is_ids(prompt_ids):
-        token_ids, prompt_ids = [], []
+    prompt_ids, token_ids = _ids(values, indexed, origin)
     return Pair(
         prompt_id=_name(values.get("prompt_id"), name, origin),
         prompt=prompt,
@@ -54,7 +52,7 @@ def pair_of(row: NamedRow, split: Split, name: str, ended: bool) -> Pair:
         chosen=chosen,
         rewards=_own(values, "rewards", _is_number, indexed, origin),
         probability=_probability(values.get("probability"), indexed, origin),
-        prompt_ids=prompt_ids if token_ids else [],
+        prompt_ids=prompt_ids,
         token_ids=token_ids,
         ended=_ended(values.get("ended"), origin) or whole,
         split=split,
@@ -134,6 +132,16 @@ def _own(values: Mapping[str, Any], name: str, fits: Callable[[Any], bool], inde
     if indexed and not is_missing(value) and value != []:
         raise DataError(f"{origin}: {name} is {str(value)[:80]} and must hold one entry for each of two responses")
     return []
+
+
+def _ids(values: Mapping[str, Any], indexed: bool, origin: str) -> tuple[list[int], list[list[int]]]:
+    """The tokens of the prompt and of both responses; none where a data set's own columns have these names."""
+    token_ids, prompt_ids = _own(values, "token_ids", _is_ids, indexed, origin), values.get("prompt_ids")
+    if _is_ids(prompt_ids) and (indexed or token_ids):
+        return prompt_ids, token_ids
+    if indexed and not is_missing(prompt_ids):
+        raise DataError(f"{origin}: prompt_ids is {shown(prompt_ids)} and must be a list of token ids")
+    return [], token_ids if indexed else []
 
 
 def _probability(value: Any, indexed: bool, origin: str) -> float:

@@ -1,8 +1,8 @@
 """A reward behind HTTP, in whatever language or place.
 
 Asked is `{"prompts": [...], "responses": [...]}`, two lists of one length; a prompt is a string or a list of
-`{"role": ..., "content": ...}`. Answered is `{"rewards": [...]}`, a number for each, or null where there is none. What
-the service computes is not counted.
+`{"role": ..., "content": ...}`. Answered is `{"rewards": [...]}`, a number for each, or null where there is none. Its
+cost is not counted.
 
     >>> EndpointReward(Endpoint("http://127.0.0.1:8000/score"), 64).score(["Hi"], ["Hello"])    # doctest: +SKIP
     [0.73]

@@ -1,10 +1,8 @@
 """A model under a guide: texts for prompts, or one text as it comes about.
 
-Knows nothing of experiments and files.
-
-    >>> guided = Guide(tuned, untuned).steer(large)                                     # doctest: +SKIP
-    >>> for text in guided.stream("I really"):                                          # doctest: +SKIP
-    ...     print(text, end="", flush=True)
+>>> guided = Guide(tuned, untuned).steer(large)                                     # doctest: +SKIP
+>>> for text in guided.stream("I really"):                                          # doctest: +SKIP
+...     print(text, end="", flush=True)
 """
 
 import json

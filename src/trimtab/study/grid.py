@@ -2,7 +2,7 @@
 
 An axis is a field with its values (`tune.beta: [0.1, 1]`), or a name with settings of several fields that go together
 (`strategy: {margin: {pairs.strategy: margin, pairs.margin: {value: 1}}}`). An axis over `seed` or `tune.seed` makes
-no cells: it repeats each. Knows nothing of what the fields mean.
+no cells: it repeats each.
 
     >>> [cell.name for cell in cells_of({"tune.loss": ["hinge"], "tune.beta": [0.1, 1], "tune.seed": [0, 1]}, (), [])]
     ['hinge-0.1', 'hinge-1']

@@ -1,0 +1,80 @@
+"""Prompts from Python: what `generate`, `hypotheses` and `stream` are given is checked as what stands in files is."""
+
+import datetime
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import trimtab
+from chat_styles import chat_tokenizer
+from tiny import llama
+from trimtab.errors import DataError
+from trimtab.search.guided_model import GuidedModel
+
+ASKED = [{"role": "user", "content": "Name a tree."}]
+IN_PARTS = [{"role": "user", "content": [{"type": "text", "text": "Name "}, {"type": "text", "text": "a tree."}]}]
+
+
+@pytest.fixture(scope="module")
+def guided() -> GuidedModel:
+    model = trimtab.load(llama(0, 340), chat_tokenizer("chatml"), template="chat")
+    search = trimtab.Search(successors=2, max_new_tokens=4)
+    return trimtab.Guide.by_reward(lambda texts: [float(len(text)) for text in texts]).steer(model, search=search)
+
+
+ENTRANCES: dict[str, Callable[[GuidedModel, Any], Any]] = {
+    "generate": lambda guided, prompt: guided.generate(prompt),
+    "generate several": lambda guided, prompt: guided.generate([ASKED, prompt])[1],
+    "hypotheses": lambda guided, prompt: guided.hypotheses([prompt])[0][0].text,
+    "stream": lambda guided, prompt: "".join(guided.stream(prompt)),
+}
+
+
+@pytest.mark.parametrize("entrance", ENTRANCES)
+def test_parts_are_read_as_their_text(guided, entrance):
+    ask = ENTRANCES[entrance]
+    dated = [{**ASKED[0], "timestamp": datetime.datetime(2021, 1, 1), "name": None}]
+    assert ask(guided, IN_PARTS) == ask(guided, ASKED) == ask(guided, dated)
+
+
+@pytest.mark.parametrize("entrance", ENTRANCES)
+@pytest.mark.parametrize(
+    ("prompt", "line"),
+    [
+        (5, r"prompt \d is 5 and must be a text or a list of messages"),
+        (None, r"prompt \d is empty and must be a text or a list of messages"),
+        ("Name a tree \ud83d", r"prompt \d is .*half of a character"),
+        (
+            [{"role": "user", "content": "Name a tree \ud83d"}],
+            r"prompt \d, message 1: content is .*half of a character",
+        ),
+        ([{"role": "user", "content": None}], r"prompt \d, message 1: content is empty"),
+        ([{"role": "user", "content": 5}], r"prompt \d, message 1: content is 5 and must be a text"),
+        (
+            [{"role": "user", "content": [{"type": "image"}]}],
+            r"prompt \d, message 1: content, part 1 is of type 'image'",
+        ),
+        ([{"role": "human", "content": "Hi"}], r"prompt \d, message 1 has the role 'human'"),
+        ([{"role": "user"}], r"prompt \d, message 1: content is empty"),
+        ([*ASKED, "Hi"], r"prompt \d, message 2 is 'Hi', and no message"),
+    ],
+)
+def test_what_models_do_not_read_is_one_line(guided, entrance, prompt, line):
+    with pytest.raises(DataError, match=line) as caught:
+        ENTRANCES[entrance](guided, prompt)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("prompts", [{"role": "user", "content": "Hi"}, 5, None, iter(["Hi"])])
+def test_a_single_thing_that_is_no_prompt_is_named(guided, prompts):
+    with pytest.raises(DataError, match=r"prompt 1 is .* must be a text or a list of messages"):
+        guided.generate(prompts)
+    assert guided.generate([]) == []
+
+
+def test_texts_with_braces_are_shown_as_they_are():
+    model = trimtab.load(llama(0, 340), chat_tokenizer("chatml"), template="Q: {prompt} {{x}}")
+    for prompt in ("{prompt}", "{prompt} $1 \\1 {{ y }} {response}", "100 %s"):
+        shown = model.vocabulary.tokenizer.decode(model.vocabulary.encode_prompt(prompt, "Q: {prompt} {{x}}"))
+        assert shown == f"Q: {prompt} {{{{x}}}}"
