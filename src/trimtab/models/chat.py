@@ -10,6 +10,7 @@ No table of model names: everything is read off the template.
 import logging
 from collections.abc import Sequence
 from functools import cached_property
+from typing import cast
 
 import jinja2
 from transformers import PreTrainedTokenizerBase
@@ -138,6 +139,7 @@ class ChatTemplate:
         own = bool(messages) and messages[0]["role"] == "system"
         turns = list(messages[1:] if own else messages)
         system = messages[0]["content"] if own else self._system
+        self._check_calls(turns)
         if system is None:
             return turns
         if self._takes_system:
@@ -147,6 +149,17 @@ class ChatTemplate:
             raise ModelError(f"{self._name}'s chat template takes no system message alone: add a message of the user")
         turns[first] = _message("user", f"{system}\n\n{turns[first]['content']}")
         return turns
+
+    def _check_calls(self, turns: Sequence[Message]) -> None:
+        """Raise ModelError where the template leaves out the messages' tool calls without a word."""
+        if not any("tool_calls" in turn for turn in turns):
+            return
+        bare = cast(list[Message], [{name: turn[name] for name in turn if name != "tool_calls"} for turn in turns])
+        if self._render(turns, opened=True) == self._render(bare, opened=True):
+            raise ModelError(
+                f"{self._name}'s chat template leaves out tool_calls: write them into the messages' content, or use a "
+                "template that has them"
+            )
 
     @cached_property
     def _takes_system(self) -> bool:

@@ -111,7 +111,7 @@ class ImplicitValue:
         return ImplicitState(tuned, untuned, [[] for _ in prompts], [[] for _ in prompts], turns)
 
     def _turns(self, prompt: PromptInput) -> tuple[Turn, Turn]:
-        if self.same_vocabulary:
+        if self.same_vocabulary or not self.tuned.vocabulary.converses(prompt):
             return Turn(), Turn()
         return (Turn() if self.base is None else self.base.vocabulary.turn(prompt)), self.tuned.vocabulary.turn(prompt)
 
