@@ -154,7 +154,7 @@ class ChatTemplate:
         """Raise ModelError where the template leaves out the messages' tool calls without a word."""
         if not any("tool_calls" in turn for turn in turns):
             return
-        bare = cast(list[Message], [{name: turn[name] for name in turn if name != "tool_calls"} for turn in turns])
+        bare = cast(list[Message], [{k: v for k, v in turn.items() if k != "tool_calls"} for turn in turns])
         if self._render(turns, opened=True) == self._render(bare, opened=True):
             raise ModelError(
                 f"{self._name}'s chat template leaves out tool_calls: write them into the messages' content, or use a "
