@@ -134,7 +134,8 @@ def test_where_both_open_a_thought_the_answer_begins_within_it() -> None:
     made = chat_tokenizer("chatml")
     made.chat_template = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ '<think></think>' if m.role == 'assistant' }}"
-        "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+        "{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
     )
     found = encode_pairs(
         [Pair("p", TALKS["one turn"], ["An oak.", "A bush."], 0, [], 0.5, [], [], [True, True])],
