@@ -15,6 +15,7 @@ from trimtab.experiment import SamplingConfig
 from trimtab.models.chat import ChatTemplate
 from trimtab.models.roles import vocabulary_of
 from trimtab.models.transformers_model import TransformersModel
+from trimtab.models.turn import Turn
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Generation, Message, Pair, Prompt
 from trimtab.search.chunk_beam import Search
@@ -223,3 +224,26 @@ def test_fluency_is_of_the_answer_as_the_bases_template_writes_it(style: str) ->
     for text in {"An oak.", f"{STYLES[style].before or ''}An oak."}:
         logs, counts = fluency_under(base, [Generation("p", TURNS, 0, [], [], text, "eos")])
         assert counts == [len(row.chosen_ids)] and logs == pytest.approx([wanted], abs=1e-9)
+
+
+def test_a_text_that_brings_a_thought_gets_no_empty_one() -> None:
+    turn = Turn(before="<think>\n\n</think>\n\n", after=" ")
+    thought = "<think>\nhm\n</think>\n\nAn oak."
+    assert turn.written(thought, ended=False) == thought and turn.written(thought, ended=True) == f"{thought} "
+    assert (
+        turn.written("An oak.", ended=False)
+        == f"{turn.before}An oak."
+        == turn.written(turn.before + "An oak.", ended=False)
+    )
+    assert Turn(before=" ").written(" An", ended=False) == Turn(before=" ").written("An", ended=False) == " An"
+    assert turn.written("", ended=False) == ""
+
+
+def test_tool_calls_that_a_template_leaves_out_are_refused() -> None:
+    call = {"type": "function", "function": {"name": "plant", "arguments": {"tree": "oak"}}}
+    talk = [*TURNS[:1], {"role": "assistant", "content": "", "tool_calls": [call]}, TURNS[2]]
+    made = chat_tokenizer("chatml")
+    with pytest.raises(ModelError, match=r"tiny-chatml's chat template leaves out tool_calls: write them into"):
+        Vocabulary(made).encode_prompt(talk, "chat")  # type: ignore[arg-type]
+    made.chat_template = made.chat_template.replace("{{ m.content }}", "{{ m.content }}{{ m.tool_calls | string }}")
+    assert "plant" in made.decode(Vocabulary(made).encode_prompt(talk, "chat"))  # type: ignore[arg-type]

@@ -1,8 +1,11 @@
 """Text pairs are trained on as the tokens that the chat template writes: the answer whole, ended once, and no more."""
 
+from typing import Any
+
 import pytest
 
 from chat_styles import STYLES, chat_tokenizer
+from trimtab.errors import ModelError
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Message, Pair
 from trimtab.training.pair_tokens import PairTokens, encode_pairs
@@ -124,3 +127,50 @@ def test_sampled_ids_are_trained_on_as_they_were_sampled() -> None:
     pair = Pair("p", TALKS["one turn"], ["a", "b"], 1, [], 0.5, [8, 9], [[5, 6], [7]], [True, False])
     found = encode_pairs([pair], Vocabulary(chat_tokenizer("qwen-3"), chat=True), "chat", 64, 340).rows[0]
     assert found == PairTokens([8, 9], [7], [5, 6])
+
+
+def test_where_both_open_a_thought_the_answer_begins_within_it() -> None:
+    """The generation prompt opens a thought, and answers have an empty one: what differs is the answer's."""
+    made = chat_tokenizer("chatml")
+    made.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ '<think></think>' if m.role == 'assistant' }}"
+        "{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+    )
+    found = encode_pairs(
+        [Pair("p", TALKS["one turn"], ["An oak.", "A bush."], 0, [], 0.5, [], [], [True, True])],
+        Vocabulary(made, chat=True), "chat", 512, 340,
+    ).rows[0]  # fmt: skip
+    assert made.decode(found.prompt_ids).endswith("<|im_start|>assistant\n<think>")
+    assert made.decode(found.chosen_ids) == "</think>An oak.<|im_end|>"
+
+
+@pytest.mark.parametrize("closing", ["<|eot_id|><|im_end|>", "<|im_end|>", "<|im_end|>\n<|eot_id|>", "<|eot_id|>\n"])
+def test_a_turn_ends_at_the_tokenizers_end_where_several_tokens_close_it(closing: str) -> None:
+    """As <|END_RESPONSE|><|END_OF_TURN_TOKEN|> does for Command R; what comes on another line is not the turn's."""
+    made = chat_tokenizer("chatml")
+    made.eos_token = "<|im_end|>"
+    made.chat_template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}" + closing + "{% endfor %}"
+    row_of = [Pair("p", TALKS["one turn"], ["An oak.", "A bush."], 0, [], 0.5, [], [], [True, True])]
+    found = encode_pairs(row_of, Vocabulary(made, chat=True), "chat", 512, 340).rows[0]
+    assert made.decode(found.chosen_ids).endswith("An oak." + closing.split("\n")[0])
+
+
+@pytest.mark.parametrize("style", ["chatml", "llama-2", "qwen-3"])
+def test_a_template_that_takes_parts_alone_is_given_parts(style: str) -> None:
+    """As templates of models that see images do: a text for content would leave nothing of it, without a word."""
+    made, plain = chat_tokenizer(style), row(style, TALKS["several turns"], ["An oak.", "A bush."])
+    written = "(m.content | map(attribute='text') | join)"
+    made.chat_template = made.chat_template.replace("m.content", written)
+    pairs = [Pair("p", TALKS["several turns"], ["An oak.", "A bush."], 0, [], 0.5, [], [], [True, True])]
+    assert encode_pairs(pairs, Vocabulary(made, chat=True), "chat", 512, 340).rows == [plain]
+
+
+def test_parts_are_one_text_for_a_template_that_takes_texts() -> None:
+    parts = [{"type": "text", "text": "A "}, {"type": "text", "text": "film?"}]
+    talk: Any = [{"role": "user", "content": parts}]
+    vocabulary = Vocabulary(chat_tokenizer("chatml"), chat=True)
+    assert vocabulary.encode_prompt(talk, "chat") == vocabulary.encode_prompt(TALKS["one turn"], "chat")
+    talk[0]["content"] = [*parts, {"type": "image", "url": "a.png"}]
+    with pytest.raises(ModelError, match=r"takes texts alone, not .*: drop the rest"):
+        vocabulary.encode_prompt(talk, "chat")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tiny import llama
 from token_kinds import kind_of_tokenizer
+from trimtab.errors import ConfigurationError
 from trimtab.experiment import SamplingConfig
 from trimtab.models.emulated import emulate
 from trimtab.models.language_model import LanguageModel
@@ -149,6 +150,8 @@ def test_emulated_fine_tuning_and_one_string_alone() -> None:
     assert ends and all(each.finish == "stop" and each.token_ids[-1] == number for each in ends)
     steered = Guide.by_reward(lambda texts: [0.0 for _ in texts]).steer(model, search=Search(), stop="<|user|>")
     assert steered.stop == ("<|user|>",)
+    with pytest.raises(ConfigurationError, match="stop holds an empty text"):
+        Guide.by_reward(lambda texts: [0.0 for _ in texts]).steer(model, search=Search(), stop=["a", ""])
 
 
 NAMES = st.sampled_from(["<|a|>", "<|b|>"])

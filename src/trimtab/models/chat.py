@@ -10,6 +10,7 @@ No table of model names: everything is read off the template.
 import logging
 from collections.abc import Sequence
 from functools import cached_property
+from typing import cast
 
 import jinja2
 from transformers import PreTrainedTokenizerBase
@@ -82,11 +83,19 @@ class ChatTemplate:
         for answer, end in zip(answers, ended, strict=True):
             whole = self._render(_answered(turns, answer), opened=False)
             ids = self._encode(self._up_to_end(whole, tail, ended=end))
-            start = len(opened) if whole.startswith(opened) else common_prefix(head, whole)
+            start = len(opened) if whole.startswith(opened) else self._start_of_answer(turns, opened, head, whole)
             sizes.append(common_prefix(self._encode(whole[:start]), ids))
             wholes.append(ids)
         size = min(*sizes, *(common_prefix(wholes[0], ids) for ids in wholes))
         return wholes[0][:size], [ids[size:] for ids in wholes]
+
+    def _start_of_answer(self, turns: Sequence[Message], opened: str, head: str, whole: str) -> int:
+        """Where an answer begins that the template does not write behind the generation prompt.
+
+        `head` is what it writes before answers. Where both begin the turn alike, the answer is what differs.
+        """
+        before_words, common = common_prefix(head, whole), common_prefix(opened, whole)
+        return min(before_words, common) if common >= len(self._render(turns, opened=False)) else before_words
 
     def _up_to_end(self, whole: str, tail: str, *, ended: bool) -> str:
         """A conversation up to the end of its answer; `tail` is what the template writes behind one."""
@@ -129,15 +138,20 @@ class ChatTemplate:
             text = self._render([_message("user", "Hello"), _message("assistant", _PROBE)], opened=False)
         except ModelError:
             return None
-        tail = text.rpartition(_PROBE)[2].lstrip()
+        tail = text.rpartition(_PROBE)[2].lstrip() if _PROBE in text else ""
         added = {str(token): int(number) for number, token in self._tokenizer.added_tokens_decoder.items()}
-        found = [token for token in added if token and tail.startswith(token)]
-        return added[max(found, key=len)] if found else None
+        run: list[str] = []
+        while found := [token for token in added if token and tail.startswith(token)]:
+            run.append(max(found, key=len))
+            tail = tail.removeprefix(run[-1])
+        own = [token for token in run if token == self._tokenizer.eos_token]  # which may stand behind another one
+        return added[(own or run)[0]] if run else None
 
     def _with_system(self, messages: Sequence[Message]) -> list[Message]:
         own = bool(messages) and messages[0]["role"] == "system"
         turns = list(messages[1:] if own else messages)
         system = messages[0]["content"] if own else self._system
+        self._check_calls(turns)
         if system is None:
             return turns
         if self._takes_system:
@@ -147,6 +161,17 @@ class ChatTemplate:
             raise ModelError(f"{self._name}'s chat template takes no system message alone: add a message of the user")
         turns[first] = _message("user", f"{system}\n\n{turns[first]['content']}")
         return turns
+
+    def _check_calls(self, turns: Sequence[Message]) -> None:
+        """Raise ModelError where the template leaves out the messages' tool calls without a word."""
+        if not any("tool_calls" in turn for turn in turns):
+            return
+        bare = cast(list[Message], [{k: v for k, v in turn.items() if k != "tool_calls"} for turn in turns])
+        if self._render(turns, opened=True) == self._render(bare, opened=True):
+            raise ModelError(
+                f"{self._name}'s chat template leaves out tool_calls: write them into the messages' content, or use a "
+                "template that has them"
+            )
 
     @cached_property
     def _takes_system(self) -> bool:
@@ -160,6 +185,40 @@ class ChatTemplate:
 
     def _render(self, messages: Sequence[Message], *, opened: bool) -> str:
         """The conversation as text; `opened`: up to where the assistant goes on."""
+        return self._applied([self._with_content(message) for message in messages], opened=opened)
+
+    def _with_content(self, message: Message) -> Message:
+        """The message with its content as the template takes it: as a text, or as a list of parts."""
+        content: object = message.get("content")
+        if isinstance(content, str) and not self._takes_texts:
+            return cast(Message, {**message, "content": _parts(content)})
+        if isinstance(content, list) and not self._takes_parts:
+            texts = [part.get("text") for part in content if part.get("type") == "text"]
+            if len(texts) < len(content):
+                raise ModelError(
+                    f"{self._name}'s chat template takes texts alone, not {str(content)[:80]}: drop the rest"
+                )
+            return cast(Message, {**message, "content": "".join(map(str, texts))})
+        return message
+
+    @cached_property
+    def _takes_texts(self) -> bool:
+        """Whether the template shows a content that is a text; where it shows neither, texts are what it is given."""
+        return self._shows(_PROBE) or not self._takes_parts
+
+    @cached_property
+    def _takes_parts(self) -> bool:
+        """Whether the template shows a content that is a list of parts, and not as Python spells one."""
+        return self._shows(_parts(_PROBE))
+
+    def _shows(self, content: object) -> bool:
+        try:
+            text = self._applied([cast(Message, {"role": "user", "content": content})], opened=True)
+        except ModelError:
+            return False
+        return _PROBE in text and (content == _PROBE or str(content) not in text)
+
+    def _applied(self, messages: Sequence[Message], *, opened: bool) -> str:
         continued = opened and bool(messages) and messages[-1]["role"] == "assistant"
         try:
             text = self._tokenizer.apply_chat_template(
@@ -186,6 +245,10 @@ class ChatTemplate:
 
 def _message(role: str, content: str) -> Message:
     return {"role": role, "content": content}
+
+
+def _parts(text: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text}]
 
 
 def _answered(turns: Sequence[Message], answer: str) -> list[Message]:

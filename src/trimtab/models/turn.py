@@ -22,15 +22,25 @@ class Turn:
     strips_end: bool = False
 
     def written(self, text: str, *, ended: bool) -> str:
-        """A text as the template writes it behind the generation prompt; `before` stands once. No text stays none."""
+        """A text as the template writes it behind the generation prompt; no text that has not ended stays none.
+
+        `before` stands once, and not where the text brings its own: a thought of its own for an empty one.
+        """
         words = self.words(text)
         if not words and not ended:
             return text
-        if self.strips_start:
-            words = words.lstrip()
+        if words == text and self._brings_own(text):
+            before = ""
+        else:
+            before = self.before
+            words = words.lstrip() if self.strips_start else words
         if not ended:
-            return self.before + words
-        return self.before + (words.rstrip() if self.strips_end else words) + self.after
+            return before + words
+        return before + (words.rstrip() if self.strips_end else words) + self.after
+
+    def _brings_own(self, text: str) -> bool:
+        first = self.before.split()[:1]
+        return bool(first) and text.lstrip().startswith(first[0])
 
     def words(self, text: str) -> str:
         """A text that was sampled behind the generation prompt, without what the template itself puts there."""

@@ -139,7 +139,11 @@ class Vocabulary:
         Raises:
             ModelError: there is no chat template, or it refuses the messages.
         """
-        return self._chat.turn(_messages(prompt)) if isinstance(prompt, list) or self._shows_chat else Turn()
+        return self._chat.turn(_messages(prompt)) if self.converses(prompt) else Turn()
+
+    def converses(self, prompt: PromptInput) -> bool:
+        """Whether the model reads this prompt as a conversation."""
+        return isinstance(prompt, list) or self._shows_chat
 
     def encode_answers(self, turns: Sequence[Turn], texts: Sequence[str], ended: Sequence[bool]) -> list[list[int]]:
         """The ids of texts, each as its turn writes it behind a prompt's ids, with the end token where it ended."""

@@ -98,8 +98,11 @@ class Guide:
         Raises:
             AssetError, ModelError: the base cannot be loaded.
             VocabularyError: `beta` with a base of another vocabulary.
-            ConfigurationError: `beta` without a pair or without the base's logits.
+            ConfigurationError: `beta` without a pair or without the base's logits; an empty text in `stop`.
         """
+        ends = (stop,) if isinstance(stop, str) else tuple(stop)
+        if "" in ends:
+            raise ConfigurationError("stop holds an empty text, at which every response ends: leave it out")
         if isinstance(base, ModelConfig) and base.endpoint is not None:
             base = CompletionsModel.of(base)
         model = base if isinstance(base, CompletionsModel) else load(base)
@@ -109,5 +112,4 @@ class Guide:
                 raise ConfigurationError(f"beta adds logits and needs {what}: leave it out")
             model = emulate(model, [(*self.pair, beta)])
         value = self.value(None if isinstance(model, CompletionsModel) else model) if search.candidates > 1 else None
-        ends = (stop,) if isinstance(stop, str) else tuple(stop)
         return GuidedModel(model, value, search, sampling or SamplingConfig(), ends, seed)

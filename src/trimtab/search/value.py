@@ -135,7 +135,7 @@ class ImplicitValue:
         return ImplicitState(tuned, untuned, [[] for _ in prompts], [[] for _ in prompts], turns)
 
     def _turns(self, prompt: PromptInput) -> tuple[Turn, Turn]:
-        if self.same_vocabulary:
+        if self.same_vocabulary or not self.tuned.vocabulary.converses(prompt):
             return Turn(), Turn()
         written_by = Turn() if self._base is None else self._base.vocabulary.turn(prompt)
         return written_by, self.tuned.vocabulary.turn(prompt)
