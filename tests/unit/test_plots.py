@@ -9,6 +9,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
+from tiny_report import long_name
 from trimtab.evaluation.evaluate import Row
 from trimtab.report import palette, plots
 
@@ -32,7 +33,22 @@ def cost(rows, narrow=False):
     return plots.reward_against_cost(rows, unit="nats", confidence=0.95, narrow=narrow)
 
 
+LONG = {
+    long_name(f"decoder-{place}", 80) if place else "M" * 80: values for place, values in enumerate(REWARDS.values())
+}
+
+
+def long_crowd():
+    """The same with names of 80 characters and models of 96."""
+    models = {"small": long_name("small", 96), "large": long_name("large", 96)}
+    return [
+        dataclasses.replace(row, decoder=name, model=models[row.model]) for row, name in zip(crowd(), LONG, strict=True)
+    ]
+
+
 DRAW = {
+    "long distributions": lambda narrow: plots.reward_distributions(LONG, unit="nats", narrow=narrow),
+    "long cost": lambda narrow: cost(long_crowd(), narrow),
     "distributions": lambda narrow: plots.reward_distributions(REWARDS, unit="nats", narrow=narrow),
     "cost": lambda narrow: cost(crowd(), narrow),
     "before-after": lambda narrow: plots.before_after(

@@ -2,12 +2,14 @@
 
 import csv
 import io
+import re
 
 import pytest
 
 from tiny_report import SCRIPT
-from tiny_study_report import CHANGES, ROWS, facts, row, value
+from tiny_study_report import CHANGES, ROWS, facts, row, study_report, value
 from trimtab.report import study_plots
+from trimtab.report.palette import dark_colours
 from trimtab.report.study_page import write_study_report
 from trimtab.report.study_tables import spread, terminal_table, write_tables
 
@@ -117,3 +119,10 @@ def test_the_terminal_s_table_has_every_cell():
 def test_tables_of_cells_on_no_axis_name_them(tmp_path):
     write_tables(tmp_path, [row("demo", value(1.0), value(2.0), {}, reference=None)], [], [])
     assert (tmp_path / "table.md").read_text().splitlines()[2] == "| demo | 1.000 | 2.000 |"
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_every_colour_of_a_study_s_figure_has_a_counterpart_on_a_dark_page(long, tmp_path):
+    page = study_report(tmp_path, long).read_text(encoding="utf-8")
+    drawn = {f"#{colour}" for colour in re.findall(r"var\(--\w{6}, #(\w{6})\)", page)}
+    assert len(drawn) > 5 and drawn <= set(dark_colours())
