@@ -3,6 +3,7 @@
 The page shown is a hard one: a model that writes markup, words without end, right-to-left text and long answers.
 """
 
+import os
 import shutil
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
-from tiny_report import SCRIPT, report
+from tiny_report import LONG, SCRIPT, WIDE, report
+from tiny_study_report import study_report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 LAPTOP, PHONE, SMALL_PHONE = (1280, 900), (390, 844), (320, 568)
-PAPER = (688, 971)  # A4 less margins of 14 mm, in CSS pixels
+PAPER, LETTER = (688, 971), (710, 950)  # A4 and Letter less margins of 14 mm, in CSS pixels
 HARD = f" {SCRIPT}<img src=x onerror=alert(1)> שלום 🙂 {'endless' * 200} " + "and so on " * 300
 
 pytestmark = pytest.mark.xdist_group("browser")  # one browser is enough for a machine
@@ -25,10 +27,11 @@ def browser():
     with sync_playwright() as playwright:
         path = next(filter(None, map(shutil.which, NAMES)), playwright.chromium.executable_path)
         if not Path(path).exists():
-            pytest.skip(
+            lacking = (
                 "no Chromium here, so the page is not opened: `apt install chromium`, `brew install chromium` or "
                 "`playwright install chromium` makes this test run"
             )
+            pytest.fail(lacking) if os.environ.get("CI") else pytest.skip(lacking)
         browser = playwright.chromium.launch(executable_path=path)
         yield browser
         browser.close()
@@ -142,3 +145,86 @@ def test_paper_is_white_shows_wide_figures_and_cuts_nothing(visit, tmp_path):
     table = page.locator("table.results").bounding_box()
     assert table["x"] >= 0 and table["x"] + table["width"] <= PAPER[0]
     assert page.pdf(format="A4").startswith(b"%PDF")
+
+
+FONTS = {
+    "its own": "",
+    "DejaVu Sans": "* { font-family: 'DejaVu Sans', Verdana, sans-serif !important }",
+    "Liberation Serif": "* { font-family: 'Liberation Serif', 'Times New Roman', serif !important }",
+    "wide and large": "* { font-family: monospace !important } html { font-size: 110% }",
+}
+SIZES = {"laptop": LAPTOP, "phone": PHONE, "small phone": SMALL_PHONE, "A4": PAPER, "Letter": LETTER}
+STICKS_OUT = """() => {
+    // texts beyond the box that they stand in, and boxes beyond the page; what scrolls by itself may be wider inside
+    document.querySelectorAll('details').forEach(each => each.open = true)
+    const found = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
+    while (walker.nextNode()) {
+        const node = walker.currentNode
+        if (!node.textContent.trim() || node.parentElement.closest('.unseen, .skip')) continue
+        let box = node.parentElement
+        while (getComputedStyle(box).display === 'inline') box = box.parentElement
+        if (getComputedStyle(box).display === 'none' || !box.checkVisibility()) continue
+        const range = document.createRange(), outer = box.getBoundingClientRect()
+        const scroller = box.closest('.scroll, pre'), style = getComputedStyle(box)
+        const scrolls = scroller && getComputedStyle(scroller).overflowX === 'auto'
+        if (scroller === box && scrolls) continue
+        const slack = style.whiteSpace === 'pre-wrap' ? 0.7 * parseFloat(style.fontSize) : 1  // a space at a line's end
+        range.selectNodeContents(node)
+        for (const text of range.getClientRects()) {
+            const cut = text.left < outer.left - 1 || text.right > outer.right + slack ||
+                (!scrolls && text.right > innerWidth + slack)
+            if (cut) found.push(`${node.textContent.trim().slice(0, 60)}: ${text.left}-${text.right} of ` +
+                `${outer.left}-${outer.right}`)
+        }
+    }
+    return found
+}"""
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """A page of each kind; the long ones with names of 80 characters, models of 96, and every column."""
+    folder = tmp_path_factory.mktemp("pages")
+    for name in ("report", "long report", "study", "long study"):
+        (folder / name).mkdir()
+    return {
+        "report": report(folder / "report"),
+        "long report": report(folder / "long report", text=HARD, experiment=LONG, set_aside=1, **WIDE),
+        "study": study_report(folder / "study"),
+        "long study": study_report(folder / "long study", long=True),
+    }
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", ["report", "long report", "study", "long study"])
+def test_nothing_is_cut_or_overlaps(visit, pages, kind, size):
+    """In whatever font a reader has, and with the longest names that there may be."""
+    page = visit(SIZES[size], file=pages[kind])
+    if size in ("A4", "Letter"):
+        page.emulate_media(media="print")
+    page.evaluate("document.head.append(document.createElement('style'))")
+    for font, style in FONTS.items():
+        page.evaluate("style => { document.head.lastElementChild.textContent = style }", style)
+        assert page.evaluate(STICKS_OUT) == [], font
+        assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0], font
+
+
+def test_what_sticks_out_is_found(visit, pages):
+    page = visit(PAPER, file=pages["long report"])
+    page.emulate_media(media="print")
+    page.add_style_tag(content=".results th, .results td { white-space: nowrap !important }")
+    assert page.evaluate(STICKS_OUT)
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+@pytest.mark.parametrize("kind", ["long report", "study", "long study"])
+def test_axe_objects_to_no_page(visit, pages, kind, mode):
+    page = visit(LAPTOP, mode, pages[kind])
+    assert objections(page) == ""
+    assert page.faults == []
+
+
+@pytest.mark.parametrize("paper", ["A4", "Letter"])
+@pytest.mark.parametrize("kind", ["report", "long report", "study", "long study"])
+def test_pages_print(visit, pages, kind, paper):
+    assert visit(LAPTOP, file=pages[kind]).pdf(format=paper).startswith(b"%PDF")

@@ -11,9 +11,11 @@ import pytest
 
 from small_study import EXPERIMENT, save_study, study_bytes
 from tiny_hub import tiny_hub
-from trimtab import cli
+from trimtab import cli, pipeline
 from trimtab.assets.resolve import Assets
+from trimtab.decoded import read_decoded
 from trimtab.errors import RunError
+from trimtab.experiment import Experiment
 from trimtab.helpers import order_of
 from trimtab.lock import hold, hold_as_worker
 from trimtab.orders import Event
@@ -278,3 +280,22 @@ def test_the_smoke_study_runs_on_the_embedded_models(tmp_path: Path, monkeypatch
     assert [row["cell"] for row in rows] == ["untuned", "hinge", "sigmoid"]
     assert all(3 < float(row["diversity"]) < 9 and -6 < float(row["fluency"]) < 0 for row in rows)
     assert "slic-smoke" in (report / "report.html").read_text(encoding="utf-8")
+
+
+def test_equal_decoders_of_two_names_have_a_row_each(hub: Path, tmp_path: Path) -> None:
+    """They share their texts, and the divergence of these; the scores of each are its own. So in a run."""
+    decoders = [*EXPERIMENT["guide"]["decoders"], {"model": "tuned", "name": "again"}]
+    equal = {**EXPERIMENT, "guide": {**EXPERIMENT["guide"], "decoders": decoders}}
+    study = load_study(save_study(tmp_path, {"tune.loss": ["hinge"]}, experiment=equal))
+    outcome = run(study, tmp_path, hub)
+    assert not outcome.failures
+    untuned, tuned, again = outcome.rows
+    assert [untuned.name, tuned.name, again.name] == ["untuned", "hinge-tuned", "hinge-again"]
+    assert tuned.values == again.values and "kl" in again.values
+    assert made(tmp_path)["guide"] == 2 and made(tmp_path)["evaluate"] == 3
+
+    with watching(quiet=True) as watch:
+        line = pipeline.run(Experiment.model_validate({"name": "one", **equal}), tmp_path, assets(hub), watch)
+    assert [row.decoder for row in line.report] == ["untuned", "tuned", "again"]
+    first, second = (read_decoded(f"{tmp_path}/one:{name}") for name in ("tuned", "again"))
+    assert first.judged() == second.judged() and first.answers == second.answers

@@ -9,6 +9,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
+from tiny_report import long_name
 from trimtab.evaluation.evaluate import Row
 from trimtab.report import palette, plots
 
@@ -32,7 +33,22 @@ def cost(rows, narrow=False):
     return plots.reward_against_cost(rows, unit="nats", confidence=0.95, narrow=narrow)
 
 
+LONG = {
+    long_name(f"decoder-{place}", 80) if place else "M" * 80: values for place, values in enumerate(REWARDS.values())
+}
+
+
+def long_crowd():
+    """The same with names of 80 characters and models of 96."""
+    models = {"small": long_name("small", 96), "large": long_name("large", 96)}
+    return [
+        dataclasses.replace(row, decoder=name, model=models[row.model]) for row, name in zip(crowd(), LONG, strict=True)
+    ]
+
+
 DRAW = {
+    "long distributions": lambda narrow: plots.reward_distributions(LONG, unit="nats", narrow=narrow),
+    "long cost": lambda narrow: cost(long_crowd(), narrow),
     "distributions": lambda narrow: plots.reward_distributions(REWARDS, unit="nats", narrow=narrow),
     "cost": lambda narrow: cost(crowd(), narrow),
     "before-after": lambda narrow: plots.before_after(
@@ -84,10 +100,16 @@ def test_every_decoder_is_named_with_its_mean(narrow):
     assert [text.get_text() for text in axes.texts] == list(itertools.chain(*zip(REWARDS, means, strict=True)))
 
 
-def test_on_a_phone_names_stand_over_no_density():
-    figure = plots.reward_distributions({"flat": [-3.0, 3.0], "steep": [2.0, 2.01, 2.02]}, unit="nats", narrow=True)
+@pytest.mark.parametrize(
+    "narrow, names", [(True, ("flat", "steep")), (True, ("M" * 80, "W" * 80)), (False, ("M" * 80, "W"))]
+)
+def test_names_above_densities_stand_over_none_and_over_no_other_name(narrow, names):
+    rewards = dict(zip(names, ([-3.0, 3.0], [2.0, 2.01, 2.02]), strict=True))
+    figure = plots.reward_distributions(rewards, unit="nats", narrow=narrow)
     figure.draw_without_rendering()
     axes = figure.axes[0]
+    first, second = (Text.get_window_extent(text) for text in axes.texts[::2])
+    assert second.y1 <= first.y0 and first.y1 <= Text.get_window_extent(axes._left_title).y0
     for density, text in zip(axes.collections[::2], axes.texts[::2], strict=True):
         top = axes.transData.transform(density.get_paths()[0].vertices)[:, 1].max()
         assert Text.get_window_extent(text).y0 >= top

@@ -2,53 +2,16 @@
 
 import csv
 import io
+import re
 
 import pytest
 
-from trimtab.evaluation.cells import CellRow, Comparison, Value
-from trimtab.evaluation.metrics import Estimate
+from tiny_report import SCRIPT
+from tiny_study_report import CHANGES, ROWS, facts, row, study_report, value
 from trimtab.report import study_plots
-from trimtab.report.study_page import StudyFacts, write_study_report
+from trimtab.report.palette import dark_colours
+from trimtab.report.study_page import write_study_report
 from trimtab.report.study_tables import spread, terminal_table, write_tables
-
-SCRIPT = "<script>alert('x')</script>"
-
-
-def value(mean, std=None, low=None, high=None, by_seed=None):
-    return Value(mean, std, low, high, by_seed or (mean,))
-
-
-def row(name, reward, diversity, labels=None, reference="untuned", frontier=False, **more):
-    values = {"reward": reward, "diversity": diversity}
-    gains = {"reward": Estimate(2.0, 1.5, 2.5)} if reference else {}
-    seeds = tuple(f"seed-{place}" for place, _ in enumerate(reward.by_seed))
-    return CellRow(name, labels or {}, seeds, 100, {**values, **more}, (0.0, 1.0, 2.5), reference, gains, frontier)
-
-
-ROWS = [
-    row("untuned", value(0.507, None, 0.5, 0.51), value(5.975), reference=None, frontier=True),
-    row(
-        "random-hinge-0.1",
-        value(2.738, 0.0051, 2.72, 2.75, (2.733, 2.743)), value(4.193, 0.003, by_seed=(4.19, 4.196)),
-        {"strategy": "random", "tune.loss": "hinge", "tune.beta": "0.1"}, frontier=True,
-    ),
-    row(
-        "random-hinge_sft-1", value(2.24, 0.014, 2.1, 2.4, (2.23, 2.25)), value(4.522, 0.005, by_seed=(4.52, 4.524)),
-        {"strategy": "random", "tune.loss": "hinge_sft", "tune.beta": "1"},
-    ),
-]  # fmt: skip
-CHANGES = [
-    Comparison("untuned", "random-hinge-0.1", "reward", Estimate(-2.2, -2.3, -2.1)),
-    Comparison("random-hinge-0.1", "random-hinge_sft-1", "reward", Estimate(0.5, -0.1, 1.1)),
-]
-
-
-def facts(**more):
-    plain = {
-        "name": "demo", "source": {"name": "demo", "note": SCRIPT}, "baseline": "random-hinge-0.1", "unit": "nats",
-        "confidence": 0.95, "resamples": 2000, "failures": {},
-    }  # fmt: skip
-    return StudyFacts(**{**plain, **more})
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +119,10 @@ def test_the_terminal_s_table_has_every_cell():
 def test_tables_of_cells_on_no_axis_name_them(tmp_path):
     write_tables(tmp_path, [row("demo", value(1.0), value(2.0), {}, reference=None)], [], [])
     assert (tmp_path / "table.md").read_text().splitlines()[2] == "| demo | 1.000 | 2.000 |"
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_every_colour_of_a_study_s_figure_has_a_counterpart_on_a_dark_page(long, tmp_path):
+    page = study_report(tmp_path, long).read_text(encoding="utf-8")
+    drawn = {f"#{colour}" for colour in re.findall(r"var\(--\w{6}, #(\w{6})\)", page)}
+    assert len(drawn) > 5 and drawn <= set(dark_colours())

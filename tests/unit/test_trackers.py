@@ -1,6 +1,8 @@
 """Trackers really write what the log says, in one run also where the training was stopped. No network is touched."""
 
+import importlib
 import json
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,7 +99,8 @@ def test_wandb_offline_is_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_trackio_is_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In its own place, which TRACKIO_DIR moves."""
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
-    trackio = pytest.importorskip("trackio")
+    # in CI all that `dev` asks for is installed, and nothing is to be skipped
+    trackio = importlib.import_module("trackio") if os.environ.get("CI") else pytest.importorskip("trackio")
     log = tuned(tmp_path, "trackio", (9 + 3,))
     (run,) = trackio.Api().runs("trimtab")
     assert run.name.startswith("tune-0123-")

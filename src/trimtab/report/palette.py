@@ -51,6 +51,7 @@ def ink(colour: str) -> str:
 def dark_colours() -> dict[str, str]:
     """Every colour that a figure is drawn in, as `#rrggbb` in lower case -> its counterpart on a dark page."""
     dark = {CARD: "#1c2027", TEXT: "#e6e8ec", SOFT: "#a3abb8", GRID: "#343a44"}
+    dark[ink(TEXT)] = dark[TEXT]
     for light, counterpart in zip(PALETTE, ON_DARK, strict=True):
         dark |= {light.lower(): counterpart, ink(light): counterpart}
     return dark
