@@ -52,6 +52,7 @@ from trimtab.records import Prompt
 from trimtab.search.chunk_beam import Search
 from trimtab.search.proposer import LanguageModelProposer
 from trimtab.search.value import ImplicitValue
+from trimtab.training.outcome import able_to_pad
 
 SMOLLM, GEMMA = "HuggingFaceTB/SmolLM2-135M-Instruct", "google/gemma-3-270m"
 SAMPLING = SamplingConfig(temperature=0.7, top_k=50)
@@ -169,9 +170,9 @@ class Reference:
 
     def _generate(self, prompts: Sequence[str]) -> None:
         """All rows in one call of transformers' `generate`, left-padded, at the workload's sampling settings."""
-        tokenizer, search = self.models.base_tokenizer, self.workload.search
+        search, rows = self.workload.search, self.models.base.get_input_embeddings().weight.shape[0]
+        tokenizer = able_to_pad(self.models.base_tokenizer, self.models.base_tokenizer.eos_token_id, rows)
         tokenizer.padding_side = "left"
-        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
         batch = tokenizer(
             [prompt for prompt in prompts for _ in range(search.candidates)], return_tensors="pt", padding=True
         )

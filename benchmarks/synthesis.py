@@ -33,6 +33,7 @@ from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Prompt
 from trimtab.search.chunk_beam import Search
 from trimtab.search.proposer import LanguageModelProposer
+from trimtab.training.outcome import able_to_pad
 
 ROWS = SynthesizeConfig().rows
 VLLM = """
@@ -75,8 +76,8 @@ def trimtab_sampler(model: ModelConfig, config: SynthesizeConfig) -> Callable[[l
 def generate_sampler(model: ModelConfig, config: SynthesizeConfig) -> Callable[[list[str]], int]:
     """The same by transformers' `generate`, left-padded."""
     causal, tokenizer = load_causal_lm(model, Assets())
+    tokenizer = able_to_pad(tokenizer, tokenizer.eos_token_id, causal.get_input_embeddings().weight.shape[0])
     tokenizer.padding_side = "left"
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     size = max(1, ROWS // config.samples)
 
     def sample(prompts: list[str]) -> int:

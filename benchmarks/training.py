@@ -39,6 +39,7 @@ from trimtab.training.arguments import training_steps
 from trimtab.training.attention import attention_for
 from trimtab.training.batches import BatchOrder, arrange
 from trimtab.training.checkpoints import Saving
+from trimtab.training.outcome import able_to_pad
 from trimtab.training.pair_arguments import trainer_arguments
 from trimtab.training.pair_tokens import PairTokens
 from trimtab.training.pair_trainer import PairTrainer
@@ -86,7 +87,7 @@ def once(kind: str, variant: str, pairs: int, model: ModelConfig) -> dict[str, o
     config, seed = VARIANTS[variant], 0
     train = rows(pairs, model)
     causal, tokenizer = load_causal_lm(model, Assets())
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    tokenizer = able_to_pad(tokenizer, tokenizer.eos_token_id, causal.get_input_embeddings().weight.shape[0])
     longest = max(row.length for row in train)
     how = attention_for(causal.device, longest) if kind == "trimtab" else contextlib.nullcontext()
     with tempfile.TemporaryDirectory() as folder, how:

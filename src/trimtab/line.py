@@ -80,7 +80,9 @@ class Line(TuningLine):
 
         artifact = self._make.decoded("guide", parts, inputs, ready, f"guide {decoder.name}", alone=trace is not None)
         if trace is not None and artifact.whole:
-            trace_rest(trace, self._test_prompts(), ready, recorded_plan(artifact.folder))
+            excluded = too_long({decoder.name: artifact.records(Generation)})  # these are not searched
+            searched = [prompt for prompt in self._test_prompts() if prompt.id not in excluded]
+            trace_rest(trace, searched, ready, recorded_plan(artifact.folder))
         return artifact
 
     def name_decoded(self, kind: str) -> None:

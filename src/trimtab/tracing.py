@@ -48,13 +48,13 @@ def traced(file: Path) -> dict[str, Node]:
 def trace_rest(
     trace: Trace, prompts: list[Prompt], ready: Callable[[], tuple[list[Prompt], Decode, int]], plan: Plan | None
 ) -> None:
-    """Decode again what was decoded without a trace, in the blocks of `plan`; what it gives is there already."""
-    known = traced(trace.path)
-    if all(prompt.id in known for prompt in prompts):
+    """Decode again what of `prompts` was decoded without a trace, in the blocks of `plan`; what it gives is there."""
+    missing = {prompt.id for prompt in prompts} - traced(trace.path).keys()
+    if not missing:
         return
     every, decode, wanted = ready()
     size = wanted if plan is None else plan.prompts_a_block
     for start in range(0, len(every), size):
         block = every[start : start + size]
-        if any(prompt.id not in known for prompt in block):
+        if any(prompt.id in missing for prompt in block):
             decode(block)

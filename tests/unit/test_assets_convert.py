@@ -10,6 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 import tiny
 from trimtab.assets.convert import convert_gguf
+from trimtab.assets.download import sha256_of
+from trimtab.assets.resolve import Assets
 from trimtab.errors import AssetError
 
 ENDS = ["<|im_end|>", "<|endoftext|>"]
@@ -117,3 +119,27 @@ def test_what_is_no_gguf_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(AssetError, match=r"bad\.gguf") as caught:
         convert_gguf(tmp_path / "bad.gguf", tmp_path / "out")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_whole_weights_are_not_rounded(tmp_path: Path, scale: float) -> None:
+    """Fault: F32 weights became bfloat16 in the conversion, and `dtype: float32` widened what was rounded."""
+    model = tiny.llama(seed=3, dtype=torch.float32)
+    with torch.no_grad():
+        model.lm_head.weight *= scale
+    write_gguf(tmp_path / "tiny.gguf", model)
+    (tmp_path / "out").mkdir()
+    convert_gguf(tmp_path / "tiny.gguf", tmp_path / "out")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "float32"
+    for name, weight in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight), name
+
+
+def test_a_folder_that_an_earlier_version_rounded_is_not_taken(tmp_path: Path) -> None:
+    model = tiny.llama(seed=3, dtype=torch.float32)
+    write_gguf(tmp_path / "tiny.gguf", model)
+    stale = tmp_path / "cache" / "converted" / sha256_of(tmp_path / "tiny.gguf")[:16]
+    stale.mkdir(parents=True)
+    found = Assets(cache=tmp_path / "cache").model(str(tmp_path / "tiny.gguf"))
+    assert found != stale and (found / "model.safetensors").is_file()

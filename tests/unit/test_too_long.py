@@ -1,4 +1,4 @@
-"""Texts at the end of a model's context are decoded; a prompt that goes beyond it is set aside, and the rest goes on."""
+"""Texts at the end of a model's context are decoded; a prompt that goes beyond is set aside, and the rest goes on."""
 
 import math
 from collections.abc import Callable

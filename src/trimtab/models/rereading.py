@@ -83,10 +83,10 @@ class RereadingModel:
         self.reason = reason
         self._work = Work()
         self._head = head or _GivenLogits(model.get_output_embeddings().weight.shape[0])
-        self._rows = min(model.get_input_embeddings().weight.shape[0], self._head.size)
+        self.rows = min(model.get_input_embeddings().weight.shape[0], self._head.size)
         self._body = model if head is None else model.base_model
         self._device = input_device(model)
-        self._limit = context_of(model)
+        self.context = context_of(model)
         self._body_weights = body_weights(model)
         self._head_weights = model.get_output_embeddings().weight.numel()
 
@@ -105,19 +105,11 @@ class RereadingModel:
         """The weights that a token is multiplied with."""
         return ModelSize(body=float(self._body_weights), head=float(self._head_weights))
 
-    @property
-    def rows(self) -> int:
-        return self._rows
-
-    @property
-    def context(self) -> int:
-        return self._limit
-
     def narrowed(self, rows: int) -> "RereadingModel":
         if rows >= self._head.size:
             return self
         other = copy.copy(self)
-        other._head, other._rows = self._head.narrowed(rows), min(rows, self._rows)
+        other._head, other.rows = self._head.narrowed(rows), min(rows, self.rows)
         return other
 
     def too_long(self, prompt: PromptInput, room: int) -> str | None:
@@ -130,7 +122,7 @@ class RereadingModel:
     def start_ids(self, prompts: Sequence[Sequence[int]], room: int) -> RereadingState:
         """`start` from ids, each at least one."""
         check_length(self, max(map(len, prompts), default=1), room)
-        check_rows(self.name, self.vocabulary, self._rows, prompts)
+        check_rows(self.name, self.vocabulary, self.rows, prompts)
         return RereadingState([list(ids) for ids in prompts], [len(ids) for ids in prompts])
 
     @torch.inference_mode()
@@ -141,7 +133,7 @@ class RereadingModel:
     def score(
         self, state: RereadingState, parents: Sequence[int], keep: Sequence[int], tokens: Sequence[Sequence[int]]
     ) -> tuple[RereadingState, list[list[float]]]:
-        check_rows(self.name, self.vocabulary, self._rows, tokens)
+        check_rows(self.name, self.vocabulary, self.rows, tokens)
         children = state.select(parents)
         for ids, kept, new in zip(children.ids, keep, tokens, strict=True):
             ids[kept:] = [int(token) for token in new]
@@ -174,8 +166,8 @@ class RereadingModel:
         return flat.to(self._head.device, self._head.weight.dtype) if isinstance(self._head, Head) else flat
 
     def _check_length(self, tokens: int) -> None:
-        if tokens > self._limit:
+        if tokens > self.context:
             raise ModelError(
-                f"a text of {tokens} tokens exceeds {self.name}'s context of {self._limit}: "
+                f"a text of {tokens} tokens exceeds {self.name}'s context of {self.context}: "
                 "shorten the prompt or lower max_new_tokens"
             )

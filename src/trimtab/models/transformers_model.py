@@ -114,13 +114,13 @@ class TransformersModel:
             check_numbers(model)
             raise ModelError(f"{self.name} changes its logits after the output embedding: it has no cached decoding")
         self._head = head
-        self._rows = min(model.get_input_embeddings().weight.shape[0], head.size)
+        self.rows = min(model.get_input_embeddings().weight.shape[0], head.size)
         if model.config._attn_implementation in OURS and model._can_set_attn_implementation():
             model.set_attn_implementation(OURS[model.config._attn_implementation])
         self._body = self._own_body = model.base_model
         self._device = input_device(model)
         self._layers = int(model.config.get_text_config().num_hidden_layers)
-        self._limit = context_of(model)
+        self.context = context_of(model)
         self._tokens = TOKENS if self._device.type == "cpu" else TOKENS_ON_ACCELERATOR
         self._body_weights = self._own_weights = body_weights(model)
         self._static: StaticSteps | None = None
@@ -142,19 +142,11 @@ class TransformersModel:
         """The weights that a token is multiplied with."""
         return ModelSize(body=float(self._body_weights), head=float(self._head.weight.numel()))
 
-    @property
-    def rows(self) -> int:
-        return self._rows
-
-    @property
-    def context(self) -> int:
-        return self._limit
-
     def narrowed(self, rows: int) -> "TransformersModel":
         if rows >= self._head.size:
             return self
         other = copy.copy(self)
-        other._head, other._rows = self._head.narrowed(rows), min(rows, self._rows)
+        other._head, other.rows = self._head.narrowed(rows), min(rows, self.rows)
         return other
 
     def too_long(self, prompt: PromptInput, room: int) -> str | None:
@@ -199,7 +191,7 @@ class TransformersModel:
         self._begin()
         longest = max(map(len, prompts), default=1)
         check_length(self, longest, room)
-        check_rows(self.name, self.vocabulary, self._rows, prompts)
+        check_rows(self.name, self.vocabulary, self.rows, prompts)
         state = TransformersState(
             ids=[list(ids) for ids in prompts],
             prompt_lengths=[len(ids) for ids in prompts],
@@ -223,7 +215,7 @@ class TransformersModel:
         self, state: TransformersState, parents: Sequence[int], keep: Sequence[int], tokens: Sequence[Sequence[int]]
     ) -> tuple[TransformersState, list[list[float]]]:
         self._begin()
-        check_rows(self.name, self.vocabulary, self._rows, tokens)
+        check_rows(self.name, self.vocabulary, self.rows, tokens)
         # A parent's last token is read once, however many children it has: their first new token is predicted from
         # the same hidden state. Children that are cut back read the token at their cut again, each for itself.
         uncut = [bool(new) and kept == len(state.ids[p]) for p, kept, new in zip(parents, keep, tokens, strict=True)]
@@ -264,9 +256,9 @@ class TransformersModel:
         needed = max(state.cached, default=0) + count
         ends = [cached + size for cached, size in zip(state.cached, sizes, strict=True)]
         longest = max(ends, default=0)
-        if longest > self._limit:
+        if longest > self.context:
             raise ModelError(
-                f"a text of {longest} tokens exceeds {self.name}'s context of {self._limit}: "
+                f"a text of {longest} tokens exceeds {self.name}'s context of {self.context}: "
                 "shorten the prompt or lower max_new_tokens"
             )
         if needed > state.cache.capacity:
@@ -307,7 +299,7 @@ class TransformersModel:
         positions = cache.place(rows, starts, ids.shape[1], used)
         output = (self._own_body if apart else self._body)(
             input_ids=ids,
-            position_ids=positions.clamp(max=self._limit - 1),  # padding may lie beyond the last position
+            position_ids=positions.clamp(max=self.context - 1),  # padding may lie beyond the last position
             past_key_values=cache,
             use_cache=True,
         )

@@ -64,6 +64,15 @@ def other_tokenizer(world: World) -> Path:
     return folder
 
 
+def unresized(world: World) -> Path:
+    """A token was added to the tokenizer, and the model has no row for it."""
+    folder = world.copy("smol")
+    padded = copy.deepcopy(tokenizer())
+    padded.add_special_tokens({"pad_token": "[PAD]"})
+    padded.save_pretrained(folder)
+    return folder
+
+
 def without_end(world: World) -> Path:
     folder = world.copy("smol")
     endless = copy.deepcopy(tokenizer())
@@ -190,6 +199,10 @@ FAULTS = [
      "…smol holds no tokenizer (…): save one beside the weights"),
     (MODEL, "with another model's tokenizer", small(other_tokenizer),
      "…smol has a tokenizer of … tokens and a model of 320: save the model's own tokenizer beside it"),
+    (MODEL, "whose template holds a token that it has no embedding for",
+     small(unresized, "small.template='[PAD] {prompt}'"),
+     "[PAD] has id 320 in the tokenizer of untuned, which has embeddings for ids below 320 only: leave it out of "
+     "template and prompts, or resize the model's embeddings (resize_token_embeddings)"),
     (MODEL, "without an end token", small(without_end),
      "…smol has no end token: name one in its tokenizer's eos_token"),
     (MODEL, "whose logits are all NaN", small(of_nan),

@@ -1,15 +1,20 @@
-"""Prompts whose numbers are none are set aside: named, counted, and without a trace in any other prompt's numbers."""
+"""Prompts whose numbers are none, or that are too long, are set aside: named, counted, and without a trace in any other
+prompt's numbers."""
 
+import csv
 import html
+import io
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from bad_input.world import World, command
+from bad_input.world import World, command, trimtab
 from tiny import llama, tokenizer
 from tiny_hub import save_causal_lm
 from trimtab import FunctionReward
@@ -199,3 +204,88 @@ def test_empty_prompts_begin_with_the_configured_token_in_training_and_in_decodi
     (folder,) = (world.bad / "runs" / "quickstart").glob("guide-*")
     (record,) = map(json.loads, (folder / "records.jsonl").open())
     assert record["prompt_ids"] == [tokenizer().eos_token_id]
+
+
+EVERY_DECODER = (
+    "guide.decoders=[{}, {successors: 2}, {best_of: bon-2}, {width: 2, successors: 2, chunk: 3}, {model: untuned}, "
+    "{model: tuned}, {model: untuned, beta: 1.0, n_best: 1}]"
+)
+LONG = "film " * 2000
+
+
+def rows_in(run: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO((run / "report" / "table.csv").read_text(encoding="utf-8"))))
+
+
+def test_a_run_goes_on_past_a_test_prompt_that_is_too_long_and_says_so_everywhere(world: World) -> None:
+    """Under every kind of decoder, with fluency and divergence: it counts for none of them."""
+    world.pairs(*[{"prompt": f"Film {number}"} for number in range(8)])
+    world.pairs(*[{"prompt": f"Film {number}"} for number in range(3)], {"prompt": LONG}, splits=("test",))
+    chosen = f"data.preferences={world.bad / 'pairs'}"
+    runs = world.bad / "runs"
+    said = command(world, "run", chosen, EVERY_DECODER, "evaluate.kl_samples=4", runs=runs)
+    assert said.code == 0, said.err
+    run = runs / "quickstart"
+    rows = rows_in(run)
+    assert len(rows) == 7
+    assert {(row["prompts"], row["set_aside"], row["left_out"]) for row in rows} == {("3", "1", "0")}
+    assert (
+        "cbs-2-2-3: prompt test-00003 is set aside, it leaves no room for a response in a model's context" in said.out
+    )
+    warned = (
+        r"WARNING prompt test-00003 is set aside: a prompt of \d+ tokens and 6 new ones exceed \w+'s context of 256"
+    )
+    assert len(re.findall(warned, (run / "log.txt").read_text(encoding="utf-8"))) == 6
+    page = html.unescape((run / "report" / "report.html").read_text(encoding="utf-8"))
+    assert "bon-2: 1 prompt set aside, too long for the context of a model (test-00003)." in page
+    assert all(
+        json.loads(line)["prompt_id"] == "test-00003"
+        for file in run.glob("evaluate-*/set_aside.jsonl")
+        for line in file.read_text(encoding="utf-8").splitlines()
+    )
+    compared = trimtab(world.monkeypatch, "compare", f"{run}:bon-2", f"{run}:base", "--json")
+    assert compared.code == 0 and json.loads(compared.out)["prompts"] == 3
+    exported = trimtab(
+        world.monkeypatch, "export", str(run), "--decoder", "bon-2", "--output", str(world.bad / "outputs.json")
+    )
+    assert exported.code == 0, exported.err
+    assert [bool(each["output"]) for each in json.loads((world.bad / "outputs.json").read_text())].count(False) <= 1
+
+
+def test_too_long_for_the_small_model_alone_counts_for_no_decoder(world: World) -> None:
+    """The large model has room for it, and its unguided mean is over the same prompts as the others'."""
+    roomy = llama(4, 300)
+    roomy.config.max_position_embeddings = 8000
+    folder = save_causal_lm(world.bad / "roomy", roomy, 300)
+    world.pairs(*[{"prompt": f"Film {number}"} for number in range(8)])
+    world.pairs(*[{"prompt": f"Film {number}"} for number in range(3)], {"prompt": LONG}, splits=("test",))
+    chosen = f"data.preferences={world.bad / 'pairs'}"
+    decoders = "guide.decoders=[{}, {successors: 2}, {model: tuned}]"
+    said = command(world, "run", chosen, f"large.name={folder}", decoders, runs=world.bad / "runs")
+    assert said.code == 0, said.err
+    rows = rows_in(world.bad / "runs" / "quickstart")
+    assert {(row["prompts"], row["set_aside"], row["left_out"]) for row in rows} == {("3", "1", "0")}
+    assert "base: prompt test-00003 is set aside, it is too long for another decoder" in said.out
+
+
+def test_prompts_to_tune_on_that_are_too_long_make_no_pairs(world: World) -> None:
+    prompts = [f"Film {number}" for number in range(12)] + [f"{LONG} {number}" for number in range(4)]
+    file = world.write("prompts.jsonl", "".join(json.dumps({"prompt": each}) + "\n" for each in prompts))
+    said = command(world, "run", f"data.instructions={file}", "guide.decoders=[{}]", runs=world.bad / "runs")
+    assert said.code == 0, said.err
+    run = world.bad / "runs" / "quickstart"
+    log = (run / "log.txt").read_text(encoding="utf-8")
+    assert log.count("is set aside: a prompt of") == 4
+    (row,) = rows_in(run)
+    assert int(row["set_aside"]) == log.count("prompt test-") and int(row["prompts"]) + int(row["set_aside"]) == 4
+    made = [json.loads(line) for file in run.glob("pairs-*/records.jsonl") for line in file.read_text().splitlines()]
+    assert made and not any(LONG in each["prompt"] for each in made)
+
+
+def test_nothing_but_prompts_that_are_too_long_is_one_line(world: World) -> None:
+    file = world.write("prompts.jsonl", "".join(json.dumps({"prompt": f"{LONG} {n}"}) + "\n" for n in range(16)))
+    said = command(world, "synthesize", f"data.instructions={file}", runs=world.bad / "runs")
+    assert said.code == 2 and said.err.count("\n") == 1
+    assert "exceed untuned's context of 256: shorten the prompt or lower max_new_tokens" in said.err
+    said = command(world, "run", "guide.unprompted=4", "guide.max_new_tokens=300", runs=world.bad / "more")
+    assert said.code == 2 and "exceed large's context of 256" in said.err
