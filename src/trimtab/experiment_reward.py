@@ -65,8 +65,8 @@ class RewardConfig(Config):
 
     `definition` says which number of `model` it is. Of a sequence classifier with two labels: `margin`,
     log p(positive) - log p(negative), or `positive_logit`. With `training`, `model` is an encoder that is fine-tuned
-    first; without, it is a ready classifier. `positive_label` is the index or name of the positive class; YAML reads yes,
-    no, on and off as booleans unless they stand in quotes.
+    first; without, it is a ready classifier. `positive_label` is the index or name of the positive class; YAML reads
+    yes, no, on and off as booleans unless they stand in quotes.
     Of a scalar head: `scalar` is any sequence classifier with one label, which reads conversations by its own chat
     template, or by `template`, a text with `{prompt}` and `{response}` in any order; `ultrarm` and `starling` are
     openbmb/UltraRM-13b and Nexusflow/Starling-RM-34B by their published prompts. `tokenizer` names another folder for

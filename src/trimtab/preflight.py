@@ -25,8 +25,8 @@ def check_models(experiment: Experiment, assets: Assets, until: str) -> None:
         AssetError: a name resolves to nothing that may be read.
         ModelError: a model is to be shown conversations and has no chat template.
         VocabularyError: a decoder adds logits of models with unlike vocabularies.
-        ConfigurationError: a value or the reward names a function that is not there or takes other arguments; the prompts are conversations and
-            a model is to be shown texts; or a stage is asked for that has nothing to do.
+        ConfigurationError: a value or the reward names a function that is not there or takes other arguments; the
+            prompts are conversations and a model is to be shown texts; or a stage is asked for that has nothing to do.
         DataError: instructions cannot be read.
     """
     if until in ("synthesize", "pairs", "tune") and not experiment.tunes:
