@@ -65,12 +65,13 @@ class RewardConfig(Config):
 
     `definition` says which number of `model` it is. Of a sequence classifier with two labels: `margin`,
     log p(positive) - log p(negative), or `positive_logit`. With `training`, `model` is an encoder that is fine-tuned
-    first; without, it is a ready classifier. `positive_label` is the index or name of the positive class.
+    first; without, it is a ready classifier. `positive_label` is the index or name of the positive class; YAML reads
+    yes, no, on and off as booleans unless they stand in quotes.
     Of a scalar head: `scalar` is any sequence classifier with one label, which reads conversations by its own chat
-    template, or by `template`, a text with `{prompt}` and `{response}`; `ultrarm` and `starling` are
+    template, or by `template`, a text with `{prompt}` and `{response}` in any order; `ultrarm` and `starling` are
     openbmb/UltraRM-13b and Nexusflow/Starling-RM-34B by their published prompts. `tokenizer` names another folder for
     the tokenizer.
-    What is longer than `max_length` tokens loses its beginning.
+    What is longer than `max_length` tokens loses its beginning, except for the tokenizer's special tokens.
 
     `by` is something else than a model: a function as `module:function` or `file.py:function`, or the address of a
     service. A service is waited for `timeout` seconds, `attempts` times, and is sent the key in the environment
@@ -142,7 +143,7 @@ class RewardConfig(Config):
             faults.append(f"by names what gives the reward: drop {', '.join(given)}")
         if self.training is not None and self.definition not in CLASSIFIED:
             faults.append(f"training makes a classifier of two labels: drop it, or definition {self.definition}")
-        template = self.template or CHAT
+        template = CHAT if self.template is None else self.template
         if self.template is not None and self.definition != "scalar":
             faults.append(f"template is for definition scalar, {self.definition} reads as it was trained: drop it")
         elif template != CHAT and not ("{prompt}" in template and "{response}" in template):

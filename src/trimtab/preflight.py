@@ -14,6 +14,7 @@ from trimtab.models.chat import ChatTemplate
 from trimtab.models.emulated import check_one_vocabulary
 from trimtab.models.load import default_device, load_tokenizer, pick_dtype
 from trimtab.models.vocabulary import Vocabulary
+from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.named import named_function, source_hash
 
 
@@ -24,8 +25,8 @@ def check_models(experiment: Experiment, assets: Assets, until: str) -> None:
         AssetError: a name resolves to nothing that may be read.
         ModelError: a model is to be shown conversations and has no chat template.
         VocabularyError: a decoder adds logits of models with unlike vocabularies.
-        ConfigurationError: a value or the reward names a function that is not there; the prompts are conversations and
-            a model is to be shown texts; or a stage is asked for that has nothing to do.
+        ConfigurationError: a value or the reward names a function that is not there or takes other arguments; the
+            prompts are conversations and a model is to be shown texts; or a stage is asked for that has nothing to do.
         DataError: instructions cannot be read.
     """
     if until in ("synthesize", "pairs", "tune") and not experiment.tunes:
@@ -35,7 +36,7 @@ def check_models(experiment: Experiment, assets: Assets, until: str) -> None:
     _check_conversations(experiment, assets)
     model_identity(experiment.reward, assets)
     if experiment.reward.function is not None:
-        named_function(experiment.reward.function)
+        FunctionReward(named_function(experiment.reward.function), experiment.reward.function)
     if until == "reward":
         return
     _check_shown(experiment.small, assets)
@@ -48,7 +49,7 @@ def check_models(experiment: Experiment, assets: Assets, until: str) -> None:
     for decoder in experiment.guide.decoders:
         for value in decoder.value:
             if value.function is not None:
-                named_function(value.function)
+                FunctionReward(named_function(value.function), value.function)
         for term in decoder.terms:
             _check_term(experiment, decoder, term, assets)
 

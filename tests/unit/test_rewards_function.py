@@ -15,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trimtab.errors import ConfigurationError, ModelError
+from trimtab.errors import ConfigurationError, DataError, ModelError
 from trimtab.records import Prompt
 from trimtab.rewards.concise import concise
 from trimtab.rewards.function import FunctionReward
@@ -276,3 +276,26 @@ def test_a_reward_of_a_users_own_class_may_give_tensors():
 
     value = RewardValue(Mine())
     assert value.advance(value.start([Prompt("p", "A")], 9), [0], [Candidate([1], " b", "length")])[1] == [1.0]
+
+
+def test_a_function_may_change_what_it_is_given():
+    def careless(prompts, responses):
+        prompts[0].pop(0)
+        prompts[0][0]["content"] += "!"
+        responses.clear()
+        return [1.0]
+
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
+    prompts, responses = [messages], ["Hi"]
+    assert FunctionReward(careless).score(prompts, responses) == [1.0]
+    assert messages[1] == {"role": "user", "content": "Hello"} and len(messages) == 2 and responses == ["Hi"]
+
+
+def test_nothing_to_judge_asks_nobody():
+    assert FunctionReward(fails).score([], []) == []
+
+
+@pytest.mark.parametrize(("prompts", "responses"), [(["a"], ["b", "c"]), ("a", "b"), (["a"], "b"), ([], ["b"])])
+def test_lists_of_unlike_lengths_and_single_texts_are_refused(prompts, responses):
+    with pytest.raises(DataError, match="give two lists of one length"):
+        FunctionReward(lambda texts: [1.0] * len(texts)).score(prompts, responses)

@@ -10,6 +10,7 @@ from tiny_classifiers import ENCODERS, ROWS, alone, classifier, scores, words
 from trimtab.assets.resolve import Assets
 from trimtab.errors import ModelError
 from trimtab.experiment import RewardConfig
+from trimtab.rewards.classifier import reading
 from trimtab.rewards.load import load_reward
 from trimtab.rewards.sequence_logits import positions_of
 from trimtab.rewards.token_rows import TokenRows
@@ -63,6 +64,12 @@ def test_it_is_said_once(caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "a text has 9 tokens and the reward model reads 8: it loses its beginning, as do others that are too long"
     ]
+
+
+def test_no_warning_is_of_our_own_texts(caplog):
+    with caplog.at_level(logging.WARNING):
+        reading(classifier("llama"), framed(), 8)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("pad", [0, 1, 3, -1])

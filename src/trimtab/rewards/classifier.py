@@ -113,8 +113,8 @@ def reading(
             f"max_length to {positions} or less"
         )
     limit = TokenRows(tokenizer, max_length=max_length, vocabulary=model.get_input_embeddings().weight.shape[0])
-    short, long = ([int(token) for token in tokenizer.encode(text)] for text in (PROBE[:4], " ".join([PROBE] * 3)))
-    return limit, SequenceLogits(model, limit.fitted([short, long]))
+    probe = [tokenizer.encode(text)[:max_length] for text in (PROBE[:4], " ".join([PROBE] * 3))]
+    return limit, SequenceLogits(model, limit.fitted(probe))
 
 
 def load_classifier_reward(config: RewardConfig, assets: Assets, folder: Path | None) -> ClassifierReward:

@@ -6,6 +6,7 @@
 [6.0]
 """
 
+import copy
 import inspect
 import itertools
 import logging
@@ -53,8 +54,12 @@ class FunctionReward:
                 traceback is in the log.
         """
         texts = judged_texts(prompts, responses)
+        if not texts:
+            return []
+        # copies, as the function may change what it is given
+        own = [each if isinstance(each, str) else copy.deepcopy(each) for each in prompts]
         try:
-            given = self._function(list(prompts), list(responses)) if self._apart else self._function(list(texts))
+            given = self._function(own, list(responses)) if self._apart else self._function(list(texts))
             if isinstance(given, Iterator):  # which runs the function's code
                 given = list(itertools.islice(given, len(texts) + 1))
         except (TrimtabError, MemoryError, torch.OutOfMemoryError):

@@ -12,6 +12,7 @@ response: a response carries its own leading space.
 from collections.abc import Sequence
 from typing import Protocol
 
+from trimtab.errors import DataError
 from trimtab.records import PromptInput
 
 
@@ -44,6 +45,14 @@ def judged_text(prompt: PromptInput, response: str) -> str:
 
 
 def judged_texts(prompts: Sequence[PromptInput], responses: Sequence[str]) -> list[str]:
-    """`judged_text` of each prompt and its response."""
-    assert len(prompts) == len(responses), f"{len(prompts)} prompts but {len(responses)} responses"
+    """`judged_text` of each prompt and its response.
+
+    Raises:
+        DataError: one of both is a single text, or they are not as many.
+    """
+    if isinstance(prompts, str) or isinstance(responses, str) or len(prompts) != len(responses):
+        counts = [repr(each[:40]) if isinstance(each, str) else str(len(each)) for each in (prompts, responses)]
+        raise DataError(
+            f"a reward was given {counts[0]} prompts and {counts[1]} responses: give two lists of one length"
+        )
     return [judged_text(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]

@@ -48,11 +48,12 @@ class ScalarReward:
 
     def score(self, prompts: Sequence[PromptInput], responses: Sequence[str]) -> list[float]:
         """One reward for each prompt and response, in order; neighbours move it by rounding only."""
+        texts = judged_texts(prompts, responses)
         pairs = zip(prompts, responses, strict=True)
         rows = self._limit.fitted([self._encode(prompt, response) for prompt, response in pairs])
         self._tokens += sum(map(len, rows))
         scores = in_batches(rows, self._batch_size, self._forward)
-        return checked_scores(scores, judged_texts(prompts, responses), "the reward model")
+        return checked_scores(scores, texts, "the reward model")
 
     @property
     def flops(self) -> float:

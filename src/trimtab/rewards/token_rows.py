@@ -66,6 +66,8 @@ def _specials(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]
     """The tokens that a tokenizer puts before and behind a text."""
     bare = [int(token) for token in tokenizer.encode("a", add_special_tokens=False)]
     whole = [int(token) for token in tokenizer.encode("a")]
+    if not bare:  # it has no letter a
+        return whole[:1], whole[1:]
     for start in range(len(whole) - len(bare) + 1):
         if whole[start : start + len(bare)] == bare:
             return whole[:start], whole[start + len(bare) :]

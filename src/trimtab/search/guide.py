@@ -24,7 +24,8 @@ from trimtab.search.guided_model import GuidedModel
 from trimtab.search.value import ImplicitValue, RewardValue, Value
 
 Score: TypeAlias = Callable[[Sequence[str]], Sequence[float]]
-"""Gets texts, prompt and response together, and gives one number for each; higher is better."""
+"""Gets texts, prompt and response together, and gives one number for each, in a list, an array or a tensor; higher is
+better."""
 CBS = Search(width=4, successors=4, chunk=5)
 
 

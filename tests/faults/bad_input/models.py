@@ -123,6 +123,16 @@ def classifier(world: World, labels: int, fill: float | None = None) -> str:
     return f"reward.model={folder}"
 
 
+def judged(body: str, arguments: str = "texts") -> Callable[[World], Said]:
+    """A reward function with this body."""
+
+    def happen(world: World) -> Said:
+        file = world.write("judge.py", f"def score({arguments}):\n    {body}\n")
+        return command(world, "synthesize", f"reward={{by: '{file}:score'}}")
+
+    return happen
+
+
 def adapter(world: World, kind: str) -> str:
     """`small.adapter=` an adapter that does not fit."""
     folder = world.bad / "adapter"
@@ -175,6 +185,20 @@ FAULTS = [
     (REWARD, "by a function that is not there",
      lambda world: command(world, "reward", "reward={by: nowhere_at_all:score}"),
      "there is no Python module nowhere_at_all here or installed: give module:function or file.py:function"),
+    (REWARD, "by a function that fails", judged("return [ratings[text] for text in texts]"),
+     "the reward function …judge.py:score failed in …judge.py, line 2 (NameError: name 'ratings' is not defined): mend "
+     "it"),
+    (REWARD, "by a function that gives one number for all", judged("return 1.0"),
+     "the reward function …judge.py:score gave 1.0 for … texts: it must give a list of numbers, one for each text"),
+    (REWARD, "by a function that gives too few numbers", judged("return [1.0]"),
+     "the reward function …judge.py:score gave 1 rewards for … texts: it must give one for each text"),
+    (REWARD, "by a function that gives texts", judged("return ['high' for text in texts]"),
+     "the reward function …judge.py:score gave 'high' for …: a reward must be a number"),
+    (REWARD, "by a function of three arguments", judged("return []", "texts, answers, weights"),
+     "the reward function …judge.py:score has the arguments (texts, answers, weights): it must take texts, or prompts "
+     "and responses, by their places"),
+    (REWARD, "by a file that fails", judged("pass\nraise KeyError('token')"),
+     "…judge.py cannot be imported in …judge.py, line 3 (KeyError: 'token'): mend it"),
     (REWARD, "by a service that is down",
      lambda world: command(world, "synthesize", "reward={by: 'http://127.0.0.1:9/', attempts: 1}"),
      "http://127.0.0.1:9/ does not answer (…, 1 attempts): start it, and the same command goes on"),

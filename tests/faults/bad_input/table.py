@@ -134,6 +134,11 @@ CONFIGURATION = [
      "…: tune.loss is 'ppo': input should be 'sigmoid', 'hinge' or 'hinge_sft'"),
     (SETTING, "a label that training does not make", checked("reward.positive_label=GOOD"),
      "…: reward.positive_label: 'GOOD' is no label of what training makes: give negative (0) or positive (1)"),
+    (SETTING, "a boolean for a label", checked("reward.positive_label=yes"),
+     "…: reward.positive_label: true is a boolean, as YAML reads \"yes\", \"on\" or \"true\" without quotes: write the "
+     "label in quotes, or give its index"),
+    (SETTING, "a boolean for a number of rows", checked("reward.batch_size=yes"),
+     "…: reward.batch_size: true is a boolean, as YAML reads yes and no: give a number"),
     (SETTING, "a reward that is none", checked("reward={by: cheerful}"),
      "…: reward.by: 'cheerful' is no reward: give a function as module:name, or an address as http://..."),
     (SETTING, "a reward by two", checked("reward={by: rewards.py:score, model: me/mine}"),
