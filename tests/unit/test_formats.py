@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyarrow
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimtab.data.rows import read_rows_of
+from trimtab.data.tables import read_table
 from trimtab.errors import DataError
 from trimtab.records import Pair, Prompt, from_json, lines_of, read_jsonl
 
@@ -169,3 +171,13 @@ def test_a_cell_may_be_as_long_as_it_likes(tmp_path):
 def test_an_index_that_a_program_wrote_is_no_column(tmp_path):
     (tmp_path / "a.csv").write_text(",prompt\n0,x\n\n1,y\n")
     assert [row.values for row in read_rows_of(tmp_path / "a.csv")] == [{"prompt": "x"}, {"prompt": "y"}]
+
+
+def test_a_file_can_be_looked_at_as_it_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "questions.csv"
+    file.write_text('prompt,code\nWho is that?,007\n"Two\u2028lines",NA\n')
+    table = read_table(file)
+    assert table.to_dict("records") == [
+        {"prompt": "Who is that?", "code": "007"},
+        {"prompt": "Two\u2028lines", "code": "NA"},
+    ]

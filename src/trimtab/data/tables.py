@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from trimtab.data.formats import kind_of
 from trimtab.data.rows import NamedRow, files_in, named_rows
 from trimtab.errors import DataError
@@ -38,6 +40,15 @@ def read_rows(place: Path) -> list[Row]:
         DataError: no such file, or one that cannot be read or lacks a column; a text or label is something else.
     """
     return [_labelled(row, split) for path, split in _files(place) for row in named_rows([path])]
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A file as trimtab reads it, to look at before a run: a row for each record, each cell as it is written.
+
+    Raises:
+        DataError: no such file, or one that cannot be read.
+    """
+    return pd.DataFrame([row.values for row in named_rows([path])], dtype=object)
 
 
 def _files(place: Path) -> list[tuple[Path, str]]:
