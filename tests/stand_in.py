@@ -1,8 +1,7 @@
 """A CUDA device where there is none: its tensors lie in the processor's memory and carry a tag that says `cuda:0`.
 
 Inside `accelerators()` whatever asks for CUDA gets such tensors. Numbers are right, since the processor computes them;
-and an operation whose tensors lie on different devices raises, as CUDA would; so does one with indices on the processor,
-for which CUDA would wait. So a forgotten `.to(device)` fails on a
+and an operation whose tensors lie on different devices raises, as CUDA would. So a forgotten `.to(device)` fails on a
 machine without a GPU. The tag belongs to the storage: views share it, and `parameter.data = moved` takes it along.
 
     >>> with accelerators():
@@ -30,6 +29,8 @@ CPU = torch.device("cpu")
 MEMORY = 8 << 30
 ANY_DEVICES = {aten.copy_, aten._to_copy, aten.set_, aten._has_compatible_shallow_copy_type}
 """What takes tensors of unlike devices."""
+INDEXED = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index}
+"""What takes indices on the processor beside values on a device, never the other way round."""
 NUMBERS = {aten.masked_fill, aten.masked_fill_, aten.fill_, aten.where}
 """What takes a tensor without dimensions on the processor for a number, as pointwise operations do."""
 T = torch.Tensor
@@ -68,7 +69,7 @@ class _Operations(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         given = tensors_in(args, kwargs)
-        device = self._device(func, given)
+        device = self._device(func, given, args)
         made = func(*args, **(kwargs or {}))
         if device.type == "cuda":
             known = {_storage(each) for each in given}
@@ -77,7 +78,7 @@ class _Operations(TorchDispatchMode):
                     tag(each, device)
         return made
 
-    def _device(self, func: Any, given: Sequence[torch.Tensor]) -> torch.device:
+    def _device(self, func: Any, given: Sequence[torch.Tensor], args: tuple[Any, ...]) -> torch.device:
         if not given:
             return self.ambient
         packet = func.overloadpacket
@@ -85,6 +86,11 @@ class _Operations(TorchDispatchMode):
             return place(given[0])
         number = torch.Tag.pointwise in func.tags or packet in NUMBERS or "_foreach" in str(packet)
         places = {place(each) for each in given if not (number and each.dim() == 0 and place(each) == CPU)}
+        if packet in INDEXED:
+            own = place(args[0])
+            if own != CPU and (packet is aten.index or place(given[-1]) != CPU):
+                places -= {CPU}
+            places |= {own}
         places -= {torch.device("meta")}
         if len(places) > 1:
             raise RuntimeError(f"{func}: tensors on {' and '.join(sorted(map(str, places)))}")
@@ -215,10 +221,17 @@ def accelerators(count: int = 1) -> Iterator[torch.device]:
         "manual_seed_all": lambda seed: None,
         "device": lambda device: contextlib.nullcontext(),
     }
+    generator: dict[str, Any] = {
+        "get_rng_state": lambda device=None: torch.zeros(16, dtype=torch.uint8),
+        "get_rng_state_all": lambda: [torch.zeros(16, dtype=torch.uint8)] * count,
+        "set_rng_state": lambda state, device=None: None,
+        "set_rng_state_all": lambda states: None,
+    }
     operations = _Operations()
     with contextlib.ExitStack() as stack:
-        for name, answer in answers.items():
-            stack.enter_context(mock.patch.object(torch.cuda, name, answer))
+        for module, those in ((torch.cuda, answers), (torch.cuda, generator), (torch.cuda.random, generator)):
+            for name, answer in those.items():
+                stack.enter_context(mock.patch.object(module, name, answer))
         calls = _Calls(operations)
         stack.enter_context(
             mock.patch("trimtab.models.transformers_model.CudaGraphs", lambda device: partial(calls.record, device))
