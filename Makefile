@@ -4,7 +4,7 @@ VENV ?= .venv
 READY := $(VENV)/.ready
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: quickstart test test-fast lint format clean
+.PHONY: quickstart test test-fast test-gpu lint format clean
 
 quickstart: $(READY)
 	$(VENV)/bin/trimtab run quickstart --jobs 2
@@ -14,6 +14,16 @@ test: $(READY)
 
 test-fast: $(READY)
 	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup -m "not real"
+
+# whose code path is another one on an accelerator: recorded steps, offload, adapters, placement, families, benchmarks
+ON_GPU := tests/unit/test_devices.py tests/unit/test_static_step.py tests/unit/test_large.py tests/unit/test_load.py \
+	tests/unit/test_guides.py tests/unit/test_head.py tests/unit/test_trunk.py tests/unit/test_rewards_scalar.py \
+	tests/unit/test_rewards_classifier.py tests/unit/test_visible_devices.py tests/unit/test_benchmark_scripts.py
+
+test-gpu: $(READY)
+	@$(VENV)/bin/python -c "import sys, torch; torch.cuda.is_available() or sys.exit('make test-gpu needs a GPU that \
+	torch sees (torch.cuda.is_available() is False): run make test here')"
+	$(VENV)/bin/python -m pytest -m "not real" $(ON_GPU)
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -221,10 +221,17 @@ def accelerators(count: int = 1) -> Iterator[torch.device]:
         "manual_seed_all": lambda seed: None,
         "device": lambda device: contextlib.nullcontext(),
     }
+    generator: dict[str, Any] = {
+        "get_rng_state": lambda device=None: torch.zeros(16, dtype=torch.uint8),
+        "get_rng_state_all": lambda: [torch.zeros(16, dtype=torch.uint8)] * count,
+        "set_rng_state": lambda state, device=None: None,
+        "set_rng_state_all": lambda states: None,
+    }
     operations = _Operations()
     with contextlib.ExitStack() as stack:
-        for name, answer in answers.items():
-            stack.enter_context(mock.patch.object(torch.cuda, name, answer))
+        for module, those in ((torch.cuda, answers), (torch.cuda, generator), (torch.cuda.random, generator)):
+            for name, answer in those.items():
+                stack.enter_context(mock.patch.object(module, name, answer))
         calls = _Calls(operations)
         stack.enter_context(
             mock.patch("trimtab.models.transformers_model.CudaGraphs", lambda device: partial(calls.record, device))

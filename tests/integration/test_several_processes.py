@@ -35,6 +35,14 @@ CASES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_gpu() -> Iterator[None]:
+    """These are processes on the CPU, and messages where there is no GPU; a warm process keeps what it finds."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("CUDA_VISIBLE_DEVICES", "")
+        yield
+
+
 @pytest.fixture(scope="module")
 def warm() -> Iterator[Warm]:
     process = Warm()

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from trimtab import cli
 from trimtab.errors import ConfigurationError
@@ -50,6 +51,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 def test_a_mistake_is_one_line(
     arguments: list[str], line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(SystemExit) as ended:
         run(monkeypatch, *arguments)
     error = capsys.readouterr().err.strip()

@@ -24,6 +24,7 @@ from twins import BUDGET, pair, random_calls
 
 on_cuda = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 SAMPLING = SamplingConfig(temperature=1.3, top_k=0, top_p=0.98)
+ROTARY = 4e-6  # what cosines of positions, float32 whatever the weights are, move log-probabilities between devices
 CLOSE = {torch.float64: 1e-9, torch.float32: 2e-3, torch.bfloat16: 1.0}  # logits of these models reach 30
 
 
@@ -70,7 +71,8 @@ def test_values_are_those_of_the_returned_ids(dtype: torch.dtype, device: torch.
     for prompt, group in zip(PROMPTS, found, strict=True):
         for each in group:
             expected = log_ratio(*plain, prompt, each.token_ids)
-            assert each.value == pytest.approx(expected, abs=len(each.token_ids) * CLOSE[dtype])
+            close = max(CLOSE[dtype], ROTARY) if device.type == "cuda" else CLOSE[dtype]
+            assert each.value == pytest.approx(expected, abs=len(each.token_ids) * close)
 
 
 def test_in_float64_each_device_finds_what_the_processor_finds(
