@@ -30,13 +30,6 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-def _no_boolean(value: Any) -> Any:
-    """A boolean is an int to Python, and YAML reads yes, no, on and off as booleans."""
-    if isinstance(value, bool):
-        raise ValueError(f"{str(value).lower()} is a boolean, as YAML reads yes and no: give a number")
-    return value
-
-
 class RewardTrainingConfig(Config):
     """How a sentence encoder is fine-tuned into the sentiment classifier.
 
@@ -54,10 +47,6 @@ class RewardTrainingConfig(Config):
     warmup: float = Field(0.1, ge=0, lt=1)
     frozen_layers: int = Field(2, ge=0)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-
-    _numbers = field_validator(
-        "epochs", "batch_size", "learning_rate", "head_learning_rate", "warmup", "frozen_layers", mode="before"
-    )(_no_boolean)
 
 
 class RewardConfig(Config):
@@ -92,8 +81,6 @@ class RewardConfig(Config):
     timeout: float = Field(60.0, gt=0, exclude=True)
     attempts: int = Field(6, ge=1, exclude=True)
     key_variable: str | None = Field(None, exclude=True)
-
-    _numbers = field_validator("max_length", "batch_size", "timeout", "attempts", mode="before")(_no_boolean)
 
     @model_validator(mode="before")
     @classmethod

@@ -98,11 +98,3 @@ def test_what_names_no_label_or_two_is_refused_with_the_labels(names, label, sai
     with pytest.raises(ModelError, match=said) as caught:
         index(names, label)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("field", ["max_length", "batch_size", "timeout", "attempts"])
-def test_a_boolean_is_no_number_either(field):
-    with pytest.raises(ValueError, match="true is a boolean, as YAML reads yes and no: give a number"):
-        RewardConfig.model_validate({"model": "me/judge", field: True})
-    with pytest.raises(ValueError, match="false is a boolean"):
-        RewardConfig.model_validate({"training": {"epochs": False}})

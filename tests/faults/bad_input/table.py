@@ -137,8 +137,6 @@ CONFIGURATION = [
     (SETTING, "a boolean for a label", checked("reward.positive_label=yes"),
      "…: reward.positive_label: true is a boolean, as YAML reads \"yes\", \"on\" or \"true\" without quotes: write the "
      "label in quotes, or give its index"),
-    (SETTING, "a boolean for a number of rows", checked("reward.batch_size=yes"),
-     "…: reward.batch_size: true is a boolean, as YAML reads yes and no: give a number"),
     (SETTING, "a reward that is none", checked("reward={by: cheerful}"),
      "…: reward.by: 'cheerful' is no reward: give a function as module:name, or an address as http://..."),
     (SETTING, "a reward by two", checked("reward={by: rewards.py:score, model: me/mine}"),
