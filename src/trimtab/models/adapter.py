@@ -8,11 +8,13 @@ a model can be read without the `PeftModel` around it is found out by trying.
 
 import copy
 import logging
+import warnings
 from pathlib import Path
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import load_peft_weights, set_peft_model_state_dict
 from peft.utils.other import AuxiliaryTrainingWrapper, TrainableTokensWrapper
 from transformers import PreTrainedModel
 
@@ -120,9 +122,16 @@ def plain_view(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _loaded(model: PreTrainedModel, folder: Path) -> PeftModel:
-    adapted = PeftModel.from_pretrained(model, folder, is_trainable=False, local_files_only=True)
+    with warnings.catch_warnings(record=True) as remarks:
+        warnings.simplefilter("always")
+        adapted = PeftModel.from_pretrained(model, folder, is_trainable=False, local_files_only=True)
     if adapted.active_peft_config.is_prompt_learning:
         raise ValueError("it changes the prompt, not the weights")
+    if any("missing adapter keys" in str(remark.message) for remark in remarks):
+        raise ValueError("its file lacks weights of layers that it adapts")
+    # what it has no place for, PEFT leaves out without a word
+    if unknown := set_peft_model_state_dict(adapted, load_peft_weights(str(folder), device="cpu")).unexpected_keys:
+        raise ValueError(f"it has {sorted(unknown)[0]}, and the model does not")
     return adapted.eval()
 
 
