@@ -162,6 +162,7 @@ def test_every_entrance_gives_the_logits_of_peft(name: str, tmp_path: Path) -> N
     assert (decoded(untuned) - logits(make())[-1]).abs().max() < 1e-4
     whole, _ = load_causal_lm(plain.model_copy(update={"adapter": str(adapter)}), Assets())
     assert (logits(whole) - expected).abs().max() < 1e-4
+    assert all(weight.requires_grad for weight in whole.parameters())  # it can be tuned on, all weights of it
     whole.save_pretrained(tmp_path / "whole")
     again, _ = load_causal_lm(plain.model_copy(update={"name": str(save_tokenizer(tmp_path / "whole"))}), Assets())
     assert (logits(again) - expected).abs().max() < 1e-4

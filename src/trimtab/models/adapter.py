@@ -67,6 +67,8 @@ def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     if (head := whole.get_output_embeddings()) is not None and head.weight is not whole.get_input_embeddings().weight:
         for config in (whole.config, whole.config.get_text_config()):
             config.tie_word_embeddings = False  # else a saved model would be read without its head
+    for weight in whole.parameters():
+        weight.requires_grad_(weight.is_floating_point())  # as loaded: PEFT has frozen all but the adapter
     if not _alike(_logits(whole), expected, whole):
         raise ValueError("merged into the weights it computes something else")
     return whole
