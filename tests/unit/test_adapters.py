@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, PreTrainedModel
 
 import trimtab
@@ -161,6 +162,7 @@ def test_every_entrance_gives_the_logits_of_peft(name: str, tmp_path: Path) -> N
     assert (decoded(untuned) - logits(make())[-1]).abs().max() < 1e-4
     whole, _ = load_causal_lm(plain.model_copy(update={"adapter": str(adapter)}), Assets())
     assert (logits(whole) - expected).abs().max() < 1e-4
+    assert all(weight.requires_grad for weight in whole.parameters())  # it can be tuned on, all weights of it
     whole.save_pretrained(tmp_path / "whole")
     again, _ = load_causal_lm(plain.model_copy(update={"name": str(save_tokenizer(tmp_path / "whole"))}), Assets())
     assert (logits(again) - expected).abs().max() < 1e-4
@@ -207,8 +209,6 @@ def test_only_what_an_adapter_changes_is_held_twice(tmp_path: Path) -> None:
 
 def test_a_file_that_does_not_fit_leaves_the_untuned_model_what_it_was(tmp_path: Path) -> None:
     """PEFT writes the biases before it finds out about the rest."""
-    from safetensors.torch import load_file, save_file
-
     folder = saved(biased(), lora(bias="all"), tmp_path)
     file = folder / "adapter_model.safetensors"
     tensors = load_file(file)
@@ -219,6 +219,27 @@ def test_a_file_that_does_not_fit_leaves_the_untuned_model_what_it_was(tmp_path:
     with pytest.raises(ModelError, match="does not fit its model"):
         with_adapter(untuned, str(folder), Assets())
     assert unchanged(untuned, before)
+
+
+@pytest.mark.parametrize(
+    ("tuned", "given", "fault"),
+    [
+        (4, 2, r"it has base_model\.model\.model\.layers\.2\S+, and the model does not"),
+        (2, 4, "its file lacks weights"),
+    ],
+)
+def test_an_adapter_of_more_or_fewer_layers_is_refused(tuned: int, given: int, fault: str, tmp_path: Path) -> None:
+    """PEFT reads what it finds a place for; the rest would stay untuned without a word."""
+    saved(llama(1, layers=tuned, dtype=torch.float32), lora(), tmp_path)
+    with pytest.raises(ModelError, match=fault):
+        with_adapter(llama(1, layers=given, dtype=torch.float32), str(tmp_path), Assets())
+
+
+def test_an_adapter_under_other_names_is_refused(tmp_path: Path) -> None:
+    file = saved(small(), lora(), tmp_path) / "adapter_model.safetensors"
+    save_file({name.replace("model.layers", "model.decoder.layers"): w for name, w in load_file(file).items()}, file)
+    with pytest.raises(ModelError, match="its file lacks weights of layers that it adapts"):
+        with_adapter(small(), str(tmp_path), Assets())
 
 
 STATES: dict[str, Callable[[PeftModel], object]] = {
@@ -313,6 +334,31 @@ def test_a_base_whose_weights_an_adapter_has_changed_is_refused(
     with pytest.raises(ModelError, match=r"\(LORA\) has changed its weights: load the untuned model apart"):
         trimtab.load(model, tokenizer())
     trimtab.load(adapted, tokenizer())
+
+
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+def test_an_adapter_on_quantised_weights_is_read_by_both_entrances(bits: str, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    config = small().config
+    config.hidden_size, config.intermediate_size, config.head_dim = 64, 128, 16  # a row is a block of 4-bit weights
+    torch.manual_seed(0)
+    folder = save_causal_lm(tmp_path / "model", LlamaForCausalLM(config))
+    plain = ModelConfig.model_validate({"name": str(folder), "dtype": "float32", "quantization": bits})
+    weights = Weights(Assets())
+    held, _ = weights.of(plain)
+    targets = ["q_proj", "lm_head"]
+    adapter = saved(load_causal_lm(plain, Assets())[0], lora(target_modules=targets), tmp_path / "adapter", scale=0.3)
+    given = PeftModel.from_pretrained(load_causal_lm(plain, Assets())[0], adapter).eval()
+    expected = logits(given)
+    before = logits(held)
+    rounded = {"4bit": 0.02, "8bit": 0.1}[bits] * expected.norm()  # bitsandbytes rounds scales anew on some processors
+    tuned = load_language_model(plain.model_copy(update={"adapter": str(adapter)}), weights)
+    for model in (tuned, trimtab.load(given, tokenizer())):
+        assert (decoded(model) - expected[-1]).norm() < rounded
+    assert (expected - before).norm() > 2 * rounded
+    assert torch.equal(logits(held), before) and torch.equal(logits(given), expected)
+    untuned = trimtab.load(given.get_base_model(), tokenizer())
+    assert (decoded(untuned) - before[-1]).norm() < rounded
 
 
 def test_an_adapter_that_transformers_has_loaded_is_a_part_of_the_model(tmp_path: Path) -> None:

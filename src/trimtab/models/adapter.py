@@ -8,11 +8,13 @@ a model can be read without the `PeftModel` around it is found out by trying.
 
 import copy
 import logging
+import warnings
 from pathlib import Path
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import load_peft_weights, set_peft_model_state_dict
 from peft.utils.other import AuxiliaryTrainingWrapper, TrainableTokensWrapper
 from transformers import PreTrainedModel
 
@@ -65,6 +67,8 @@ def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     if (head := whole.get_output_embeddings()) is not None and head.weight is not whole.get_input_embeddings().weight:
         for config in (whole.config, whole.config.get_text_config()):
             config.tie_word_embeddings = False  # else a saved model would be read without its head
+    for weight in whole.parameters():
+        weight.requires_grad_(weight.is_floating_point())  # as loaded: PEFT has frozen all but the adapter
     if not _alike(_logits(whole), expected, whole):
         raise ValueError("merged into the weights it computes something else")
     return whole
@@ -120,9 +124,16 @@ def plain_view(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _loaded(model: PreTrainedModel, folder: Path) -> PeftModel:
-    adapted = with_adapter_beside(model, folder)
+    with warnings.catch_warnings(record=True) as remarks:
+        warnings.simplefilter("always")
+        adapted = with_adapter_beside(model, folder)
     if adapted.active_peft_config.is_prompt_learning:
         raise ValueError("it changes the prompt, not the weights")
+    if any("missing adapter keys" in str(remark.message) for remark in remarks):
+        raise ValueError("its file lacks weights of layers that it adapts")
+    # what it has no place for, PEFT leaves out without a word
+    if unknown := set_peft_model_state_dict(adapted, load_peft_weights(str(folder), device="cpu")).unexpected_keys:
+        raise ValueError(f"it has {sorted(unknown)[0]}, and the model does not")
     return adapted.eval()
 
 

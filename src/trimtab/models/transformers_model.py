@@ -168,12 +168,10 @@ class TransformersModel:
         begin: Callable[[], None],
         fits: Callable[[Sequence[Sequence[int]]], bool],
     ) -> "TransformersModel":
-        """This model with another body in its place; FLOPs are counted with it.
+        """This model with another body in its place, of whose weights so many do nothing; FLOPs are counted with it.
 
-        Args:
-            idle_weights: how many of the body's weights do nothing.
-            begin: called whenever the model is asked for something, before the body is.
-            fits: of prompts' ids, whether the body can read them and what follows them; else the model's own does.
+        `begin` is called whenever the model is asked for something, before the body is. `fits` says of prompts' ids
+        whether the body can read them and what follows; elsewhere the model's own body reads.
         """
         other = copy.copy(self)
         other._body, other._body_weights = body, self._own_weights - idle_weights

@@ -130,24 +130,22 @@ def _same(ours: torch.nn.Module, theirs: torch.nn.Module) -> bool:
     """Whether two modules are of one kind, changed by nobody, with equal numbers and tensors of their own."""
     if type(ours) is not type(theirs) or _hooked(ours) or _hooked(theirs) or _numbers(ours) != _numbers(theirs):
         return False
-    mine, other = _held(ours), _held(theirs)
-    return mine.keys() == other.keys() and all(
-        (tensor.dtype, tensor.device) == (other[name].dtype, other[name].device) and torch.equal(tensor, other[name])
-        for name, tensor in mine.items()
-    )
+    mine, other = ({**part._parameters, **part._buffers} for part in (ours, theirs))
+    return mine.keys() == other.keys() and all(_equal_tensors(tensor, other[name]) for name, tensor in mine.items())
+
+
+def _equal_tensors(ours: torch.Tensor | None, theirs: torch.Tensor | None) -> bool:
+    if ours is None or theirs is None or ours.dtype != theirs.dtype or ours.device != theirs.device:
+        return ours is theirs
+    if type(ours) not in (torch.Tensor, torch.nn.Parameter):  # quantised: its numbers mean nothing without its scales
+        return ours.data_ptr() == theirs.data_ptr()
+    return torch.equal(ours, theirs)
 
 
 def _numbers(module: torch.nn.Module) -> dict[str, float | str]:
     """What a module computes by and keeps outside of its tensors, such as the epsilon of a norm."""
     public = {name: value for name, value in vars(module).items() if not name.startswith("_") and name not in NAMES}
     return {name: value for name, value in public.items() if isinstance(value, int | float | str)}
-
-
-def _held(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """A module's own tensors: weights, the scales of quantised ones, and buffers, such as the angles of positions."""
-    saved: dict[str, torch.Tensor] = {}
-    module._save_to_state_dict(saved, "", True)
-    return {**saved, **{name: buffer for name, buffer in module._buffers.items() if buffer is not None}}
 
 
 def _hooked(module: torch.nn.Module) -> bool:

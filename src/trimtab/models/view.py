@@ -28,20 +28,17 @@ def view_of(model: Module) -> Module:
 
     The copy can be adapted, put into evaluation mode, or given another attention, and the model stays as it was.
     """
-    held = [*model.parameters(), *model.buffers()]
+    aliases = {
+        id(weight): torch.nn.Parameter(weight.detach(), requires_grad=False)
+        for weight in model.parameters()
+        if type(weight) is torch.nn.Parameter  # others, as of 4 bits, copy themselves, with what belongs to them
+    }
     with _SharedMemory():
-        return copy.deepcopy(model, {id(tensor): _alias(tensor) for tensor in held})
-
-
-def _alias(tensor: torch.Tensor) -> torch.Tensor:
-    """Another tensor over the same memory; one of a kind of its own, such as of 4 bits, is taken as it is."""
-    if type(tensor) is torch.nn.Parameter:
-        return torch.nn.Parameter(tensor.detach(), requires_grad=False)
-    return tensor.detach() if type(tensor) is torch.Tensor else tensor
+        return copy.deepcopy(model, aliases)
 
 
 class _SharedMemory(TorchFunctionMode):
-    """Inside, a deep copy shares all tensors but parameters, such as weights that wait in a hook for their layer."""
+    """Inside, a deep copy of a tensor lies in the same memory."""
 
     def __torch_function__(
         self,

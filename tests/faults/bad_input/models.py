@@ -139,6 +139,10 @@ def adapter(world: World, kind: str) -> str:
     if kind == "prompt":
         prompt = PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM")
         get_peft_model(llama(3).float(), prompt).save_pretrained(folder)
+    elif kind in ("deeper", "random"):
+        lora = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+        lora.init_lora_weights = "pissa_niter_4" if kind == "random" else True
+        get_peft_model(llama(3, layers=4 if kind == "deeper" else 2).float(), lora).save_pretrained(folder)
     else:
         lora = LoraConfig(r=2, target_modules=["c_attn"], task_type="CAUSAL_LM", fan_in_fan_out=True)
         get_peft_model(gpt2(1).float(), lora).save_pretrained(folder)
@@ -260,6 +264,12 @@ FAULTS = [
      "the adapter in …adapter does not fit its model (Target modules …): name its own"),
     (ADAPTER, "that tunes a prompt", lambda world: command(world, "synthesize", adapter(world, "prompt")),
      "the adapter in …adapter does not fit its model (it changes the prompt, not the weights): name its own"),
+    (ADAPTER, "of a deeper model", lambda world: command(world, "synthesize", adapter(world, "deeper")),
+     "the adapter in …adapter does not fit its model (it has base_model.model.model.layers.…, and the model does not): "
+     "name its own"),
+    (ADAPTER, "that starts at random", lambda world: command(world, "synthesize", adapter(world, "random")),
+     "the adapter in …adapter does not fit its model (it changes its model at random when it is loaded: convert it to "
+     "plain LoRA): name its own"),
     (ADAPTER, "with a configuration cut short", lambda world: command(world, "synthesize", adapter(world, "cut")),
      "the adapter in …adapter does not fit its model (…): name its own"),
     (ADAPTER, "without a configuration", lambda world: command(world, "synthesize", adapter(world, "bare")),
