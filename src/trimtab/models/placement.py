@@ -59,7 +59,9 @@ def _as_if_there(model: PreTrainedModel) -> Iterator[None]:
     try:
         yield
         found = zip(hollow, places, strict=True)
-        if any(module._parameters[name] is not own or own.data_ptr() != place for (module, name, _, own), place in found):
+        if any(
+            module._parameters[name] is not own or own.data_ptr() != place for (module, name, _, own), place in found
+        ):
             raise ValueError("it changes weights that wait in memory or on a disk: leave out device_map")
     finally:
         for module, name, weight, _ in hollow:
