@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from accelerate.hooks import AlignDevicesHook
 from accelerate.utils.modeling import has_offloaded_params
 from peft import PeftModel
 from transformers import PreTrainedModel
@@ -70,4 +71,6 @@ def _as_if_there(model: PreTrainedModel) -> Iterator[None]:
 
 def _running(module: torch.nn.Module) -> torch.device:
     """The device that an offloaded module runs on."""
-    return torch.device(module._hf_hook.execution_device)
+    hook = module._hf_hook
+    assert isinstance(hook, AlignDevicesHook)
+    return torch.device(hook.execution_device)
