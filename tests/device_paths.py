@@ -99,7 +99,8 @@ def _emulated(there: There) -> list[float]:
     _, logs = model.score(state, [0, 1, 1], [len(ids) for ids in (state.ids[0], state.ids[1], state.ids[1])],
                           [[60, 61], [70], [80, 81, 82]])  # fmt: skip
     found = Search(max_new_tokens=3).run(PROMPTS[:2], LanguageModelProposer(model, SAMPLING, SEED), None)
-    return [*(log for row in logs for log in row), *(token for group in found for token in group[0].token_ids)]
+    tokens = [token for group in found for token in group[0].token_ids]
+    return [*(log for row in logs for log in row), *tokens, *_ways(base, tuned, untuned)]
 
 
 def _read(there: There) -> list[float]:

@@ -188,9 +188,7 @@ class _Calls(TorchFunctionMode):
 
         return given
 
-    def _backward(
-        self, tensor: torch.Tensor, gradient: torch.Tensor | None = None, *args: Any, **kwargs: Any
-    ) -> None:
+    def _backward(self, tensor: torch.Tensor, gradient: torch.Tensor | None = None, *args: Any, **kwargs: Any) -> None:
         with self._around(place(tensor)), self:  # formulas of our own run in it, and ask for devices
             torch.autograd.backward(tensor, gradient, *args, **kwargs)
 

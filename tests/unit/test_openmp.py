@@ -48,7 +48,7 @@ def plain_environment() -> dict[str, str]:
         # a worker of --jobs or of a study, before it reads its first message
         "import sys; sys.argv[1:] = ['1', '1', '.']; from trimtab import worker; "
         "worker._listen = lambda orders: orders.put(None); "
-        "import trimtab.worker as w; w.os.dup = lambda fd: (exec({seen!r}), sys.stdout.flush(), w.os._exit(0)); w.main()",
+        "worker.os.dup = lambda fd: (exec({seen!r}), sys.stdout.flush(), worker.os._exit(0)); worker.main()",
     ],
     ids=["command line", "module", "worker"],
 )

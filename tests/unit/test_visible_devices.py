@@ -1,6 +1,5 @@
 """Processes share out the GPUs that this one may use, however they are named; there may be more or fewer of either."""
 
-import os
 import subprocess
 import types
 from pathlib import Path
@@ -142,4 +141,4 @@ def test_several_processes_do_not_each_spread_a_model_over_all_devices(
     machine(monkeypatch, 2, None)
     with watching(quiet=True) as watch, pytest.raises(ConfigurationError, match="2 GPUs, and a device_map spreads"):
         pipeline.run(SPREAD, tmp_path, Assets(cache=tmp_path), watch, jobs=2)
-    assert not os.listdir(tmp_path)
+    assert not any(tmp_path.iterdir())

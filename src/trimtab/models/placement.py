@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from accelerate.hooks import AlignDevicesHook
 from accelerate.utils.modeling import has_offloaded_params
 from peft import PeftModel
 from transformers import PreTrainedModel
@@ -59,7 +60,9 @@ def _as_if_there(model: PreTrainedModel) -> Iterator[None]:
     try:
         yield
         found = zip(hollow, places, strict=True)
-        if any(module._parameters[name] is not own or own.data_ptr() != place for (module, name, _, own), place in found):
+        if any(
+            module._parameters[name] is not own or own.data_ptr() != place for (module, name, _, own), place in found
+        ):
             raise ValueError("it changes weights that wait in memory or on a disk: leave out device_map")
     finally:
         for module, name, weight, _ in hollow:
@@ -68,4 +71,6 @@ def _as_if_there(model: PreTrainedModel) -> Iterator[None]:
 
 def _running(module: torch.nn.Module) -> torch.device:
     """The device that an offloaded module runs on."""
-    return torch.device(module._hf_hook.execution_device)
+    hook = module._hf_hook
+    assert isinstance(hook, AlignDevicesHook)
+    return torch.device(hook.execution_device)
