@@ -16,6 +16,7 @@ from trimtab.models.load import default_device, load_tokenizer, pick_dtype
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.named import named_function, source_hash
+from trimtab.training.trackers import check_trackers
 
 
 def check_models(experiment: Experiment, assets: Assets, until: str) -> None:
@@ -26,7 +27,8 @@ def check_models(experiment: Experiment, assets: Assets, until: str) -> None:
         ModelError: a model is to be shown conversations and has no chat template.
         VocabularyError: a decoder adds logits of models with unlike vocabularies.
         ConfigurationError: a value or the reward names a function that is not there or takes other arguments; the
-            prompts are conversations and a model is to be shown texts; or a stage is asked for that has nothing to do.
+            prompts are conversations and a model is to be shown texts; a tracker is not installed; or a stage is asked
+            for that has nothing to do.
         DataError: instructions cannot be read.
     """
     if until in ("synthesize", "pairs", "tune") and not experiment.tunes:
@@ -40,6 +42,8 @@ def check_models(experiment: Experiment, assets: Assets, until: str) -> None:
     if until == "reward":
         return
     _check_shown(experiment.small, assets)
+    if until not in ("sft", "synthesize", "pairs") and experiment.tunes:
+        check_trackers(experiment.tune.trackers)  # no hash holds them: what is used again has not asked for them
     if until in ("sft", "synthesize", "pairs", "tune"):
         return
     _check_shown(experiment.base, assets)
