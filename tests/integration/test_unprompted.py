@@ -6,6 +6,7 @@ import math
 import statistics
 from pathlib import Path
 
+import numpy
 import pytest
 
 from tiny_hub import tiny_hub
@@ -171,8 +172,13 @@ def test_an_experiment_without_sft_says_so(
 
 def test_a_relative_threshold_is_one_of_the_untuned_models_rewards(tmp_path: Path, path_map: Path, line: Line) -> None:
     experiment = slic("evaluate.threshold={quantile: 0.25}", "evaluate.kl_samples=0")
-    rows = table(finished(experiment, line.directory.path.parent, path_map).directory.path)
-    assert 0.2 <= float(rows["untuned"]["below"]) <= 0.25 and rows["tuned"]["threshold"] == rows["untuned"]["threshold"]
+    made = finished(experiment, line.directory.path.parent, path_map)
+    rows = table(made.directory.path)
+    rewards = [score.reward for score in made.evaluated(experiment.guide.decoder("untuned")).records(Score)]
+    threshold = float(numpy.quantile(rewards, 0.25))
+    assert float(rows["untuned"]["threshold"]) == pytest.approx(threshold, abs=1e-3)
+    assert float(rows["untuned"]["below"]) == pytest.approx(statistics.mean(reward < threshold for reward in rewards))
+    assert rows["tuned"]["threshold"] == rows["untuned"]["threshold"]
     assert rows["tuned"]["kl"] == ""
 
 
