@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from trimtab.errors import ModelError
 from trimtab.fields import CHAT, fill
 from trimtab.models.chat import ChatTemplate
-from trimtab.models.continuation import continuation_ids, text_ids
+from trimtab.models.continuation import continuation_ids, special_ids_around, text_ids
 from trimtab.models.detokenize import Detokenizer
 from trimtab.models.turn import Turn
 from trimtab.records import Message, PromptInput
@@ -105,7 +105,7 @@ class Vocabulary:
         if isinstance(prompt, list) or template == CHAT:
             return self._chat.prompt_ids(_messages(prompt))
         text = fill(template, prompt=prompt)
-        ids = text_ids(self.tokenizer, text) if text else []
+        ids = text_ids(self.tokenizer, text, self._before) if text else []
         return ids or [self.start_id]
 
     def encode_answered(
@@ -158,6 +158,11 @@ class Vocabulary:
         while found := [name for name in names if name and left.rstrip().endswith(name)]:
             left = left.rstrip().removesuffix(max(found, key=len))
         return left
+
+    @cached_property
+    def _before(self) -> list[int]:
+        """The special tokens that the tokenizer begins texts with."""
+        return special_ids_around(self.tokenizer)[0]
 
     @cached_property
     def _chat(self) -> ChatTemplate:
