@@ -217,10 +217,18 @@ class Vocabulary:
 
     def special_tokens_in(self, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> list[tuple[int, str]]:
         """The tokens of a response that its text is given without: the place of each in the text, and its name."""
-        hidden = {**self.detokenizer.special}
-        if token_ids and token_ids[-1] in self.eos_ids & self.detokenizer.added.keys():
-            hidden[token_ids[-1]] = self.detokenizer.added[token_ids[-1]]
-        found = [(count, hidden[token]) for count, token in enumerate(token_ids) if token in hidden]
+        special, added = self.detokenizer.special, self.detokenizer.added
+        found = [(count, special[token]) for count, token in enumerate(token_ids) if token in special]
+        last = len(token_ids) - 1
+        if (
+            token_ids
+            and token_ids[last] not in special
+            and token_ids[last] in self.eos_ids
+            and token_ids[last] in added
+        ):
+            found.append((last, added[token_ids[last]]))
+        if not found:
+            return []
         before = self.decode_responses([prompt_ids] * len(found), [token_ids[:count] for count, _ in found])
         return [(len(text), name) for text, (_, name) in zip(before, found, strict=True)]
 
