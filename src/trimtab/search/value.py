@@ -115,7 +115,6 @@ class ImplicitValue:
             )
         self._rows = min(tuned.rows, untuned.rows)
         self.untuned, self.tuned = share_trunk(untuned.narrowed(self._rows), tuned.narrowed(self._rows))
-        self._context = min(tuned.context, untuned.context)
         self._unlike = unlike
         foreign = None if base is None else base.vocabulary.unlike_ids(tuned.vocabulary)
         self._base = base
@@ -198,11 +197,12 @@ class ImplicitValue:
 
         Another tokenizer may need more tokens than the base has sampled.
         """
+        ours, theirs = self.tuned.context, self.untuned.context
         lengths = zip(state.tuned.prompt_lengths, state.untuned.prompt_lengths, strict=True)
-        room = [self._context - max(pair) for pair in lengths]
+        room = [min(ours - own, theirs - other) for own, other in lengths]
         whole = [len(ids) <= room[parent] for parent, ids in zip(parents, responses, strict=True)]
         if not all(whole):
-            _log.warning("a response is longer than the guides' context of %d tokens and has no value", self._context)
+            _log.warning("a response exceeds the guides' context of %d tokens and has no value", min(ours, theirs))
         return [ids[: room[parent]] for parent, ids in zip(parents, responses, strict=True)], whole
 
 
