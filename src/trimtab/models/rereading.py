@@ -15,9 +15,8 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from trimtab.errors import ModelError
 from trimtab.models.head import Head
-from trimtab.models.language_model import ModelSize, check_length, check_rows, cut_to, why_too_long
+from trimtab.models.language_model import ModelSize, check_length, check_rows, check_text, cut_to, why_too_long
 from trimtab.models.placement import input_device
 from trimtab.models.transformers_model import TOKENS, Work, body_weights, context_of
 from trimtab.models.vocabulary import Vocabulary
@@ -147,7 +146,7 @@ class RereadingModel:
     def _read(self, rows: Sequence[Sequence[int]], wanted: Sequence[slice]) -> torch.Tensor:
         """What the body gives at the wanted places of each row, one after the other, [places, width]."""
         longest = max(map(len, rows))
-        self._check_length(longest)
+        check_text(self, longest)
         at_a_time = max(1, TOKENS // longest)
         found = []
         for first in range(0, len(rows), at_a_time):
@@ -164,10 +163,3 @@ class RereadingModel:
         flat = torch.cat(found)
         # some bodies give float32 to a head of 16 bits (Mamba)
         return flat.to(self._head.device, self._head.weight.dtype) if isinstance(self._head, Head) else flat
-
-    def _check_length(self, tokens: int) -> None:
-        if tokens > self.context:
-            raise ModelError(
-                f"a text of {tokens} tokens exceeds {self.name}'s context of {self.context}: "
-                "shorten the prompt or lower max_new_tokens"
-            )

@@ -20,7 +20,7 @@ from trimtab.models.attention import OURS
 from trimtab.models.cache import SlotCache
 from trimtab.models.device import on_device
 from trimtab.models.head import Head, check_numbers, head_of
-from trimtab.models.language_model import ModelSize, check_length, check_rows, cut_to, why_too_long
+from trimtab.models.language_model import ModelSize, check_length, check_rows, check_text, cut_to, why_too_long
 from trimtab.models.placement import input_device
 from trimtab.models.static_step import SHARE, CudaGraphs, Record, StaticSteps
 from trimtab.models.vocabulary import Vocabulary
@@ -253,12 +253,7 @@ class TransformersModel:
         count = max(sizes, default=0)
         needed = max(state.cached, default=0) + count
         ends = [cached + size for cached, size in zip(state.cached, sizes, strict=True)]
-        longest = max(ends, default=0)
-        if longest > self.context:
-            raise ModelError(
-                f"a text of {longest} tokens exceeds {self.name}'s context of {self.context}: "
-                "shorten the prompt or lower max_new_tokens"
-            )
+        check_text(self, max(ends, default=0))
         if needed > state.cache.capacity:
             everything = torch.arange(len(state.ids), device=self._device)
             state.cache = state.cache.select(everything, max(state.cached), needed + GROWTH)

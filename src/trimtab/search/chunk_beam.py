@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from trimtab.errors import ConfigurationError, ModelError
+from trimtab.errors import ConfigurationError
 from trimtab.experiment_search import EarlyRejection, search_faults
+from trimtab.models.language_model import refuse_too_long
 from trimtab.records import SET_ASIDE, Prompt
 from trimtab.search.hypothesis import Hypothesis, Step
 from trimtab.search.proposer import Continuation, Fork, Proposer, ProposerState
@@ -107,7 +108,7 @@ class Search:
         """Raise ModelError where every prompt is too long, so that nothing is left to search."""
         reasons = [self.too_long(prompt, proposer, value) for prompt in prompts]
         if reasons and all(reasons):
-            raise ModelError(f"{reasons[0]}: shorten the prompt or lower max_new_tokens")
+            refuse_too_long(reasons[0])
 
     def run(
         self,
