@@ -15,11 +15,13 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
+from trimtab.models.context import context_of
 from trimtab.models.head import Head
 from trimtab.models.language_model import ModelSize, check_length, check_rows, check_text, cut_to, why_too_long
 from trimtab.models.placement import input_device
-from trimtab.models.transformers_model import TOKENS, Work, body_weights, context_of
+from trimtab.models.transformers_model import TOKENS
 from trimtab.models.vocabulary import Vocabulary
+from trimtab.models.work import Work, body_weights
 from trimtab.records import PromptInput
 
 

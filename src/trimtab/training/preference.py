@@ -21,9 +21,9 @@ from trimtab.errors import ConfigurationError, DataError, ModelError
 from trimtab.experiment import TuneConfig
 from trimtab.fields import CHAT
 from trimtab.launched import decided_by_main, launched, sharding
+from trimtab.models.context import context_of
 from trimtab.models.large import quantised_as
 from trimtab.models.roles import vocabulary_of
-from trimtab.models.transformers_model import context_of
 from trimtab.records import Pair
 from trimtab.training.attention import attention_for
 from trimtab.training.batch_shares import make_whole

@@ -17,9 +17,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.errors import ConfigurationError, DataError
 from trimtab.experiment import SftConfig
+from trimtab.models.context import context_of
 from trimtab.models.language_model import check_rows
 from trimtab.models.roles import vocabulary_of
-from trimtab.models.transformers_model import context_of
 from trimtab.training.attention import attention_for
 from trimtab.training.batches import arrange
 from trimtab.training.checkpoints import Saving, resume_point
