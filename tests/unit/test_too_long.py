@@ -14,8 +14,9 @@ from tiny import gpt2, llama, tokenizer
 from trimtab.errors import DataError, ModelError
 from trimtab.evaluation.coverage import set_aside, too_long, without
 from trimtab.evaluation.divergence import divergence
-from trimtab.evaluation.evaluate import Cost, score_decoder, summarise
+from trimtab.evaluation.evaluate import Cost, summarise
 from trimtab.evaluation.fluency import fluency_served, fluency_under
+from trimtab.evaluation.scoring import score_decoder
 from trimtab.experiment import EndpointConfig, Experiment, SamplingConfig, SynthesizeConfig
 from trimtab.models.completions import CompletionsModel
 from trimtab.models.emulated import emulate
