@@ -39,7 +39,11 @@ def special_ids_around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], l
 
 
 def common_prefix(left: Sequence[object], right: Sequence[object]) -> int:
-    """The number of ids, or of characters, that both begin with."""
+    """The number of ids, or of characters, that both begin with.
+
+    >>> common_prefix([1, 2, 3], [1, 2, 4])
+    2
+    """
     if right[: len(left)] == left:  # as wherever a response has only grown; many times faster
         return len(left)
     length = 0

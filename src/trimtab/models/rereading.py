@@ -1,7 +1,6 @@
 """A transformers model as a `LanguageModel` without a cache: every text is read anew, whole, each time.
 
 For models whose memory of a text cannot be forked or cut back, such as state-space ones. Slower, and just as exact.
-Knows nothing of sampling or search.
 
     >>> model = RereadingModel(causal_lm, Vocabulary(tokenizer), "{prompt}", "mamba", head)  # doctest: +SKIP
     >>> model.next_logits(model.start(["I really"], room=40)).shape                         # doctest: +SKIP

@@ -1,6 +1,6 @@
 """A transformers model as a `LanguageModel`: it is composed, never wrapped or patched.
 
-Reads only new tokens, each once per row, through a `SlotCache`. Knows nothing of sampling or search.
+Reads only new tokens, each once per row, through a `SlotCache`.
 
     >>> model = TransformersModel(causal_lm, Vocabulary(tokenizer), template="{prompt}")    # doctest: +SKIP
     >>> model.next_logits(model.start(["I really"], room=40)).shape                         # doctest: +SKIP

@@ -1,7 +1,7 @@
 """A tokenizer as the search needs it: prompts to ids, ids to text, and whether two of them are the same.
 
-Knows nothing of models. A response is always encoded and decoded apart from its prompt's characters, so that the
-boundary between the two never moves.
+A response is always encoded and decoded apart from its prompt's characters, so that the boundary between the two never
+moves.
 
     >>> vocabulary = Vocabulary(tokenizer)                                              # doctest: +SKIP
     >>> prompt = vocabulary.encode_prompt("I really", "{prompt}")                       # doctest: +SKIP

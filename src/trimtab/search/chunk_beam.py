@@ -3,7 +3,7 @@
 A step continues every open beam of a prompt by `successors` continuations of `chunk` tokens, values all candidates, and
 keeps the best `width` (arXiv 2405.19262, algorithm 1). Base is (1, 1, none), best-of-N (1, N, none), CBS (W, K, L).
 A finished hypothesis holds its slot and competes. A prompt is set aside where a candidate's logits or value are no
-finite numbers. Knows nothing of models: candidates come from a `Proposer`, their worth from a `Value`.
+finite numbers. Candidates come from a `Proposer`, their worth from a `Value`.
 
     >>> search = Search(width=4, successors=4, chunk=5, max_new_tokens=40)
     >>> search.candidates

@@ -16,14 +16,14 @@ from trimtab.blocks import block_size
 from trimtab.experiment import SamplingConfig
 from trimtab.messages import prompt_of
 from trimtab.models.completions import CompletionsModel
+from trimtab.models.continuation import common_prefix
 from trimtab.models.language_model import LanguageModel, refuse_too_long
 from trimtab.progress import watching
-from trimtab.records import SET_ASIDE, Message, Prompt, PromptInput
+from trimtab.records import Message, Prompt, PromptInput
 from trimtab.search.chunk_beam import Search
 from trimtab.search.completions_proposer import CompletionsProposer
 from trimtab.search.hypothesis import Hypothesis
 from trimtab.search.proposer import LanguageModelProposer, Proposer
-from trimtab.search.retokenize import common_prefix
 from trimtab.search.value import Value
 
 Several: TypeAlias = list[str] | list[list[Message]] | list[PromptInput]
@@ -133,7 +133,7 @@ class GuidedModel:
 
     def _text(self, found: Sequence[Hypothesis]) -> str:
         if found[0].finish == "too_long":  # as only a server finds out
-            refuse_too_long(SET_ASIDE["too_long"].replace("it", "a prompt", 1))
+            refuse_too_long("a prompt leaves no room for a response in a model's context")
         if found[0].finish == "failed":
             _log.warning("a prompt has no response: a model's logits for it are not finite numbers")
         return found[0].text

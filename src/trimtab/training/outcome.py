@@ -1,9 +1,7 @@
 """What a training of the small model leaves behind: an ordinary model folder, a log without times, and no noise.
 
-Knows nothing of what was trained.
-
-    >>> timeless({"loss": 0.5, "train_runtime": 12.3})
-    {'loss': 0.5}
+>>> timeless({"loss": 0.5, "train_runtime": 12.3})
+{'loss': 0.5}
 """
 
 import contextlib

@@ -1,7 +1,6 @@
 """Preference tuning: pairs and a small model in, an ordinary model folder out.
 
-`tune` is the stage; rows and batches are made in `pair_tokens`, the trainer is in `pair_trainer`. Knows nothing of how
-the pairs came to be.
+`tune` is the stage; rows and batches are made in `pair_tokens`, the trainer is in `pair_trainer`.
 
     >>> summary = tune(train, validation, model, tokenizer, TuneConfig(), Path("tuned"), 0, print)  # doctest: +SKIP
     >>> summary["eval_accuracy"]                                                        # doctest: +SKIP

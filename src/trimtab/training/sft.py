@@ -1,7 +1,6 @@
 """Supervised fine-tuning: texts and a small model in, an ordinary model folder out that writes such texts.
 
-`fine_tune` is the stage; rows are made in `text_tokens`, the trainer is in `text_trainer`. Knows nothing of where the
-texts come from.
+`fine_tune` is the stage; rows are made in `text_tokens`, the trainer is in `text_trainer`.
 
     >>> summary = fine_tune(train, heldout, model, tokenizer, SftConfig(), Path("sft"), 0, print)   # doctest: +SKIP
     >>> summary["eval_loss"]                                                            # doctest: +SKIP
