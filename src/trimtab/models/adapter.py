@@ -107,11 +107,11 @@ def plain_view(model: PreTrainedModel) -> PreTrainedModel:
         return view
     settings = list(vars(view).pop("peft_config", {}).values())
     layers = [part for part in view.modules() if isinstance(part, BaseTunerLayer | AuxiliaryTrainingWrapper)]
-    merged = any(part.merged_adapters for part in layers)
+    in_weights = any(part.merged_adapters for part in layers)
     for part in layers:
         own = part.get_base_layer() if isinstance(part, BaseTunerLayer) else part.original_module
         _replace(view, part, own)
-    if merged or not settings or _is_adapted(view) or any(_writes(view, each) for each in settings):
+    if in_weights or not settings or _is_adapted(view) or any(_writes(view, each) for each in settings):
         kinds = ", ".join(sorted({each.peft_type.value for each in settings})) or "unknown"
         raise ModelError(
             f"{type(model).__name__} is the base of a PeftModel whose adapter ({kinds}) has changed its weights: "

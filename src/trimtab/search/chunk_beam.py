@@ -106,9 +106,13 @@ class Search:
 
     def check_some_fit(self, prompts: Sequence[Prompt], proposer: Proposer, value: Value | None) -> None:
         """Raise ModelError where every prompt is too long, so that nothing is left to search."""
-        reasons = [self.too_long(prompt, proposer, value) for prompt in prompts]
-        if reasons and all(reasons):
-            refuse_too_long(reasons[0])
+        first = None
+        for prompt in prompts:
+            reason = self.too_long(prompt, proposer, value)
+            if reason is None:
+                return  # the others are encoded when it is their turn
+            first = first or reason
+        refuse_too_long(first)
 
     def run(
         self,
