@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from trimtab.evaluation.evaluate import Cost, Row, score_decoder, summarise
+from trimtab.evaluation.evaluate import Cost, Row, summarise
+from trimtab.evaluation.scoring import score_decoder
 from trimtab.experiment import Experiment
 from trimtab.records import Generation
 from trimtab.report.page import write_report

@@ -19,6 +19,8 @@ those are `assert`s.
     'width is 0: give a width of at least 1'
 """
 
+import datetime
+
 
 class TrimtabError(Exception):
     """Base of all errors that a user can mend; its message is one line."""
@@ -71,3 +73,13 @@ class StudyError(TrimtabError):
 def one_line(text: str) -> str:
     """`text` as a terminal may be shown it: one line, control characters as their escapes."""
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in " ".join(text.split()))
+
+
+def shown(value: object, longest: int = 60) -> str:
+    """The beginning of a value on one line, as messages repeat it: up to `longest` characters; a date as it is written.
+
+    >>> shown("5 % of all"), shown([1, 2, 3], longest=4)
+    ("'5 % of all'", '[1, ...')
+    """
+    text = one_line(str(value) if isinstance(value, datetime.date) else repr(value))
+    return text if len(text) <= longest else f"{text[:longest]}..."

@@ -27,7 +27,6 @@ except ModuleNotFoundError:
 
 DRAWING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
-
 CONVERSATION = "\x1etrimtab conversation "
 """What a text that stands for a conversation begins with; a digest of the rest and the rest, as JSON, follow."""
 

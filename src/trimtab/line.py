@@ -25,8 +25,9 @@ from trimtab.durable import write_json, write_records, write_text
 from trimtab.evaluation.costs import read_cost, read_usage
 from trimtab.evaluation.coverage import SetAside, set_aside, too_long, without
 from trimtab.evaluation.divergence import Divergence, divergence
-from trimtab.evaluation.evaluate import Fluency, Row, best_of, score_decoder, summarise
+from trimtab.evaluation.evaluate import Row, summarise
 from trimtab.evaluation.fluency import fluency_served, fluency_under
+from trimtab.evaluation.scoring import Fluency, best_of, score_decoder
 from trimtab.experiment import DecoderConfig, Experiment
 from trimtab.progress import Advance
 from trimtab.records import Generation, Pair, Prompt, Score

@@ -15,7 +15,7 @@ import numbers
 from collections.abc import Mapping
 from typing import Any, cast
 
-from trimtab.errors import DataError
+from trimtab.errors import DataError, shown
 from trimtab.records import Message, PromptInput
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython")
@@ -24,7 +24,6 @@ TEMPLATE_FIELDS = ("name", "tool_calls", "tool_call_id", "reasoning_content", "r
 TEXT_PARTS = ("text", "input_text", "output_text")
 BESIDE = ("tools", "chat_template_kwargs")
 """Columns of TRL's that change how a template renders the conversation of the same row."""
-SHOWN = 60  # characters of a value that a message repeats
 
 
 def text_of(value: object, origin: str) -> str:
@@ -131,12 +130,6 @@ def check_nothing_beside(row: Mapping[str, Any], origin: str) -> None:
 def is_missing(value: object) -> bool:
     """Whether a cell holds nothing: None, or the NaN that tables put in the place of nothing."""
     return value is None or (isinstance(value, float) and value != value)
-
-
-def shown(value: object) -> str:
-    """The beginning of a value as messages repeat it."""
-    text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _holds(values: Mapping[str, Any], name: str) -> bool:

@@ -7,7 +7,8 @@ import pytest
 
 from trimtab.errors import DataError
 from trimtab.evaluation.coverage import answers
-from trimtab.evaluation.evaluate import Cost, best_of, oracle_of, score_decoder, summarise
+from trimtab.evaluation.evaluate import Cost, oracle_of, summarise
+from trimtab.evaluation.scoring import best_of, score_decoder
 from trimtab.experiment import Experiment
 from trimtab.records import Generation, Score
 

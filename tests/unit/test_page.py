@@ -8,7 +8,7 @@ import re
 import pytest
 
 from tiny_report import DEMO, SCRIPT, quickstart_rows, report
-from trimtab.evaluation.evaluate import score_decoder
+from trimtab.evaluation.scoring import score_decoder
 from trimtab.records import Generation, Score
 from trimtab.report.absences import absences
 from trimtab.report.examples import examples, fold

@@ -14,8 +14,9 @@ from tiny import gpt2, llama, tokenizer
 from trimtab.errors import DataError, ModelError
 from trimtab.evaluation.coverage import set_aside, too_long, without
 from trimtab.evaluation.divergence import divergence
-from trimtab.evaluation.evaluate import Cost, score_decoder, summarise
+from trimtab.evaluation.evaluate import Cost, summarise
 from trimtab.evaluation.fluency import fluency_served, fluency_under
+from trimtab.evaluation.scoring import score_decoder
 from trimtab.experiment import EndpointConfig, Experiment, SamplingConfig, SynthesizeConfig
 from trimtab.models.completions import CompletionsModel
 from trimtab.models.emulated import emulate
@@ -173,6 +174,18 @@ def test_a_response_that_outgrows_the_guides_context_sets_its_prompt_aside() -> 
     )
     assert [each.finish for each in found[0]] == ["failed"]
     assert all(math.isfinite(each.value) and each.finish != "failed" for each in found[1])
+
+
+def test_each_guide_has_the_room_that_its_own_template_leaves_in_its_own_context() -> None:
+    """A long template before the model of the longer context was taken from the shorter one, and the prompt failed."""
+    base, prompt = limited(0, 256), Prompt("a", "It was")
+    used = len(base.vocabulary.encode_prompt("It was", "{prompt}"))
+    tuned = limited(1, used + NEW)
+    untuned = limited(2, 256, template="Here is a movie review from imdb: {prompt}")
+    search, value = Search(successors=4, max_new_tokens=NEW), ImplicitValue(tuned, untuned, base)
+    proposer = LanguageModelProposer(base, SAMPLING, 3, ignore_eos=True)
+    assert search.too_long(prompt, proposer, value) is None
+    assert [each.finish for each in search.run([prompt], proposer, value)[0]] == ["length"]
 
 
 def test_a_served_base_that_refuses_a_text_sets_its_prompt_aside() -> None:

@@ -7,8 +7,8 @@ from transformers import PreTrainedTokenizerFast
 
 from tiny import language_model, tokenizer
 from trimtab.errors import ModelError
+from trimtab.models.continuation import common_prefix
 from trimtab.models.vocabulary import Vocabulary
-from trimtab.search.retokenize import common_prefix
 from trimtab.training.text_tokens import encode_texts
 
 

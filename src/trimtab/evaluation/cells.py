@@ -1,6 +1,6 @@
 """From the scores of a study's runs to one row a cell: means over seeds, intervals, gains, comparisons, the frontier.
 
-Knows nothing of grids, files or models: a cell is a name and what was measured under each seed.
+A cell is a name and what was measured under each seed.
 
     >>> rows = summarise_cells(cells, resamples=2000, confidence=0.95, seed=0)          # doctest: +SKIP
     >>> rows[0].values["reward"].mean                                                   # doctest: +SKIP

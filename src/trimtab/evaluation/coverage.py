@@ -1,7 +1,7 @@
 """Which prompts each decoder answered, and with what: the checks that make decoders comparable, and what is set aside.
 
-Knows nothing of rewards or models. A decoder's answer to a prompt is its generation of lowest index; its other
-generations are candidates that it did not choose.
+A decoder's answer to a prompt is its generation of lowest index; its other generations are candidates that it did not
+choose.
 
     >>> check_same_prompts({"base": ["a", "b"], "bon-4": ["b", "a"]})
 """

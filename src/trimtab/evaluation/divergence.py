@@ -2,7 +2,7 @@
 
 The mean over responses y ~ p_tuned of log p_tuned(y|x) - log p_untuned(y|x) estimates KL(p_tuned || p_untuned), in nats
 a response. It is exact in expectation where y is drawn at temperature 1 without filters; with top-k or top-p it is the
-mean log-ratio of the whole distributions over what those filters let through. Knows nothing of files.
+mean log-ratio of the whole distributions over what those filters let through.
 
     >>> divergence(generations, tuned, untuned, print).log_ratios[0]                    # doctest: +SKIP
     12.7

@@ -1,6 +1,6 @@
-"""From generations to scores, and from scores to the rows of the table.
+"""From scores to the rows of the table.
 
-Models come in as functions (rewards, fluency, a tokenizer), so this module knows none of them, and no files.
+Files and models stay outside: the tokenizer that texts are counted with comes in as a function.
 
     >>> guide = Experiment.model_validate({"name": "demo", "guide": {"decoders": [{"successors": 4}]}}).guide
     >>> model_name(Experiment(name="demo"), guide.decoders[0])
@@ -9,16 +9,14 @@ Models come in as functions (rewards, fluency, a tokenizer), so this module know
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from trimtab.errors import DataError
 from trimtab.evaluation import metrics
 from trimtab.evaluation.coverage import (
-    answers,
     check_same_prompts,
     is_finite,
     scores_by_prompt,
@@ -32,11 +30,7 @@ from trimtab.experiment import DecoderConfig, Experiment, GuideConfig
 from trimtab.records import SET_ASIDE, Generation, Score
 from trimtab.rewards.thresholds import reward_at
 
-if TYPE_CHECKING:
-    from trimtab.rewards.reward import Reward
-
 TUNED = " (tuned)"  # what a tuned model's name ends with
-Fluency = Callable[[Sequence[Generation]], tuple[list[float], list[int]]]
 
 
 @dataclass(frozen=True)
@@ -95,44 +89,6 @@ class Row:
     kl_low: float | None = None
     kl_high: float | None = None
     kl_per_token: float | None = None
-
-
-def score_decoder(
-    decoder: str, generations: Sequence[Generation], gold: "Reward", judge: "Reward | None", fluency: Fluency
-) -> list[Score]:
-    """Score the decoder's answer to each prompt, which is its generation of lowest index.
-
-    Without a `judge` there are no judgements. `fluency` gives for each generation its log-probability in nats under
-    the unguided base, summed over its tokens, and the number of those tokens, 0 where it tells none. The reward of a
-    prompt that was set aside is NaN.
-    """
-    chosen = answers(generations)
-    prompts, texts = [answer.prompt for answer in chosen], [answer.text for answer in chosen]
-    rewards = gold.score(prompts, texts)
-    judgements: Sequence[float | None] = [None] * len(texts)
-    if judge is not None:
-        judgements = judge.score(prompts, texts)
-    golds = [math.nan if each.finish in SET_ASIDE else worth for each, worth in zip(chosen, rewards, strict=True)]
-    log_probabilities, counts = fluency(chosen)
-    columns = zip(chosen, golds, judgements, log_probabilities, counts, strict=True)
-    return [
-        Score(decoder, answer.prompt_id, reward, judgement, log_probability, count, answer.length)
-        for answer, reward, judgement, log_probability, count in columns
-    ]
-
-
-def best_of(generations: Sequence[Generation], gold: "Reward") -> list[Generation]:
-    """Each prompt's candidate of highest finite gold reward, with `reward` filled in; of equals the lowest index."""
-    rewards = gold.score([candidate.prompt for candidate in generations], [each.text for each in generations])
-    candidates: dict[str, list[Generation]] = {}
-    for generation, reward in zip(generations, rewards, strict=True):
-        candidates.setdefault(generation.prompt_id, []).append(dataclasses.replace(generation, reward=reward))
-    return [max(entries, key=_rank) for entries in candidates.values()]
-
-
-def _rank(candidate: Generation) -> tuple[float, int]:
-    assert candidate.reward is not None
-    return (candidate.reward if math.isfinite(candidate.reward) else -math.inf, -candidate.index)
 
 
 def summarise(

@@ -19,8 +19,9 @@ from peft.utils.other import AuxiliaryTrainingWrapper, TrainableTokensWrapper
 from transformers import PreTrainedModel
 
 from trimtab.errors import ModelError
-from trimtab.models.large import quantised_as
+from trimtab.models.head import probe_ids
 from trimtab.models.placement import input_device, with_adapter_beside
+from trimtab.models.readings import alike, first_logits
 from trimtab.models.view import Unwritten, view_of
 
 UNFIT = (ValueError, KeyError, TypeError, RuntimeError, AttributeError, IndexError)
@@ -39,7 +40,7 @@ def beside(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """
     tuned, changed = _beside(model, folder)
     # PiSSA by random projections starts from other weights at every load (PEFT's documentation: convert it to LoRA)
-    if changed and not _alike(_logits(_beside(model, folder)[0]), _logits(tuned), tuned):
+    if changed and not alike(first_logits(_beside(model, folder)[0]), first_logits(tuned), tuned):
         raise ValueError("it changes its model at random when it is loaded: convert it to plain LoRA")
     return tuned
 
@@ -60,7 +61,7 @@ def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     Raises:
         ValueError, among others of PEFT: the adapter does not fit, or cannot be merged.
     """
-    expected = _logits(beside(model, folder))
+    expected = first_logits(beside(model, folder))
     adapted = _loaded(model, folder)
     _untie(model)
     whole: PreTrainedModel = adapted.merge_and_unload().eval()
@@ -69,7 +70,7 @@ def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
             config.tie_word_embeddings = False  # else a saved model would be read without its head
     for weight in whole.parameters():
         weight.requires_grad_(weight.is_floating_point())  # as loaded: PEFT has frozen all but the adapter
-    if not _alike(_logits(whole), expected, whole):
+    if not alike(first_logits(whole), expected, whole):
         raise ValueError("merged into the weights it computes something else")
     return whole
 
@@ -106,11 +107,11 @@ def plain_view(model: PreTrainedModel) -> PreTrainedModel:
         return view
     settings = list(vars(view).pop("peft_config", {}).values())
     layers = [part for part in view.modules() if isinstance(part, BaseTunerLayer | AuxiliaryTrainingWrapper)]
-    merged = any(part.merged_adapters for part in layers)
+    in_weights = any(part.merged_adapters for part in layers)
     for part in layers:
         own = part.get_base_layer() if isinstance(part, BaseTunerLayer) else part.original_module
         _replace(view, part, own)
-    if merged or not settings or _is_adapted(view) or any(_writes(view, each) for each in settings):
+    if in_weights or not settings or _is_adapted(view) or any(_writes(view, each) for each in settings):
         kinds = ", ".join(sorted({each.peft_type.value for each in settings})) or "unknown"
         raise ModelError(
             f"{type(model).__name__} is the base of a PeftModel whose adapter ({kinds}) has changed its weights: "
@@ -143,12 +144,12 @@ def _without_wrapper(adapted: PeftModel) -> PreTrainedModel:
     model = adapted.get_base_model()
     if not isinstance(model, PreTrainedModel):
         raise ValueError(f"it is on a {type(model).__name__}, which is no model of transformers")
-    expected = _logits(adapted)
+    expected = first_logits(adapted)
     _fold_embeddings(model)
     _body_pass(model, tokens=3)  # fails where layers keep something of the whole text that was read before
-    if not _alike(_logits(model), expected, model):
+    if not alike(first_logits(model), expected, model):
         raise ValueError(f"{adapted.active_peft_config.peft_type.value} does more than change layers")
-    if not _alike(_logits(model, tokens=3), expected[:3], model):
+    if not alike(first_logits(model, tokens=3), expected[:3], model):
         raise ValueError("what it predicts depends on what follows")
     return model
 
@@ -227,30 +228,7 @@ def _replace(model: torch.nn.Module, old: torch.nn.Module, new: torch.nn.Module)
             setattr(parent, name, new)
 
 
-def _probe(model: PreTrainedModel, tokens: int) -> torch.Tensor:
-    known = len(_weight(model.get_input_embeddings()))
-    return torch.arange(min(tokens, known), device=input_device(model))[None]
-
-
-@torch.inference_mode()
-def _logits(model: PreTrainedModel | PeftModel, tokens: int = 8) -> torch.Tensor:
-    """Logits of a few tokens, [tokens, vocabulary]."""
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    found: torch.Tensor = model(input_ids=_probe(base, tokens), use_cache=False).logits[0]
-    return found
-
-
 @torch.inference_mode()
 def _body_pass(model: PreTrainedModel, tokens: int) -> None:
-    model.base_model(input_ids=_probe(model, tokens), use_cache=False)
-
-
-def _alike(found: torch.Tensor, expected: torch.Tensor, model: PreTrainedModel) -> bool:
-    """Whether logits are the same but for rounding; what is no number, as in a broken model, is not compared."""
-    if found.shape != expected.shape:
-        return False
-    known = expected.isfinite() & found.isfinite()
-    exact = found.dtype in (torch.float32, torch.float64) and quantised_as(model) is None
-    difference = (found.double() - expected.double())[known].norm()
-    # what is rounded to few bits moves with the shape of a batch
-    return bool(difference <= (1e-3 if exact else 0.25) * expected.double()[known].norm())
+    ids = torch.tensor([probe_ids(model)[:tokens]], device=input_device(model))
+    model.base_model(input_ids=ids, use_cache=False)

@@ -16,7 +16,7 @@ import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from trimtab.errors import ModelError
-from trimtab.models.continuation import common_prefix, text_ids
+from trimtab.models.continuation import common_prefix, special_ids_around, text_ids
 from trimtab.models.turn import Turn
 from trimtab.records import Message
 
@@ -236,7 +236,12 @@ class ChatTemplate:
         return text
 
     def _encode(self, text: str) -> list[int]:
-        return text_ids(self._tokenizer, text)
+        return text_ids(self._tokenizer, text, self._before)
+
+    @cached_property
+    def _before(self) -> list[int]:
+        """The special tokens that the tokenizer begins texts with."""
+        return special_ids_around(self._tokenizer)[0]
 
     @property
     def _name(self) -> str:

@@ -14,27 +14,36 @@ from transformers import PreTrainedTokenizerBase
 ANCHOR = "\n"  # a text to continue, whose end merges with nothing
 
 
-def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def text_ids(tokenizer: PreTrainedTokenizerBase, text: str, before: list[int]) -> list[int]:
     """The ids of a whole text: what it holds, behind the special tokens that the tokenizer begins texts with.
 
-    Where the text itself begins with these, they stand once. What the tokenizer appends to texts (an end token, [SEP])
-    is left out, since a model goes on from here; an end token that the text holds stays.
+    `before` are these tokens, the first part of `special_ids_around`. Where the text itself begins with them, they
+    stand once. What the tokenizer appends to texts (an end token, [SEP]) is left out, since a model goes on from here;
+    an end token that the text holds stays.
     """
-    start = _start_ids(tokenizer)
     (ids,) = _encode(tokenizer, [text])
-    return ids if start and ids[: len(start)] == start else [*start, *ids]
+    return ids if before and ids[: len(before)] == before else [*before, *ids]
 
 
-def _start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The special tokens that the tokenizer puts before a text."""
+def special_ids_around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """The special tokens that the tokenizer puts before a text, and those behind it."""
     (alone,) = _encode(tokenizer, ["a"])
     whole = [int(token) for token in tokenizer.encode("a", add_special_tokens=True)]
-    place = next((at for at in range(len(whole)) if whole[at : at + len(alone)] == alone), 0)
-    return whole[:place]
+    if not alone:  # it has no letter a, so only their own names tell where the tokens stand
+        begins = whole[:1] in ([tokenizer.bos_token_id], [tokenizer.cls_token_id])
+        return whole[:begins], whole[begins:]
+    for start in range(len(whole) - len(alone) + 1):
+        if whole[start : start + len(alone)] == alone:
+            return whole[:start], whole[start + len(alone) :]
+    return [], []
 
 
 def common_prefix(left: Sequence[object], right: Sequence[object]) -> int:
-    """The number of ids, or of characters, that both begin with."""
+    """The number of ids, or of characters, that both begin with.
+
+    >>> common_prefix([1, 2, 3], [1, 2, 4])
+    2
+    """
     if right[: len(left)] == left:  # as wherever a response has only grown; many times faster
         return len(left)
     length = 0

@@ -57,21 +57,11 @@ class EmulatedModel:
         self.weights = [weight for _, weight in terms]
         self.vocabulary = self.models[0].vocabulary
         self.name = name
-        self._rows = min(model.rows for model in self.models)
+        self.template = self.models[0].template
+        self.context = min(model.context for model in self.models)
+        self.rows = min(model.rows for model in self.models)
         unlike = [self.vocabulary.unlike_ids(model.vocabulary) for model in self.models[1:]]
-        self._without = sorted({token for ids in unlike for token in ids or () if token < self._rows})
-
-    @property
-    def template(self) -> str:
-        return self.models[0].template
-
-    @property
-    def rows(self) -> int:
-        return self._rows
-
-    @property
-    def context(self) -> int:
-        return min(model.context for model in self.models)
+        self._without = sorted({token for ids in unlike for token in ids or () if token < self.rows})
 
     def narrowed(self, rows: int) -> "EmulatedModel":
         terms = zip(self.models, self.weights, strict=True)
@@ -94,9 +84,9 @@ class EmulatedModel:
     def next_logits(self, state: EmulatedState) -> torch.Tensor:
         # each model's logits are valid until its own next call only, and heads may be padded to unlike widths
         parts = [model.next_logits(part) for model, part in zip(self.models, state.states, strict=True)]
-        total = parts[0][:, : self._rows] * self.weights[0]
+        total = parts[0][:, : self.rows] * self.weights[0]
         for part, weight in zip(parts[1:], self.weights[1:], strict=True):
-            total += weight * part[:, : self._rows].to(total.device)  # heads may lie on unlike devices
+            total += weight * part[:, : self.rows].to(total.device)  # heads may lie on unlike devices
         if self._without:
             total[:, self._without] = -torch.inf
         return total
@@ -104,7 +94,7 @@ class EmulatedModel:
     def score(
         self, state: EmulatedState, parents: Sequence[int], keep: Sequence[int], tokens: Sequence[Sequence[int]]
     ) -> tuple[EmulatedState, list[list[float]]]:
-        check_rows(self.name, self.vocabulary, self._rows, tokens)
+        check_rows(self.name, self.vocabulary, self.rows, tokens)
         # A sum of logits has a normalizer of its own, so the models advance together, a token at a time.
         short = [len(state.ids[p]) - kept for p, kept in zip(parents, keep, strict=True)]
         states: list[DecodeState] = []

@@ -10,7 +10,6 @@ found out by trying, before it decodes anything.
 """
 
 import logging
-import math
 from typing import TypeAlias
 from weakref import WeakSet
 
@@ -18,10 +17,9 @@ import torch
 from transformers import PreTrainedModel
 
 from trimtab.errors import ModelError
-from trimtab.models.agreement import dtype_name, percent
+from trimtab.models.agreement import percent
 from trimtab.models.head import Head, check_numbers, find_head, probe_ids
-from trimtab.models.large import quantised_as
-from trimtab.models.placement import input_device
+from trimtab.models.readings import alike, allowed_apart, first_logits, readings_apart
 from trimtab.models.rereading import RereadingModel
 from trimtab.models.transformers_model import TransformersModel
 from trimtab.models.vocabulary import Vocabulary
@@ -35,15 +33,6 @@ OWN_MASKS = ("attention_layers",)
 """Fields of configurations of models that mask by the cache's columns, beside what they are given (GPT-Neo)."""
 # What a model raises that wants another cache, or other masks.
 _UNFIT = (AttributeError, TypeError, ValueError, RuntimeError, IndexError, KeyError, AssertionError)
-APART, APART_OTHERWISE = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 0.1}, 0.25
-"""How far logits through a cache may be from those of one pass, by the type that the model computes in.
-
-In 16 bits another batch and another order of reading round otherwise in every layer, and so do LLM.int8() and other
-quantised weights. Measured, relative to the spread of a row's logits: bfloat16 1 to 3 % for small random models of all
-families, GPT-2's shape and Gemma-3-270M; 3 % (AVX2) and 12 % (AVX512-BF16) for SmolLM2-135M; 11 % where logits lie
-about -100 and spread by 0.8 alone. float16 0.1 to 0.5 %, and 2 %; float32 below 3e-5. A wrong mask, position or token
-makes 20 to 150 %.
-"""
 _warned: WeakSet[PreTrainedModel] = WeakSet()
 _log = logging.getLogger(__name__)
 
@@ -69,7 +58,7 @@ def language_model_of(
             return cached
         if model.config._attn_implementation != before:
             model.set_attn_implementation(before)
-    if _apart(_shorter_pass(model, tokens=3), found.logits[:3]) > _allowed(model)[0]:
+    if not alike(first_logits(model, tokens=3), found.logits[:3], model):
         raise ModelError(f"{called} is no causal language model: what it predicts depends on what follows; name one")
     if model not in _warned:
         _warned.add(model)
@@ -91,14 +80,6 @@ def cannot_fork(model: PreTrainedModel) -> str:
     return ""
 
 
-@torch.inference_mode()
-def _shorter_pass(model: PreTrainedModel, tokens: int) -> torch.Tensor:
-    """Logits of the first of the tokens that a model is tried with, [tokens, vocabulary]."""
-    ids = torch.tensor([probe_ids(model)[:tokens]], device=input_device(model))
-    logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits[0]
-    return logits
-
-
 def _through_cache(
     model: PreTrainedModel, vocabulary: Vocabulary, template: str, name: str, head: Head, whole: torch.Tensor
 ) -> tuple[TransformersModel | None, str]:
@@ -116,38 +97,10 @@ def _through_cache(
     except _UNFIT as error:
         said = (str(error).splitlines() or [""])[0][:160]
         return None, f"it cannot be read through a cache ({type(error).__name__}: {said})"
-    apart = _apart(found, whole[[len(row) - 1 for row in children.ids]])
-    allowed, kind = _allowed(model)
+    apart = readings_apart(found, whole[[len(row) - 1 for row in children.ids]])
+    allowed, kind = allowed_apart(model)
     if apart > allowed:
         numbers = f"{percent(apart)} apart from those of one pass ({percent(allowed)} allowed in {kind})"
         return None, f"reading it through a cache gives logits {numbers}"
     cached.reset_work()
     return cached, ""
-
-
-def _allowed(model: PreTrainedModel) -> tuple[float, str]:
-    """How far two ways of reading a model may be apart, and the name of the weights' type that this follows from."""
-    bits = quantised_as(model)
-    if bits is not None:
-        return APART_OTHERWISE, bits
-    types = {weight.dtype for weight in model.parameters() if weight.is_floating_point()}
-    coarsest = max(types, key=lambda dtype: torch.finfo(dtype).eps)  # a head or norms may be wider than the layers
-    return APART.get(coarsest, APART_OTHERWISE), dtype_name(coarsest)
-
-
-def _apart(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """How far the distributions of two sets of logits are apart, relative to their spread, [rows, vocabulary] both.
-
-    A constant that is added to all logits of a row changes no distribution, and no part of this.
-    """
-    found, expected = found.double(), expected.to(found.device, torch.float64)
-    finite = expected.isfinite()
-    if not torch.equal(finite, found.isfinite()):
-        return math.inf
-    count = finite.sum(-1, keepdim=True).clamp(min=1)
-    found, expected = (
-        logits - logits.sum(-1, keepdim=True) / count
-        for logits in (torch.where(finite, found, 0.0), torch.where(finite, expected, 0.0))
-    )
-    differ, spread = ((found - expected) * finite).norm(), (expected * finite).norm()
-    return float(differ / spread) if differ > 0 else 0.0

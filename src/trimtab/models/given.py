@@ -1,9 +1,7 @@
 """A language model in whatever form someone has it: a name, a configuration, or the objects of transformers.
 
-Knows nothing of what is done with it.
-
-    >>> load("google/gemma-3-270m", template="Here is a movie review from imdb: {prompt}")  # doctest: +SKIP
-    >>> load(model, tokenizer)                                                          # doctest: +SKIP
+>>> load("google/gemma-3-270m", template="Here is a movie review from imdb: {prompt}")  # doctest: +SKIP
+>>> load(model, tokenizer)                                                          # doctest: +SKIP
 """
 
 from pathlib import Path

@@ -137,7 +137,17 @@ def cut_to(model: LanguageModel, prompt_ids: list[int], room: int) -> list[int]:
 
 def check_length(model: LanguageModel, prompt_tokens: int, room: int) -> None:
     """Raise ModelError where a prompt of so many tokens cannot be continued by `room` more."""
-    reason = why_too_long(model, prompt_tokens, room)
+    refuse_too_long(why_too_long(model, prompt_tokens, room))
+
+
+def check_text(model: LanguageModel, tokens: int) -> None:
+    """Raise ModelError where a text of so many tokens is longer than the model's context."""
+    if tokens > model.context:
+        refuse_too_long(f"a text of {tokens} tokens exceeds {model.name}'s context of {model.context}")
+
+
+def refuse_too_long(reason: str | None) -> None:
+    """Raise ModelError where there is a reason, as `why_too_long` gives it."""
     if reason is not None:
         raise ModelError(f"{reason}: shorten the prompt or lower max_new_tokens")
 

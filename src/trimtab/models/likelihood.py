@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from trimtab.errors import ModelError
-from trimtab.fields import CHAT
+from trimtab.fields import CHAT, fill
 from trimtab.models.language_model import LanguageModel, check_rows
 from trimtab.records import PromptInput
 
@@ -83,7 +83,7 @@ def _split(model: LanguageModel, context: PromptInput, text: str) -> Continued:
     if template.endswith("{prompt}"):
         kept = context.rstrip()
         context, text = kept, context[len(kept) :] + text
-    before = template.replace("{prompt}", context)
+    before = fill(template, prompt=context)
     if not before:
         ids = [int(token) for token in vocabulary.tokenizer.encode(text, add_special_tokens=False)]
         return Continued(None, ids[1:] if len(ids) > 1 and ids[0] == _start_id(model) else ids)

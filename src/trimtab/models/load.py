@@ -1,8 +1,6 @@
 """Loads models and their tokenizers: the element type, the attention, adapters, and one-line errors.
 
-Knows nothing of prompts, sampling or rewards.
-
-    model, tokenizer = load_causal_lm(ModelConfig(name="google/gemma-3-270m"), Assets())
+model, tokenizer = load_causal_lm(ModelConfig(name="google/gemma-3-270m"), Assets())
 """
 
 import contextlib

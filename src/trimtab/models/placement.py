@@ -1,9 +1,7 @@
 """Where the parts of a model lie: on one device, spread over several, or left in memory or on a disk until they run.
 
-Knows nothing of what is computed.
-
-    >>> input_device(model)                                                             # doctest: +SKIP
-    device(type='cpu')
+>>> input_device(model)                                                             # doctest: +SKIP
+device(type='cpu')
 """
 
 import contextlib

@@ -1,7 +1,6 @@
 """A transformers model as a `LanguageModel` without a cache: every text is read anew, whole, each time.
 
 For models whose memory of a text cannot be forked or cut back, such as state-space ones. Slower, and just as exact.
-Knows nothing of sampling or search.
 
     >>> model = RereadingModel(causal_lm, Vocabulary(tokenizer), "{prompt}", "mamba", head)  # doctest: +SKIP
     >>> model.next_logits(model.start(["I really"], room=40)).shape                         # doctest: +SKIP
@@ -15,12 +14,13 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from trimtab.errors import ModelError
+from trimtab.models.context import context_of
 from trimtab.models.head import Head
-from trimtab.models.language_model import ModelSize, check_length, check_rows, cut_to, why_too_long
+from trimtab.models.language_model import ModelSize, check_length, check_rows, check_text, cut_to, why_too_long
 from trimtab.models.placement import input_device
-from trimtab.models.transformers_model import TOKENS, Work, body_weights, context_of
+from trimtab.models.transformers_model import TOKENS
 from trimtab.models.vocabulary import Vocabulary
+from trimtab.models.work import Work, body_weights
 from trimtab.records import PromptInput
 
 
@@ -147,7 +147,7 @@ class RereadingModel:
     def _read(self, rows: Sequence[Sequence[int]], wanted: Sequence[slice]) -> torch.Tensor:
         """What the body gives at the wanted places of each row, one after the other, [places, width]."""
         longest = max(map(len, rows))
-        self._check_length(longest)
+        check_text(self, longest)
         at_a_time = max(1, TOKENS // longest)
         found = []
         for first in range(0, len(rows), at_a_time):
@@ -164,10 +164,3 @@ class RereadingModel:
         flat = torch.cat(found)
         # some bodies give float32 to a head of 16 bits (Mamba)
         return flat.to(self._head.device, self._head.weight.dtype) if isinstance(self._head, Head) else flat
-
-    def _check_length(self, tokens: int) -> None:
-        if tokens > self.context:
-            raise ModelError(
-                f"a text of {tokens} tokens exceeds {self.name}'s context of {self.context}: "
-                "shorten the prompt or lower max_new_tokens"
-            )

@@ -1,6 +1,6 @@
 """The models of a run by the parts they play: the large frozen one, and the small one untuned and tuned.
 
-Each is loaded when it is first asked for, and once. Knows nothing of what is done with them.
+Each is loaded when it is first asked for, and once.
 
     >>> roles = Roles(experiment, Assets())                                             # doctest: +SKIP
     >>> roles["untuned"].vocabulary.decode_response([], [28, 1057])                     # doctest: +SKIP

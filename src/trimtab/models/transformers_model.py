@@ -1,6 +1,6 @@
 """A transformers model as a `LanguageModel`: it is composed, never wrapped or patched.
 
-Reads only new tokens, each once per row, through a `SlotCache`. Knows nothing of sampling or search.
+Reads only new tokens, each once per row, through a `SlotCache`.
 
     >>> model = TransformersModel(causal_lm, Vocabulary(tokenizer), template="{prompt}")    # doctest: +SKIP
     >>> model.next_logits(model.start(["I really"], room=40)).shape                         # doctest: +SKIP
@@ -8,7 +8,6 @@ Reads only new tokens, each once per row, through a `SlotCache`. Knows nothing o
 """
 
 import copy
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,27 +17,19 @@ from transformers import PreTrainedModel
 from trimtab.errors import ModelError
 from trimtab.models.attention import OURS
 from trimtab.models.cache import SlotCache
+from trimtab.models.context import context_of
 from trimtab.models.device import on_device
 from trimtab.models.head import Head, check_numbers, head_of
-from trimtab.models.language_model import ModelSize, check_length, check_rows, cut_to, why_too_long
+from trimtab.models.language_model import ModelSize, check_length, check_rows, check_text, cut_to, why_too_long
 from trimtab.models.placement import input_device
 from trimtab.models.static_step import SHARE, CudaGraphs, Record, StaticSteps
 from trimtab.models.vocabulary import Vocabulary
+from trimtab.models.work import Work, body_weights
 from trimtab.records import PromptInput
 
 GROWTH = 16  # spare columns where a cache has to grow
-CONTEXTS = ("max_position_embeddings", "n_positions", "max_seq_len")
-"""Fields of configurations that say how many tokens a model can read."""
 TOKENS = 2048  # read at a time on a CPU: their activations stay in its cache
 TOKENS_ON_ACCELERATOR = 32_768
-
-
-@dataclass
-class Work:
-    """What a model has done so far: tokens read and forward FLOPs."""
-
-    tokens: int = 0
-    flops: float = 0.0
 
 
 @dataclass
@@ -253,12 +244,7 @@ class TransformersModel:
         count = max(sizes, default=0)
         needed = max(state.cached, default=0) + count
         ends = [cached + size for cached, size in zip(state.cached, sizes, strict=True)]
-        longest = max(ends, default=0)
-        if longest > self.context:
-            raise ModelError(
-                f"a text of {longest} tokens exceeds {self.name}'s context of {self.context}: "
-                "shorten the prompt or lower max_new_tokens"
-            )
+        check_text(self, max(ends, default=0))
         if needed > state.cache.capacity:
             everything = torch.arange(len(state.ids), device=self._device)
             state.cache = state.cache.select(everything, max(state.cached), needed + GROWTH)
@@ -303,18 +289,3 @@ class TransformersModel:
         )
         hidden: torch.Tensor = output.last_hidden_state
         return hidden.to(self._head.device, self._head.weight.dtype)  # a head may have another type than the body
-
-
-def context_of(model: PreTrainedModel) -> int:
-    """Tokens that the model can read; without end where it counts none (ALiBi)."""
-    written = model.config.get_text_config().to_dict()
-    return next((int(written[name]) for name in CONTEXTS if written.get(name)), sys.maxsize)
-
-
-def body_weights(model: PreTrainedModel) -> int:
-    """How many weights a token is multiplied with: all but those that only look tokens up, and the head's."""
-    tables = {
-        id(module.weight): module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Embedding)
-    }
-    head = model.get_output_embeddings()
-    return model.num_parameters() - sum({**tables, id(head.weight): head.weight.numel()}.values())

@@ -1,7 +1,7 @@
 """A tokenizer as the search needs it: prompts to ids, ids to text, and whether two of them are the same.
 
-Knows nothing of models. A response is always encoded and decoded apart from its prompt's characters, so that the
-boundary between the two never moves.
+A response is always encoded and decoded apart from its prompt's characters, so that the boundary between the two never
+moves.
 
     >>> vocabulary = Vocabulary(tokenizer)                                              # doctest: +SKIP
     >>> prompt = vocabulary.encode_prompt("I really", "{prompt}")                       # doctest: +SKIP
@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from trimtab.errors import ModelError
 from trimtab.fields import CHAT, fill
 from trimtab.models.chat import ChatTemplate
-from trimtab.models.continuation import continuation_ids, text_ids
+from trimtab.models.continuation import continuation_ids, special_ids_around, text_ids
 from trimtab.models.detokenize import Detokenizer
 from trimtab.models.turn import Turn
 from trimtab.records import Message, PromptInput
@@ -105,7 +105,7 @@ class Vocabulary:
         if isinstance(prompt, list) or template == CHAT:
             return self._chat.prompt_ids(_messages(prompt))
         text = fill(template, prompt=prompt)
-        ids = text_ids(self.tokenizer, text) if text else []
+        ids = text_ids(self.tokenizer, text, self._before) if text else []
         return ids or [self.start_id]
 
     def encode_answered(
@@ -160,6 +160,11 @@ class Vocabulary:
         return left
 
     @cached_property
+    def _before(self) -> list[int]:
+        """The special tokens that the tokenizer begins texts with."""
+        return special_ids_around(self.tokenizer)[0]
+
+    @cached_property
     def _chat(self) -> ChatTemplate:
         return ChatTemplate(self.tokenizer, self._system)
 
@@ -212,10 +217,18 @@ class Vocabulary:
 
     def special_tokens_in(self, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> list[tuple[int, str]]:
         """The tokens of a response that its text is given without: the place of each in the text, and its name."""
-        hidden = {**self.detokenizer.special}
-        if token_ids and token_ids[-1] in self.eos_ids & self.detokenizer.added.keys():
-            hidden[token_ids[-1]] = self.detokenizer.added[token_ids[-1]]
-        found = [(count, hidden[token]) for count, token in enumerate(token_ids) if token in hidden]
+        special, added = self.detokenizer.special, self.detokenizer.added
+        found = [(count, special[token]) for count, token in enumerate(token_ids) if token in special]
+        last = len(token_ids) - 1
+        if (
+            token_ids
+            and token_ids[last] not in special
+            and token_ids[last] in self.eos_ids
+            and token_ids[last] in added
+        ):
+            found.append((last, added[token_ids[last]]))
+        if not found:
+            return []
         before = self.decode_responses([prompt_ids] * len(found), [token_ids[:count] for count, _ in found])
         return [(len(text), name) for text, (_, name) in zip(before, found, strict=True)]
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeGuard
 
 from trimtab.data.rows import NamedRow
-from trimtab.errors import DataError
-from trimtab.messages import answer_of, check_nothing_beside, is_missing, messages_of, prompt_of, shown, text_of
+from trimtab.errors import DataError, shown
+from trimtab.messages import answer_of, check_nothing_beside, is_missing, messages_of, prompt_of, text_of
 from trimtab.records import Message, Pair, PromptInput
 
 Split = Literal["train", "validation", "test"]

@@ -8,10 +8,9 @@ import sysconfig
 import traceback
 from pathlib import Path
 
-import trimtab
 from trimtab.errors import one_line
 
-_LIBRARIES = (Path(sysconfig.get_path("stdlib")), Path(trimtab.__file__).parent)
+_LIBRARIES = (Path(sysconfig.get_path("stdlib")), Path(__file__).parents[1])
 
 
 def fault_in(error: BaseException) -> str:

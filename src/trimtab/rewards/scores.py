@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from trimtab.errors import ModelError, TrimtabError, one_line
+from trimtab.errors import ModelError, TrimtabError, shown
 from trimtab.records import PromptInput
 from trimtab.rewards.reward import Reward
 
@@ -34,7 +34,7 @@ def checked_scores(
     values = _members(given)
     if values is None:
         raise error(
-            f"{origin} gave {_shown(given)} for {len(texts)} texts: it must give a list of numbers, one for each text"
+            f"{origin} gave {shown(given)} for {len(texts)} texts: it must give a list of numbers, one for each text"
         )
     if len(values) != len(texts):
         raise error(f"{origin} gave {len(values)} rewards for {len(texts)} texts: it must give one for each text")
@@ -42,7 +42,7 @@ def checked_scores(
     for value, text in zip(values, texts, strict=True):
         score = _number(value)
         if score is None:
-            raise error(f"{origin} gave {_shown(value)} for {text[:60]!r}: a reward must be a number")
+            raise error(f"{origin} gave {shown(value)} for {text[:60]!r}: a reward must be a number")
         scores.append(score)
     return scores
 
@@ -84,9 +84,3 @@ def _number(value: Any) -> float | None:
         return float(value)
     except (TypeError, ValueError, OverflowError):
         return None
-
-
-def _shown(value: Any) -> str:
-    """A value as one short line."""
-    text = one_line(repr(value))
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from trimtab.models.transformers_model import context_of
+from trimtab.models.context import context_of
 from trimtab.rewards.batches import padded
 
 ROUNDING = 2e-5

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from trimtab.errors import ModelError
+from trimtab.models.continuation import special_ids_around
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ class TokenRows:
         self._tokenizer = tokenizer
         self._max_length = max_length
         self._vocabulary = vocabulary
-        self._before, self._behind = _specials(tokenizer)
+        self._before, self._behind = special_ids_around(tokenizer)
         self._warned = False
 
     def fitted(self, rows: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -60,15 +61,3 @@ class TokenRows:
         text = row[len(before) : len(row) - len(behind)]
         room = max(0, self._max_length - len(before) - len(behind))
         return [*before, *text[len(text) - room :], *behind][-self._max_length :]
-
-
-def _specials(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """The tokens that a tokenizer puts before and behind a text."""
-    bare = [int(token) for token in tokenizer.encode("a", add_special_tokens=False)]
-    whole = [int(token) for token in tokenizer.encode("a")]
-    if not bare:  # it has no letter a
-        return whole[:1], whole[1:]
-    for start in range(len(whole) - len(bare) + 1):
-        if whole[start : start + len(bare)] == bare:
-            return whole[:start], whole[start + len(bare) :]
-    return [], []

@@ -3,7 +3,7 @@
 A step continues every open beam of a prompt by `successors` continuations of `chunk` tokens, values all candidates, and
 keeps the best `width` (arXiv 2405.19262, algorithm 1). Base is (1, 1, none), best-of-N (1, N, none), CBS (W, K, L).
 A finished hypothesis holds its slot and competes. A prompt is set aside where a candidate's logits or value are no
-finite numbers. Knows nothing of models: candidates come from a `Proposer`, their worth from a `Value`.
+finite numbers. Candidates come from a `Proposer`, their worth from a `Value`.
 
     >>> search = Search(width=4, successors=4, chunk=5, max_new_tokens=40)
     >>> search.candidates
@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from trimtab.errors import ConfigurationError, ModelError
+from trimtab.errors import ConfigurationError
 from trimtab.experiment_search import EarlyRejection, search_faults
+from trimtab.models.language_model import refuse_too_long
 from trimtab.records import SET_ASIDE, Prompt
 from trimtab.search.hypothesis import Hypothesis, Step
 from trimtab.search.proposer import Continuation, Fork, Proposer, ProposerState
@@ -105,9 +106,13 @@ class Search:
 
     def check_some_fit(self, prompts: Sequence[Prompt], proposer: Proposer, value: Value | None) -> None:
         """Raise ModelError where every prompt is too long, so that nothing is left to search."""
-        reasons = [self.too_long(prompt, proposer, value) for prompt in prompts]
-        if reasons and all(reasons):
-            raise ModelError(f"{reasons[0]}: shorten the prompt or lower max_new_tokens")
+        first = None
+        for prompt in prompts:
+            reason = self.too_long(prompt, proposer, value)
+            if reason is None:
+                return  # the others are encoded when it is their turn
+            first = first or reason
+        refuse_too_long(first)
 
     def run(
         self,

@@ -1,6 +1,6 @@
 """Values made of rewards and of other values: a score for every chunk, a value for each token, a weighted mean.
 
-Each is itself a `Value`, so they nest. Knows nothing of models.
+Each is itself a `Value`, so they nest.
 
     >>> worth = WeightedValue([(RewardValue(reward), 1.0), (PerToken(implicit), 2.0)])    # doctest: +SKIP
     >>> worth = StepValue(process_reward, "min")                                          # doctest: +SKIP

@@ -1,6 +1,6 @@
 """A guide: what judges candidates while a model that it has never seen writes them.
 
-A tuned and an untuned model, any reward, or a weighted mean of such. Knows nothing of experiments and files.
+A tuned and an untuned model, any reward, or a weighted mean of such.
 
     >>> guide = Guide("runs/quickstart/tuned", "HuggingFaceTB/SmolLM2-135M-Instruct")   # doctest: +SKIP
     >>> guide.steer(large).generate(["I really"], max_new_tokens=40)                    # doctest: +SKIP

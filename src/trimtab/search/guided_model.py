@@ -13,18 +13,17 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias, cast, overload
 
 from trimtab.blocks import block_size
-from trimtab.errors import ModelError
 from trimtab.experiment import SamplingConfig
 from trimtab.messages import prompt_of
 from trimtab.models.completions import CompletionsModel
-from trimtab.models.language_model import LanguageModel
+from trimtab.models.continuation import common_prefix
+from trimtab.models.language_model import LanguageModel, refuse_too_long
 from trimtab.progress import watching
-from trimtab.records import SET_ASIDE, Message, Prompt, PromptInput
+from trimtab.records import Message, Prompt, PromptInput
 from trimtab.search.chunk_beam import Search
 from trimtab.search.completions_proposer import CompletionsProposer
 from trimtab.search.hypothesis import Hypothesis
 from trimtab.search.proposer import LanguageModelProposer, Proposer
-from trimtab.search.retokenize import common_prefix
 from trimtab.search.value import Value
 
 Several: TypeAlias = list[str] | list[list[Message]] | list[PromptInput]
@@ -91,7 +90,7 @@ class GuidedModel:
         proposer, search = self._proposer(), self._search(max_new_tokens)
         every = _numbered(prompts)
         for prompt in every:  # before anything is decoded that would be lost
-            _check_length(search.too_long(prompt, proposer, self.value))
+            refuse_too_long(search.too_long(prompt, proposer, self.value))
         size = block_size(self.rows, search.candidates)
         found: list[list[Hypothesis]] = []
         with watching(quiet=not progress) as watch, watch("generate") as advance:
@@ -111,7 +110,7 @@ class GuidedModel:
         if search.candidates == 1 and not isinstance(self.base, CompletionsModel):
             search = replace(search, chunk=1)
         (numbered,), proposer = _numbered([prompt]), self._proposer()
-        _check_length(search.too_long(numbered, proposer, self.value))
+        refuse_too_long(search.too_long(numbered, proposer, self.value))
         given = ""
         for step in search.steps([numbered], proposer, self.value):
             (kept,) = step.kept
@@ -134,15 +133,10 @@ class GuidedModel:
 
     def _text(self, found: Sequence[Hypothesis]) -> str:
         if found[0].finish == "too_long":  # as only a server finds out
-            _check_length(SET_ASIDE["too_long"].replace("it", "a prompt", 1))
+            refuse_too_long("a prompt leaves no room for a response in a model's context")
         if found[0].finish == "failed":
             _log.warning("a prompt has no response: a model's logits for it are not finite numbers")
         return found[0].text
-
-
-def _check_length(reason: str | None) -> None:
-    if reason is not None:
-        raise ModelError(f"{reason}: shorten the prompt or lower max_new_tokens")
 
 
 def _numbered(prompts: Sequence[PromptInput]) -> list[Prompt]:

@@ -1,9 +1,7 @@
 """What a decoder's configuration samples from and judges by: models and values made of the run's roles and rewards.
 
-Knows nothing of searches, prompts or files.
-
-    >>> Judges(model, roles, gold).value([ValueConfig(by="reward")])                    # doctest: +SKIP
-    <trimtab.search.value.RewardValue object at ...>
+>>> Judges(model, roles, gold).value([ValueConfig(by="reward")])                    # doctest: +SKIP
+<trimtab.search.value.RewardValue object at ...>
 """
 
 from collections.abc import Callable, Sequence

@@ -1,7 +1,7 @@
 """Where candidates come from, in chunks: start prompts, continue rows by so many successors and tokens, keep these.
 
 `LanguageModelProposer` forks a language model's state; an engine that hides its logits implements the protocol with
-text alone (`completions_proposer`). Knows nothing of values.
+text alone (`completions_proposer`).
 
     >>> proposer = LanguageModelProposer(model, SamplingConfig(), seed=0)               # doctest: +SKIP
     >>> state = proposer.start([Prompt("p0", "I really")], room=40)                     # doctest: +SKIP

@@ -1,7 +1,7 @@
 """Which of a prompt's candidates go on: the best ones, the best of each group, or the best open ones beside a pool.
 
-Knows nothing of models, values or batches: each function takes one prompt's candidates, best first, those that had
-finished in earlier steps (`held`), and how many may stay.
+Each function takes one prompt's candidates, best first, those that had finished in earlier steps (`held`), and how many
+may stay.
 
     >>> better, worse = (Hypothesis(0, [], [1], "", None, value) for value in (2.0, 1.0))
     >>> best([better, worse], [], 1) == [better]

@@ -2,7 +2,7 @@
 
 `ImplicitValue` is the paper's: log p_tuned(y|x) - log p_untuned(y|x), summed over the response's tokens (arXiv
 2405.19262, equation 5; no length normalisation, no beta). Both models keep their own state, so a chunk costs only its
-new tokens. `RewardValue` lets any reward guide. Knows nothing of where candidates come from.
+new tokens. `RewardValue` lets any reward guide.
 
     >>> value = ImplicitValue(tuned, untuned, base)                                     # doctest: +SKIP
     >>> state, values = value.advance(value.start(prompts, room=40), [0, 0], candidates)    # doctest: +SKIP
@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 from trimtab.errors import VocabularyError
+from trimtab.models.continuation import common_prefix
 from trimtab.models.language_model import DecodeState, LanguageModel
 from trimtab.models.trunk import share_trunk
 from trimtab.models.turn import Turn
 from trimtab.records import Finish, Prompt, PromptInput
 from trimtab.rewards.reward import Reward
 from trimtab.rewards.scores import scores_of
-from trimtab.search.retokenize import common_prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,6 @@ class ImplicitValue:
             )
         self._rows = min(tuned.rows, untuned.rows)
         self.untuned, self.tuned = share_trunk(untuned.narrowed(self._rows), tuned.narrowed(self._rows))
-        self._context = min(tuned.context, untuned.context)
         self._unlike = unlike
         foreign = None if base is None else base.vocabulary.unlike_ids(tuned.vocabulary)
         self._base = base
@@ -198,11 +197,12 @@ class ImplicitValue:
 
         Another tokenizer may need more tokens than the base has sampled.
         """
+        ours, theirs = self.tuned.context, self.untuned.context
         lengths = zip(state.tuned.prompt_lengths, state.untuned.prompt_lengths, strict=True)
-        room = [self._context - max(pair) for pair in lengths]
+        room = [min(ours - own, theirs - other) for own, other in lengths]
         whole = [len(ids) <= room[parent] for parent, ids in zip(parents, responses, strict=True)]
         if not all(whole):
-            _log.warning("a response is longer than the guides' context of %d tokens and has no value", self._context)
+            _log.warning("a response exceeds the guides' context of %d tokens and has no value", min(ours, theirs))
         return [ids[: room[parent]] for parent, ids in zip(parents, responses, strict=True)], whole
 
 

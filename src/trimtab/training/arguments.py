@@ -1,9 +1,7 @@
 """What a training configuration is to TRL: steps, and the arguments that both trainings of the small model share.
 
-Knows nothing of losses or of what is trained on.
-
-    >>> training_steps(1000, TuneConfig(batch_size=16, epochs=2))
-    126
+>>> training_steps(1000, TuneConfig(batch_size=16, epochs=2))
+126
 """
 
 import logging

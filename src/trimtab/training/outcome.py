@@ -1,9 +1,7 @@
 """What a training of the small model leaves behind: an ordinary model folder, a log without times, and no noise.
 
-Knows nothing of what was trained.
-
-    >>> timeless({"loss": 0.5, "train_runtime": 12.3})
-    {'loss': 0.5}
+>>> timeless({"loss": 0.5, "train_runtime": 12.3})
+{'loss': 0.5}
 """
 
 import contextlib
@@ -18,10 +16,10 @@ from typing import Any
 from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
-from transformers.utils import logging
 
 from trimtab.durable import write_text
 from trimtab.errors import ModelError
+from trimtab.models.load import quiet_libraries
 
 # Wall time has no place beside numbers that are the same each time.
 TIMES = frozenset(
@@ -73,18 +71,13 @@ def save_model(model: PreTrainedModel | PeftModel, given: Given, folder: Path) -
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
     """Inside, no library shows bars for the files and tables it writes, or speaks of names it will retire."""
-    level, bars, maps = logging.get_verbosity(), logging.is_progress_bar_enabled(), are_progress_bars_disabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    maps = are_progress_bars_disabled()
     disable_progress_bars()
     try:
-        with warnings.catch_warnings():
+        with quiet_libraries(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing.*deprecated")
             yield
     finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
         if not maps:
             enable_progress_bars()
 

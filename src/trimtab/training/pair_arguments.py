@@ -1,6 +1,6 @@
 """What a tuning configuration is to TRL: losses, and the trainer's arguments.
 
-The losses are TRL's own. Knows nothing of pairs.
+The losses are TRL's own.
 
     >>> LOSSES["hinge_sft"](TuneConfig(loss="hinge_sft", sft_weight=0.1))
     (['hinge', 'sft'], [1.0, 0.1])

@@ -1,7 +1,6 @@
 """Preference tuning: pairs and a small model in, an ordinary model folder out.
 
-`tune` is the stage; rows and batches are made in `pair_tokens`, the trainer is in `pair_trainer`. Knows nothing of how
-the pairs came to be.
+`tune` is the stage; rows and batches are made in `pair_tokens`, the trainer is in `pair_trainer`.
 
     >>> summary = tune(train, validation, model, tokenizer, TuneConfig(), Path("tuned"), 0, print)  # doctest: +SKIP
     >>> summary["eval_accuracy"]                                                        # doctest: +SKIP
@@ -21,9 +20,9 @@ from trimtab.errors import ConfigurationError, DataError, ModelError
 from trimtab.experiment import TuneConfig
 from trimtab.fields import CHAT
 from trimtab.launched import decided_by_main, launched, sharding
+from trimtab.models.context import context_of
 from trimtab.models.large import quantised_as
 from trimtab.models.roles import vocabulary_of
-from trimtab.models.transformers_model import context_of
 from trimtab.records import Pair
 from trimtab.training.attention import attention_for
 from trimtab.training.batch_shares import make_whole

@@ -1,7 +1,6 @@
 """Supervised fine-tuning: texts and a small model in, an ordinary model folder out that writes such texts.
 
-`fine_tune` is the stage; rows are made in `text_tokens`, the trainer is in `text_trainer`. Knows nothing of where the
-texts come from.
+`fine_tune` is the stage; rows are made in `text_tokens`, the trainer is in `text_trainer`.
 
     >>> summary = fine_tune(train, heldout, model, tokenizer, SftConfig(), Path("sft"), 0, print)   # doctest: +SKIP
     >>> summary["eval_loss"]                                                            # doctest: +SKIP
@@ -17,9 +16,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.errors import ConfigurationError, DataError
 from trimtab.experiment import SftConfig
+from trimtab.models.context import context_of
 from trimtab.models.language_model import check_rows
 from trimtab.models.roles import vocabulary_of
-from trimtab.models.transformers_model import context_of
 from trimtab.training.attention import attention_for
 from trimtab.training.batches import arrange
 from trimtab.training.checkpoints import Saving, resume_point

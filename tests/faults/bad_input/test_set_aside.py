@@ -19,7 +19,8 @@ from tiny import llama, tokenizer
 from tiny_hub import save_causal_lm
 from trimtab import FunctionReward
 from trimtab.evaluation.coverage import set_aside
-from trimtab.evaluation.evaluate import Cost, score_decoder, summarise
+from trimtab.evaluation.evaluate import Cost, summarise
+from trimtab.evaluation.scoring import score_decoder
 from trimtab.experiment import Experiment, SamplingConfig
 from trimtab.models.transformers_model import TransformersModel
 from trimtab.models.vocabulary import Vocabulary

@@ -14,7 +14,8 @@ from bad_input.world import World, command
 from trimtab import cli
 from trimtab.assets.catalog import CATALOG
 from trimtab.assets.resolve import Assets
-from trimtab.evaluation.evaluate import Cost, Row, score_decoder, summarise
+from trimtab.evaluation.evaluate import Cost, Row, summarise
+from trimtab.evaluation.scoring import score_decoder
 from trimtab.experiment import Experiment
 from trimtab.records import Generation
 from trimtab.report.page import write_report
