@@ -339,6 +339,29 @@ def test_a_folder_without_data_is_refused_in_one_line(tmp_path):
         read_dataset(tmp_path / "script")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "cause"),
+    [
+        ("README.md", b"---\nconfigs: [\n---\n", "the settings in its README.md are no YAML"),
+        ("README.md", b"---\nconfigs: pairs\n---\n", "Expected configs to be a list"),
+        ("README.md", b"---\nconfigs: [{config_name: default, data_files: none-*}]\n---\n", "found in the folder"),
+        ("README.md", b"---\n\xff\n---\n", "can't decode byte 0xff"),
+        ("train.zip", b"PK", "not a zip file"),
+    ],
+    ids=["no-yaml", "no-list", "no-files", "no-utf8", "no-zip"],
+)
+def test_what_describes_a_data_set_is_refused_in_one_line_too(tmp_path, name, content, cause):
+    if name == "README.md":
+        write_lines(tmp_path, train=BARE, validation=BARE)
+    (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(DataError, match="cannot be read as a data set") as refused:
+        read_dataset(tmp_path)
+    assert cause in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert str(refused.value).count("/") == str(tmp_path).count("/")  # no other folder is named
+
+
 def test_progress_bars_of_the_library_are_as_before(tmp_path):
     write_dataset(PAIRS, tmp_path)
     assert not datasets.are_progress_bars_disabled()
