@@ -19,6 +19,8 @@ those are `assert`s.
     'width is 0: give a width of at least 1'
 """
 
+import datetime
+
 
 class TrimtabError(Exception):
     """Base of all errors that a user can mend; its message is one line."""
@@ -71,3 +73,9 @@ class StudyError(TrimtabError):
 def one_line(text: str) -> str:
     """`text` as a terminal may be shown it: one line, control characters as their escapes."""
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in " ".join(text.split()))
+
+
+def shown(value: object, longest: int = 60) -> str:
+    """A value as a message repeats it: its beginning as Python writes it, a date or time as people do."""
+    text = str(value) if isinstance(value, datetime.date | datetime.time | datetime.timedelta) else repr(value)
+    return text if len(text) <= longest else f"{text[:longest]}..."

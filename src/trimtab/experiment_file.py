@@ -15,10 +15,10 @@ from typing import Any
 import pydantic
 import yaml
 
-from trimtab.errors import ConfigurationError
+from trimtab.errors import ConfigurationError, shown
 from trimtab.experiment import Config, Experiment
 from trimtab.guides import guide_pair
-from trimtab.yaml_values import parse_yaml, shown, text_wanted
+from trimtab.yaml_values import parse_yaml, text_wanted
 
 LONGEST = 80  # characters of a value that a message repeats
 

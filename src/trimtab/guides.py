@@ -12,10 +12,10 @@ from typing import Any
 import platformdirs
 import pydantic
 
-from trimtab.errors import ConfigurationError
+from trimtab.errors import ConfigurationError, shown
 from trimtab.experiment_models import Config, ModelConfig
 from trimtab.named_values import read_named_values
-from trimtab.yaml_values import shown, text_wanted
+from trimtab.yaml_values import text_wanted
 
 SHIPPED = Path(__file__).parent / "guides.yaml"
 # What pydantic says in words of its own is said in words of a file of guides.

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from trimtab.errors import TrimtabError
-from trimtab.yaml_values import parse_yaml, shown, text_wanted
+from trimtab.errors import TrimtabError, shown
+from trimtab.yaml_values import parse_yaml, text_wanted
 
 
 def read_named_values(file: Path, what: str, unread: str, line: str, error: type[TrimtabError]) -> dict[str, Any]:

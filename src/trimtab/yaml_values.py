@@ -86,9 +86,3 @@ def text_wanted(value: object) -> str:
     if value is None:
         return "YAML takes nothing, ~ and null for no value: give a text, in quotation marks if it is one of these"
     return "give a text"
-
-
-def shown(value: object, longest: int) -> str:
-    """A value as a message repeats it, a date as it is written."""
-    text = str(value) if isinstance(value, datetime.date) else repr(value)
-    return text if len(text) <= longest else f"{text[:longest]}..."

@@ -22,8 +22,7 @@ import pyarrow
 import pyarrow.ipc
 import pyarrow.parquet
 
-from trimtab.errors import DataError
-from trimtab.messages import shown
+from trimtab.errors import DataError, shown
 
 LINE = "prompt"
 """The column of plain text, a row a line."""

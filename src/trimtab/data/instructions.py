@@ -15,10 +15,10 @@ from typing import Any
 
 from trimtab.assets.resolve import Assets
 from trimtab.data.rows import LINE, STANDARD_INPUT, NamedRow, read_rows_of, standard_input, standard_input_rows
-from trimtab.errors import DataError
+from trimtab.errors import DataError, shown
 from trimtab.experiment import DataConfig
 from trimtab.experiment_data import ColumnsConfig, InstructionsConfig
-from trimtab.messages import check_nothing_beside, is_missing, messages_of, shown, text_of
+from trimtab.messages import check_nothing_beside, is_missing, messages_of, text_of
 from trimtab.records import Message, Prompt, PromptInput
 
 SHIPPED = {"trimtab/instructions": Path(__file__).parents[1] / "experiments" / "instructions.jsonl"}

@@ -11,8 +11,8 @@ import pandas as pd
 
 from trimtab.data.formats import kind_of
 from trimtab.data.rows import NamedRow, files_in, named_rows
-from trimtab.errors import DataError
-from trimtab.messages import is_missing, shown, text_of
+from trimtab.errors import DataError, shown
+from trimtab.messages import is_missing, text_of
 
 _KINDS = (".csv", ".jsonl", ".parquet")
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from trimtab.errors import EndpointError
-from trimtab.messages import shown, text_of
+from trimtab.errors import EndpointError, shown
+from trimtab.messages import text_of
 
 FINISHES: dict[str, Literal["eos", "length", "stop"]] = {
     "stop": "eos",

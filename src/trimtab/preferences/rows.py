@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeGuard
 
 from trimtab.data.rows import NamedRow
-from trimtab.errors import DataError
-from trimtab.messages import answer_of, check_nothing_beside, is_missing, messages_of, prompt_of, shown, text_of
+from trimtab.errors import DataError, shown
+from trimtab.messages import answer_of, check_nothing_beside, is_missing, messages_of, prompt_of, text_of
 from trimtab.records import Message, Pair, PromptInput
 
 Split = Literal["train", "validation", "test"]
@@ -113,7 +113,7 @@ def _conversation(values: Mapping[str, Any], origin: str) -> tuple[PromptInput, 
 
 def _answer(turns: list[Message], origin: str) -> str:
     if len(turns) != 1 or turns[0]["role"] != "assistant":
-        raise DataError(f"{origin} must be one message of the assistant behind the prompt, not {str(turns)[:80]}")
+        raise DataError(f"{origin} must be one message of the assistant behind the prompt, not {shown(turns)}")
     return answer_of(turns[0], origin)
 
 
@@ -130,7 +130,7 @@ def _own(values: Mapping[str, Any], name: str, fits: Callable[[Any], bool], inde
     if isinstance(value, list) and len(value) == 2 and all(map(fits, value)):
         return value
     if indexed and not is_missing(value) and value != []:
-        raise DataError(f"{origin}: {name} is {str(value)[:80]} and must hold one entry for each of two responses")
+        raise DataError(f"{origin}: {name} is {shown(value)} and must hold one entry for each of two responses")
     return []
 
 
@@ -160,7 +160,7 @@ def _ended(value: Any, origin: str) -> list[bool] | None:
     if not isinstance(value, list) or not value:
         return None
     if len(value) != 2 or not all(isinstance(entry, bool) for entry in value):
-        raise DataError(f"{origin}: ended is {str(value)[:80]} and must hold true or false for each of two responses")
+        raise DataError(f"{origin}: ended is {shown(value)} and must hold true or false for each of two responses")
     return value
 
 

@@ -17,12 +17,11 @@ from typing import Any
 import pydantic
 from pydantic import Field
 
-from trimtab.errors import ConfigurationError
+from trimtab.errors import ConfigurationError, shown
 from trimtab.experiment import Config, DecoderConfig, Experiment
 from trimtab.experiment_file import LONGEST, override, parse_experiment, read_mapping, set_field, wording
 from trimtab.experiment_models import Name
 from trimtab.study.grid import Cell, Repeat, cells_of
-from trimtab.yaml_values import shown
 
 Find = Callable[[str], Path]
 """The file that the name or path of an experiment stands for."""
