@@ -13,6 +13,7 @@ import contextlib
 import datetime
 import json
 import numbers
+import re
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipytho
 TEMPLATE_FIELDS = ("name", "tool_calls", "tool_call_id", "reasoning_content", "reasoning", "thinking")
 """What chat templates read of a message beside role and content; other fields, such as ids and dates, are left out."""
 TEXT_PARTS = ("text", "input_text", "output_text")
+_WRITTEN_OUT = re.compile(r"""\s*\[\s*\{\s*['"](role|content)['"]\s*:""")
 BESIDE = ("tools", "chat_template_kwargs")
 """Columns of TRL's that change how a template renders the conversation of the same row."""
 
@@ -97,6 +99,27 @@ def message_of(entry: object, origin: str) -> Message:
     if is_missing(content) and "tool_calls" in more:
         content = ""
     return cast(Message, {"role": role, "content": _content(content, f"{origin}: content"), **more})
+
+
+def is_written_out(value: object) -> bool:
+    """Whether a text is a list of messages that was written out, as a CSV holds it in a cell."""
+    return isinstance(value, str) and _WRITTEN_OUT.match(value) is not None
+
+
+def read_written_out(text: str, origin: str) -> list[Any]:
+    """The list that a text holds as JSON.
+
+    Raises:
+        DataError: it is written in another way, such as Python's.
+    """
+    with contextlib.suppress(ValueError, RecursionError):
+        values = json.loads(text)
+        if isinstance(values, list):
+            return values
+    raise DataError(
+        f"{origin} is {shown(text)}, messages that are not written as JSON: write them as JSON, or store the data set "
+        "as JSON lines or Parquet"
+    )
 
 
 def answer_of(message: Message, origin: str) -> str:

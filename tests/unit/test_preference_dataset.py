@@ -339,6 +339,40 @@ def test_a_folder_without_data_is_refused_in_one_line(tmp_path):
         read_dataset(tmp_path / "script")
 
 
+WRITTEN_OUT = [
+    {"prompt": ASKED, "chosen": [OAK], "rejected": [MANY]},
+    {"chosen": [*ASKED, OAK], "rejected": [*ASKED, MANY]},
+    {"prompt": "A tree?", "chosen": [*ASKED, OAK], "rejected": [*ASKED, MANY]},
+]
+
+
+def write_cells(folder: Path, row: dict) -> Path:
+    for split in ("train", "validation"):
+        with (folder / f"{split}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([[*row], [*row.values()]])
+    return folder
+
+
+@pytest.mark.parametrize("row", WRITTEN_OUT, ids=["apart", "whole", "with a text"])
+def test_messages_are_read_from_the_cells_of_a_csv(tmp_path, row):
+    """Their JSON was once learned as the answer's text."""
+    cells = {name: value if isinstance(value, str) else json.dumps(value, indent=1) for name, value in row.items()}
+    found = read_dataset(write_cells(tmp_path, cells))[0]
+    assert (found.prompt, found.responses, found.ended) == (ASKED, ["An oak.", "There are many."], [True, True])
+
+
+@pytest.mark.parametrize("row", WRITTEN_OUT, ids=["apart", "whole", "with a text"])
+def test_messages_as_python_writes_them_are_refused(tmp_path, row):
+    with pytest.raises(DataError, match=r"row 1: \w+ is .* not written as JSON: write them as JSON"):
+        read_dataset(write_cells(tmp_path, {name: str(value) for name, value in row.items()}))
+
+
+@pytest.mark.parametrize("chosen", ['[{"role": "tree"}]', "[{'role': 1}]", "[1, 2]", '[{"a": 1}]', "[{"])
+def test_an_answer_about_json_is_a_text(tmp_path, chosen):
+    cells = {"prompt": "Write JSON.", "chosen": chosen, "rejected": "I cannot."}
+    assert read_dataset(write_cells(tmp_path, cells))[0].responses == [chosen, "I cannot."]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "cause"),
     [
