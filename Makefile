@@ -15,7 +15,7 @@ test: $(READY)
 test-fast: $(READY)
 	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup -m "not real"
 
-# whose code path is another one on an accelerator: recorded steps, offload, adapters, placement, families, benchmarks
+# tests of code that takes another path on a GPU: recorded steps, offload, adapters, placement, families, benchmarks
 ON_GPU := tests/unit/test_devices.py tests/unit/test_static_step.py tests/unit/test_large.py tests/unit/test_load.py \
 	tests/unit/test_guides.py tests/unit/test_head.py tests/unit/test_trunk.py tests/unit/test_rewards_scalar.py \
 	tests/unit/test_rewards_classifier.py tests/unit/test_visible_devices.py tests/unit/test_benchmark_scripts.py

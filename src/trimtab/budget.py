@@ -2,7 +2,7 @@
 
 For each stage: the weights of its models, what its rows hold (keys and values of every token, with the copy that a
 fork makes; logits), and for tuning gradients, optimizer and activations. Prompts are counted at their longest words
-with two tokens each, instructions at 256 tokens. Knows nothing of what the machine does besides.
+with two tokens each, instructions at 256 tokens.
 
     >>> memory_lines(experiment, Assets(), until="report")                              # doctest: +SKIP
     ['memory: about 3.1 GB at most, in guide cbs-4-4-5 with 256 rows at once; this machine has 15.6 GB, 12.0 GB free']
@@ -17,14 +17,15 @@ from typing import Literal
 
 import psutil
 import torch
-from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig
+from safetensors import SafetensorError
 
 from trimtab.assets.resolve import Assets
 from trimtab.blocks import block_size
-from trimtab.experiment import DecoderConfig, Experiment, ModelConfig, TrainingConfig
-from trimtab.models.load import default_device, pick_dtype
-from trimtab.pool import processes_a_device
+from trimtab.errors import ConfigurationError
+from trimtab.experiment import DecoderConfig, Experiment, TrainingConfig
+from trimtab.models.load import default_device
+from trimtab.models.sizes import Sizes, model_sizes
+from trimtab.pool import processes_a_device, visible_devices
 
 GIGA = 1e9
 CGROUP = Path("/sys/fs/cgroup")
@@ -32,7 +33,6 @@ INSTRUCTION = 256  # tokens of an instruction in its chat template; few are long
 FORKED = 2  # a fork of the rows stands beside what it was made of
 LOGITS = 3 * 4  # bytes for each: float32, once as they come, once sorted, once as probabilities
 ACTIVATIONS = 34  # bytes for each token, layer and unit of width at 16 bits (Korthikanti et al. 2022, section 4.1)
-STORED = {"4bit": 0.53, "8bit": 1.02}  # bytes of a quantised weight, with its share of the scales
 SHARE = 0.7
 """Of a device's memory, what rows are worked out for: estimates are rough, and others may want some."""
 ENOUGH = {False: 256, True: 2048}
@@ -62,46 +62,6 @@ class Need:
     def fitting(self, room: float) -> int:
         """The largest value of the setting that fits."""
         return max(int((room / self.beside - LIBRARIES - self.weights) / (self.row * self.rows / self.value)), 0)
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """A model: weights, bytes of one of them, and of the keys and values of one token; vocabulary, layers, width.
-
-    `tables` of the weights are embeddings and head, which are never quantised and never wait. `config` says how the
-    others are stored, and where.
-    """
-
-    weights: int
-    element: int
-    token: int
-    vocabulary: int
-    layers: int
-    width: int
-    tables: int
-    config: ModelConfig
-
-    @property
-    def bytes(self) -> float:
-        """What it takes of the memory of the device that it runs on."""
-        waits = self.config.device_map == "disk" or (
-            self.config.device_map == "cpu" and default_device().type == "cuda"
-        )
-        return self.tables * self.element if waits else self.stored(self.config.quantization)
-
-    @property
-    def waiting(self) -> float:
-        """What it takes of the host's memory besides, until it runs."""
-        return self.stored(self.config.quantization) if self.config.device_map == "cpu" else 0.0
-
-    def stored(self, quantization: str | None) -> float:
-        """Bytes of all weights, in so many bits."""
-        each = self.element if quantization is None else STORED[quantization]
-        return self.tables * self.element + (self.weights - self.tables) * each
-
-
-ELSEWHERE = Sizes(0, 0, 0, 0, 0, 0, 0, ModelConfig(name="elsewhere"))
-"""A model behind an endpoint takes nothing here."""
 
 
 def memory_lines(experiment: Experiment, assets: Assets, until: str, jobs: int = 1) -> list[str]:
@@ -164,6 +124,15 @@ def lowered(experiment: Experiment, assets: Assets, until: str, jobs: int = 1) -
 def spreads(experiment: Experiment) -> bool:
     """Whether a model is shared out over all devices."""
     return any(each.device_map in ("auto", "balanced", "sequential") for each in (experiment.base, experiment.small))
+
+
+def check_jobs(experiment: Experiment, jobs: int) -> None:
+    """Raise ConfigurationError where each of several processes has one GPU, and a model would be spread over all."""
+    if jobs > 1 and spreads(experiment) and (devices := len(visible_devices())) > 1:
+        raise ConfigurationError(
+            f"jobs is {jobs}, each of which has one of {devices} GPUs, and a device_map spreads a model over all of "
+            "them: leave out --jobs, or that device_map"
+        )
 
 
 def _takes_all(experiment: Experiment, jobs: int) -> bool:
@@ -291,36 +260,3 @@ def _training(stage: str, config: TrainingConfig, small: Sizes, tokens: int, row
     row = tokens * layers * small.width * ACTIVATIONS * small.element / 2 + LOGITS * small.vocabulary
     weights = small.bytes + 3 * trained * small.element
     return Need(stage, weights, row, rows, f"{stage}.batch_size", config.batch_size)
-
-
-def model_sizes(model: ModelConfig, assets: Assets) -> Sizes:
-    """The sizes of a model, from the heads of its files; none of one behind an endpoint."""
-    if model.endpoint is not None:
-        return ELSEWHERE
-    folder = assets.model(model.name, allow_pickle=model.allow_pickle)
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True).get_text_config()
-    heads = config.num_attention_heads
-    written = config.to_dict()
-    key_heads = written.get("num_key_value_heads") or heads
-    dimension = written.get("head_dim") or config.hidden_size // heads
-    element = pick_dtype(model.dtype, default_device()).itemsize
-    layers = config.num_hidden_layers
-    token = 2 * layers * key_heads * dimension * element
-    tables = config.vocab_size * config.hidden_size * (1 if written.get("tie_word_embeddings", True) else 2)
-    weights = _weights(folder)
-    return Sizes(
-        weights, element, token, config.vocab_size, layers, config.hidden_size, min(tables, weights), config=model
-    )
-
-
-def _weights(folder: Path) -> int:
-    """How many weights the files of a folder hold; pickles, which are not opened, at two bytes each."""
-    count = 0
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, "pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 (no mapping)
-                size = 1
-                for length in tensors.get_slice(name).get_shape():
-                    size *= length
-                count += size
-    return count or sum(file.stat().st_size for file in folder.glob("*.bin")) // 2

@@ -10,92 +10,29 @@ import contextlib
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from trimtab.cli_results import compare, export
-from trimtab.errors import ConfigurationError, DataError, TrimtabError, one_line
+from trimtab.cli_options import SHIPPED, Jobs, Options, Sharing, Tracing, experiment_file
+from trimtab.cli_results import compare, export, merge, push, save
+from trimtab.cli_show import assets, check, guides, status, trace
+from trimtab.errors import TrimtabError, one_line
 from trimtab.experiment import Experiment
-from trimtab.experiment_file import is_study, load_experiment
+from trimtab.experiment_file import load_experiment
 from trimtab.launched import Terminated, first_to_fail, launched
 from trimtab.launcher import Launching, launch, print_configuration
 from trimtab.openmp import wait_briefly
 from trimtab.study.options import StudyOptions
-from trimtab.study.study_file import load_study
 
 if TYPE_CHECKING:
     from trimtab.evaluation.coverage import SetAside
     from trimtab.evaluation.evaluate import Row
 
-SHIPPED = Path(__file__).parent / "experiments"
+__all__ = ["COMMANDS", "SHIPPED", "Options", "experiment_file", "main"]
 SHOWN = 5  # prompts set aside that the terminal names
-
-File = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT")]
-Overrides = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="[PART.FIELD=VALUE ...]")]
-RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-PathMap = Annotated[Path | None, tyro.conf.arg(name="path-map")]
-GuidesFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What every command that runs the line is given.
-
-    Args:
-        file: An experiment or study file, or the name of one that comes with trimtab (quickstart, chat, slic-smoke).
-        overrides: Fields to change, such as tune.beta=0.2 guide.decoders.0.successors=8.
-        runs: The folder that holds run directories; this run's is named after the experiment.
-        path_map: A YAML file of model or data set names and the local folders they stand for.
-        guides: A YAML file of pairs that `guide.pair` may name, besides those that `trimtab guides` lists.
-        quiet: Show no progress.
-    """
-
-    file: File
-    overrides: Overrides = ()
-    runs: Path = Path("runs")
-    path_map: PathMap = None
-    guides: GuidesFile = None
-    quiet: bool = False
-
-
-@dataclass(frozen=True)
-class Tracing:
-    """What a command is given whose searches can leave traces.
-
-    Args:
-        trace: Write each step of each search beside what it decoded, for `trimtab trace` and for the page.
-    """
-
-    trace: bool = False
-
-
-@dataclass(frozen=True)
-class Jobs:
-    """What a command is given that decodes.
-
-    Args:
-        jobs: Decode in so many processes side by side, each with its share of this machine's threads and, where there
-            are GPUs, one of them. On a CPU this is faster than one process of many threads.
-    """
-
-    jobs: Annotated[int, tyro.conf.arg(metavar="N")] = 1
-
-
-@dataclass(frozen=True)
-class Sharing:
-    """What a command is given whose work several machines can share.
-
-    Args:
-        shard: Decode only this share of the blocks, such as 2/4, of stages before that have been run; when all shards
-            are done, the same command without it puts them together.
-    """
-
-    shard: Annotated[str | None, tyro.conf.arg(metavar="I/N")] = None
-
 
 Every = Annotated[Options, tyro.conf.arg(name="")]
 Traced = Annotated[Tracing, tyro.conf.arg(name="")]
@@ -150,184 +87,12 @@ def tune(options: Every, launching: Launches) -> None:
     sys.exit(launch(*settled, sys.argv[1:], command_line()))
 
 
-def merge(
-    directories: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DIR [DIR ...]")],
-    into: Path | None = None,
-) -> None:
-    """Put the shards of a run together: all must be there, none twice, and of one configuration.
-
-    Args:
-        directories: Run directories that hold shards, such as runs/a/quickstart runs/b/quickstart.
-        into: The run directory to put them together in; with a single directory, that one.
-    """
-    from trimtab.merging import merge_shards
-
-    for line in merge_shards(directories, into):
-        print(line)
-
-
-def save(run: RunFolder, folder: Annotated[Path, tyro.conf.Positional], adapter: bool = False) -> None:
-    """Save a run's tuned guide as a folder of transformers or PEFT, with a model card.
-
-    Args:
-        run: A run directory, such as runs/quickstart.
-        folder: The new folder.
-        adapter: The LoRA adapter alone, for PEFT, and not the whole model.
-    """
-    from trimtab.sharing import save_guide
-
-    print(save_guide(run, folder, adapter=adapter))
-
-
-def push(
-    run: RunFolder, name: Annotated[str, tyro.conf.Positional], adapter: bool = False, public: bool = False
-) -> None:
-    """Upload a run's tuned guide to the model hub, with a model card; private unless told otherwise.
-
-    Args:
-        run: A run directory, such as runs/quickstart.
-        name: Its name there, such as someone/my-guide.
-        adapter: The LoRA adapter alone, for PEFT, and not the whole model.
-        public: Let everybody see it, where it is new.
-    """
-    from trimtab.sharing import push_guide
-
-    print(push_guide(run, name, adapter=adapter, public=public))
-
-
-def trace(file: Annotated[Path, tyro.conf.Positional], prompt: str | None = None) -> None:
-    """Show how a search came to its answer, as a tree: every candidate, its value, and which went on.
-
-    Args:
-        file: A trace, such as runs/quickstart/traces/cbs-4-4-5-0123456789ab.jsonl.
-        prompt: The id of the prompt to show; without it the file's first.
-    """
-    from rich.console import Console
-
-    from trimtab.report.search_tree import search_tree
-    from trimtab.search.trace import read_traces
-
-    searches = read_traces(file)
-    if not searches:
-        raise DataError(f"{file} holds no step: write it anew with --trace")
-    chosen = next(iter(searches)) if prompt is None else prompt
-    if chosen not in searches:
-        some = ", ".join([*searches][:3])
-        raise DataError(f"{file} has no prompt {chosen!r}: give one of its {len(searches)}, such as {some}")
-    Console().print(search_tree(searches[chosen]))
-
-
 def study(options: Every, how: Annotated[StudyOptions, tyro.conf.arg(name="")]) -> None:
     """Run an experiment in every cell of a grid and under every seed; what cells have in common is made once."""
     from trimtab.study.command import run_command
 
     path, places = experiment_file(options.file), (options.runs, options.path_map)
     run_command(path, experiment_file, options.overrides, *places, options.quiet, how)
-
-
-def status(directory: Annotated[Path, tyro.conf.Positional], json: bool = False) -> None:
-    """Say how far a run is, from another terminal: its stages, rates and time left, and whether its process lives.
-
-    Args:
-        directory: A run directory, such as runs/quickstart.
-        json: Print one JSON object instead of a table.
-    """
-    from rich.console import Console
-
-    from trimtab.status import print_status
-
-    print_status(directory, Console(), as_json=json)
-
-
-def assets(path_map: PathMap = None) -> None:
-    """List the models and data sets that need no hub: where they lie, their licences and sizes.
-
-    Args:
-        path_map: A YAML file of model or data set names and the local folders they stand for.
-    """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from trimtab.assets.resolve import Assets
-
-    found = Assets(path_map=path_map)
-    table = Table("name", "kind", "what", "licence", "size", "lies in", title=Text(f"cache: {found.cache}"))
-    for row in found.describe():
-        place = str(row.place) if row.place is not None else "not downloaded"
-        table.add_row(row.name, row.kind, row.what, row.licence, f"{row.size / 1e6:.0f} MB", Text(place))
-    Console().print(table)
-
-
-def guides(guides: GuidesFile = None) -> None:
-    """List the guides that `guide.pair` may name: pairs of a tuned model and its untuned self.
-
-    Args:
-        guides: A YAML file of more pairs.
-    """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from trimtab.guides import SHIPPED, guide_pairs
-
-    table = Table("name", "what", "tuned", "untuned", "from")
-    for name, pair in guide_pairs(guides).items():
-        tuned = " + ".join(filter(None, (pair.tuned.name, pair.tuned.adapter)))
-        source = "trimtab" if pair.source == SHIPPED else str(pair.source)
-        table.add_row(*map(Text, (name, pair.what, tuned, pair.untuned.name, source)))
-    Console().print(table)
-
-
-def check(
-    file: File,
-    overrides: Overrides = (),
-    guides: GuidesFile = None,
-    models: bool = False,
-    path_map: PathMap = None,
-) -> None:
-    """Check an experiment or study file and say what is wrong with it; runs nothing.
-
-    Args:
-        file: An experiment or study file, or the name of one that comes with trimtab.
-        overrides: Fields to change, such as tune.beta=0.2.
-        guides: A YAML file of pairs that `guide.pair` may name, besides those that `trimtab guides` lists.
-        models: Load its models too, and show which way each will be decoded, on which device, in which dtype.
-        path_map: A YAML file of model names and the local folders they stand for, for --models.
-    """
-    path = experiment_file(file)
-    if is_study(path):
-        planned = load_study(path, overrides, experiment_file)
-        experiments = [run.experiment for run in planned.runs]
-        print(f"{planned.name}: sound; {len(planned.cells)} cells, {len(planned.runs)} runs")
-    else:
-        experiments = [load_experiment(path, overrides, guides)]
-        names = ", ".join(decoder.name for decoder in experiments[0].guide.decoders)
-        print(f"{experiments[0].name}: sound; decoders {names}")
-    if models:
-        from rich.console import Console
-
-        from trimtab.assets.resolve import Assets
-        from trimtab.models.survey import print_survey
-
-        print_survey(experiments, Assets(path_map=path_map), Console(width=max(Console().width, 100)))
-
-
-def experiment_file(name: str) -> Path:
-    """The experiment file that a name or path stands for: a file, or one of those that come with trimtab.
-
-    Raises:
-        ConfigurationError: there is neither.
-    """
-    if Path(name).is_file():
-        return Path(name)
-    shipped = SHIPPED / f"{name}.yaml"
-    if shipped.is_file():
-        return shipped
-    if Path(name).exists():
-        raise ConfigurationError(f"{name} is no file: give the path of an experiment file")
-    known = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
-    raise ConfigurationError(f"there is no file {name}: give the path of an experiment file, or one of {known}")
 
 
 def _run(options: Options, until: str, shard: str | None = None, trace: bool = False, jobs: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""The subcommands that read what finished runs have made: `export` and `compare`.
+"""The subcommands for what runs have made: `merge`, `save`, `push`, `export` and `compare`.
 
 $ trimtab compare runs/chat:cbs-2-4-8 runs/chat:base
 """
@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from trimtab.cli_options import RunFolder
 from trimtab.errors import ConfigurationError
 
 Places = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN:DECODER")]
@@ -68,3 +69,48 @@ def compare(first: Places, second: Places, json: bool = False, resamples: int = 
         print(json_format.dumps(comparison_values(first, second, ours.reward, compared), indent=2))
     else:
         Console().print(comparison_table(first, second, compared))
+
+
+def merge(
+    directories: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DIR [DIR ...]")],
+    into: Path | None = None,
+) -> None:
+    """Put the shards of a run together: all must be there, none twice, and of one configuration.
+
+    Args:
+        directories: Run directories that hold shards, such as runs/a/quickstart runs/b/quickstart.
+        into: The run directory to put them together in; with a single directory, that one.
+    """
+    from trimtab.merging import merge_shards
+
+    for line in merge_shards(directories, into):
+        print(line)
+
+
+def save(run: RunFolder, folder: Annotated[Path, tyro.conf.Positional], adapter: bool = False) -> None:
+    """Save a run's tuned guide as a folder of transformers or PEFT, with a model card.
+
+    Args:
+        run: A run directory, such as runs/quickstart.
+        folder: The new folder.
+        adapter: The LoRA adapter alone, for PEFT, and not the whole model.
+    """
+    from trimtab.sharing import save_guide
+
+    print(save_guide(run, folder, adapter=adapter))
+
+
+def push(
+    run: RunFolder, name: Annotated[str, tyro.conf.Positional], adapter: bool = False, public: bool = False
+) -> None:
+    """Upload a run's tuned guide to the model hub, with a model card; private unless told otherwise.
+
+    Args:
+        run: A run directory, such as runs/quickstart.
+        name: Its name there, such as someone/my-guide.
+        adapter: The LoRA adapter alone, for PEFT, and not the whole model.
+        public: Let everybody see it, where it is new.
+    """
+    from trimtab.sharing import push_guide
+
+    print(push_guide(run, name, adapter=adapter, public=public))

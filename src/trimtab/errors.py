@@ -81,5 +81,6 @@ def shown(value: object, longest: int = 60) -> str:
     >>> shown("5 % of all"), shown([1, 2, 3], longest=4)
     ("'5 % of all'", '[1, ...')
     """
-    text = one_line(str(value) if isinstance(value, datetime.date) else repr(value))
+    written = isinstance(value, datetime.date | datetime.time | datetime.timedelta)
+    text = one_line(str(value) if written else repr(value))
     return text if len(text) <= longest else f"{text[:longest]}..."

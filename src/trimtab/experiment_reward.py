@@ -95,18 +95,6 @@ class RewardConfig(Config):
             return {"training": {}, **values}
         return values
 
-    @field_validator("positive_label", mode="before")
-    @classmethod
-    def _is_no_boolean(cls, label: Any) -> Any:
-        """A label called yes or no must stand in quotes."""
-        if isinstance(label, bool):
-            words = '"yes", "on" or "true"' if label else '"no", "off" or "false"'
-            raise ValueError(
-                f"{str(label).lower()} is a boolean, as YAML reads {words} without quotes: write the label in quotes, "
-                "or give its index"
-            )
-        return label
-
     @field_validator("positive_label")
     @classmethod
     def _trained_labels_are_known(cls, label: int | str, info: ValidationInfo) -> int | str:

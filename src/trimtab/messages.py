@@ -9,9 +9,11 @@ A message is what chat templates take: `role`, `content` as one text, and the fi
     trimtab.errors.DataError: a.jsonl, row 3: chosen is 5 and must be a text: write it in quotation marks
 """
 
+import contextlib
 import datetime
 import json
 import numbers
+import re
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -22,6 +24,7 @@ ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipytho
 TEMPLATE_FIELDS = ("name", "tool_calls", "tool_call_id", "reasoning_content", "reasoning", "thinking")
 """What chat templates read of a message beside role and content; other fields, such as ids and dates, are left out."""
 TEXT_PARTS = ("text", "input_text", "output_text")
+_WRITTEN_OUT = re.compile(r"""\s*\[\s*\{\s*['"](role|content)['"]\s*:""")
 BESIDE = ("tools", "chat_template_kwargs")
 """Columns of TRL's that change how a template renders the conversation of the same row."""
 
@@ -46,7 +49,7 @@ def text_of(value: object, origin: str) -> str:
     if isinstance(value, numbers.Number):
         raise DataError(f"{origin} is {shown(value)} and must be a text: write it in quotation marks")
     if isinstance(value, datetime.date | datetime.time | datetime.timedelta):
-        raise DataError(f"{origin} is {value}, a date or time, and must be a text: store its column as texts")
+        raise DataError(f"{origin} is {shown(value)}, a date or time, and must be a text: store its column as texts")
     raise DataError(f"{origin} is {shown(value)} and must be a text: mend or drop the row")
 
 
@@ -89,13 +92,34 @@ def message_of(entry: object, origin: str) -> Message:
     role = entry["role"]
     if not isinstance(role, str) or role not in ROLES:
         raise DataError(f"{origin} has the role {shown(role)}: write one of {', '.join(ROLES)}")
-    more = {name: _plain_json(entry[name], f"{origin}: {name}") for name in TEMPLATE_FIELDS if _holds(entry, name)}
+    more = {name: _field(name, entry[name], f"{origin}: {name}") for name in TEMPLATE_FIELDS if _holds(entry, name)}
     if _holds(entry, "function_call"):
         raise DataError(f"{origin} has a function_call, which templates do not read: write it as tool_calls")
     content = entry.get("content")
     if is_missing(content) and "tool_calls" in more:
         content = ""
     return cast(Message, {"role": role, "content": _content(content, f"{origin}: content"), **more})
+
+
+def is_written_out(value: object) -> bool:
+    """Whether a text is a list of messages that was written out, as a CSV holds it in a cell."""
+    return isinstance(value, str) and _WRITTEN_OUT.match(value) is not None
+
+
+def read_written_out(text: str, origin: str) -> list[Any]:
+    """The list that a text holds as JSON.
+
+    Raises:
+        DataError: it is written in another way, such as Python's.
+    """
+    with contextlib.suppress(ValueError, RecursionError):
+        values = json.loads(text)
+        if isinstance(values, list):
+            return values
+    raise DataError(
+        f"{origin} is {shown(text)}, messages that are not written as JSON: write them as JSON, or store the data set "
+        "as JSON lines or Parquet"
+    )
 
 
 def answer_of(message: Message, origin: str) -> str:
@@ -150,23 +174,18 @@ def _part(part: object, origin: str) -> str:
     raise DataError(f'{origin} is {kind}, and models read texts alone: give {{"type": "text", "text": ...}}')
 
 
-def _plain_json(value: Any, origin: str) -> Any:
-    """A field that is kept as JSON is; tool calls may be written as JSON in a text."""
+def _field(name: str, value: Any, origin: str) -> Any:
+    """A further field of a message: a text, but `tool_calls`, which are a list of JSON or that list written as text."""
+    if name != "tool_calls":
+        return text_of(value, origin)
+    calls = value
     if isinstance(value, str):
-        text = text_of(value, origin)
-        return _parsed_calls(text, origin) if origin.endswith(": tool_calls") else text
+        with contextlib.suppress(ValueError, RecursionError):
+            calls = json.loads(text_of(value, origin))
+    if not isinstance(calls, list):
+        raise DataError(f"{origin} is {shown(value)} and must be a list of calls: mend or drop the row")
     try:
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        json.dumps(calls, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError):  # an UnicodeEncodeError is a ValueError
         raise DataError(f"{origin} is {shown(value)}, which is no plain JSON: mend or drop the row") from None
-    return value
-
-
-def _parsed_calls(text: str, origin: str) -> Any:
-    try:
-        calls = json.loads(text)
-    except ValueError:
-        calls = None
-    if not isinstance(calls, list):
-        raise DataError(f"{origin} is {shown(text)} and must be a list of calls: mend or drop the row")
     return calls

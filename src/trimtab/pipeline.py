@@ -15,7 +15,7 @@ import torch
 
 from trimtab.assets.resolve import Assets
 from trimtab.blocks import Shard
-from trimtab.budget import lowered, memory_lines, spreads
+from trimtab.budget import check_jobs, lowered, memory_lines
 from trimtab.decoded import GENERATIONS, SCORES
 from trimtab.errors import ConfigurationError, RunError
 from trimtab.experiment import Experiment
@@ -27,7 +27,6 @@ from trimtab.lock import hold
 from trimtab.making import Maker
 from trimtab.models.allocator import give_back_freed_memory
 from trimtab.models.load import quiet_libraries
-from trimtab.pool import visible_devices
 from trimtab.preflight import check_models
 from trimtab.progress import Watch
 from trimtab.runs import RunDirectory
@@ -87,11 +86,7 @@ def run(
         raise ConfigurationError(f"jobs is {jobs}: give at least 1")
     if jobs > 1 and shard is not None:
         raise ConfigurationError(f"shard {shard} would be decoded by {jobs} jobs: give either, and more shards")
-    if jobs > 1 and spreads(experiment) and (devices := len(visible_devices())) > 1:
-        raise ConfigurationError(
-            f"jobs is {jobs}, each of which has one of {devices} GPUs, and a device_map spreads a model over all of "
-            "them: leave out --jobs, or that device_map"
-        )
+    check_jobs(experiment, jobs)
     if until == "sft" and experiment.sft is None:
         raise ConfigurationError(
             f"{experiment.name} takes the small model as it is: give the experiment a part sft to train it on reviews"

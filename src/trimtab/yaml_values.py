@@ -27,11 +27,15 @@ class PlainLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a list or mapping is no name: write a text before the colon", key.start_mark
+                )
             if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
                 raise yaml.constructor.ConstructorError(
                     None, None, f"{key.value} is given twice: drop one of them", key.start_mark
                 )
-            seen.add(str(key.value))
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
     def construct_number(self, node: yaml.ScalarNode) -> int | float:
@@ -72,7 +76,10 @@ def parse_yaml(text: str) -> Any:
     Raises:
         yaml.YAMLError, ValueError, RecursionError: it is none: a ValueError for dates such as 2024-99-99.
     """
-    return yaml.load(text, PlainLoader)
+    try:
+        return yaml.load(text, PlainLoader)
+    except (AttributeError, IndexError, KeyError, TypeError):  # what PyYAML raises for `!!bool 5` and its kin
+        raise yaml.YAMLError("a tag, such as !!bool, does not fit its value: leave the tag out") from None
 
 
 def text_wanted(value: object) -> str:

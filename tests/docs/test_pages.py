@@ -3,6 +3,9 @@
 import contextlib
 import re
 import shlex
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -42,13 +45,26 @@ def test_commands_run(page: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest
         assert capsys.readouterr().out
 
 
-@pytest.mark.parametrize("page", [*PAGES, "training.md"])
+@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
 def test_files_that_a_page_names_are_there(page: str) -> None:
     text = (DOCS / page).read_text(encoding="utf-8")
     for name in re.findall(r"`((?:tests|src|benchmarks)/[\w/.]+)`", text):
         assert (DOCS.parent / name).exists(), name
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (DOCS / target).exists(), target
+
+
+def test_the_kinds_of_public_bug_reports_have_as_many_tests_as_the_page_says() -> None:
+    page = (DOCS / "reliability.md").read_text(encoding="utf-8")
+    section = page[page.index("## Public bug reports") : page.index("## Trust")]
+    promised = {file: int(count) for file, count in re.findall(r"`(tests/[\w/.]+)`: (\d+)", section)}
+    assert promised
+    listed = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-n", "0", *promised],
+        cwd=DOCS.parent, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found = Counter(line.partition("::")[0] for line in listed.stdout.splitlines())
+    assert {file: found[file] for file in promised if found[file] < promised[file]} == {}
 
 
 def test_commands_of_the_page_on_tuning_are_sound(monkeypatch: pytest.MonkeyPatch) -> None:

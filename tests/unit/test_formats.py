@@ -141,6 +141,16 @@ def test_a_file_of_blank_lines_has_no_rows(tmp_path, name, content):
     assert read_rows_of(tmp_path / name) == []
 
 
+@pytest.mark.parametrize(
+    "broken", ['{"prompt":\n "x"}', '{"prompt": "x",\n"y": 1}\n', '\n{ \n"prompt": "x"\n}', '{"prompt": "x"\n}']
+)
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_one_object_may_break_its_lines_anywhere(tmp_path, name, broken):
+    (tmp_path / name).write_text(broken)
+    (row,) = read_rows_of(tmp_path / name)
+    assert row.values["prompt"] == "x"
+
+
 def test_an_object_over_several_lines_is_a_row(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"prompt": "x", "more": {"y": 1}}, indent=2))
     assert [row.values for row in read_rows_of(tmp_path / "a.json")] == [{"prompt": "x", "more": {"y": 1}}]

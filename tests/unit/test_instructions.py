@@ -86,6 +86,19 @@ def test_every_kind_of_file_gives_the_same_prompts(kind: str, tmp_path: Path) ->
     assert texts(place, tmp_path) == [line["prompt"] for line in lines]
 
 
+def test_messages_in_a_prompts_cell_of_a_csv_are_messages(tmp_path: Path) -> None:
+    """Their JSON was once the prompt's text."""
+    asked = [{"role": "user", "content": "Name a tree."}]
+    datasets.Dataset.from_list([{"prompt": json.dumps(asked)}]).to_csv(tmp_path / "a.csv")
+    assert texts(tmp_path / "a.csv", tmp_path) == [asked]
+    datasets.Dataset.from_list([{"prompt": str(asked)}]).to_csv(tmp_path / "b.csv")
+    with pytest.raises(DataError, match=r"row 1 has .* for prompt, and no list of messages"):
+        loaded(tmp_path / "b.csv", tmp_path)
+    written = 'Explain [{"role": 1}].'
+    datasets.Dataset.from_list([{"prompt": written}]).to_csv(tmp_path / "c.csv")
+    assert texts(tmp_path / "c.csv", tmp_path) == [written]
+
+
 def test_columns_are_chosen_by_option_and_found_by_their_usual_names(tmp_path: Path) -> None:
     row = {"instruction": "Translate.", "input": "Guten Tag", "query": "Q", "setting": "Be brief.", "from": "me"}
     file = write(tmp_path / "a.jsonl", json.dumps(row))

@@ -339,6 +339,63 @@ def test_a_folder_without_data_is_refused_in_one_line(tmp_path):
         read_dataset(tmp_path / "script")
 
 
+WRITTEN_OUT = [
+    {"prompt": ASKED, "chosen": [OAK], "rejected": [MANY]},
+    {"chosen": [*ASKED, OAK], "rejected": [*ASKED, MANY]},
+    {"prompt": "A tree?", "chosen": [*ASKED, OAK], "rejected": [*ASKED, MANY]},
+]
+
+
+def write_cells(folder: Path, row: dict) -> Path:
+    for split in ("train", "validation"):
+        with (folder / f"{split}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([[*row], [*row.values()]])
+    return folder
+
+
+@pytest.mark.parametrize("row", WRITTEN_OUT, ids=["apart", "whole", "with a text"])
+def test_messages_are_read_from_the_cells_of_a_csv(tmp_path, row):
+    """Their JSON was once learned as the answer's text."""
+    cells = {name: value if isinstance(value, str) else json.dumps(value, indent=1) for name, value in row.items()}
+    found = read_dataset(write_cells(tmp_path, cells))[0]
+    assert (found.prompt, found.responses, found.ended) == (ASKED, ["An oak.", "There are many."], [True, True])
+
+
+@pytest.mark.parametrize("row", WRITTEN_OUT, ids=["apart", "whole", "with a text"])
+def test_messages_as_python_writes_them_are_refused(tmp_path, row):
+    with pytest.raises(DataError, match=r"row 1: \w+ is .* not written as JSON: write them as JSON"):
+        read_dataset(write_cells(tmp_path, {name: str(value) for name, value in row.items()}))
+
+
+@pytest.mark.parametrize("chosen", ['[{"role": "tree"}]', "[{'role': 1}]", "[1, 2]", '[{"a": 1}]', "[{"])
+def test_an_answer_about_json_is_a_text(tmp_path, chosen):
+    cells = {"prompt": "Write JSON.", "chosen": chosen, "rejected": "I cannot."}
+    assert read_dataset(write_cells(tmp_path, cells))[0].responses == [chosen, "I cannot."]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "cause"),
+    [
+        ("README.md", b"---\nconfigs: [\n---\n", "the settings in its README.md are no YAML"),
+        ("README.md", b"---\nconfigs: pairs\n---\n", "Expected configs to be a list"),
+        ("README.md", b"---\nconfigs: [{config_name: default, data_files: none-*}]\n---\n", "found in the folder"),
+        ("README.md", b"---\n\xff\n---\n", "can't decode byte 0xff"),
+        ("train.zip", b"PK", "not a zip file"),
+    ],
+    ids=["no-yaml", "no-list", "no-files", "no-utf8", "no-zip"],
+)
+def test_what_describes_a_data_set_is_refused_in_one_line_too(tmp_path, name, content, cause):
+    if name == "README.md":
+        write_lines(tmp_path, train=BARE, validation=BARE)
+    (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(DataError, match="cannot be read as a data set") as refused:
+        read_dataset(tmp_path)
+    assert cause in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert str(refused.value).count("/") == str(tmp_path).count("/")  # no other folder is named
+
+
 def test_progress_bars_of_the_library_are_as_before(tmp_path):
     write_dataset(PAIRS, tmp_path)
     assert not datasets.are_progress_bars_disabled()

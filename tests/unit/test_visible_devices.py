@@ -131,6 +131,8 @@ def test_a_study_has_a_process_for_each_device(monkeypatch: pytest.MonkeyPatch) 
     machine(monkeypatch, 4, None)
     assert _jobs(study(QUICKSTART), None) == 4 and _jobs(study(QUICKSTART), 2) == 2
     assert _jobs(study(QUICKSTART, SPREAD), None) == 1  # which takes all devices by itself
+    with pytest.raises(ConfigurationError, match=r"jobs is 2, .* 4 GPUs, and a device_map spreads"):
+        _jobs(study(QUICKSTART, SPREAD), 2)
     machine(monkeypatch, 0, None)
     assert _jobs(study(QUICKSTART), None) == 1
 

@@ -142,6 +142,25 @@ def test_halves_of_characters_are_refused(tmp_path):
         load_experiment(tmp_path / "demo.yaml")
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("? [a, b]\n: 1", "a list or mapping is no name"),
+        ("? {a: b}\n: 1", "a list or mapping is no name"),
+        ("seed: !!bool 5", "a tag, such as !!bool, does not fit its value"),
+        ("seed: !!timestamp soon", "does not fit its value"),
+        ('seed: !!int ""', "does not fit its value"),
+        ("seed: !!int five", "cannot be read as YAML"),
+        ("small: !!map [a]", "cannot be read as YAML"),
+    ],
+)
+def test_what_yaml_cannot_hold_is_one_line(tmp_path, line, message):
+    (tmp_path / "demo.yaml").write_text(f"name: demo\n{line}\n")
+    with pytest.raises(ConfigurationError, match=message) as refused:
+        load_experiment(tmp_path / "demo.yaml")
+    assert "\n" not in str(refused.value)
+
+
 def test_whole_numbers_name_a_decoder_as_whole_numbers():
     decoders = [{"successors": 4.0}, {"width": 2.0, "successors": 2, "chunk": 5.0}]
     made = parse_experiment({"name": "demo", "guide": {"decoders": decoders}}, origin=str(Path("demo")))

@@ -83,13 +83,22 @@ def rows_of_text(text: str, origin: str, *, plain: bool | None = None) -> Iterat
     if plain or (plain is None and begin not in ("{", "[")):
         lines = (line.strip(" \t\r") for line in text.split("\n"))
         yield from ({LINE: line} for line in lines if line.strip())
-    elif begin == "[" or text.lstrip().partition("\n")[0].strip() == "{":  # a list, or an object over several lines
+    elif begin == "[" or _spans_lines(text.lstrip()):
         given = _parsed(text, origin)
         yield from _objects(given if isinstance(given, list) else [given], origin)
     else:
         for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():
                 yield from _objects([_parsed(line, f"{origin}, line {number}")], f"{origin}, line {number}")
+
+
+def _spans_lines(text: str) -> bool:
+    """Whether the first object of a text goes on after its first line, as in an indented document."""
+    try:
+        _, end = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):  # the message is about the whole document where it looks like one
+        end = 0
+    return "\n" in text[:end] or text.partition("\n")[0].strip() == "{"
 
 
 def _content(path: Path) -> bytes:

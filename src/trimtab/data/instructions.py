@@ -18,7 +18,7 @@ from trimtab.data.rows import LINE, STANDARD_INPUT, NamedRow, read_rows_of, stan
 from trimtab.errors import DataError, shown
 from trimtab.experiment import DataConfig
 from trimtab.experiment_data import ColumnsConfig, InstructionsConfig
-from trimtab.messages import check_nothing_beside, is_missing, messages_of, text_of
+from trimtab.messages import check_nothing_beside, is_missing, is_written_out, messages_of, text_of
 from trimtab.records import Message, Prompt, PromptInput
 
 SHIPPED = {"trimtab/instructions": Path(__file__).parents[1] / "experiments" / "instructions.jsonl"}
@@ -125,7 +125,7 @@ def _prompt(row: NamedRow, columns: ColumnsConfig) -> PromptInput:
         there = ", ".join(row.values) or "none"
         raise DataError(f"{row.origin} has no column of prompts (its columns: {there}): name it in columns.prompt")
     value = _cell(row, name)
-    if isinstance(value, list):
+    if isinstance(value, list) or is_written_out(value):
         for named in (columns.input, columns.system):
             if named is not None and _cell(row, named):
                 raise DataError(f"{row.origin} has {named} beside a conversation: write it into the messages of {name}")

@@ -10,7 +10,16 @@ from typing import Any, Literal, TypeGuard
 
 from trimtab.data.rows import NamedRow
 from trimtab.errors import DataError, shown
-from trimtab.messages import answer_of, check_nothing_beside, is_missing, messages_of, prompt_of, text_of
+from trimtab.messages import (
+    answer_of,
+    check_nothing_beside,
+    is_missing,
+    is_written_out,
+    messages_of,
+    prompt_of,
+    read_written_out,
+    text_of,
+)
 from trimtab.records import Message, Pair, PromptInput
 
 Split = Literal["train", "validation", "test"]
@@ -27,7 +36,8 @@ def pair_of(row: NamedRow, split: Split, name: str, ended: bool) -> Pair:
     Raises:
         DataError: the row is no pair; the message begins with where it stands.
     """
-    values, origin = row.values, row.origin
+    origin = row.origin
+    values = _with_messages(row.values, origin)
     indexed = _is_indexed(values)
     chosen = 0
     if indexed:
@@ -57,6 +67,14 @@ def pair_of(row: NamedRow, split: Split, name: str, ended: bool) -> Pair:
         ended=_ended(values.get("ended"), origin) or whole,
         split=split,
     )
+
+
+def _with_messages(values: Mapping[str, Any], origin: str) -> Mapping[str, Any]:
+    """The row with messages as lists that stand in it as texts. Both answers must be such texts, so that one that is
+    about JSON stays what it is."""
+    both = all(is_written_out(values.get(side)) for side in ("chosen", "rejected"))
+    names = [name for name in ("prompt", *(("chosen", "rejected") if both else ())) if is_written_out(values.get(name))]
+    return {**values, **{name: read_written_out(values[name], f"{origin}: {name}") for name in names}}
 
 
 def _is_indexed(values: Mapping[str, Any]) -> bool:
@@ -113,7 +131,7 @@ def _conversation(values: Mapping[str, Any], origin: str) -> tuple[PromptInput, 
 
 def _answer(turns: list[Message], origin: str) -> str:
     if len(turns) != 1 or turns[0]["role"] != "assistant":
-        raise DataError(f"{origin} must be one message of the assistant behind the prompt, not {str(turns)[:80]}")
+        raise DataError(f"{origin} must be one message of the assistant behind the prompt, not {shown(turns)}")
     return answer_of(turns[0], origin)
 
 
@@ -130,7 +148,7 @@ def _own(values: Mapping[str, Any], name: str, fits: Callable[[Any], bool], inde
     if isinstance(value, list) and len(value) == 2 and all(map(fits, value)):
         return value
     if indexed and not is_missing(value) and value != []:
-        raise DataError(f"{origin}: {name} is {str(value)[:80]} and must hold one entry for each of two responses")
+        raise DataError(f"{origin}: {name} is {shown(value)} and must hold one entry for each of two responses")
     return []
 
 
@@ -160,7 +178,7 @@ def _ended(value: Any, origin: str) -> list[bool] | None:
     if not isinstance(value, list) or not value:
         return None
     if len(value) != 2 or not all(isinstance(entry, bool) for entry in value):
-        raise DataError(f"{origin}: ended is {str(value)[:80]} and must hold true or false for each of two responses")
+        raise DataError(f"{origin}: ended is {shown(value)} and must hold true or false for each of two responses")
     return value
 
 

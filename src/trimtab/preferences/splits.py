@@ -10,10 +10,12 @@ has saved is read by it, with the types that were saved.
 """
 
 import tempfile
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import datasets
+import yaml
 
 from trimtab.data.formats import rows_of_table
 from trimtab.data.rows import NamedRow, named_rows
@@ -36,8 +38,13 @@ def splits_of(folder: Path) -> Mapping[str, Callable[[], list[NamedRow]]]:
             table = datasets.Dataset.load_from_disk(folder)
             return {str(table.split or "unnamed"): _saved(table, folder, str(table.split or "unnamed"))}
         return {name: _files(paths) for name, paths in _paths(folder).items()}
-    except (OSError, ValueError, RuntimeError, StopIteration, datasets.exceptions.DatasetsError) as error:
+    except (
+        OSError, ValueError, RuntimeError, StopIteration, zipfile.BadZipFile, yaml.YAMLError,
+        datasets.exceptions.DatasetsError,
+    ) as error:  # fmt: skip
         cause = str(error.__cause__ or error).split("\n")[0] or "a file is empty"
+        if isinstance(error, yaml.YAMLError):
+            cause = f"the settings in its README.md are no YAML: {cause}"
         raise DataError(
             f"{folder} cannot be read as a data set ({cause}): give Parquet, JSON or CSV files in UTF-8, named after "
             "their splits"
@@ -54,7 +61,10 @@ def _paths(folder: Path) -> dict[str, list[Path]]:
                 link = mirror / path.relative_to(folder)
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(path.resolve())
-        builder = datasets.load_dataset_builder(str(mirror), cache_dir=str(Path(place) / "cache"))
+        try:
+            builder = datasets.load_dataset_builder(str(mirror), cache_dir=str(Path(place) / "cache"))
+        except FileNotFoundError as error:  # whose text names the mirror, which is gone by then
+            raise ValueError(str(error).replace(str(mirror), "the folder")) from None
         return {
             str(name): [folder / Path(path).relative_to(mirror) for path in paths]
             for name, paths in (builder.config.data_files or {}).items()

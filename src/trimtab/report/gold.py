@@ -50,7 +50,7 @@ def measures(reward: RewardConfig) -> str | None:
     if not classified(reward):
         return None
     found = tone(reward)
-    return f"how {found} a text reads" if found else f"how clearly a text is of {_label(reward)}"
+    return f"how {found} a text reads" if found else f"how clearly a text has the {_label(reward)}"
 
 
 def definition(reward: RewardConfig) -> str:

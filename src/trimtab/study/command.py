@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from trimtab.assets.resolve import Assets
-from trimtab.budget import spreads
+from trimtab.budget import check_jobs, spreads
 from trimtab.errors import ConfigurationError, StudyError
 from trimtab.pool import visible_devices
 from trimtab.progress import watching
@@ -48,17 +48,23 @@ def run_command(
     if how.dry_run:
         _print_plan(study, runs, assets)
         return
-    view = StudyView()
+    view, jobs = StudyView(), _jobs(study, how.jobs)
     with watching(quiet=quiet, table=view) as watch:
-        outcome = run_study(study, runs, assets, watch, view, _jobs(study, how.jobs), how.threads)
+        outcome = run_study(study, runs, assets, watch, view, jobs, how.threads)
     _print_outcome(study, outcome)
     if outcome.failures:
         raise StudyError(_failure(study, outcome))
 
 
 def _jobs(study: Study, wanted: int | None) -> int:
-    """As many processes as wanted; else one for each visible device, or a single one where a model takes them all."""
+    """As many processes as wanted; else one for each visible device, or a single one where a model takes them all.
+
+    Raises:
+        ConfigurationError: several are wanted, and a model takes all devices.
+    """
     if wanted is not None:
+        for run in study.runs:
+            check_jobs(run.experiment, wanted)
         return wanted
     if any(spreads(run.experiment) for run in study.runs):
         return 1

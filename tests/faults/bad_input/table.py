@@ -135,8 +135,8 @@ CONFIGURATION = [
     (SETTING, "a label that training does not make", checked("reward.positive_label=GOOD"),
      "…: reward.positive_label: 'GOOD' is no label of what training makes: give negative (0) or positive (1)"),
     (SETTING, "a boolean for a label", checked("reward.positive_label=yes"),
-     "…: reward.positive_label: true is a boolean, as YAML reads \"yes\", \"on\" or \"true\" without quotes: write the "
-     "label in quotes, or give its index"),
+     "…: reward.positive_label: True is no number, YAML takes yes, no, on and off for true or false: put a text in "
+     "quotation marks, or give a number"),
     (SETTING, "a reward that is none", checked("reward={by: cheerful}"),
      "…: reward.by: 'cheerful' is no reward: give a function as module:name, or an address as http://..."),
     (SETTING, "a reward by two", checked("reward={by: rewards.py:score, model: me/mine}"),
