@@ -9,7 +9,7 @@ import pytest
 import trimtab
 from chat_styles import chat_tokenizer
 from tiny import llama
-from trimtab.errors import DataError
+from trimtab.errors import ConfigurationError, DataError
 from trimtab.search.guided_model import GuidedModel
 
 ASKED = [{"role": "user", "content": "Name a tree."}]
@@ -21,6 +21,22 @@ def guided() -> GuidedModel:
     model = trimtab.load(llama(0, 340), chat_tokenizer("chatml"), template="chat")
     search = trimtab.Search(successors=2, max_new_tokens=4)
     return trimtab.Guide.by_reward(lambda texts: [float(len(text)) for text in texts]).steer(model, search=search)
+
+
+NO_PLACE = ["no place", "", "{prompt} {prompt}", "{ prompt }", "Chat", None, True, 5]
+TAKING_A_TEMPLATE: dict[str, Callable[[Any], object]] = {
+    "a loaded model": lambda template: trimtab.load(llama(0, 340), chat_tokenizer("chatml"), template=template),
+    "a name": lambda template: trimtab.load("nowhere/at-all", template=template),
+    "a guide": lambda template: trimtab.Guide(llama(0, 340), llama(1, 340), template=template),
+    "a server": lambda template: trimtab.CompletionsModel("http://127.0.0.1:9/v1", "m", template=template),
+}
+
+
+@pytest.mark.parametrize("template", NO_PLACE)
+@pytest.mark.parametrize("entrance", TAKING_A_TEMPLATE)
+def test_a_template_without_a_place_for_the_prompt_is_one_line(entrance, template):
+    with pytest.raises(ConfigurationError, match=r"^the template .* must be a text that holds \{prompt\} exactly once"):
+        TAKING_A_TEMPLATE[entrance](template)
 
 
 ENTRANCES: dict[str, Callable[[GuidedModel, Any], Any]] = {

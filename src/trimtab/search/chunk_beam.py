@@ -230,7 +230,7 @@ def _set_aside(group: list[Hypothesis]) -> list[Hypothesis]:
     """The prompt's candidates; in their place one that says so where any of them is of no finite number, or refused."""
     for each in group:
         if each.finish in SET_ASIDE or not math.isfinite(each.value):
-            why = each.finish if each.finish in SET_ASIDE else "failed"
+            why = each.finish if each.finish in SET_ASIDE else "unvalued"
             return [replace(each, token_ids=[], text="", finish=why, value=0.0)]
     return group
 

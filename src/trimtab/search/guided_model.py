@@ -65,8 +65,8 @@ class GuidedModel:
             progress: show how far it is.
 
         Returns:
-            The responses' texts, without the prompts. Where a model's numbers on a prompt are not finite its response
-            is empty, and a warning says so.
+            The responses' texts, without the prompts. Where a model's logits or the values of candidates are not
+            finite numbers, a response is empty, and a warning says why.
 
         Raises:
             DataError: a prompt is neither a text nor a list of messages, or holds what models do not read.
@@ -135,8 +135,8 @@ class GuidedModel:
     def _text(self, found: Sequence[Hypothesis]) -> str:
         if found[0].finish == "too_long":  # as only a server finds out
             _check_length(SET_ASIDE["too_long"].replace("it", "a prompt", 1))
-        if found[0].finish == "failed":
-            _log.warning("a prompt has no response: a model's logits for it are not finite numbers")
+        elif found[0].finish in SET_ASIDE:
+            _log.warning("a prompt has no response: %s", SET_ASIDE[found[0].finish])
         return found[0].text
 
 
