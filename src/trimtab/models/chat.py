@@ -156,7 +156,9 @@ class ChatTemplate:
         elif system is not None:
             first = next((number for number, turn in enumerate(turns) if turn["role"] == "user"), None)
             if first is None:
-                raise ModelError(f"{self._name}'s chat template takes no system message alone: add a message of the user")
+                raise ModelError(
+                    f"{self._name}'s chat template takes no system message alone: add a message of the user"
+                )
             turns[first] = _message("user", f"{system}\n\n{turns[first]['content']}")
         self._check_shown(turns)
         return turns

@@ -1,9 +1,9 @@
 """The text of a conversation and its answer as reward models read it: their own chat template, or published prompts.
 
-    >>> ultrarm_text("Hello?", "Hi.")
-    'Human: Hello?\\n\\nAssistant: Hi.'
-    >>> starling_text("Hello?", "Hi.")
-    '<|im_start|>user\\nHello?<|im_end|>\\n<|im_start|>assistant\\nHi.<|im_end|>'
+>>> ultrarm_text("Hello?", "Hi.")
+'Human: Hello?\\n\\nAssistant: Hi.'
+>>> starling_text("Hello?", "Hi.")
+'<|im_start|>user\\nHello?<|im_end|>\\n<|im_start|>assistant\\nHi.<|im_end|>'
 """
 
 from trimtab.errors import DataError
