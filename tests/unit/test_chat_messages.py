@@ -71,11 +71,11 @@ def test_tool_calls_are_kept_where_a_template_refuses_a_result_without_them() ->
     template = (
         "{% set ns = namespace(called=false) %}{% for m in messages %}{% if m.tool_calls %}{% set ns.called = true %}"
         "CALL {{ m.tool_calls[0].function.name }}{% elif m.role == 'tool' %}{% if not ns.called %}"
-        "{{ raise_exception('no call before') }}{% endif %}RESULT {{ m.content }}{% else %}{{ m.role }}: {{ m.content }}"
-        "{% endif %}</s>{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+        "{{ raise_exception('no call before') }}{% endif %}RESULT {{ m.content }}{% else %}{{ m.role }}: "
+        "{{ m.content }}{% endif %}</s>{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
     )
     made = tokenizer_with(template)
     text = made.decode(Vocabulary(made).encode_prompt(TALKS["tools"], "chat"))  # type: ignore[arg-type]
     assert "CALL KEPT-find" in text and "RESULT KEPT-oak" in text
-    with pytest.raises(ModelError, match="refuses .*no call before"):
+    with pytest.raises(ModelError, match=r"refuses .*no call before"):
         Vocabulary(made).encode_prompt(TALKS["a result alone"], "chat")  # type: ignore[arg-type]

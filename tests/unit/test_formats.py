@@ -194,7 +194,9 @@ def test_tabs_separate_the_cells_of_a_tsv_and_ndjson_is_json_lines(tmp_path: Pat
         {"prompt": "y"},
     ]
     (tmp_path / "a.tsv").write_text("prompt\tanswer\nx\n")
-    with pytest.raises(DataError, match="a.tsv, line 2 has 1 cells and the header 2: put cells with tabs in quotation"):
+    with pytest.raises(
+        DataError, match=r"a.tsv, line 2 has 1 cells and the header 2: put cells with tabs in quotation"
+    ):
         read_rows_of(tmp_path / "a.tsv")
 
 
@@ -215,7 +217,7 @@ def test_messages_in_a_cell_are_read_from_json_and_refused_as_python_spells_them
     assert written(json.dumps(TALK)) == TALK
     for spelled in (str(TALK), str(TALK[0]).join("[]"), "[ {'content': 'a', 'role': 'user'}\n {'content': 'b'}]"):
         with pytest.raises(
-            DataError, match="line [23] holds messages as Python spells them, .*: save the data as JSON"
+            DataError, match=r"line [23] holds messages as Python spells them, .*: save the data as JSON"
         ):
             written(spelled)
     for text in ("[INST] Hello", "[]", "[1, 2]", '["a"]', '[{"a": 1}]', "['a']", "[x](y)", '[{"role"'):

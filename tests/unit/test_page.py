@@ -174,8 +174,8 @@ def test_missing_prompts_are_named_and_many_are_cut_short():
     without = [bad if score.prompt_id == "p7" else score for score in good if score.prompt_id != "p3"]
     scores = dict(zip([row.decoder for row in rows], [good, without, []], strict=True))
     assert absences(rows, scores) == [
-        "bon-16: 1 prompt set aside, since a model or a reward gave no finite number for it; 1 response without a finite score "
-        "left out (p3, p7).",
+        "bon-16: 1 prompt set aside, since a model or a reward gave no finite number for it; 1 response "
+        "without a finite score left out (p3, p7).",
         "gold-bon-16: 20 responses without a finite score left out (p0, p1, p2, p3, p4, p5, p6, p7 and 12 more).",
     ]
 

@@ -1,9 +1,10 @@
 """The rows of one file, of whatever kind: texts stay as they are written, and nothing guesses types.
 
-JSON is read by its own types and Parquet and Arrow by theirs. A cell of a CSV or TSV is a text, an empty one is None, and
-a list of messages that it holds as JSON is such a list, since tables have no other way to hold one. A record
-ends at a line feed alone (or at a carriage return and a line feed): other characters that break lines on a screen, such
-as U+2028 or a form feed, belong to its text.
+JSON is read by its own types and Parquet and Arrow by theirs. A cell of a CSV or TSV is a text, an empty one is None,
+and a list of messages that it holds as JSON is such a list, since a CSV has no other way to hold one.
+
+A record ends at a line feed alone (or at a carriage return and a line feed): other characters that break lines on a
+screen, such as U+2028 or a form feed, belong to its text.
 
     >>> list(rows_of_text('{"prompt": "Name a tree."}', "a.jsonl"))
     [{'prompt': 'Name a tree.'}]
@@ -116,15 +117,18 @@ def _rows_of_csv(text: str, origin: str, separator: str, named: str) -> list[dic
         return list(_records(lines, origin, named))
     except csv.Error as error:
         raise DataError(
-            f"{origin} cannot be read at line {lines.line_num} ({error}): put cells with quotes, {named} or line breaks "
-            "in quotation marks, and double the quotes in them"
+            f"{origin} cannot be read at line {lines.line_num} ({error}): put cells with quotes, {named} or line "
+            "breaks in quotation marks, and double the quotes in them"
         ) from None
     finally:
         csv.field_size_limit(before)
 
 
 def _records(lines: Any, origin: str, separators: str) -> Iterator[dict[str, Any]]:
-    """The rows under a header; `lines` is a `csv.reader`, `separators` what stands between cells. Lines without anything in them are no rows."""
+    """The rows under a header; lines without anything in them are no rows.
+
+    `lines` is a `csv.reader`, and `separators` what stands between its cells, for messages.
+    """
     header = next((cells for cells in lines if cells), None)
     if header is None:
         raise DataError(f"{origin} cannot be read (it is empty): give a header with the names of the columns, and rows")

@@ -170,8 +170,8 @@ def _check_default(model: PreTrainedModel, name: str) -> None:
     positive = [index for index, label in enumerate(known) if label in _POSITIVE]
     if len(known) > 1 and ((positive and 1 not in positive) or known[1] in _NEGATIVE):
         raise ModelError(
-            f"the reward model {name} calls its labels {', '.join(names)}, and reward.positive_label is left out, which "
-            f'is label 1, {names[1]}: give its name, such as "{names[positive[0] if positive else 0]}"'
+            f"the reward model {name} calls its labels {', '.join(names)}, and reward.positive_label is left out, "
+            f'which is label 1, {names[1]}: give its name, such as "{names[positive[0] if positive else 0]}"'
         )
 
 
