@@ -11,6 +11,7 @@ finite numbers. Knows nothing of models: candidates come from a `Proposer`, thei
 """
 
 import math
+import numbers
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
@@ -87,6 +88,8 @@ class Search:
             "max_new_tokens": self.max_new_tokens, "groups": self.groups, "pool": self.pool,
         }  # fmt: skip
         for name, count in counts.items():
+            if count is not None and (not isinstance(count, numbers.Integral) or isinstance(count, bool)):
+                raise ConfigurationError(f"{name} is {count!r}: give a whole number")
             if count is not None and count < 1:
                 raise ConfigurationError(f"{name} is {count}: give at least 1")
         faults = search_faults(self.width, self.successors, self.chunk, self.groups, self.pool, self.reject, self.vote)

@@ -7,13 +7,14 @@
 
 import json
 import logging
+import numbers
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias, cast, overload
 
 from trimtab.blocks import block_size
-from trimtab.errors import ModelError
+from trimtab.errors import ConfigurationError, ModelError
 from trimtab.experiment import SamplingConfig
 from trimtab.messages import prompt_of
 from trimtab.models.completions import CompletionsModel
@@ -36,6 +37,9 @@ class GuidedModel:
     """What `Guide.steer` makes. `dataclasses.replace` gives one with other settings.
 
     `rows` candidates are decoded together: more are faster, and take more memory.
+
+    Raises:
+        ConfigurationError: `stop` holds an empty text or no text; seed or rows is no such number.
     """
 
     base: LanguageModel | CompletionsModel
@@ -45,6 +49,16 @@ class GuidedModel:
     stop: tuple[str, ...] = ()
     seed: int = 0
     rows: int = 256
+
+    def __post_init__(self) -> None:
+        for each in self.stop:
+            if not isinstance(each, str):
+                raise ConfigurationError(f"stop holds {each!r}, which is no text: give texts")
+            if not each:
+                raise ConfigurationError("stop holds an empty text, at which every response ends: leave it out")
+        for name, number, least in (("seed", self.seed, 0), ("rows", self.rows, 1)):
+            if not isinstance(number, numbers.Integral) or isinstance(number, bool) or number < least:
+                raise ConfigurationError(f"{name} is {number!r}: give a whole number of at least {least}")
 
     @overload
     def generate(

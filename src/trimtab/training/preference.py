@@ -74,8 +74,8 @@ def tune(
         DataError: there are no usable training or validation pairs.
         ModelError: the model cannot be tuned so, or training diverged.
         VocabularyError: the pairs are another model's tokens.
-        ConfigurationError: a template without a place for the prompt, a tracker that is not installed, more `top_layers`
-            than there are, or a `max_length` beyond the model's context.
+        ConfigurationError: a template without a place for the prompt, a tracker that is not installed, more
+            `top_layers` than there are, or a `max_length` beyond the model's context.
     """
     check_trackers(config.trackers)
     check_template(prompt_template)
