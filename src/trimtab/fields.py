@@ -7,7 +7,10 @@
 import re
 from typing import Annotated, Any, Literal
 
+import pydantic
 from pydantic import AfterValidator, Field, PlainValidator
+
+from trimtab.errors import ConfigurationError
 
 CHAT = "chat"
 """The template of a model that is shown conversations, by its tokenizer's own chat template."""
@@ -31,6 +34,16 @@ def _in_order(words: tuple[int, int]) -> tuple[int, int]:
     if not 1 <= low <= high:
         raise ValueError(f"[{low}, {high}] is no range: give two numbers of at least 1, the smaller first")
     return words
+
+
+def check_template(template: str) -> None:
+    """Raise ConfigurationError where a template that is given from Python has no place, or several, for the prompt."""
+    try:
+        pydantic.TypeAdapter(Template).validate_python(template, strict=True)
+    except pydantic.ValidationError:
+        raise ConfigurationError(
+            f"the template {template!r} must be a text that holds {{prompt}} exactly once, or be {CHAT}"
+        ) from None
 
 
 def _holds_prompt(template: str) -> str:

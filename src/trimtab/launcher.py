@@ -22,6 +22,7 @@ import yaml
 
 from trimtab.errors import ConfigurationError
 from trimtab.launched import COMMAND, Terminated
+from trimtab.messages import shown
 
 CONFIGURATIONS = Path(__file__).parent / "launch"
 
@@ -89,7 +90,7 @@ def process_count(file: Path, wanted: int | None) -> int:
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
         kind, given = str(values["distributed_type"]), values.get("num_processes")
-        given, machines = None if given is None else int(given), int(values.get("num_machines", 1))
+        machines = values.get("num_machines")
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError):
         raise ConfigurationError(
             f"{file} is no configuration of accelerate: write one with `accelerate config --config_file {file}`"
@@ -97,8 +98,11 @@ def process_count(file: Path, wanted: int | None) -> int:
     for name, number in (
         ("--processes", wanted), (f"num_processes in {file}", given), (f"num_machines in {file}", machines)
     ):  # fmt: skip
+        if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
+            raise ConfigurationError(f"{name} is {shown(number)} and must be a whole number: mend it, or leave it out")
         if number is not None and number < 1:
             raise ConfigurationError(f"{name} is {number}: give at least 1, or leave it out")
+    machines = machines or 1
     gpus = torch.cuda.device_count()
     if kind in ("FSDP", "DEEPSPEED") and gpus == 0:
         raise ConfigurationError(

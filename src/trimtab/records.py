@@ -15,10 +15,11 @@ from typing import Any, Literal, NotRequired, TypedDict, TypeVar
 
 from trimtab.errors import DataError
 
-Finish = Literal["eos", "length", "stop", "failed", "too_long"]
-"""Why a response ended. `failed` and `too_long` say that there is none: the prompt was set aside."""
+Finish = Literal["eos", "length", "stop", "failed", "unvalued", "too_long"]
+"""Why a response ended. The last three say that there is none: the prompt was set aside."""
 SET_ASIDE: dict[Finish, str] = {
     "failed": "a model's logits for it are not finite numbers",
+    "unvalued": "a response to it has no finite value: the reward or the guides gave none, or it outgrew their context",
     "too_long": "it leaves no room for a response in a model's context",
 }
 """Why a prompt was set aside, by what its one generation says."""

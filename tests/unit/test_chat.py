@@ -243,7 +243,7 @@ def test_tool_calls_that_a_template_leaves_out_are_refused() -> None:
     call = {"type": "function", "function": {"name": "plant", "arguments": {"tree": "oak"}}}
     talk = [*TURNS[:1], {"role": "assistant", "content": "", "tool_calls": [call]}, TURNS[2]]
     made = chat_tokenizer("chatml")
-    with pytest.raises(ModelError, match=r"tiny-chatml's chat template leaves out tool_calls: write them into"):
+    with pytest.raises(ModelError, match=r"tiny-chatml's chat template leaves out tool_calls: write what matters into"):
         Vocabulary(made).encode_prompt(talk, "chat")  # type: ignore[arg-type]
     made.chat_template = made.chat_template.replace("{{ m.content }}", "{{ m.content }}{{ m.tool_calls | string }}")
     assert "plant" in made.decode(Vocabulary(made).encode_prompt(talk, "chat"))  # type: ignore[arg-type]

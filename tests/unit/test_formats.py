@@ -191,3 +191,44 @@ def test_a_file_can_be_looked_at_as_it_is_read(tmp_path: Path) -> None:
         {"prompt": "Who is that?", "code": "007"},
         {"prompt": "Two\u2028lines", "code": "NA"},
     ]
+
+
+def test_tabs_separate_the_cells_of_a_tsv_and_ndjson_is_json_lines(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text('prompt\tanswer\nIs it 1,5?\tNA\n"Two\nlines"\t007\n')
+    (tmp_path / "b.TSV.gz").write_bytes(gzip.compress(b"prompt\tanswer\nx\t\n"))
+    (tmp_path / "c.ndjson").write_text('{"prompt": "y"}\n')
+    assert [row.values for row in read_rows_of(tmp_path)] == [
+        {"prompt": "Is it 1,5?", "answer": "NA"},
+        {"prompt": "Two\nlines", "answer": "007"},
+        {"prompt": "x", "answer": None},
+        {"prompt": "y"},
+    ]
+    (tmp_path / "a.tsv").write_text("prompt\tanswer\nx\n")
+    with pytest.raises(
+        DataError, match=r"a.tsv, line 2 has 1 cells and the header 2: put cells with tabs in quotation"
+    ):
+        read_rows_of(tmp_path / "a.tsv")
+
+
+TALK = [{"role": "user", "content": 'Name a tree, "oak" apart.'}]
+
+
+@pytest.mark.parametrize("separator", [",", "\t"])
+def test_messages_in_a_cell_are_read_from_json_and_refused_as_python_spells_them(
+    tmp_path: Path, separator: str
+) -> None:
+    file = tmp_path / ("a.csv" if separator == "," else "a.tsv")
+
+    def written(cell: str) -> Any:
+        with file.open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream, delimiter=separator).writerows([["prompt", "x"], [cell, "y"]])
+        return read_rows_of(file)[0].values["prompt"]
+
+    assert written(json.dumps(TALK)) == TALK
+    for spelled in (str(TALK), str(TALK[0]).join("[]"), "[ {'content': 'a', 'role': 'user'}\n {'content': 'b'}]"):
+        with pytest.raises(
+            DataError, match=r"line [23] holds messages as Python spells them, .*: save the data as JSON"
+        ):
+            written(spelled)
+    for text in ("[INST] Hello", "[]", "[1, 2]", '["a"]', '[{"a": 1}]', "['a']", "[x](y)", '[{"role"'):
+        assert written(text) == text

@@ -4,12 +4,13 @@ import datetime
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 import trimtab
 from chat_styles import chat_tokenizer
 from tiny import llama
-from trimtab.errors import DataError
+from trimtab.errors import ConfigurationError, DataError
 from trimtab.search.guided_model import GuidedModel
 
 ASKED = [{"role": "user", "content": "Name a tree."}]
@@ -21,6 +22,22 @@ def guided() -> GuidedModel:
     model = trimtab.load(llama(0, 340), chat_tokenizer("chatml"), template="chat")
     search = trimtab.Search(successors=2, max_new_tokens=4)
     return trimtab.Guide.by_reward(lambda texts: [float(len(text)) for text in texts]).steer(model, search=search)
+
+
+NO_PLACE = ["no place", "", "{prompt} {prompt}", "{ prompt }", "Chat", None, True, 5]
+TAKING_A_TEMPLATE: dict[str, Callable[[Any], object]] = {
+    "a loaded model": lambda template: trimtab.load(llama(0, 340), chat_tokenizer("chatml"), template=template),
+    "a name": lambda template: trimtab.load("nowhere/at-all", template=template),
+    "a guide": lambda template: trimtab.Guide(llama(0, 340), llama(1, 340), template=template),
+    "a server": lambda template: trimtab.CompletionsModel("http://127.0.0.1:9/v1", "m", template=template),
+}
+
+
+@pytest.mark.parametrize("template", NO_PLACE)
+@pytest.mark.parametrize("entrance", TAKING_A_TEMPLATE)
+def test_a_template_without_a_place_for_the_prompt_is_one_line(entrance, template):
+    with pytest.raises(ConfigurationError, match=r"^the template .* must be a text that holds \{prompt\} exactly once"):
+        TAKING_A_TEMPLATE[entrance](template)
 
 
 ENTRANCES: dict[str, Callable[[GuidedModel, Any], Any]] = {
@@ -78,3 +95,43 @@ def test_texts_with_braces_are_shown_as_they_are():
     for prompt in ("{prompt}", "{prompt} $1 \\1 {{ y }} {response}", "100 %s"):
         shown = model.vocabulary.tokenizer.decode(model.vocabulary.encode_prompt(prompt, "Q: {prompt} {{x}}"))
         assert shown == f"Q: {prompt} {{{{x}}}}"
+
+
+@pytest.mark.parametrize("number", [True, "5", 2.5, [3]])
+@pytest.mark.parametrize("name", ["width", "successors", "chunk", "max_new_tokens", "keep", "groups", "pool"])
+def test_a_number_of_the_search_that_is_none_is_one_line(name, number):
+    with pytest.raises(ConfigurationError, match=f"{name} is .*: give a whole number"):
+        trimtab.Search(**{name: number})
+
+
+def test_numbers_of_numpy_serve():
+    assert trimtab.Search(successors=np.int64(2)).candidates == 2
+
+
+@pytest.mark.parametrize("number", [True, "5", 2.5, 0])
+def test_a_length_that_is_no_number_is_one_line(guided, number):
+    with pytest.raises(ConfigurationError, match="max_new_tokens is"):
+        guided.generate("Name a tree", max_new_tokens=number)
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"stop": [5]}, "stop holds 5, which is no text"),
+        ({"stop": b"x"}, "stop holds b'x', which is no text"),
+        ({"stop": [None]}, "stop holds None, which is no text"),
+        ({"stop": ["a", ""]}, "stop holds an empty text"),
+        ({"seed": -1}, "seed is -1: give a whole number of at least 0"),
+        ({"seed": None}, "seed is None"),
+        ({"seed": True}, "seed is True"),
+    ],
+)
+def test_settings_of_a_guided_model_that_are_none_are_one_line(guided, settings, line):
+    guide = trimtab.Guide.by_reward(lambda texts: [0.0 for _ in texts])
+    with pytest.raises(ConfigurationError, match=line):
+        guide.steer(guided.base, **settings)
+
+
+def test_no_stop_strings_may_be_none(guided):
+    guide = trimtab.Guide.by_reward(lambda texts: [0.0 for _ in texts])
+    assert guide.steer(guided.base, stop=None).stop == guide.steer(guided.base).stop == ()

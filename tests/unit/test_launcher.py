@@ -53,6 +53,17 @@ def test_none_and_fewer_are_not_taken_for_no_answer(
             process_count(written(tmp_path, f"{name}: {number}"), None)
 
 
+@pytest.mark.parametrize("value", ["yes", "on", "2.0", "2.7", "[2]", "'2'", "two"])
+@pytest.mark.parametrize("name", ["num_processes", "num_machines"])
+def test_counts_of_a_file_are_whole_numbers(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """YAML reads `yes` as true, which Python takes for 1; a fraction was cut."""
+    machine(monkeypatch, 4)
+    with pytest.raises(ConfigurationError, match=rf"{name} in .*mine.yaml is .* and must be a whole number: mend it"):
+        process_count(written(tmp_path, f"{name}: {value}"), None)
+
+
 @pytest.mark.parametrize(
     ("gpus", "wanted", "line"),
     [

@@ -163,7 +163,7 @@ def test_prompts_that_were_set_aside_are_counted_beside_the_table(tmp_path):
     page = report(tmp_path, set_aside=2).read_text(encoding="utf-8")
     assert "Some prompts are missing: see the note below the table." in page
     assert "on the same 7 prompts" in page
-    assert "base: 2 prompts set aside, since a model&#39;s numbers on them are not finite." in page
+    assert "base: 2 prompts set aside, since a model or a reward gave no finite number for them." in page
 
 
 def test_missing_prompts_are_named_and_many_are_cut_short():
@@ -174,8 +174,8 @@ def test_missing_prompts_are_named_and_many_are_cut_short():
     without = [bad if score.prompt_id == "p7" else score for score in good if score.prompt_id != "p3"]
     scores = dict(zip([row.decoder for row in rows], [good, without, []], strict=True))
     assert absences(rows, scores) == [
-        "bon-16: 1 prompt set aside, since a model's numbers on it are not finite; 1 response without a finite score "
-        "left out (p3, p7).",
+        "bon-16: 1 prompt set aside, since a model or a reward gave no finite number for it; 1 response "
+        "without a finite score left out (p3, p7).",
         "gold-bon-16: 20 responses without a finite score left out (p0, p1, p2, p3, p4, p5, p6, p7 and 12 more).",
     ]
 

@@ -4,6 +4,7 @@ import json
 import random
 from pathlib import Path
 
+import datasets
 import pandas
 import pytest
 
@@ -216,6 +217,32 @@ def test_a_folders_file_names_say_the_half(tmp_path: Path) -> None:
         ("A film of the train part", 1, "train"),
         ("A film of the test part", 0, "test"),
     }
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["neg", "pos"], [0, 1]),
+        (["pos", "neg"], [1, 0]),
+        (["Positive", "Negative"], [1, 0]),
+        (["1", "2"], [0, 1]),  # as Yelp's stars are called, where 0 is negative
+        (["0", "1"], [0, 1]),
+    ],
+)
+def test_numbered_labels_mean_what_their_names_say(tmp_path: Path, names: list[str], labels: list[int]) -> None:
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
+    table = datasets.Dataset.from_dict({"text": ["First film", "Second film"], "label": [0, 1]}, features)
+    table.to_parquet(tmp_path / "train.parquet")
+    assert [review.label for review in reviews_at(tmp_path)] == labels
+
+
+def test_names_of_numbered_labels_that_say_neither_are_one_line(tmp_path: Path) -> None:
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["good", "bad"])}
+    )
+    datasets.Dataset.from_dict({"text": ["A film"], "label": [0]}, features).to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(DataError, match="row 1 has label 'good': write positive or negative, or 1 or 0"):
+        reviews_at(tmp_path)
 
 
 def test_a_text_of_both_halves_is_a_train_review_only(tmp_path: Path) -> None:

@@ -101,6 +101,9 @@ READ = {
     "Decimal": [Decimal("0.5"), Decimal(1)],
     "Fraction": [Fraction(1, 2), Fraction(1)],
     "a boolean": [0.5, True],
+    "sparse tensor": TENSOR.to_sparse(),
+    "masked array without a mask": np.ma.masked_array(HALF),
+    "nullable Series": pd.Series(HALF, dtype="Float64"),
 }
 
 
@@ -111,9 +114,18 @@ def test_numbers_are_read_in_whatever_they_come(kind):
     assert all(type(score) is float for score in scores)
 
 
-@pytest.mark.parametrize("none", [None, math.nan, np.nan, torch.tensor(math.nan), Decimal("NaN"), np.float32("nan")])
+NONE = [None, math.nan, np.nan, torch.tensor(math.nan), Decimal("NaN"), np.float32("nan"), pd.NA, np.ma.masked]
+
+
+@pytest.mark.parametrize("none", NONE)
 def test_none_and_nan_set_a_response_aside(none):
     first, second = FunctionReward(lambda texts: [none, 2]).score(*TWO)
+    assert math.isnan(first) and second == 2.0
+
+
+@pytest.mark.parametrize("given", [np.ma.masked_array([7.0, 2.0], [True, False]), pd.Series([None, 2], dtype="Int64")])
+def test_a_masked_number_is_none(given):
+    first, second = FunctionReward(lambda texts: given).score(*TWO)
     assert math.isnan(first) and second == 2.0
 
 

@@ -6,10 +6,12 @@ import pytest
 import yaml
 
 from tiny_classifiers import classifier, words
+from trimtab.assets.resolve import Assets
 from trimtab.errors import ConfigurationError, ModelError
 from trimtab.experiment import RewardConfig
 from trimtab.experiment_file import load_experiment
 from trimtab.rewards.classifier import ClassifierReward, _positive_index
+from trimtab.rewards.load import load_reward
 
 BOOLEANS = ["yes", "no", "on", "off", "true", "false", "Yes", "NO", "True"]
 
@@ -97,3 +99,37 @@ def test_what_names_no_label_or_two_is_refused_with_the_labels(names, label, sai
     with pytest.raises(ModelError, match=said) as caught:
         index(names, label)
     assert "\n" not in str(caught.value)
+
+
+def named(folder, names):
+    model = classifier("llama", len(names))
+    model.config.id2label, model.config.label2id = dict(enumerate(names)), {name: n for n, name in enumerate(names)}
+    model.save_pretrained(folder)
+    words().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("names", "definition", "wanted"),
+    [
+        (["POSITIVE", "NEGATIVE"], "margin", "POSITIVE"),
+        (["pos", "neg"], "positive_logit", "pos"),
+        (["neutral", "Negative"], "margin", "neutral"),
+        (["negative", "neutral", "positive"], "positive_logit", "positive"),
+    ],
+)
+def test_the_default_label_is_refused_where_the_names_say_that_it_is_not_the_positive_one(
+    tmp_path, names, definition, wanted
+):
+    name = named(tmp_path / "rm", names)
+    with pytest.raises(ModelError, match=rf'is label 1, {names[1]}: give its name, such as "{wanted}"'):
+        load_reward(RewardConfig(model=name, definition=definition, max_length=32), Assets(), None)
+    for label in (wanted, 1, "neutral" if "neutral" in names else names[1]):
+        load_reward(
+            RewardConfig(model=name, definition=definition, positive_label=label, max_length=32), Assets(), None
+        )
+
+
+@pytest.mark.parametrize("names", [["NEGATIVE", "POSITIVE"], ["LABEL_0", "LABEL_1"], ["bad", "good"], ["0", "1"]])
+def test_the_default_label_serves_where_the_names_do_not_gainsay_it(tmp_path, names):
+    load_reward(RewardConfig(model=named(tmp_path / "rm", names), max_length=32), Assets(), None)

@@ -26,7 +26,7 @@ from trimtab.models.rereading import RereadingModel
 from trimtab.models.transformers_model import TransformersModel
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.preferences.synthesize import check_some_fit
-from trimtab.records import Generation, Prompt
+from trimtab.records import SET_ASIDE, Generation, Prompt
 from trimtab.rewards.function import FunctionReward
 from trimtab.search.chunk_beam import Search
 from trimtab.search.completions_proposer import CompletionsProposer
@@ -172,8 +172,8 @@ def test_a_response_that_outgrows_the_guides_context_sets_its_prompt_aside() -> 
     found = search.run(
         [Prompt("a", prompt), Prompt("b", "x")], LanguageModelProposer(base, SAMPLING, 3), ImplicitValue(*guides, base)
     )
-    assert [each.finish for each in found[0]] == ["failed"]
-    assert all(math.isfinite(each.value) and each.finish != "failed" for each in found[1])
+    assert [each.finish for each in found[0]] == ["unvalued"]
+    assert all(math.isfinite(each.value) and each.finish not in SET_ASIDE for each in found[1])
 
 
 def test_each_guide_has_the_room_that_its_own_template_leaves_in_its_own_context() -> None:

@@ -1,8 +1,10 @@
 """The rows of one file, of whatever kind: texts stay as they are written, and nothing guesses types.
 
-JSON is read by its own types and Parquet and Arrow by theirs. A cell of a CSV is a text, an empty one is None. A record
-ends at a line feed alone (or at a carriage return and a line feed): other characters that break lines on a screen, such
-as U+2028 or a form feed, belong to its text.
+JSON is read by its own types and Parquet and Arrow by theirs. A cell of a CSV or TSV is a text, an empty one is None,
+and a list of messages that it holds as JSON is such a list, since a CSV has no other way to hold one.
+
+A record ends at a line feed alone (or at a carriage return and a line feed): other characters that break lines on a
+screen, such as U+2028 or a form feed, belong to its text.
 
     >>> list(rows_of_text('{"prompt": "Name a tree."}', "a.jsonl"))
     [{'prompt': 'Name a tree.'}]
@@ -12,6 +14,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
@@ -26,9 +29,13 @@ from trimtab.errors import DataError, shown
 
 LINE = "prompt"
 """The column of plain text, a row a line."""
-TEXTS = (".jsonl", ".json", ".csv", ".txt")
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".arrow", ".txt")
+TEXTS = (".jsonl", ".json", ".csv", ".tsv", ".txt")
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
 PACKED = ".gz"
+_SAME = {".ndjson": ".jsonl"}
+_SEPARATORS = {".csv": (",", "commas"), ".tsv": ("\t", "tabs")}
+_PYTHON_MESSAGES = re.compile(r"\[\s*\{'(role|content)':")
+"""How lists of messages begin that a program wrote into a table as Python spells them."""
 
 
 def kind_of(path: Path) -> str:
@@ -37,9 +44,10 @@ def kind_of(path: Path) -> str:
     >>> kind_of(Path("train.jsonl.gz")), kind_of(Path("train.PARQUET")), kind_of(Path("train.parquet.gz"))
     ('.jsonl', '.parquet', '')
     """
-    suffix = path.suffix.lower()
+    suffix = _SAME.get(path.suffix.lower(), path.suffix.lower())
     if suffix == PACKED:
         inner = Path(path.stem).suffix.lower()
+        inner = _SAME.get(inner, inner)
         return inner if inner in TEXTS else ""
     return suffix if suffix in SUFFIXES else ""
 
@@ -56,8 +64,8 @@ def rows_of_file(path: Path) -> list[dict[str, Any]]:
     if kind not in TEXTS:
         return _rows_of_arrow(path)
     text = decoded(_content(path), str(path))
-    if kind == ".csv":
-        return _rows_of_csv(text, str(path))
+    if kind in _SEPARATORS:
+        return _rows_of_csv(text, str(path), *_SEPARATORS[kind])
     return list(rows_of_text(text, str(path), plain=kind == ".txt"))
 
 
@@ -110,22 +118,25 @@ def _content(path: Path) -> bytes:
         raise DataError(f"{path} cannot be read ({reason}): mend it, or save it anew") from None
 
 
-def _rows_of_csv(text: str, origin: str) -> list[dict[str, Any]]:
+def _rows_of_csv(text: str, origin: str, separator: str, named: str) -> list[dict[str, Any]]:
     before = csv.field_size_limit(sys.maxsize)
-    lines = csv.reader(io.StringIO(text, newline="\n"), strict=True)
+    lines = csv.reader(io.StringIO(text, newline="\n"), strict=True, delimiter=separator)
     try:
-        return list(_records(lines, origin))
+        return list(_records(lines, origin, named))
     except csv.Error as error:
         raise DataError(
-            f"{origin} cannot be read at line {lines.line_num} ({error}): put cells with quotes, commas or line breaks "
-            "in quotation marks, and double the quotes in them"
+            f"{origin} cannot be read at line {lines.line_num} ({error}): put cells with quotes, {named} or line "
+            "breaks in quotation marks, and double the quotes in them"
         ) from None
     finally:
         csv.field_size_limit(before)
 
 
-def _records(lines: Any, origin: str) -> Iterator[dict[str, Any]]:
-    """The rows under a header; `lines` is a `csv.reader`. Lines without anything in them are no rows."""
+def _records(lines: Any, origin: str, separators: str) -> Iterator[dict[str, Any]]:
+    """The rows under a header; lines without anything in them are no rows.
+
+    `lines` is a `csv.reader`, and `separators` what stands between its cells, for messages.
+    """
     header = next((cells for cells in lines if cells), None)
     if header is None:
         raise DataError(f"{origin} cannot be read (it is empty): give a header with the names of the columns, and rows")
@@ -137,10 +148,28 @@ def _records(lines: Any, origin: str) -> Iterator[dict[str, Any]]:
         if cells and len(cells) != len(header):
             raise DataError(
                 f"{origin}, line {lines.line_num} has {len(cells)} cells and the header {len(header)}: put cells with "
-                "commas in quotation marks, or mend the row"
+                f"{separators} in quotation marks, or mend the row"
             )
         if cells:  # a column without a name is an index that some program wrote
-            yield {name: cell or None for name, cell in zip(header, cells, strict=True) if name}
+            where = f"{origin}, line {lines.line_num}"
+            yield {name: _cell(text, where) for name, text in zip(header, cells, strict=True) if name}
+
+
+def _cell(text: str, origin: str) -> Any:
+    """What a cell of a CSV holds: a text, nothing, or a list of messages as JSON."""
+    if not text.startswith("["):
+        return text or None
+    if _PYTHON_MESSAGES.match(text):
+        raise DataError(
+            f"{origin} holds messages as Python spells them, {shown(text)}: save the data as JSON lines or Parquet, or "
+            "write JSON into the cell"
+        )
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    messages = isinstance(value, list) and value and all(isinstance(each, dict) and "role" in each for each in value)
+    return value if messages else text
 
 
 def _rows_of_arrow(path: Path) -> list[dict[str, Any]]:
@@ -167,6 +196,18 @@ def rows_of_table(table: pyarrow.Table) -> list[dict[str, Any]]:
             for row in rows:
                 row[field.name] = _unpacked(row[field.name], field.type)
     return rows
+
+
+def class_names(path: Path) -> dict[str, list[str]]:
+    """The names of numbered classes by their columns, as `datasets` writes them into Parquet; none in other files."""
+    if kind_of(path) != ".parquet":
+        return {}
+    try:
+        written = (pyarrow.parquet.read_schema(path).metadata or {}).get(b"huggingface", b"{}")
+        features = json.loads(written)["info"]["features"]
+        return {name: list(kind["names"]) for name, kind in features.items() if kind.get("_type") == "ClassLabel"}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # written by another program, in its own way
+        return {}
 
 
 def _unpacked(value: Any, kind: pyarrow.DataType) -> Any:

@@ -3,18 +3,19 @@
 rows = read_rows(Path("reviews.csv"))
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from trimtab.data.formats import kind_of
+from trimtab.data.formats import class_names, kind_of
 from trimtab.data.rows import NamedRow, files_in, named_rows
 from trimtab.errors import DataError, shown
 from trimtab.messages import is_missing, text_of
 
-_KINDS = (".csv", ".jsonl", ".parquet")
+_KINDS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,12 @@ def read_rows(place: Path) -> list[Row]:
     Raises:
         DataError: no such file, or one that cannot be read or lacks a column; a text or label is something else.
     """
-    return [_labelled(row, split) for path, split in _files(place) for row in named_rows([path])]
+    return [
+        _labelled(row, split, names)
+        for path, split in _files(place)
+        for names in (class_names(path),)
+        for row in named_rows([path])
+    ]
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -65,8 +71,12 @@ def _files(place: Path) -> list[tuple[Path, str]]:
     return named or [(path, "") for path in paths]
 
 
-def _labelled(row: NamedRow, split: str) -> Row:
+def _labelled(row: NamedRow, split: str, names: Mapping[str, Sequence[str]]) -> Row:
+    """The row; `names` are those of numbered labels by their columns, which count where they are words."""
     text, label = _cell(row, ("review", "text")), _cell(row, ("sentiment", "label"))
+    known = next((names[name] for name in ("sentiment", "label") if name in row.values and name in names), ())
+    if isinstance(label, int) and 0 <= label < len(known) and not known[label].strip().isdecimal():
+        label = known[label]
     own = row.values.get("split", split)
     return Row(
         "" if is_missing(text) else text_of(text, f"{row.origin}: the text"),

@@ -48,8 +48,8 @@ class Row:
     Rewards and gains in the reward's own unit, `headroom`, `positive` and `distinct_n` as shares, `diversity` and
     `fluency` in nats; `new_tokens`, `flops` and `seconds` are means for one prompt. `prompts` counts the prompts
     measured, `left_out` those left out because a score on them was not finite and `set_aside` those without a
-    response, because a model's numbers on them were not finite, or because they are too long for some decoder's models.
-    The latter are set aside for all decoders alike. None where a column has no meaning: an unguided
+    response, because a model or a value gave no finite number for them, or because they are too long for some
+    decoder's models. The latter are set aside for all decoders alike. None where a column has no meaning: an unguided
     reference has no gain over itself, and without a second judge there is none by it. `by_gold`: guided by the gold
     reward itself, an upper line and no method.
     `reward_std` is the standard deviation of the rewards (divided by n - 1), `below` the share of them below

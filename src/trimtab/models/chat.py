@@ -151,26 +151,44 @@ class ChatTemplate:
         own = bool(messages) and messages[0]["role"] == "system"
         turns = list(messages[1:] if own else messages)
         system = messages[0]["content"] if own else self._system
-        self._check_calls(turns)
-        if system is None:
-            return turns
-        if self._takes_system:
-            return [_message("system", system), *turns]
-        first = next((number for number, turn in enumerate(turns) if turn["role"] == "user"), None)
-        if first is None:
-            raise ModelError(f"{self._name}'s chat template takes no system message alone: add a message of the user")
-        turns[first] = _message("user", f"{system}\n\n{turns[first]['content']}")
+        if system is not None and self._takes_system:
+            turns = [_message("system", system), *turns]
+        elif system is not None:
+            first = next((number for number, turn in enumerate(turns) if turn["role"] == "user"), None)
+            if first is None:
+                raise ModelError(
+                    f"{self._name}'s chat template takes no system message alone: add a message of the user"
+                )
+            turns[first] = _message("user", f"{system}\n\n{turns[first]['content']}")
+        self._check_shown(turns)
         return turns
 
-    def _check_calls(self, turns: Sequence[Message]) -> None:
-        """Raise ModelError where the template leaves out the messages' tool calls without a word."""
-        if not any("tool_calls" in turn for turn in turns):
+    def _check_shown(self, turns: Sequence[Message]) -> None:
+        """Raise ModelError where the template leaves out tool calls, or what an unusual message says, without a word.
+
+        Looked at are tool calls and messages of other roles than user and assistant; a first system message, which is
+        checked once for all, counts as usual.
+        """
+        for place, turn in enumerate(turns):
+            if "tool_calls" in turn:
+                bare = cast(Message, {name: value for name, value in turn.items() if name != "tool_calls"})
+                self._check_matters(turns, place, bare, "tool_calls")
+            usual = ("user", "assistant") if place or _count(turns, "system") > 1 else ("user", "assistant", "system")
+            if turn["content"].strip() and (turn["role"] not in usual or "tool_calls" in turn):
+                what = f"the content of a message of the role {turn['role']}"
+                beside = " that has tool_calls" if "tool_calls" in turn else ""
+                self._check_matters(turns, place, {**turn, "content": _PROBE}, what + beside)
+
+    def _check_matters(self, turns: Sequence[Message], place: int, other: Message, what: str) -> None:
+        """Raise ModelError where the template writes the same with another message in this place."""
+        try:
+            text = self._render([*turns[:place], other, *turns[place + 1 :]], opened=True)
+        except ModelError:  # then the message matters, or the conversation itself is refused, too
             return
-        bare = cast(list[Message], [{k: v for k, v in turn.items() if k != "tool_calls"} for turn in turns])
-        if self._render(turns, opened=True) == self._render(bare, opened=True):
+        if text == self._render(turns, opened=True):
             raise ModelError(
-                f"{self._name}'s chat template leaves out tool_calls: write them into the messages' content, or use a "
-                "template that has them"
+                f"{self._name}'s chat template leaves out {what}: write what matters into the messages of user and "
+                "assistant, or use a template that has it"
             )
 
     @cached_property
@@ -250,6 +268,10 @@ class ChatTemplate:
 
 def _message(role: str, content: str) -> Message:
     return {"role": role, "content": content}
+
+
+def _count(turns: Sequence[Message], role: str) -> int:
+    return sum(turn["role"] == role for turn in turns)
 
 
 def _parts(text: str) -> list[dict[str, str]]:

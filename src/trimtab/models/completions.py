@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from trimtab.endpoint import Endpoint
 from trimtab.errors import EndpointError, ModelError, TooLongError
 from trimtab.experiment import EndpointConfig, ModelConfig, SamplingConfig
-from trimtab.fields import CHAT, fill
+from trimtab.fields import CHAT, check_template, fill
 from trimtab.models.completions_answer import Choice, choices_in, share_out
 from trimtab.records import PromptInput
 
@@ -69,12 +69,14 @@ class CompletionsModel:
         settings: key, concurrency, timeout, attempts and prices.
 
     Raises:
-        ConfigurationError: the environment lacks the variable that is to hold the key.
+        ConfigurationError: the template has no place for the prompt, or the environment lacks the variable that is to
+            hold the key.
     """
 
     def __init__(
         self, url: str, name: str, *, template: str = "{prompt}", settings: EndpointConfig | None = None
     ) -> None:
+        check_template(template)
         self.name = name
         self.template = template
         self.settings = settings or EndpointConfig(url=url)

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trimtab.assets.resolve import Assets
 from trimtab.errors import AssetError, ModelError
 from trimtab.experiment import ModelConfig
-from trimtab.fields import CHAT
+from trimtab.fields import CHAT, check_template
 from trimtab.models.adapter import adapted_view, plain_view
 from trimtab.models.families import language_model_of
 from trimtab.models.language_model import LanguageModel
@@ -46,9 +46,11 @@ def load(
         assets: where names are looked up (default: the usual places).
 
     Raises:
+        ConfigurationError: the template has no place for the prompt.
         AssetError: a name resolves to nothing that may be read.
         ModelError: it is no causal language model, or its tokenizer is missing or not its own.
     """
+    check_template(template)
     if isinstance(model, str | Path):
         model = ModelConfig(name=str(model), template=template)
     if isinstance(model, ModelConfig) and model.endpoint is not None:

@@ -29,7 +29,9 @@ def absences(rows: Sequence[Row], scores: Mapping[str, Sequence[Score]], too_lon
         failed = row.set_aside - len(too_long)
         if failed:
             them = "it" if failed == 1 else "them"
-            reasons.append(f"{_count(failed, 'prompt')} set aside, since a model's numbers on {them} are not finite")
+            reasons.append(
+                f"{_count(failed, 'prompt')} set aside, since a model or a reward gave no finite number for {them}"
+            )
         if too_long:
             reasons.append(f"{_count(len(too_long), 'prompt')} set aside, too long for the context of a model")
         if row.left_out:

@@ -27,6 +27,7 @@ from trimtab.rewards.sequence_logits import SequenceLogits, positions_of
 from trimtab.rewards.token_rows import TokenRows
 
 PROBE = "This film is good."
+_POSITIVE, _NEGATIVE = ("positive", "pos"), ("negative", "neg")
 Definition = Literal["margin", "positive_logit"]
 
 
@@ -131,6 +132,8 @@ def load_classifier_reward(config: RewardConfig, assets: Assets, folder: Path | 
     name = config.model if folder is None else str(folder)
     assert config.definition in ("margin", "positive_logit"), "other definitions are of a scalar head"
     model, tokenizer = load_classifier(name, assets, allow_pickle=config.allow_pickle)
+    if folder is None and "positive_label" not in config.model_fields_set:
+        _check_default(model, name)
     reward = ClassifierReward(
         model,
         tokenizer,
@@ -158,6 +161,18 @@ def readable_length(config: RewardConfig, model: PreTrainedModel) -> int:
     """
     given = config.definition in CLASSIFIED and "max_length" in config.model_fields_set
     return config.max_length if given else min(config.max_length, positions_of(model))
+
+
+def _check_default(model: PreTrainedModel, name: str) -> None:
+    """Raise ModelError where no positive label is given and the labels' names say that the default, 1, is not it."""
+    names = [str(model.config.id2label.get(index, "")) for index in range(model.config.num_labels)]
+    known = [label.strip().lower() for label in names]
+    positive = [index for index, label in enumerate(known) if label in _POSITIVE]
+    if len(known) > 1 and ((positive and 1 not in positive) or known[1] in _NEGATIVE):
+        raise ModelError(
+            f"the reward model {name} calls its labels {', '.join(names)}, and reward.positive_label is left out, "
+            f'which is label 1, {names[1]}: give its name, such as "{names[positive[0] if positive else 0]}"'
+        )
 
 
 def _positive_index(model: PreTrainedModel, label: int | str, definition: Definition) -> int:

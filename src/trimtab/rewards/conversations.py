@@ -6,8 +6,10 @@
 '<|im_start|>user\\nHello?<|im_end|>\\n<|im_start|>assistant\\nHi.<|im_end|>'
 """
 
+from trimtab.errors import DataError
 from trimtab.fields import fill
 from trimtab.records import Message, PromptInput
+from trimtab.rewards.reward import check_no_calls, plain_prompt
 
 _SPEAKERS = {"user": "Human", "assistant": "Assistant"}
 
@@ -20,7 +22,7 @@ def conversation(prompt: PromptInput, response: str) -> list[Message]:
     """
     turns: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     if turns and turns[-1]["role"] == "assistant":
-        return [*turns[:-1], {"role": "assistant", "content": turns[-1]["content"] + response}]
+        return [*turns[:-1], {**turns[-1], "content": turns[-1]["content"] + response}]
     return [*turns, {"role": "assistant", "content": response.lstrip()}]
 
 
@@ -28,20 +30,39 @@ def ultrarm_text(prompt: PromptInput, response: str) -> str:
     """As openbmb/UltraRM-13b was trained (its model card): `Human: ...`, a blank line, `Assistant: ...`.
 
     A system message, which it does not know, stands before the first one of the user.
+
+    Raises:
+        DataError: there are tool calls, or messages of other roles than these three.
     """
-    return "\n\n".join(f"{_SPEAKERS[each['role']]}: {each['content']}" for each in _folded(prompt, response))
+    turns = _folded(prompt, response)
+    check_no_calls(turns)
+    other = next((turn["role"] for turn in turns if turn["role"] not in _SPEAKERS), None)
+    if other is not None:
+        raise DataError(
+            f"UltraRM reads a system message at the beginning, and messages of user and assistant, and a prompt has "
+            f"one of the role {other}: write it as one of these, or take another reward"
+        )
+    return "\n\n".join(f"{_SPEAKERS[each['role']]}: {each['content']}" for each in turns)
 
 
 def starling_text(prompt: PromptInput, response: str) -> str:
-    """As Nexusflow/Starling-RM-34B was trained (its model card): the turns of ChatML, without a last line break."""
+    """As Nexusflow/Starling-RM-34B was trained (its model card): the turns of ChatML, without a last line break.
+
+    Raises:
+        DataError: there are tool calls.
+    """
     turns = conversation(prompt, response)
+    check_no_calls(turns)
     return "\n".join(f"<|im_start|>{each['role']}\n{each['content']}<|im_end|>" for each in turns)
 
 
 def template_text(template: str, prompt: PromptInput, response: str) -> str:
-    """`template` with the prompt and the response in it; the contents of several messages are joined by line breaks."""
-    text = prompt if isinstance(prompt, str) else "\n".join(each["content"] for each in prompt)
-    return fill(template, prompt=text, response=response)
+    """`template` with the prompt and the response in it; the contents of several messages are joined by line breaks.
+
+    Raises:
+        DataError: there are tool calls.
+    """
+    return fill(template, prompt=plain_prompt(prompt), response=response)
 
 
 def _folded(prompt: PromptInput, response: str) -> list[Message]:

@@ -19,7 +19,7 @@ import torch
 from trimtab.errors import ConfigurationError, ModelError, TrimtabError
 from trimtab.records import PromptInput
 from trimtab.rewards.faults import fault_in
-from trimtab.rewards.reward import judged_texts
+from trimtab.rewards.reward import check_pairs, judged_texts
 from trimtab.rewards.scores import checked_scores
 
 _log = logging.getLogger(__name__)
@@ -50,10 +50,12 @@ class FunctionReward:
         """One reward for each prompt and response, in the function's own unit.
 
         Raises:
+            DataError: a function of texts is given a prompt with tool calls.
             ModelError: the function gave too few or too many numbers, something that is none, or raised an error; the
                 traceback is in the log.
         """
-        texts = judged_texts(prompts, responses)
+        check_pairs(prompts, responses)
+        texts = responses if self._apart else judged_texts(prompts, responses)
         if not texts:
             return []
         # copies, as the function may change what it is given

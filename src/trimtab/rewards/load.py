@@ -21,7 +21,7 @@ from trimtab.fields import CHAT
 from trimtab.models.allocator import keep_freed_memory
 from trimtab.models.chat import ChatTemplate
 from trimtab.models.load import default_device, load_classifier, load_tokenizer, pick_dtype, quiet_libraries
-from trimtab.records import PromptInput
+from trimtab.records import Message, PromptInput
 from trimtab.rewards.classifier import (
     load_classifier_reward,
     non_embedding_parameters,
@@ -90,10 +90,16 @@ def _encoder(config: RewardConfig, tokenizer: PreTrainedTokenizerBase) -> Encode
     template = config.template
     if template == CHAT or (template is None and tokenizer.chat_template is not None):
         chat = ChatTemplate(tokenizer)
-        return lambda prompt, response: chat.conversation_ids(conversation(prompt, response))
+        return lambda prompt, response: chat.conversation_ids(answered(chat, prompt, response))
     if template is not None:
         return _plain(tokenizer, lambda prompt, response: template_text(template, prompt, response))
     return _plain(tokenizer, judged_text)
+
+
+def answered(chat: ChatTemplate, prompt: PromptInput, response: str) -> list[Message]:
+    """The conversation, without what the template itself writes before an answer, which a response may begin with."""
+    turns = [Message(role="user", content=prompt)] if isinstance(prompt, str) else prompt
+    return conversation(prompt, chat.turn(turns).words(response))
 
 
 def _plain(tokenizer: PreTrainedTokenizerBase, text: Callable[[PromptInput, str], str]) -> Encode:

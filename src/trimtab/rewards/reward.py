@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from trimtab.errors import DataError
-from trimtab.records import PromptInput
+from trimtab.messages import shown
+from trimtab.records import Message, PromptInput
 
 
 class Reward(Protocol):
@@ -38,21 +39,50 @@ def judged_text(prompt: PromptInput, response: str) -> str:
     """The text that a reward reads: the prompt directly followed by the response.
 
     The contents of a prompt of messages are joined by line breaks; their roles are not shown.
+
+    Raises:
+        DataError: a message has tool calls, which plain text does not show.
+    """
+    return plain_prompt(prompt) + response
+
+
+def plain_prompt(prompt: PromptInput) -> str:
+    """A prompt as plain text: the contents of messages, joined by line breaks.
+
+    Raises:
+        DataError: a message has tool calls, which plain text does not show.
     """
     if isinstance(prompt, str):
-        return prompt + response
-    return "\n".join(message["content"] for message in prompt) + response
+        return prompt
+    check_no_calls(prompt)
+    return "\n".join(message["content"] for message in prompt)
+
+
+def check_no_calls(messages: Sequence[Message]) -> None:
+    """Raise DataError where a message has tool calls, which would be lost in a text without a chat template."""
+    called = next((message["tool_calls"] for message in messages if message.get("tool_calls")), None)
+    if called:
+        raise DataError(
+            f"the reward reads plain text, and a prompt has the tool calls {shown(called)}: give a reward that reads "
+            "messages (a function of prompts and responses, or a model with a chat template), or write them into the "
+            "content"
+        )
 
 
 def judged_texts(prompts: Sequence[PromptInput], responses: Sequence[str]) -> list[str]:
     """`judged_text` of each prompt and its response.
 
     Raises:
-        DataError: one of both is a single text, or they are not as many.
+        DataError: one of both is a single text, or they are not as many; or a message has tool calls.
     """
+    check_pairs(prompts, responses)
+    return [judged_text(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+
+
+def check_pairs(prompts: Sequence[PromptInput], responses: Sequence[str]) -> None:
+    """Raise DataError where one of both is a single text, or they are not as many."""
     if isinstance(prompts, str) or isinstance(responses, str) or len(prompts) != len(responses):
         counts = [repr(each[:40]) if isinstance(each, str) else str(len(each)) for each in (prompts, responses)]
         raise DataError(
             f"a reward was given {counts[0]} prompts and {counts[1]} responses: give two lists of one length"
         )
-    return [judged_text(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from trimtab.records import PromptInput
 from trimtab.rewards.batches import in_batches, padded
-from trimtab.rewards.reward import judged_texts
+from trimtab.rewards.reward import check_pairs
 from trimtab.rewards.scores import checked_scores
 from trimtab.rewards.sequence_logits import SequenceLogits
 from trimtab.rewards.token_rows import TokenRows
@@ -48,12 +48,12 @@ class ScalarReward:
 
     def score(self, prompts: Sequence[PromptInput], responses: Sequence[str]) -> list[float]:
         """One reward for each prompt and response, in order; neighbours move it by rounding only."""
-        texts = judged_texts(prompts, responses)
+        check_pairs(prompts, responses)
         pairs = zip(prompts, responses, strict=True)
         rows = self._limit.fitted([self._encode(prompt, response) for prompt, response in pairs])
         self._tokens += sum(map(len, rows))
         scores = in_batches(rows, self._batch_size, self._forward)
-        return checked_scores(scores, texts, "the reward model")
+        return checked_scores(scores, responses, "the reward model")
 
     @property
     def flops(self) -> float:

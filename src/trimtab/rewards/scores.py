@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set, ValuesView
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from trimtab.errors import ModelError, TrimtabError, shown
@@ -24,8 +25,8 @@ def checked_scores(
     """`given` as floats, one for each of `texts`; those that are not finite are left to whoever takes means.
 
     Read are lists, tuples and other sequences, iterators, NumPy arrays, pandas columns, and PyTorch tensors on any
-    device, of shape [texts] or [texts, 1]. Their members are numbers, booleans (1 or 0), or None, which says that there
-    is no reward and becomes NaN.
+    device, of shape [texts] or [texts, 1]. Their members are numbers, booleans (1 or 0), or None (pandas' NA, NumPy's
+    masked), which says that there is no reward and becomes NaN.
 
     Raises:
         TrimtabError: an `error` that names `origin`: `given` is something else, holds more or fewer numbers than
@@ -62,6 +63,7 @@ def _members(given: Any) -> list[Any] | None:
         return None
     if isinstance(given, torch.Tensor):
         given = given.detach().cpu()
+        given = given if given.layout == torch.strided else given.to_dense()
         given = given.numpy() if given.is_complex() else given.double().numpy()
     if isinstance(given, Sequence | Iterator | ValuesView):
         return list(given)
@@ -74,7 +76,7 @@ def _members(given: Any) -> list[Any] | None:
 
 def _number(value: Any) -> float | None:
     """A member as a float; None where it is no number."""
-    if value is None:
+    if value is None or value is pd.NA or value is np.ma.masked:
         return math.nan
     if isinstance(value, str | bytes | bytearray | np.complexfloating):
         return None  # float() would read them

@@ -11,6 +11,7 @@ finite numbers. Candidates come from a `Proposer`, their worth from a `Value`.
 """
 
 import math
+import numbers
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
@@ -88,6 +89,8 @@ class Search:
             "max_new_tokens": self.max_new_tokens, "groups": self.groups, "pool": self.pool,
         }  # fmt: skip
         for name, count in counts.items():
+            if count is not None and (not isinstance(count, numbers.Integral) or isinstance(count, bool)):
+                raise ConfigurationError(f"{name} is {count!r}: give a whole number")
             if count is not None and count < 1:
                 raise ConfigurationError(f"{name} is {count}: give at least 1")
         faults = search_faults(self.width, self.successors, self.chunk, self.groups, self.pool, self.reject, self.vote)
@@ -235,7 +238,7 @@ def _set_aside(group: list[Hypothesis]) -> list[Hypothesis]:
     """The prompt's candidates; in their place one that says so where any of them is of no finite number, or refused."""
     for each in group:
         if each.finish in SET_ASIDE or not math.isfinite(each.value):
-            why = each.finish if each.finish in SET_ASIDE else "failed"
+            why = each.finish if each.finish in SET_ASIDE else "unvalued"
             return [replace(each, token_ids=[], text="", finish=why, value=0.0)]
     return group
 

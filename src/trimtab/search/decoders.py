@@ -152,7 +152,7 @@ def decode_block(
 ) -> Block:
     """Search all prompts together; FLOPs are those that the models of `roles` spent on it.
 
-    A prompt that is set aside is named in a warning, and has one generation, which says `failed` or `too_long`.
+    A prompt that is set aside is named in a warning, and has one generation, which says why.
     `observe` is told of the prompts that are searched, without those that are too long, and of each step.
     """
     started, before = time.monotonic(), roles.flops()

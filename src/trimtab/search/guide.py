@@ -83,7 +83,7 @@ class Guide:
         search: Search = CBS,
         sampling: SamplingConfig | None = None,
         beta: float | None = None,
-        stop: str | Sequence[str] = (),
+        stop: str | Sequence[str] | None = None,
         seed: int = 0,
     ) -> GuidedModel:
         """`base` under this guide; its weights stay as they are, and its vocabulary may be another.
@@ -99,11 +99,10 @@ class Guide:
         Raises:
             AssetError, ModelError: the base cannot be loaded.
             VocabularyError: `beta` with a base of another vocabulary.
-            ConfigurationError: `beta` without a pair or without the base's logits; an empty text in `stop`.
+            ConfigurationError: `beta` without a pair or without the base's logits; something else than texts in `stop`,
+                or an empty one; a seed below 0.
         """
-        ends = (stop,) if isinstance(stop, str) else tuple(stop)
-        if "" in ends:
-            raise ConfigurationError("stop holds an empty text, at which every response ends: leave it out")
+        ends = (stop,) if isinstance(stop, str | bytes) else tuple(stop or ())
         if isinstance(base, ModelConfig) and base.endpoint is not None:
             base = CompletionsModel.of(base)
         model = base if isinstance(base, CompletionsModel) else load(base)

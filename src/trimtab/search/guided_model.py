@@ -7,12 +7,14 @@
 
 import json
 import logging
+import numbers
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias, cast, overload
 
 from trimtab.blocks import block_size
+from trimtab.errors import ConfigurationError
 from trimtab.experiment import SamplingConfig
 from trimtab.messages import prompt_of
 from trimtab.models.completions import CompletionsModel
@@ -35,6 +37,9 @@ class GuidedModel:
     """What `Guide.steer` makes. `dataclasses.replace` gives one with other settings.
 
     `rows` candidates are decoded together: more are faster, and take more memory.
+
+    Raises:
+        ConfigurationError: `stop` holds an empty text or no text; seed or rows is no such number.
     """
 
     base: LanguageModel | CompletionsModel
@@ -44,6 +49,16 @@ class GuidedModel:
     stop: tuple[str, ...] = ()
     seed: int = 0
     rows: int = 256
+
+    def __post_init__(self) -> None:
+        for each in self.stop:
+            if not isinstance(each, str):
+                raise ConfigurationError(f"stop holds {each!r}, which is no text: give texts")
+            if not each:
+                raise ConfigurationError("stop holds an empty text, at which every response ends: leave it out")
+        for name, number, least in (("seed", self.seed, 0), ("rows", self.rows, 1)):
+            if not isinstance(number, numbers.Integral) or isinstance(number, bool) or number < least:
+                raise ConfigurationError(f"{name} is {number!r}: give a whole number of at least {least}")
 
     @overload
     def generate(
@@ -64,8 +79,8 @@ class GuidedModel:
             progress: show how far it is.
 
         Returns:
-            The responses' texts, without the prompts. Where a model's numbers on a prompt are not finite its response
-            is empty, and a warning says so.
+            The responses' texts, without the prompts. Where a model's logits or the values of candidates are not
+            finite numbers, a response is empty, and a warning says why.
 
         Raises:
             DataError: a prompt is neither a text nor a list of messages, or holds what models do not read.
@@ -133,9 +148,9 @@ class GuidedModel:
 
     def _text(self, found: Sequence[Hypothesis]) -> str:
         if found[0].finish == "too_long":  # as only a server finds out
-            refuse_too_long("a prompt leaves no room for a response in a model's context")
-        if found[0].finish == "failed":
-            _log.warning("a prompt has no response: a model's logits for it are not finite numbers")
+            refuse_too_long(SET_ASIDE["too_long"].replace("it", "a prompt", 1))
+        elif found[0].finish in SET_ASIDE:
+            _log.warning("a prompt has no response: %s", SET_ASIDE[found[0].finish])
         return found[0].text
 
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.errors import ConfigurationError, DataError, ModelError
 from trimtab.experiment import TuneConfig
-from trimtab.fields import CHAT
+from trimtab.fields import CHAT, check_template
 from trimtab.launched import decided_by_main, launched, sharding
 from trimtab.models.context import context_of
 from trimtab.models.large import quantised_as
@@ -73,10 +73,11 @@ def tune(
         DataError: there are no usable training or validation pairs.
         ModelError: the model cannot be tuned so, or training diverged.
         VocabularyError: the pairs are another model's tokens.
-        ConfigurationError: a tracker that is not installed, more `top_layers` than there are, or a `max_length` beyond
-            the model's context.
+        ConfigurationError: a template without a place for the prompt, a tracker that is not installed, more
+            `top_layers` than there are, or a `max_length` beyond the model's context.
     """
     check_trackers(config.trackers)
+    check_template(prompt_template)
     encoded = {}
     if quantised_as(model) is not None:
         raise ModelError("quantised weights cannot be tuned: drop quantization from the small model")

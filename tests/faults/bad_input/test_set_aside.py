@@ -76,7 +76,7 @@ def test_a_guide_that_gives_nan_sets_the_prompt_aside_too(search: Search) -> Non
     base = of(1)
     sound = found(search, PROMPTS, base, _implicit)
     broken = found(search, PROMPTS, base, lambda model: ImplicitValue(of(7, broken=True), of(8), model))
-    assert [each.finish for each in broken["p1"]] == ["failed"]
+    assert [each.finish for each in broken["p1"]] == ["unvalued"]
     assert [each.token_ids for each in broken["p2"]] == [each.token_ids for each in sound["p2"]]
 
 
@@ -86,7 +86,7 @@ def test_a_reward_that_guides_and_gives_no_number_sets_the_prompt_aside(nothing:
         return [nothing if POISON in text else float(len(text)) for text in texts]
 
     broken = found(Search(2, 2, 4, 8), PROMPTS, of(1), lambda model: RewardValue(FunctionReward(lengths)))
-    assert [each.finish for each in broken["p1"]] == ["failed"]
+    assert [each.finish for each in broken["p1"]] == ["unvalued"]
     assert all(math.isfinite(each.value) for name in ("p0", "p2") for each in broken[name])
 
 
@@ -152,7 +152,7 @@ def test_a_run_goes_on_past_a_prompt_of_nan_and_says_so_everywhere(world: World)
     warned = "WARNING prompt test-00003 is set aside: a model's logits for it are not finite numbers"
     assert (run / "log.txt").read_text(encoding="utf-8").count(warned) == 2
     page = (run / "report" / "report.html").read_text(encoding="utf-8")
-    said_there = "bon-2: 1 prompt set aside, since a model's numbers on it are not finite (test-00003)."
+    said_there = "bon-2: 1 prompt set aside, since a model or a reward gave no finite number for it (test-00003)."
     assert said_there in html.unescape(page)
     files = [file.read_text(encoding="utf-8") for file in run.glob("evaluate-*/set_aside.jsonl")]
     assert sorted(json.loads(text)["decoder"] for text in files) == ["base", "bon-2"]
