@@ -29,7 +29,7 @@ from trimtab.models.roles import Weights, load_language_model
 from trimtab.models.sampling import draw
 from trimtab.models.transformers_model import TransformersModel
 from trimtab.models.vocabulary import Vocabulary
-from trimtab.rewards.classifier import ClassifierReward
+from trimtab.rewards.classifier import ClassifierReward, reading
 from trimtab.rewards.load import load_reward
 from trimtab.rewards.scalar import ScalarReward, SequenceClassifierHead, ValueHead
 from trimtab.search.chunk_beam import Search
@@ -149,9 +149,10 @@ def _rewarded(there: There) -> list[float]:
     config.num_labels, config.pad_token_id = 1, 2
     scalar = there(LlamaForSequenceClassification(config).eval())
     body = there(LlamaModel(config).eval())
-    for head in (SequenceClassifierHead(scalar, 1), ValueHead(body, torch.ones(1, 32), 1)):
+    limit, logits = reading(scalar, tokenizer(), 64)
+    for head in (SequenceClassifierHead(logits, 1), ValueHead(body, torch.ones(1, 32), 1)):
         reward = ScalarReward(
-            head, lambda prompt, response: tokenizer()(f"{prompt}{response}").input_ids, max_length=64, batch_size=2
+            head, lambda prompt, response: tokenizer()(f"{prompt}{response}").input_ids, limit=limit, batch_size=2
         )
         found += reward.score(*texts)
     return found

@@ -20,9 +20,8 @@ from typing import Annotated
 import tyro
 import yaml
 
-from trimtab.errors import ConfigurationError
+from trimtab.errors import ConfigurationError, shown
 from trimtab.launched import COMMAND, Terminated
-from trimtab.messages import shown
 
 CONFIGURATIONS = Path(__file__).parent / "launch"
 

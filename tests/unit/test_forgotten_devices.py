@@ -110,7 +110,10 @@ def test_a_model_and_its_adapter_wherever_the_layers_wait(gpus: int, device_map:
 
 MODULES = (
     "trimtab.models.attention", "trimtab.models.cache", "trimtab.models.device", "trimtab.models.emulated",
-    "trimtab.models.families",
+    "trimtab.models.families", "trimtab.models.head", "trimtab.models.placement", "trimtab.models.rereading",
+    "trimtab.models.sampling", "trimtab.models.static_step", "trimtab.models.transformers_model",
+    "trimtab.models.trunk", "trimtab.rewards.scalar", "trimtab.rewards.sequence_logits", "trimtab.rewards.token_rows",
+    "trimtab.training.pair_forward",
 )  # fmt: skip
 """Where devices are forgotten."""
 SOUND = {

@@ -337,3 +337,40 @@ def test_fine_tuning_does_not_mind_a_padding_token_without_a_row(tmp_path: Path)
     made.bos_token = "[PAD]"
     with pytest.raises(ModelError, match=r"\[PAD\] has id 320"):
         fine_tune(texts, texts, llama(3, dtype=torch.float32), made, config, tmp_path, 0, lambda done, total: None)
+
+
+@pytest.mark.parametrize("rows", [(320, 384), (384, 320)])
+def test_a_head_and_embeddings_of_unlike_sizes(rows: tuple[int, int]) -> None:
+    """A head of more ids than there are embeddings wrote ids that could not be read: an IndexError in the middle."""
+    embeddings, predicted = rows
+    model = llama(1, embeddings)
+    torch.manual_seed(0)
+    model.lm_head = torch.nn.Linear(32, predicted, bias=False).double().requires_grad_(False)
+    with torch.no_grad():
+        model.lm_head.weight[320:] *= 50  # likely, where they can be written at all
+    language = load(model.eval(), tokenizer())
+    assert language.rows == 320 and isinstance(language, TransformersModel)
+    assert language.next_logits(language.start_ids([[1, 40]], room=2)).shape == (1, 320)
+    steered = Guide.by_reward(lambda texts: [0.0 for _ in texts]).steer(language, search=SEARCHES[0])
+    for hypothesis in steered.hypotheses(["I really"], 8)[0]:
+        assert max(hypothesis.token_ids) < 320
+
+
+@pytest.mark.parametrize("ends", [[0, 3], (0, 3), torch.tensor([0, 3])])
+def test_end_tokens_are_read_however_they_are_listed(ends: Sequence[int] | torch.Tensor) -> None:
+    model = llama(1)
+    model.generation_config.eos_token_id = ends
+    assert load(model, tokenizer()).vocabulary.eos_ids == {0, 3}
+
+
+@pytest.mark.parametrize("ends", ["0", ["<end>"], 0.5, [True]])
+def test_an_end_token_that_is_no_id_is_one_line(ends: object) -> None:
+    model = llama(1)
+    model.generation_config.eos_token_id = ends
+    with pytest.raises(ModelError, match="ends a text: eos_token_id is an id, or a list of ids"):
+        load(model, tokenizer())
+
+
+def test_a_negative_id_is_one_line() -> None:
+    with pytest.raises(ModelError, match="-1 is no token id"):
+        load(llama(1), tokenizer()).start_ids([[5, -1]], room=2)

@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM
 
-from tiny import full_log_probabilities, llama, tokenizer
+from tiny import full_log_probabilities, gpt2, llama, tokenizer
 from tiny_hub import save_causal_lm
 from trimtab.assets.resolve import Assets
 from trimtab.errors import ModelError
@@ -145,8 +145,9 @@ def _kernel(
     keys, values = (each.repeat_interleave(groups, 2) for each in (keys, values))
     scores = torch.einsum("rqhd,rkhd->rhqk", query, keys) * softmax_scale
     scores = (scores / softcap).tanh() * softcap if softcap else scores
-    places = cache_seqlens[:, None] - query.shape[1] + torch.arange(query.shape[1])
-    ahead = torch.arange(keys.shape[1])[None, None, :] - places[:, :, None]
+    device = query.device
+    places = cache_seqlens[:, None] - query.shape[1] + torch.arange(query.shape[1], device=device)
+    ahead = torch.arange(keys.shape[1], device=device)[None, None, :] - places[:, :, None]
     allowed = (ahead <= 0) & ((window_size[0] < 0) | (ahead >= -window_size[0]))
     weights = scores.masked_fill(~allowed[:, None], -torch.inf).softmax(-1)
     return torch.einsum("rhqk,rkhd->rqhd", weights, values)
@@ -187,3 +188,41 @@ def test_a_model_and_its_adapter_hold_one_copy_of_weights(folder: Path, assets: 
     with torch.no_grad():
         assert torch.allclose(tuned(ids).logits, adapted(ids).logits, atol=1e-5)
         assert (plain(ids).logits - adapted(ids).logits).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("place", ["disk", "cpu"])
+@pytest.mark.parametrize("tied", ["llama", "gpt2"])
+def test_a_tied_model_can_wait_on_a_disk(tied: str, place: str, tmp_path: Path, assets: Assets) -> None:
+    """The second name of a tied weight had no place, and the model was called no causal language model."""
+    whole = gpt2(1, dtype=torch.float32) if tied == "gpt2" else llama(1, layers=3, dtype=torch.float32)
+    if tied == "llama":
+        whole.config.tie_word_embeddings = True
+        whole.tie_weights()
+    folder = save_causal_lm(tmp_path / tied, whole)
+    config = ModelConfig.model_validate({"name": str(folder), "dtype": "float32", "device_map": place})
+    model = load_language_model(config, assets)
+    _, logs = model.score(model.start_ids(PROMPTS, room=4), [0, 1], [10, 1], RESPONSES)
+    for prompt, response, found in zip(PROMPTS, RESPONSES, logs, strict=True):
+        assert found == pytest.approx(full_log_probabilities(whole, prompt, response), abs=1e-4)
+
+
+@pytest.mark.parametrize("saved", [["norm"], ["input_layernorm"], ["v_proj"], ["mlp"]])
+def test_layers_that_an_adapter_holds_whole_are_its_own_where_the_models_wait(
+    saved: list[str], folder: Path, assets: Assets, tmp_path: Path
+) -> None:
+    """PEFT gave such a copy what fetches the model's own weights from the disk, so that the trained ones were lost."""
+    lora = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=saved, init_lora_weights=False)
+    adapted = get_peft_model(llama(1, layers=3, dtype=torch.float32), lora).eval()
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "modules_to_save" in name:
+                weight.add_(0.3 * torch.randn_like(weight))
+    adapted.save_pretrained(tmp_path / "adapter")
+    plain = llama(1, layers=3, dtype=torch.float32)
+    config = ModelConfig.model_validate({"name": str(folder), "dtype": "float32", "device_map": "disk"})
+    weights = Weights(assets)
+    untuned = load_language_model(config, weights)
+    tuned = load_language_model(config.model_copy(update={"adapter": str(tmp_path / "adapter")}), weights)
+    for model, whole in ((tuned, adapted), (untuned, plain)):
+        _, (found, _) = model.score(model.start_ids(PROMPTS, room=4), [0, 1], [10, 1], RESPONSES)
+        assert found == pytest.approx(full_log_probabilities(whole, PROMPTS[0], RESPONSES[0]), abs=1e-4)

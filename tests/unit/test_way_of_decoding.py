@@ -11,11 +11,20 @@ from pathlib import Path
 import pytest
 import torch
 from torch.nn import functional
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    LlamaModel,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from tiny import tokenizer
+from tiny import full_log_probabilities, llama, tokenizer
 from trimtab.errors import ModelError
 from trimtab.models.families import CausalModel, language_model_of
+from trimtab.models.given import load
 from trimtab.models.head import find_head, head_of
 from trimtab.models.readings import alike
 from trimtab.models.rereading import RereadingModel
@@ -203,6 +212,7 @@ def test_logits_may_be_wider_than_the_weights(way: str, dtype: torch.dtype) -> N
     whole = copy.deepcopy(model)
     head = model.lm_head
     if way == "given in float32":
+        model._original_forward = model.forward  # as accelerate does
         changed(model, lambda logits: logits.float())
     elif way == "multiplied in float32":
         head.forward = lambda hidden: functional.linear(hidden.float(), head.weight.float())
@@ -321,3 +331,99 @@ def test_readings_are_told_apart_by_their_distributions(shift: float, dtype: tor
     assert not alike(other, expected, model)
     assert alike(expected + 7, expected, model)
     assert not alike(expected[:, :-1], expected, model)
+
+
+class _Ruled(LlamaForCausalLM):
+    """Its logits follow a rule that shows in texts with token 99 alone."""
+
+    def forward(self, input_ids: torch.Tensor, **given: object) -> object:
+        output = super().forward(input_ids=input_ids, **given)
+        output.logits = torch.where((input_ids == 99).any(-1)[:, None, None], output.logits / 2, output.logits)
+        return output
+
+
+def _rule(_: torch.nn.Module, args: object, given: dict[str, torch.Tensor], output: CausalLMOutputWithPast) -> None:
+    output.logits = torch.where((given["input_ids"] == 99).any(-1)[:, None, None], output.logits / 2, output.logits)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("way", ["class", "hook", "forward"])
+def test_what_someone_does_to_the_logits_of_rare_texts_counts(way: str, dtype: torch.dtype) -> None:
+    """A few tokens do not show it: such models were read through the cache, without their rule."""
+    model = _Ruled(llama(1).config).to(dtype).eval() if way == "class" else llama(1, dtype=dtype)
+    if way == "hook":
+        model.register_forward_hook(_rule, with_kwargs=True)
+    elif way == "forward":
+        plain = model.forward
+
+        def forward(input_ids: torch.Tensor, **given: object) -> CausalLMOutputWithPast:
+            output = plain(input_ids=input_ids, **given)
+            _rule(model, (), {"input_ids": input_ids}, output)
+            return output
+
+        model.forward = forward
+    language = as_language_model(model)
+    texts = [[1, 40, 99, 41, 42], [1, 50], [1, 99, 60]]
+    found = language.next_logits(language.start_ids(texts, room=2)).double()
+    for ids, row in zip(texts, found, strict=True):
+        with torch.no_grad():
+            expected = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].double()
+        assert (row - expected).norm() <= 0.05 * expected.norm()
+
+
+@pytest.mark.parametrize("fields", [{"return_dict": False}, {"output_hidden_states": True}, {"use_cache": False}])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "mamba"])
+def test_what_a_configuration_asks_to_be_given_changes_nothing(name: str, fields: dict[str, bool]) -> None:
+    model = FAMILIES[name](0).double()
+    expected = as_language_model(copy.deepcopy(model))
+    for field, value in fields.items():
+        setattr(model.config, field, value)
+    found = as_language_model(model)
+    assert type(found) is type(expected)
+    ours, theirs = (each.next_logits(each.start_ids(PROMPTS, room=2)) for each in (found, expected))
+    assert torch.equal(ours, theirs)
+
+
+class _Strict(LlamaForCausalLM):
+    def forward(self, input_ids: torch.Tensor) -> object:  # type: ignore[override]
+        return super().forward(input_ids=input_ids)
+
+
+class _Last(LlamaForCausalLM):
+    def forward(self, input_ids: torch.Tensor, **given: object) -> object:
+        return super().forward(input_ids=input_ids, **{"logits_to_keep": 1, **given})
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (lambda: _Strict(llama(1).config), "unexpected keyword argument"),
+        (lambda: _Last(llama(1).config), r"logits of 1 of 8 tokens.*logits_to_keep=0"),
+        (lambda: LlamaModel(llama(1).config), "a LlamaModel is no causal language model"),
+        (lambda: LlamaForSequenceClassification(llama(1).config), "a LlamaForSequenceClassification is no causal"),
+        (lambda: llama(1).to("meta"), "cannot be run as a causal language model"),
+    ],
+)  # fmt: skip
+def test_a_model_that_cannot_be_decoded_is_one_line(make: Callable[[], PreTrainedModel], line: str) -> None:
+    with pytest.raises(ModelError, match=line):
+        load(make().eval(), tokenizer())
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "mamba"])
+def test_a_row_that_was_asked_for_its_next_token_can_be_asked_again_and_continued(name: str) -> None:
+    """`score` right after `next_logits`, and a second `next_logits`, ended in an IndexError."""
+    language = as_language_model(FAMILIES[name](0).double())
+    fresh = language.start_ids(PROMPTS, room=4)
+    _, expected = language.score(fresh, [0, 1, 2, 0], [10, 1, 3, 10], [[60, 61], [70], [], [80]])
+    state = language.start_ids(PROMPTS, room=4)
+    first = language.next_logits(state).clone()
+    assert torch.allclose(language.next_logits(state), first)
+    children, found = language.score(state, [0, 1, 2, 0], [10, 1, 3, 10], [[60, 61], [70], [], [80]])
+    for row, own in zip(found, expected, strict=True):
+        assert row == pytest.approx(own, abs=1e-9)
+    language.next_logits(children)
+    children.append([90, None, 91, None])
+    _, (one, other) = language.score(children, [0, 1], [13, 2], [[50], [51]])
+    whole = full_log_probabilities(language.model, [*PROMPTS[0], 60, 61, 90], [50])
+    assert one == pytest.approx(whole, abs=1e-6)
+    assert other == pytest.approx(full_log_probabilities(language.model, [*PROMPTS[1], 70], [51]), abs=1e-6)

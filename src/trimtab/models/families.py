@@ -18,10 +18,11 @@ from transformers import PreTrainedModel
 
 from trimtab.errors import ModelError
 from trimtab.models.agreement import percent
-from trimtab.models.head import Head, check_numbers, find_head, probe_ids
+from trimtab.models.head import FoundHead, Head, check_numbers, find_head, probe_ids
 from trimtab.models.readings import alike, allowed_apart, first_logits, readings_apart
 from trimtab.models.rereading import RereadingModel
 from trimtab.models.transformers_model import TransformersModel
+from trimtab.models.view import hooked
 from trimtab.models.vocabulary import Vocabulary
 
 CausalModel: TypeAlias = TransformersModel | RereadingModel
@@ -46,9 +47,14 @@ def language_model_of(
         ModelError: it is no causal language model, or its logits are not numbers.
     """
     called = name or str(model.config._name_or_path)
+    for config in (model.config, model.config.get_text_config()):
+        config.return_dict = True  # outputs are read by their names
     found = find_head(model)
     if found.head is None:
         check_numbers(model)
+    elif hooked(model) and "_original_forward" not in vars(model):  # which accelerate's mixed precision keeps
+        # a few tokens do not show all that they do
+        found = FoundHead(None, "hooks, or a forward put in the place of its own, may change its logits", found.logits)
     reason = cannot_fork(model) or found.reason
     if not reason:
         assert found.head is not None
@@ -59,7 +65,9 @@ def language_model_of(
         if model.config._attn_implementation != before:
             model.set_attn_implementation(before)
     if not alike(first_logits(model, tokens=3), found.logits[:3], model):
-        raise ModelError(f"{called} is no causal language model: what it predicts depends on what follows; name one")
+        raise ModelError(
+            f"{called or 'the model'} is no causal language model: what it predicts depends on what follows; name one"
+        )
     if model not in _warned:
         _warned.add(model)
         what = f"{called}, a {model.config.model_type} model," if called else f"a {model.config.model_type} model"
@@ -97,7 +105,7 @@ def _through_cache(
     except _UNFIT as error:
         said = (str(error).splitlines() or [""])[0][:160]
         return None, f"it cannot be read through a cache ({type(error).__name__}: {said})"
-    apart = readings_apart(found, whole[[len(row) - 1 for row in children.ids]])
+    apart = readings_apart(found, whole[[len(row) - 1 for row in children.ids], : cached.rows])
     allowed, kind = allowed_apart(model)
     if apart > allowed:
         numbers = f"{percent(apart)} apart from those of one pass ({percent(allowed)} allowed in {kind})"

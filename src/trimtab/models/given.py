@@ -72,11 +72,10 @@ def load(
 def _view_of(model: torch.nn.Module) -> PreTrainedModel:
     """A model over the weights of one that someone holds, which stays as it is."""
     model = model._modules.get("_orig_mod") or model  # as torch.compile gives it
-    if isinstance(model, PreTrainedModel):
-        return plain_view(model)
-    if isinstance(model, PeftModel):
-        return adapted_view(model)
-    raise _no_model(model)
+    held = model.get_base_model() if isinstance(model, PeftModel) else model
+    if not isinstance(held, PreTrainedModel) or not held.can_generate() or held.config.is_encoder_decoder:
+        raise _no_model(held)
+    return adapted_view(model) if isinstance(model, PeftModel) else plain_view(model)
 
 
 def _no_model(given: object) -> ModelError:

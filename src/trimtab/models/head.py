@@ -27,6 +27,8 @@ SLICE = 4096  # columns of the vocabulary at a time: 256 rows of them in float32
 ROWS = 512
 SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
 """Fields of configurations by which logits are multiplied, or divided (Cohere, Granite, Falcon-H1)."""
+UNCALLABLE = (AttributeError, TypeError, ValueError, RuntimeError, IndexError, KeyError, NotImplementedError)
+"""What a model raises that cannot be called with token ids alone, or gives no logits."""
 MULTIPLIED = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 """Element types of weights that `Head` multiplies with; others are codes of a quantisation."""
 
@@ -170,13 +172,30 @@ def find_head(model: PreTrainedModel) -> FoundHead:
     They are multiplied as a model multiplies them, in a call of the same shape. Two calls of other shapes would round
     differently in 16 bits, and the difference would have to be allowed for.
 
+    Where the model's class overrides its family's forward there is none: a few tokens do not show all that it does.
+
     Raises:
-        ModelError: it has no output embedding.
+        ModelError: it has no output embedding, or cannot be called with token ids alone.
     """
     output = model.get_output_embeddings()
+    name = model.config._name_or_path or "the model"
     if not isinstance(output, torch.nn.Linear):
-        raise ModelError(f"{model.config._name_or_path} is no causal language model: it has no output embedding")
-    logits, hidden = _one_pass(model)
+        raise ModelError(f"{name} is no causal language model: it has no output embedding")
+    try:
+        logits, hidden = _one_pass(model)
+    except torch.OutOfMemoryError:
+        raise
+    except UNCALLABLE as error:
+        said = " ".join(str(error).split())[:160]
+        raise ModelError(
+            f"{name} cannot be run as a causal language model ({type(error).__name__}: {said}): give one that takes "
+            "input_ids and use_cache, and gives logits"
+        ) from None
+    if len(logits) != hidden.shape[1]:
+        raise ModelError(
+            f"{name} gives logits of {len(logits)} of {hidden.shape[1]} tokens: have its forward give those of all "
+            "(logits_to_keep=0)"
+        )
     if not logits.isfinite().any():
         return FoundHead(None, "its logits are not numbers", logits)
     with align_module_device(output):  # it may have been left in memory or on a disk, off the device
@@ -194,7 +213,8 @@ def find_head(model: PreTrainedModel) -> FoundHead:
         if fault is None:
             fault = LogitsApart.of(head.logits(hidden[0]).double(), expected).product_fault(coarsest)
         if fault is None:
-            return FoundHead(head, "", logits)
+            fault = _overridden(model)
+            return FoundHead(None if fault else head, fault, logits)
         faults.append((apart.norm, fault))
     return FoundHead(None, min(faults)[1], logits)
 
@@ -211,6 +231,16 @@ def _one_pass(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
     if not outputs:  # some call a part of it alone (OPT)
         outputs.append(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
     return logits, outputs[-1]
+
+
+def _overridden(model: PreTrainedModel) -> str:
+    """Why the class of a model may change its logits: it is derived from a family's, and overrides `forward`."""
+    with_forward = [
+        kind for kind in type(model).__mro__ if issubclass(kind, PreTrainedModel) and "forward" in vars(kind)
+    ]
+    if len(with_forward) > 1 and not with_forward[0].__module__.startswith("transformers."):
+        return f"its class {with_forward[0].__name__} overrides forward and may change its logits"
+    return ""
 
 
 def _candidates(weight: torch.Tensor, bias: torch.Tensor | None, config: PretrainedConfig) -> Iterator[Head]:

@@ -155,10 +155,12 @@ def refuse_too_long(reason: str | None) -> None:
 def check_rows(name: str, vocabulary: Vocabulary, rows: int, texts: Iterable[Sequence[int]]) -> None:
     """Raise ModelError where texts hold an id that the model of this name, with embeddings of `rows` ids, lacks."""
     for ids in texts:
+        if min(ids, default=0) < 0:
+            raise ModelError(f"{min(ids)} is no token id: ids are counted from 0")
         if max(ids, default=0) >= rows:
             token = next(each for each in ids if each >= rows)
             raise ModelError(
-                f"{vocabulary.tokenizer.convert_ids_to_tokens(token)} has id {token} in the tokenizer of "
+                f"{vocabulary.tokenizer.convert_ids_to_tokens(token) or 'a token'} has id {token} in the tokenizer of "
                 f"{name or 'the model'}, which has embeddings for ids below {rows} only: leave it out of template and "
                 "prompts, or resize the model's embeddings (resize_token_embeddings)"
             )

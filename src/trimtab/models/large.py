@@ -89,9 +89,10 @@ def _layers_at(place: str, folder: Path, device: torch.device) -> dict[str, Any]
     if not layers:
         raise ModelError(f"{folder}'s model has no stack of layers to leave: give another device_map, such as auto")
     prefix = f"{shell.base_model_prefix}.{stack}"
-    parts = {name: str(device) for name, _ in shell.named_parameters() if not name.startswith(f"{prefix}.")}
-    buffers = {name: str(device) for name, _ in shell.named_buffers() if not name.startswith(f"{prefix}.")}
-    return {**parts, **buffers, **{f"{prefix}.{number}": place for number in range(len(layers))}}
+    # a weight that is tied has several names, each of which a device is asked for
+    tensors = [*shell.named_parameters(remove_duplicate=False), *shell.named_buffers()]
+    around = {name: str(device) for name, _ in tensors if not name.startswith(f"{prefix}.")}
+    return {**around, **{f"{prefix}.{number}": place for number in range(len(layers))}}
 
 
 def quantised_as(model: PreTrainedModel) -> str | None:

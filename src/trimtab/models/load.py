@@ -25,6 +25,7 @@ from trimtab.experiment import Dtype, ModelConfig
 from trimtab.models.adapter import beside, merged
 from trimtab.models.allocator import keep_freed_memory
 from trimtab.models.large import loading, quantised_as, use_flash_attention
+from trimtab.models.placement import offloaded
 
 # What transformers and peft raise for folders that they cannot read.
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError, UnpicklingError)
@@ -127,7 +128,9 @@ def with_adapter(model: PreTrainedModel, name: str, assets: Assets, *, merge: bo
     except torch.OutOfMemoryError:
         raise
     except (*_UNREADABLE, AttributeError) as error:  # the latter of methods that know no merging
-        raise ModelError(f"the adapter in {folder} does not fit its model ({_line(error)}): name its own") from None
+        waits = any(offloaded(module) for module in model.modules())
+        remedy = "leave out device_map, or name its own" if waits else "name its own"
+        raise ModelError(f"the adapter in {folder} does not fit its model ({_line(error)}): {remedy}") from None
 
 
 @quiet_libraries()

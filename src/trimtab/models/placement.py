@@ -7,12 +7,16 @@ device(type='cpu')
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.hooks import AlignDevicesHook
 from accelerate.utils.modeling import has_offloaded_params
 from peft import PeftModel
 from transformers import PreTrainedModel
+
+FETCHING = ("_hf_hook", "_old_forward", "forward")
+"""What accelerate gives a module whose weights wait."""
 
 
 def input_device(model: PreTrainedModel) -> torch.device:
@@ -45,8 +49,12 @@ def with_adapter_beside(model: PreTrainedModel, folder: Path) -> PeftModel:
 
 @contextlib.contextmanager
 def _as_if_there(model: PreTrainedModel) -> Iterator[None]:
-    """Inside, weights that wait seem to lie where they run; they take no memory, and all their numbers are 0."""
+    """Inside, weights that wait seem to lie where they run; they take no memory, and all their numbers are 0.
+
+    What fetches them is put aside, too: a layer that PEFT copies, to be trained whole, holds weights of its own.
+    """
     hollow: list[tuple[torch.nn.Module, str, torch.nn.Parameter, torch.nn.Parameter]] = []
+    aside: list[tuple[torch.nn.Module, dict[str, Any]]] = []
     for module in model.modules():
         if offloaded(module):
             for name, weight in module.named_parameters(recurse=False):
@@ -54,6 +62,7 @@ def _as_if_there(model: PreTrainedModel) -> Iterator[None]:
                 seeming = torch.nn.Parameter(zero.expand(weight.shape), requires_grad=False)
                 hollow.append((module, name, weight, seeming))
                 setattr(module, name, seeming)
+            aside.append((module, {name: vars(module).pop(name) for name in FETCHING if name in vars(module)}))
     places = [seeming.data_ptr() for *_, seeming in hollow]
     try:
         yield
@@ -61,10 +70,12 @@ def _as_if_there(model: PreTrainedModel) -> Iterator[None]:
         if any(
             module._parameters[name] is not own or own.data_ptr() != place for (module, name, _, own), place in found
         ):
-            raise ValueError("it changes weights that wait in memory or on a disk: leave out device_map")
+            raise ValueError("it changes weights that wait in memory or on a disk")
     finally:
         for module, name, weight, _ in hollow:
             setattr(module, name, weight)
+        for module, fetching in aside:
+            vars(module).update(fetching)
 
 
 def _running(module: torch.nn.Module) -> torch.device:

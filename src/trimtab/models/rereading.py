@@ -8,7 +8,7 @@ For models whose memory of a text cannot be forked or cut back, such as state-sp
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,8 +82,9 @@ class RereadingModel:
         self.name = name
         self.reason = reason
         self._work = Work()
-        self._head = head or _GivenLogits(model.get_output_embeddings().weight.shape[0])
-        self.rows = min(model.get_input_embeddings().weight.shape[0], self._head.size)
+        found = head or _GivenLogits(model.get_output_embeddings().weight.shape[0])
+        self.rows = min(model.get_input_embeddings().weight.shape[0], found.size)
+        self._head = found.narrowed(self.rows)
         self._body = model if head is None else model.base_model
         self._device = input_device(model)
         self.context = context_of(model)
@@ -146,21 +147,30 @@ class RereadingModel:
 
     def _read(self, rows: Sequence[Sequence[int]], wanted: Sequence[slice]) -> torch.Tensor:
         """What the body gives at the wanted places of each row, one after the other, [places, width]."""
-        longest = max(map(len, rows))
-        check_text(self, longest)
-        at_a_time = max(1, TOKENS // longest)
+        check_text(self, max(map(len, rows)))
         found = []
-        for first in range(0, len(rows), at_a_time):
-            group = rows[first : first + at_a_time]
-            # a causal model knows nothing of the padding behind a text
+        for part in self._batches(rows):
+            group = rows[part]
+            longest = max(map(len, group))
+            # a causal body knows nothing of the padding behind a text
             padded = torch.tensor([[*row, *[0] * (longest - len(row))] for row in group], device=self._device)
             output = self._body(input_ids=padded, use_cache=False)
             given = output.logits if isinstance(self._head, _GivenLogits) else output.last_hidden_state
-            parts = zip(given, group, wanted[first : first + at_a_time], strict=True)
-            found += [part[: len(row)][places] for part, row, places in parts]
+            found += [each[: len(row)][places] for each, row, places in zip(given, group, wanted[part], strict=True)]
         tokens, places = sum(map(len, rows)), sum(map(len, found))
         self._work.tokens += tokens
         self._work.flops += 2.0 * (self._body_weights * tokens + self._head_weights * places)
         flat = torch.cat(found)
         # some bodies give float32 to a head of 16 bits (Mamba)
         return flat.to(self._head.device, self._head.weight.dtype) if isinstance(self._head, Head) else flat
+
+    def _batches(self, rows: Sequence[Sequence[int]]) -> Iterator[slice]:
+        """Rows that are read at once: of one length, where code of someone else's may look at the padding."""
+        at_a_time = max(1, TOKENS // max(map(len, rows)))
+        apart = isinstance(self._head, _GivenLogits)
+        first = 0
+        for end in range(1, len(rows) + 1):
+            full = end - first == at_a_time or end == len(rows)
+            if full or (apart and len(rows[end]) != len(rows[first])):
+                yield slice(first, end)
+                first = end

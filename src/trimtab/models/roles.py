@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.assets.resolve import Assets
@@ -153,14 +154,27 @@ def vocabulary_of(
     With `chat` the model is shown conversations, with the message `system` where they bring none.
 
     Raises:
-        ModelError: there is no end token, or the tokenizer has more tokens than the model.
+        ModelError: there is no end token, or one that is no id, or the tokenizer has more tokens than the model.
     """
     rows = model.get_input_embeddings().weight.shape[0]
     if tokenizer.vocab_size > rows:
         raise ModelError(
-            f"{tokenizer.name_or_path} has a tokenizer of {tokenizer.vocab_size} tokens and a model of {rows}: save "
-            "the model's own tokenizer beside it"
+            f"{tokenizer.name_or_path or 'the model'} has a tokenizer of {tokenizer.vocab_size} tokens and a model of "
+            f"{rows}: save the model's own tokenizer beside it"
         )
+    return Vocabulary(tokenizer, _end_ids(model), start_token, chat=chat, system=system, rows=rows)
+
+
+def _end_ids(model: PreTrainedModel) -> list[int]:
+    """The ids that the model's generation configuration says end a text."""
     ends = model.generation_config.eos_token_id if model.generation_config is not None else None
-    eos_ids = [ends] if isinstance(ends, int) else [each for each in ends or [] if each is not None]
-    return Vocabulary(tokenizer, eos_ids, start_token, chat=chat, system=system, rows=rows)
+    if isinstance(ends, torch.Tensor):
+        ends = ends.tolist()
+    ids = [each for each in (ends if isinstance(ends, list | tuple) else [ends]) if each is not None]
+    if wrong := [each for each in ids if not isinstance(each, int) or isinstance(each, bool)]:
+        name = model.config._name_or_path or "the model"
+        raise ModelError(
+            f"the generation configuration of {name} says that {wrong[0]!r} ends a text: eos_token_id is an id, or a "
+            "list of ids"
+        )
+    return ids

@@ -104,8 +104,8 @@ class TransformersModel:
         if head is None and (head := head_of(model)) is None:
             check_numbers(model)
             raise ModelError(f"{self.name} changes its logits after the output embedding: it has no cached decoding")
-        self._head = head
         self.rows = min(model.get_input_embeddings().weight.shape[0], head.size)
+        self._head = head if head.size == self.rows else head.narrowed(self.rows)  # what it predicts, it can read
         if model.config._attn_implementation in OURS and model._can_set_attn_implementation():
             model.set_attn_implementation(OURS[model.config._attn_implementation])
         self._body = self._own_body = model.base_model
@@ -195,6 +195,8 @@ class TransformersModel:
     @torch.inference_mode()
     def next_logits(self, state: TransformersState) -> torch.Tensor:
         self._begin()
+        if not any(state.pending()):
+            state.rewind([len(ids) for ids in state.ids])  # asked for the second time: the last tokens are read again
         hidden = self._read(state, state.pending())
         self._count_heads(len(state.ids))
         return self._head.logits(hidden[:, -1])
@@ -209,6 +211,8 @@ class TransformersModel:
         # the same hidden state. Children that are cut back read the token at their cut again, each for itself.
         uncut = [bool(new) and kept == len(state.ids[p]) for p, kept, new in zip(parents, keep, tokens, strict=True)]
         roots = {parent for parent, whole in zip(parents, uncut, strict=True) if whole}
+        # after `next_logits` a root's last token has been read, and what it predicts is not remembered
+        state.rewind([len(ids) if row in roots else None for row, ids in enumerate(state.ids)])
         root_hidden = self._read(state, [ids if row in roots else [] for row, ids in enumerate(state.pending())])
         children = state.select(parents)
         children.rewind([None if whole else kept for whole, kept in zip(uncut, keep, strict=True)])

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from trimtab.models.language_model import LanguageModel
 from trimtab.models.placement import input_device, offloaded
 from trimtab.models.transformers_model import TransformersModel
+from trimtab.models.view import hooked
 
 NAMES = {
     "_name_or_path", "name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype", "use_cache",
@@ -128,7 +129,7 @@ def _equal(ours: Mapping[str, torch.nn.Module], theirs: Mapping[str, torch.nn.Mo
 
 def _same(ours: torch.nn.Module, theirs: torch.nn.Module) -> bool:
     """Whether two modules are of one kind, changed by nobody, with equal numbers and tensors of their own."""
-    if type(ours) is not type(theirs) or _hooked(ours) or _hooked(theirs) or _numbers(ours) != _numbers(theirs):
+    if type(ours) is not type(theirs) or hooked(ours) or hooked(theirs) or _numbers(ours) != _numbers(theirs):
         return False
     mine, other = ({**part._parameters, **part._buffers} for part in (ours, theirs))
     return mine.keys() == other.keys() and all(_equal_tensors(tensor, other[name]) for name, tensor in mine.items())
@@ -146,12 +147,6 @@ def _numbers(module: torch.nn.Module) -> dict[str, float | str]:
     """What a module computes by and keeps outside of its tensors, such as the epsilon of a norm."""
     public = {name: value for name, value in vars(module).items() if not name.startswith("_") and name not in NAMES}
     return {name: value for name, value in public.items() if isinstance(value, int | float | str)}
-
-
-def _hooked(module: torch.nn.Module) -> bool:
-    """Whether someone has a module do more than its class does; accelerate's hooks only move what it reads."""
-    moved = "_hf_hook" in vars(module)
-    return bool(module._forward_hooks or module._forward_pre_hooks or ("forward" in vars(module) and not moved))
 
 
 def layer_stack(model: PreTrainedModel) -> tuple[str, list[torch.nn.Module]]:

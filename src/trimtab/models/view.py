@@ -37,6 +37,12 @@ def view_of(model: Module) -> Module:
         return copy.deepcopy(model, aliases)
 
 
+def hooked(module: torch.nn.Module) -> bool:
+    """Whether someone has a module do more than its class does; accelerate's hooks only move what it reads."""
+    moved = "_hf_hook" in vars(module)
+    return bool(module._forward_hooks or module._forward_pre_hooks or ("forward" in vars(module) and not moved))
+
+
 class _SharedMemory(TorchFunctionMode):
     """Inside, a deep copy of a tensor lies in the same memory."""
 

@@ -55,7 +55,9 @@ class Vocabulary:
         # an end token that was added behind the model's rows can neither be written nor read: another is taken, if any
         self.eos_ids = frozenset(filter(self._has_row, named)) or named
         if not self.eos_ids:
-            raise ModelError(f"{tokenizer.name_or_path} has no end token: name one in its tokenizer's eos_token")
+            raise ModelError(
+                f"{tokenizer.name_or_path or 'the tokenizer'} has no end token: name one in its tokenizer's eos_token"
+            )
 
     @property
     def end_id(self) -> int:
@@ -181,7 +183,7 @@ class Vocabulary:
                 raise ModelError(f"start_token {self.start_token!r} is {len(ids)} tokens: name a single token")
             return int(ids[0])
         if self.tokenizer.bos_token_id is None:
-            name = self.tokenizer.name_or_path
+            name = self.tokenizer.name_or_path or "the tokenizer"
             raise ModelError(f"the prompt is empty and {name} has no start token: give start_token")
         return int(self.tokenizer.bos_token_id)
 

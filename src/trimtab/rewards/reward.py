@@ -12,8 +12,7 @@ response: a response carries its own leading space.
 from collections.abc import Sequence
 from typing import Protocol
 
-from trimtab.errors import DataError
-from trimtab.messages import shown
+from trimtab.errors import DataError, shown
 from trimtab.records import Message, PromptInput
 
 

@@ -21,7 +21,7 @@ from trimtab.models.completions import CompletionsModel
 from trimtab.models.continuation import common_prefix
 from trimtab.models.language_model import LanguageModel, refuse_too_long
 from trimtab.progress import watching
-from trimtab.records import Message, Prompt, PromptInput
+from trimtab.records import SET_ASIDE, Message, Prompt, PromptInput
 from trimtab.search.chunk_beam import Search
 from trimtab.search.completions_proposer import CompletionsProposer
 from trimtab.search.hypothesis import Hypothesis
