@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from tiny import llama
@@ -13,8 +14,11 @@ from trimtab.assets.resolve import Assets
 from trimtab.errors import ModelError
 from trimtab.experiment_file import load_experiment
 from trimtab.models import survey as module
+from trimtab.models.load import default_device
 from trimtab.models.survey import Survey, survey
 from zoo import CACHED, REREAD
+
+DEVICE = str(torch.empty(0, device=default_device()).device)
 
 
 @pytest.fixture
@@ -47,7 +51,7 @@ def test_each_model_is_shown_once_with_its_parts_and_its_way(hub: Path) -> None:
     )
     assert set(rows) == {"small, untuned of both", "large", "tuned of both", "tuned"}
     cached = rows["small, untuned of both"]
-    assert cached == Survey("small, untuned of both", str(hub / "llama"), "through a cache", "cpu", "bfloat16", "sdpa")
+    assert cached == Survey("small, untuned of both", str(hub / "llama"), "through a cache", DEVICE, "bfloat16", "sdpa")
     assert rows["large"].decoded == (
         "read anew for every token: its layers keep a running state of the text, which cannot be forked and cut back"
     )
