@@ -148,7 +148,7 @@ class GuidedModel:
 
     def _text(self, found: Sequence[Hypothesis]) -> str:
         if found[0].finish == "too_long":  # as only a server finds out
-            refuse_too_long(SET_ASIDE["too_long"].replace("it", "a prompt", 1))
+            refuse_too_long("a prompt leaves no room for a response in a model's context")
         elif found[0].finish in SET_ASIDE:
             _log.warning("a prompt has no response: %s", SET_ASIDE[found[0].finish])
         return found[0].text
