@@ -171,6 +171,7 @@ def main() -> None:
             tyro.extras.subcommand_cli_from_dict(
                 COMMANDS,
                 prog="trimtab",
+                args=with_one_set(sys.argv[1:]),
                 description="Tune a small language model towards a reward and steer large frozen ones with it.",
             )
     except TrimtabError as error:
@@ -185,6 +186,29 @@ def main() -> None:
         if launched().alone:  # who launched several processes says it
             _tell(f"stopped; this goes on where it was: {command_line()}")
         sys.exit(143 if isinstance(stop, Terminated) else 130)
+
+
+def with_one_set(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the values of all `--set` behind the first one: of several, tyro would keep the last alone.
+
+    >>> with_one_set(["run", "mine", "--set", "seed=1", "--set=name=a", "--jobs", "2", "--set", "tune.beta=1"])
+    ['run', 'mine', '--set', 'seed=1', 'name=a', 'tune.beta=1', '--jobs', '2']
+    """
+    others: list[str] = []
+    values: list[str] = []
+    first, taking = None, False
+    for argument in arguments:
+        flag, sign, value = argument.partition("=")
+        if flag == "--set":
+            first = len(others) if first is None else first
+            taking = not sign
+            values += [value] if sign else []
+        elif taking and not argument.startswith("--"):
+            values.append(argument)
+        else:
+            taking = False
+            others.append(argument)
+    return others if first is None else [*others[:first], "--set", *values, *others[first:]]
 
 
 def _tell(line: str) -> None:

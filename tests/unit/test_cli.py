@@ -45,6 +45,8 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
         (["tune", "quickstart", "--processes", "2"], "--processes 2 says how many --launch starts: give --launch ddp"),
         (["tune", "quickstart", "--launch", "dpp"], "no launch configuration dpp: give one of ddp, fsdp, zero2, or"),
         (["check", "quickstart", "--set", "seed"], "override 'seed' has no `=`: write it as part.field=value"),
+        (["check", "quickstart", "--set", "seed=x", "--set", "name=a"], "seed is 'x'"),
+        (["check", "quickstart", "--set=seed=x", "--set=name=a"], "seed is 'x'"),
         (["check", "quickstart", "--set", "guide.decoders.99.chunk=2"], "there is no entry 99"),
     ],
 )
