@@ -103,6 +103,13 @@ def _emulated(there: There) -> list[float]:
     return [*(log for row in logs for log in row), *tokens, *_ways(base, tuned, untuned)]
 
 
+def _read_anew(there: There) -> list[float]:
+    model = _as_model(there(REREAD["gpt-neo"](0)))
+    state = model.start_ids(ROWS, room=4)
+    _, logs = model.score(state, [0, 2], [4, 3], [[60, 61], [70]])
+    return [*(log for row in logs for log in row), *_ways(model)]
+
+
 def _read(there: There) -> list[float]:
     """Log-probabilities of rows that are forked, cut back and continued, by cached, biased, capped and other heads."""
     found: list[float] = []
@@ -184,6 +191,7 @@ PATHS: dict[str, Callable[[There], list[float]]] = {
     "rewards": _rewarded,
     "training": _trained,
     "emulated": _emulated,
+    "anew": _read_anew,
     "reading": _read,
     "search": _searched,
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TrainingArguments
 
 from trimtab import budget, pipeline, pool
 from trimtab.assets.resolve import Assets
@@ -16,6 +17,7 @@ from trimtab.experiment_file import load_experiment
 from trimtab.pool import Pool, processes_a_device, visible_devices
 from trimtab.progress import watching
 from trimtab.study.command import _jobs
+from trimtab.training.arguments import use_one_device
 
 MIG = ["MIG-1a2b", "MIG-3c4d"]
 UUIDS = ["GPU-8f2e", "GPU-77aa"]
@@ -144,3 +146,16 @@ def test_several_processes_do_not_each_spread_a_model_over_all_devices(
     with watching(quiet=True) as watch, pytest.raises(ConfigurationError, match="2 GPUs, and a device_map spreads"):
         pipeline.run(SPREAD, tmp_path, Assets(cache=tmp_path), watch, jobs=2)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("gpus", "batches"), [(0, 1), (1, 1), (4, 1)])
+def test_training_keeps_to_the_first_of_several_devices(
+    gpus: int, batches: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`Trainer` would put a batch of the given size on each of them, and so train something else."""
+    caplog.set_level("INFO")
+    arguments = TrainingArguments(output_dir="unused", report_to=[], use_cpu=True)
+    arguments._n_gpu = gpus
+    use_one_device(arguments)
+    assert arguments._n_gpu <= batches and ("first of 4 GPUs" in caplog.text) is (gpus == 4)
+    assert arguments.train_batch_size == arguments.per_device_train_batch_size

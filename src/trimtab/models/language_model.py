@@ -104,7 +104,7 @@ class StatefulModel(Protocol[State]):
     def next_logits(self, state: State) -> torch.Tensor:
         """Logits [rows, vocabulary] of the next token of each row; reads each row's last token.
 
-        The tensor is valid until the model's next call.
+        Asked again before any row has a new token, it gives the same. The tensor is valid until the model's next call.
         """
         ...
 
