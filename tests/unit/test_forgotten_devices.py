@@ -131,6 +131,14 @@ SOUND = {
     "models.sampling._draw_of_few: on_device(where, device)",
     "models.sampling._draw_of_few: on_device(np.flatnonzero(~few), device)",
     "models.sampling._draw_of_few: on_device(rest, device)",
+    "rewards.scalar.ValueHead.__call__: torch.arange(len(ids), device=device)",
+    "rewards.scalar.ValueHead.__call__: mask.sum(dim=1).to(device)",
+    "rewards.sequence_logits.SequenceLogits.__call__: order.argsort().to(parts[0].device)",
+    # transformers takes masks to the device of the texts
+    "rewards.scalar.ValueHead.__call__: mask.to(device)",
+    "rewards.sequence_logits.SequenceLogits._read: mask.to(model.device)",
+    # counts where a head lies apart from the layers below it, as no path here has it
+    "models.rereading.RereadingModel._read: flat.to(self._head.device, self._head.weight.dtype)",
     "models.device.on_device: torch.arange(values.start, values.stop, values.step, device=device)",
 }
 """Calls that may as well forget their device: `module.function: call`."""
