@@ -208,27 +208,3 @@ def test_tabs_separate_the_cells_of_a_tsv_and_ndjson_is_json_lines(tmp_path: Pat
         DataError, match=r"a.tsv, line 2 has 1 cells and the header 2: put cells with tabs in quotation"
     ):
         read_rows_of(tmp_path / "a.tsv")
-
-
-TALK = [{"role": "user", "content": 'Name a tree, "oak" apart.'}]
-
-
-@pytest.mark.parametrize("separator", [",", "\t"])
-def test_messages_in_a_cell_are_read_from_json_and_refused_as_python_spells_them(
-    tmp_path: Path, separator: str
-) -> None:
-    file = tmp_path / ("a.csv" if separator == "," else "a.tsv")
-
-    def written(cell: str) -> Any:
-        with file.open("w", newline="", encoding="utf-8") as stream:
-            csv.writer(stream, delimiter=separator).writerows([["prompt", "x"], [cell, "y"]])
-        return read_rows_of(file)[0].values["prompt"]
-
-    assert written(json.dumps(TALK)) == TALK
-    for spelled in (str(TALK), str(TALK[0]).join("[]"), "[ {'content': 'a', 'role': 'user'}\n {'content': 'b'}]"):
-        with pytest.raises(
-            DataError, match=r"line [23] holds messages as Python spells them, .*: save the data as JSON"
-        ):
-            written(spelled)
-    for text in ("[INST] Hello", "[]", "[1, 2]", '["a"]', '[{"a": 1}]', "['a']", "[x](y)", '[{"role"'):
-        assert written(text) == text

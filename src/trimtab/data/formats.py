@@ -14,7 +14,6 @@ import csv
 import gzip
 import io
 import json
-import re
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
@@ -34,8 +33,6 @@ SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
 PACKED = ".gz"
 _SAME = {".ndjson": ".jsonl"}
 _SEPARATORS = {".csv": (",", "commas"), ".tsv": ("\t", "tabs")}
-_PYTHON_MESSAGES = re.compile(r"\[\s*\{'(role|content)':")
-"""How lists of messages begin that a program wrote into a table as Python spells them."""
 
 
 def kind_of(path: Path) -> str:
@@ -151,25 +148,7 @@ def _records(lines: Any, origin: str, separators: str) -> Iterator[dict[str, Any
                 f"{separators} in quotation marks, or mend the row"
             )
         if cells:  # a column without a name is an index that some program wrote
-            where = f"{origin}, line {lines.line_num}"
-            yield {name: _cell(text, where) for name, text in zip(header, cells, strict=True) if name}
-
-
-def _cell(text: str, origin: str) -> Any:
-    """What a cell of a CSV holds: a text, nothing, or a list of messages as JSON."""
-    if not text.startswith("["):
-        return text or None
-    if _PYTHON_MESSAGES.match(text):
-        raise DataError(
-            f"{origin} holds messages as Python spells them, {shown(text)}: save the data as JSON lines or Parquet, or "
-            "write JSON into the cell"
-        )
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    messages = isinstance(value, list) and value and all(isinstance(each, dict) and "role" in each for each in value)
-    return value if messages else text
+            yield {name: text or None for name, text in zip(header, cells, strict=True) if name}
 
 
 def _rows_of_arrow(path: Path) -> list[dict[str, Any]]:

@@ -174,7 +174,8 @@ class ChatTemplate:
                 bare = cast(Message, {name: value for name, value in turn.items() if name != "tool_calls"})
                 self._check_matters(turns, place, bare, "tool_calls")
             usual = ("user", "assistant") if place or _count(turns, "system") > 1 else ("user", "assistant", "system")
-            if turn["content"].strip() and (turn["role"] not in usual or "tool_calls" in turn):
+            unusual = turn["role"] not in usual or "tool_calls" in turn
+            if unusual and str(turn["content"]).strip():  # a list of parts is never empty
                 what = f"the content of a message of the role {turn['role']}"
                 beside = " that has tool_calls" if "tool_calls" in turn else ""
                 self._check_matters(turns, place, {**turn, "content": _PROBE}, what + beside)
