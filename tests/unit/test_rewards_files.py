@@ -71,8 +71,10 @@ KINDS = {
     ),
     "a main part": judging("") + "if __name__ == '__main__':\n    raise SystemExit('run')\n",
     "its own module": judging("import sys\none = 1.0", "sys.modules[__name__].one"),
-    "processes": "import multiprocessing\ndef one(text): return 1.0\ndef score(texts):\n"
-    "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n        return pool.map(one, texts)\n",
+    "processes": "import multiprocessing\nfrom concurrent.futures import ProcessPoolExecutor\n"
+    "def one(text): return 1.0\ndef score(texts):\n"
+    "    with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:\n"
+    "        return list(pool.map(one, texts, timeout=120))\n",
 }
 
 
