@@ -24,6 +24,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _imports_stay_in_their_test(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Modules that a test wrote, and places they are imported from, end with it: the next test may use their names.
+
+    Installed modules stay: a second copy of `multiprocessing.pool` cannot pickle what it sends.
+    """
+    path, before, base = list(sys.path), set(sys.modules), tmp_path_factory.getbasetemp()
+    yield
+    sys.path[:] = path
+    for name in set(sys.modules) - before:
+        values = vars(sys.modules[name])
+        places = [values["__file__"]] if values.get("__file__") else list(values.get("__path__", []))
+        if any(Path(place).is_relative_to(base) for place in places):
+            del sys.modules[name]
+
+
+@pytest.fixture(autouse=True)
 def _accelerators(request: pytest.FixtureRequest) -> Iterator[None]:
     count = request.config.getoption("--stand-in")
     if not count:

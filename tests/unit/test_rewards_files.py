@@ -16,22 +16,6 @@ from trimtab.rewards.named import named_function, source_hash
 from trimtab.rewards.sources import sources
 
 
-@pytest.fixture(autouse=True)
-def _imports_stay_in_their_test(tmp_path):
-    """Modules and paths are the process's: each test has its own.
-
-    Installed modules stay: a second copy of `multiprocessing.pool` cannot pickle what it sends, and waits forever.
-    """
-    path, modules = list(sys.path), dict(sys.modules)
-    yield
-    sys.path[:] = path
-    for name in set(sys.modules) - set(modules):
-        module = sys.modules[name]
-        places = [module.__file__] if vars(module).get("__file__") else list(vars(module).get("__path__", []))
-        if any(Path(place).is_relative_to(tmp_path) for place in places):
-            del sys.modules[name]
-
-
 def write(file: Path, text: str) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
