@@ -17,7 +17,7 @@ test-fast: $(READY)
 
 # tests of code that takes another path on a GPU: recorded steps, offload, adapters, placement, families, benchmarks
 ON_GPU := tests/unit/test_devices.py tests/unit/test_static_step.py tests/unit/test_large.py tests/unit/test_load.py \
-	tests/unit/test_guides.py tests/unit/test_head.py tests/unit/test_trunk.py tests/unit/test_rewards_scalar.py \
+	tests/unit/test_guides.py tests/unit/test_lm_head.py tests/unit/test_shared_layers.py tests/unit/test_rewards_scalar.py \
 	tests/unit/test_rewards_classifier.py tests/unit/test_visible_devices.py tests/unit/test_benchmark_scripts.py
 
 test-gpu: $(READY)

@@ -43,16 +43,16 @@ from transformers import (
 
 from random_models import GPT2, GPT2_XL, byte_pairs, random_gpt2
 from trimtab.assets.resolve import Assets
-from trimtab.experiment import Dtype, ModelConfig, SamplingConfig
+from trimtab.config.experiment import Dtype, ModelConfig, SamplingConfig
+from trimtab.models.cached_model import TransformersModel
 from trimtab.models.emulated import emulate
 from trimtab.models.load import default_device, load_causal_lm, pick_dtype
-from trimtab.models.transformers_model import TransformersModel
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Prompt
 from trimtab.search.chunk_beam import Search
 from trimtab.search.proposer import LanguageModelProposer
 from trimtab.search.value import ImplicitValue
-from trimtab.training.outcome import able_to_pad
+from trimtab.training.saved_model import able_to_pad
 
 SMOLLM, GEMMA = "HuggingFaceTB/SmolLM2-135M-Instruct", "google/gemma-3-270m"
 SAMPLING = SamplingConfig(temperature=0.7, top_k=50)

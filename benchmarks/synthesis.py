@@ -26,14 +26,14 @@ from rich.table import Table
 
 from search import OPENINGS, SMOLLM, machine
 from trimtab.assets.resolve import Assets
-from trimtab.experiment import Dtype, ModelConfig, SynthesizeConfig
+from trimtab.config.experiment import Dtype, ModelConfig, SynthesizeConfig
+from trimtab.models.cached_model import TransformersModel
 from trimtab.models.load import default_device, load_causal_lm, pick_dtype
-from trimtab.models.transformers_model import TransformersModel
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Prompt
 from trimtab.search.chunk_beam import Search
 from trimtab.search.proposer import LanguageModelProposer
-from trimtab.training.outcome import able_to_pad
+from trimtab.training.saved_model import able_to_pad
 
 ROWS = SynthesizeConfig().rows
 VLLM = """

@@ -4,9 +4,8 @@
     python benchmarks/threads.py --busy 2 --json threads.json
 
 Each measurement is a process of its own, since OpenMP reads its policy when torch is loaded: once as torch comes, once
-with `trimtab.openmp.wait_briefly`, in turns, alone and beside processes that do nothing but count. `layer` is a linear
-layer of 576 by 1536 over 2 rows; `load` is `trimtab.load`; `step` is one token of 2 rows. Means of the calls, medians
-of the repeats.
+with `wait_briefly`, in turns, alone and beside processes that do nothing but count. `layer` is a linear layer of 576 by
+1536 over 2 rows; `load` is `trimtab.load`; `step` is one token of 2 rows. Means of the calls, medians of the repeats.
 """
 
 import argparse
@@ -21,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from trimtab.openmp import wait_briefly
+from trimtab.executors.threads import wait_briefly
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 ROWS, NARROW, WIDE = 2, 576, 1536

@@ -31,18 +31,18 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from search import machine
 from trimtab.assets.resolve import Assets
+from trimtab.config.experiment import LoraSettings, ModelConfig, TuneConfig
 from trimtab.data.reviews import load_reviews
-from trimtab.experiment import LoraSettings, ModelConfig, TuneConfig
 from trimtab.models.load import default_device, load_causal_lm
 from trimtab.training.adapter import lora_config
-from trimtab.training.arguments import training_steps
 from trimtab.training.attention import attention_for
 from trimtab.training.batches import BatchOrder, arrange
 from trimtab.training.checkpoints import Saving
-from trimtab.training.outcome import able_to_pad
 from trimtab.training.pair_arguments import trainer_arguments
 from trimtab.training.pair_tokens import PairTokens
 from trimtab.training.pair_trainer import PairTrainer
+from trimtab.training.saved_model import able_to_pad
+from trimtab.training.trl_arguments import training_steps
 
 VARIANTS = {
     "lora": TuneConfig(lora=LoraSettings(rank=16, alpha=32), logging_steps=1, evaluations=1),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trimtab.openmp import wait_briefly
+from trimtab.executors.threads import wait_briefly
 
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("OMP_NUM_THREADS", "1")

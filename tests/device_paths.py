@@ -20,14 +20,14 @@ from identities import PROMPTS, SAMPLING, SEED
 from tiny import gpt2, llama, tokenizer
 from tiny_hub import save_causal_lm
 from trimtab.assets.resolve import Assets
-from trimtab.experiment import ModelConfig, RewardConfig, SamplingConfig
+from trimtab.config.experiment import ModelConfig, RewardConfig, SamplingConfig
+from trimtab.models.cached_model import TransformersModel
 from trimtab.models.emulated import emulate
 from trimtab.models.families import CausalModel, language_model_of
 from trimtab.models.language_model import sequence_log_probabilities
 from trimtab.models.load import default_device, load_classifier
 from trimtab.models.roles import Weights, load_language_model
 from trimtab.models.sampling import draw
-from trimtab.models.transformers_model import TransformersModel
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.rewards.classifier import ClassifierReward, reading
 from trimtab.rewards.load import load_reward

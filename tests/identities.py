@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import torch
 
 from tiny import full_log_probabilities, language_model
-from trimtab.experiment import SamplingConfig
+from trimtab.config.experiment import SamplingConfig
+from trimtab.models.cached_model import TransformersModel
 from trimtab.models.sampling import draw, prompt_key, uniforms
-from trimtab.models.transformers_model import TransformersModel
 from trimtab.records import Finish, Prompt
 from trimtab.search.chunk_beam import Hypothesis, Search
 from trimtab.search.proposer import LanguageModelProposer

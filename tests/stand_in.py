@@ -232,7 +232,7 @@ def accelerators(count: int = 1) -> Iterator[torch.device]:
                 stack.enter_context(mock.patch.object(module, name, answer))
         calls = _Calls(operations)
         stack.enter_context(
-            mock.patch("trimtab.models.transformers_model.CudaGraphs", lambda device: partial(calls.record, device))
+            mock.patch("trimtab.models.cached_model.CudaGraphs", lambda device: partial(calls.record, device))
         )
         # modes hold for one thread
         stack.enter_context(mock.patch.dict(os.environ, {"HF_DEACTIVATE_ASYNC_LOAD": "1"}))

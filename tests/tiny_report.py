@@ -2,9 +2,9 @@
 
 import dataclasses
 
+from trimtab.config.experiment import Experiment
 from trimtab.evaluation.evaluate import Cost, Row, summarise
 from trimtab.evaluation.scoring import score_decoder
-from trimtab.experiment import Experiment
 from trimtab.records import Generation
 from trimtab.report.page import write_report
 

@@ -44,7 +44,7 @@ def tune_tiny(job: dict[str, Any]) -> None:
     from test_training_preference import make_pairs, settings
 
     from tiny import gpt2, llama, tokenizer
-    from trimtab.launched import launched
+    from trimtab.store.distributed import launched
     from trimtab.training import preference
     from trimtab.training.checkpoints import Saving
     from trimtab.training.pair_trainer import PairTrainer
@@ -81,8 +81,8 @@ def cut_and_make_whole(folder: str) -> None:
     from torch.distributed.tensor import DTensor
 
     from tiny import llama
-    from trimtab.launched import launched
-    from trimtab.training.batch_shares import make_whole
+    from trimtab.store.distributed import launched
+    from trimtab.training.data_parallel import make_whole
 
     init_process_group("gloo")
     model = llama(0, dtype=torch.float32)

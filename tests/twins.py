@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tiny import tokenizer
+from trimtab.models.cached_model import TransformersModel, TransformersState
 from trimtab.models.static_step import Record
-from trimtab.models.transformers_model import TransformersModel, TransformersState
 from trimtab.models.vocabulary import Vocabulary
 
 BUDGET = 1 << 30

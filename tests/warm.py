@@ -90,8 +90,8 @@ def _warm_up() -> None:
     import torch
 
     import trimtab.cli
-    import trimtab.pipeline
-    import trimtab.status  # noqa: F401
+    import trimtab.pipeline.run
+    import trimtab.store.status  # noqa: F401
 
     torch.set_num_threads(1)
 

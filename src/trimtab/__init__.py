@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trimtab.assets.resolve import Assets
+    from trimtab.config.experiment import Experiment, ModelConfig, SamplingConfig
+    from trimtab.config.file import load_experiment
     from trimtab.errors import TrimtabError
-    from trimtab.experiment import Experiment, ModelConfig, SamplingConfig
-    from trimtab.experiment_file import load_experiment
-    from trimtab.models.completions import CompletionsModel
     from trimtab.models.emulated import emulate
-    from trimtab.models.given import load
-    from trimtab.pipeline import run
+    from trimtab.models.open_model import load
+    from trimtab.models.served_model import CompletionsModel
+    from trimtab.pipeline.run import run
     from trimtab.preferences.pairs import make_pairs
-    from trimtab.progress import watching
     from trimtab.rewards.function import FunctionReward
     from trimtab.rewards.load import load_reward
     from trimtab.search.chunk_beam import Search
     from trimtab.search.guide import Guide
     from trimtab.search.guided_model import GuidedModel
+    from trimtab.store.progress import watching
     from trimtab.training.preference import tune
 
 # where it is installed it is imported with peft, and warns of a kernel that only 4 bits on a CPU would use
@@ -34,23 +34,23 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 _PLACES = {
     "Assets": "assets.resolve",
-    "CompletionsModel": "models.completions",
-    "Experiment": "experiment",
+    "CompletionsModel": "models.served_model",
+    "Experiment": "config.experiment",
     "FunctionReward": "rewards.function",
     "Guide": "search.guide",
     "GuidedModel": "search.guided_model",
-    "ModelConfig": "experiment",
-    "SamplingConfig": "experiment",
+    "ModelConfig": "config.experiment",
+    "SamplingConfig": "config.experiment",
     "Search": "search.chunk_beam",
     "TrimtabError": "errors",
     "emulate": "models.emulated",
-    "load": "models.given",
-    "load_experiment": "experiment_file",
+    "load": "models.open_model",
+    "load_experiment": "config.file",
     "load_reward": "rewards.load",
     "make_pairs": "preferences.pairs",
-    "run": "pipeline",
+    "run": "pipeline.run",
     "tune": "training.preference",
-    "watching": "progress",
+    "watching": "store.progress",
 }
 
 __all__ = [

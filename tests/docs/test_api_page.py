@@ -10,7 +10,7 @@ from completions_server import serving
 from harness_task import local_task
 from tiny import language_model, llama
 from tiny_hub import save_causal_lm, tiny_hub
-from trimtab.experiment_file import load_experiment
+from trimtab.config.file import load_experiment
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "api.md").read_text(encoding="utf-8")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from trimtab import cli
-from trimtab.experiment import Experiment
-from trimtab.experiment_file import load_experiment
+from trimtab.config.experiment import Experiment
+from trimtab.config.file import load_experiment
 
 PAGE = (Path(__file__).parents[2] / "docs" / "from-gpt2-alignment.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, flags=re.DOTALL)

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from trimtab import cli, launcher
-from trimtab.experiment import DecoderConfig
-from trimtab.experiment_file import load_experiment
+from trimtab import cli
+from trimtab.cli import launch as launcher
+from trimtab.config.experiment import DecoderConfig
+from trimtab.config.file import load_experiment
 
 PAGE = (Path(__file__).parents[2] / "docs/from-weak-to-strong-search.md").read_text(encoding="utf-8")
 COMMANDS = [
@@ -33,7 +34,7 @@ def test_commands_are_sound(line: str, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(cli, "launch", launched)
     monkeypatch.setattr(launcher, "process_count", lambda file, wanted: wanted or 4)
     monkeypatch.setattr(cli, "_run", noted)
-    monkeypatch.setattr("trimtab.merging.merge_shards", lambda directories, into: ran.append(str(into)) or [])
+    monkeypatch.setattr("trimtab.pipeline.merge.merge_shards", lambda directories, into: ran.append(str(into)) or [])
     monkeypatch.setattr("sys.argv", shlex.split(line))
     with contextlib.suppress(SystemExit):
         cli.main()

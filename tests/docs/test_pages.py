@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from trimtab import cli, launcher
-from trimtab.experiment_file import load_experiment, parse_experiment
-from trimtab.guides import guide_pairs
+from trimtab import cli
+from trimtab.cli import launch as launcher
+from trimtab.config.file import load_experiment, parse_experiment
+from trimtab.config.guides import guide_pairs
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = ["chat.md", "closed-bases.md", "models.md", "own-data.md", "own-reward.md", "pairs.md"]

@@ -11,7 +11,7 @@ import trimtab
 from tiny import llama
 from tiny_hub import save_causal_lm, tiny_hub
 from trimtab import cli
-from trimtab.experiment_file import load_experiment, parse_experiment
+from trimtab.config.file import load_experiment, parse_experiment
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

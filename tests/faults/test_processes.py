@@ -13,7 +13,7 @@ import pytest
 
 from small_run import SmallRun, run_bytes
 from trimtab import cli
-from trimtab.merging import merge_shards
+from trimtab.pipeline.merge import merge_shards
 
 
 def stopped(small_run: SmallRun, folder: Path, stage: str, *command: str) -> int:

@@ -14,8 +14,8 @@ import pytest
 
 from tiny_hub import tiny_hub
 from trimtab.assets.resolve import Assets
-from trimtab.chosen import Part, artifacts_of
-from trimtab.experiment import (
+from trimtab.config.data import InstructionsConfig
+from trimtab.config.experiment import (
     Config,
     Experiment,
     LoraSettings,
@@ -25,13 +25,13 @@ from trimtab.experiment import (
     TermConfig,
     ValueConfig,
 )
-from trimtab.experiment_data import InstructionsConfig
-from trimtab.experiment_models import EndpointConfig
-from trimtab.experiment_search import EarlyRejection
-from trimtab.line import Line, diverging
-from trimtab.making import Maker
-from trimtab.progress import Watch
-from trimtab.runs import RunDirectory
+from trimtab.config.models import EndpointConfig
+from trimtab.config.search import EarlyRejection
+from trimtab.executors.chosen import Part, artifacts_of
+from trimtab.pipeline.line import Line, diverging
+from trimtab.pipeline.making import Maker
+from trimtab.store.artifacts import RunDirectory
+from trimtab.store.progress import Watch
 
 SMALL, LARGE, OTHER = "HuggingFaceTB/SmolLM2-135M-Instruct", "openai-community/gpt2-xl", "lvwerra/gpt2-imdb"
 INSTRUCTIONS = InstructionsConfig(name="trimtab/instructions")

@@ -14,15 +14,15 @@ from loopback import rewards, serving
 from tiny import llama
 from trimtab import cli
 from trimtab.assets.resolve import Assets
+from trimtab.config.experiment import Experiment
+from trimtab.config.file import load_experiment
 from trimtab.errors import ConfigurationError, EndpointError
-from trimtab.experiment import Experiment
-from trimtab.experiment_file import load_experiment
-from trimtab.line import Line
 from trimtab.models.vocabulary import Vocabulary
-from trimtab.pipeline import run
+from trimtab.pipeline.line import Line
+from trimtab.pipeline.run import run
 from trimtab.preferences.dataset import read_dataset
-from trimtab.progress import watching
 from trimtab.records import Generation, Pair, Prompt, Score
+from trimtab.store.progress import watching
 from trimtab.training.pair_tokens import encode_pairs
 
 SMALL = [

@@ -12,14 +12,14 @@ from tiny import llama, tokenizer
 from tiny_hub import tiny_hub
 from trimtab import cli
 from trimtab.assets.resolve import Assets
+from trimtab.config.experiment import ModelConfig, SamplingConfig
+from trimtab.config.file import load_experiment
 from trimtab.errors import ConfigurationError
-from trimtab.experiment import ModelConfig, SamplingConfig
-from trimtab.experiment_file import load_experiment
-from trimtab.models.completions import CompletionsModel
+from trimtab.models.cached_model import TransformersModel
 from trimtab.models.roles import load_language_model
-from trimtab.models.transformers_model import TransformersModel
+from trimtab.models.served_model import CompletionsModel
 from trimtab.models.vocabulary import Vocabulary
-from trimtab.preflight import model_identity
+from trimtab.pipeline.checks import model_identity
 from trimtab.records import Generation, Prompt
 from trimtab.search.chunk_beam import Search
 from trimtab.search.completions_proposer import CompletionsProposer

@@ -21,9 +21,9 @@ from tokenizers.processors import TemplateProcessing
 import trimtab
 from harness_task import local_task
 from tiny import language_model, llama, tokenizer
-from trimtab import harness
 from trimtab.errors import ConfigurationError, ModelError
-from trimtab.harness import HarnessModel
+from trimtab.integrations import lm_eval as harness
+from trimtab.integrations.lm_eval import HarnessModel
 from trimtab.search.guide import Guide
 from trimtab.search.guided_model import GuidedModel
 

@@ -8,17 +8,18 @@ import torch
 
 from small_run import SETTINGS, run_bytes
 from tiny_hub import tiny_hub
-from trimtab import cli, pipeline
+from trimtab import cli
 from trimtab.assets.resolve import Assets
+from trimtab.config.experiment import Experiment
+from trimtab.config.file import is_study, load_experiment
 from trimtab.errors import ConfigurationError, RunError
-from trimtab.experiment import Experiment
-from trimtab.experiment_file import is_study, load_experiment
-from trimtab.line import Line
-from trimtab.lock import hold
-from trimtab.orders import Order
-from trimtab.pipeline import run
-from trimtab.pool import Pool
-from trimtab.progress import watching
+from trimtab.executors.messages import Order
+from trimtab.executors.pool import Pool
+from trimtab.pipeline import run as pipeline
+from trimtab.pipeline.line import Line
+from trimtab.pipeline.run import run
+from trimtab.store.lock import hold
+from trimtab.store.progress import watching
 from trimtab.study.study_file import load_study
 
 READY_REWARD = ["reward.training=null", "reward.model=lvwerra/distilbert-imdb", "reward.positive_label=POSITIVE"]

@@ -11,15 +11,15 @@ import pytest
 from tiny_hub import tiny_hub
 from trimtab import cli
 from trimtab.assets.resolve import Assets
-from trimtab.blocks import Block
-from trimtab.experiment import Experiment
-from trimtab.experiment_file import load_experiment
-from trimtab.line import Line
-from trimtab.pipeline import run
+from trimtab.config.experiment import Experiment
+from trimtab.config.file import load_experiment
+from trimtab.pipeline.line import Line
+from trimtab.pipeline.run import run
 from trimtab.preferences.dataset import read_dataset, write_dataset
-from trimtab.progress import watching
 from trimtab.records import Generation, Pair, Prompt, Score
-from trimtab.runs import RunDirectory
+from trimtab.store.artifacts import RunDirectory
+from trimtab.store.blocks import Block
+from trimtab.store.progress import watching
 
 COLUMNS = {
     "decoder", "model", "reward", "reward_low", "reward_high", "gain", "gain_low", "gain_high", "headroom",

@@ -10,18 +10,18 @@ import torch
 from tiny import full_log_probabilities
 from trimtab import cli
 from trimtab.assets.resolve import Assets
-from trimtab.experiment import ModelConfig, SamplingConfig
-from trimtab.experiment_file import load_experiment
+from trimtab.config.experiment import ModelConfig, SamplingConfig
+from trimtab.config.file import load_experiment
+from trimtab.models.cached_model import TransformersModel
 from trimtab.models.language_model import sequence_log_probabilities
 from trimtab.models.large import quantised_as
 from trimtab.models.roles import load_language_model
-from trimtab.models.transformers_model import TransformersModel
-from trimtab.pipeline import run
-from trimtab.progress import watching
+from trimtab.pipeline.run import run
 from trimtab.records import Prompt
 from trimtab.search.chunk_beam import Search
 from trimtab.search.proposer import LanguageModelProposer
 from trimtab.search.value import ImplicitValue
+from trimtab.store.progress import watching
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("real")]
 

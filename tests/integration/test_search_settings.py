@@ -11,16 +11,16 @@ from test_pipeline import PLACES, READY_REWARD, SMALL
 from tiny_hub import tiny_hub
 from trimtab import cli
 from trimtab.assets.resolve import Assets
+from trimtab.config.experiment import Experiment
+from trimtab.config.file import load_experiment
 from trimtab.errors import ConfigurationError, DataError
-from trimtab.experiment import Experiment
-from trimtab.experiment_file import load_experiment
-from trimtab.line import Line
 from trimtab.models.language_model import sequence_log_probabilities
-from trimtab.pipeline import run
-from trimtab.progress import watching
+from trimtab.pipeline.line import Line
+from trimtab.pipeline.run import run
 from trimtab.records import Generation
 from trimtab.report.search_tree import search_tree
 from trimtab.search.trace import Node, read_traces
+from trimtab.store.progress import watching
 
 FUNCTION = "def cheerful(texts):\n    return [text.count('e') for text in texts]\n"
 DECODERS = """[

@@ -11,17 +11,18 @@ import pytest
 
 from small_study import EXPERIMENT, save_study, study_bytes
 from tiny_hub import tiny_hub
-from trimtab import cli, pipeline
+from trimtab import cli
 from trimtab.assets.resolve import Assets
-from trimtab.decoded import read_decoded
+from trimtab.config.experiment import Experiment
 from trimtab.errors import RunError
-from trimtab.experiment import Experiment
-from trimtab.helpers import order_of
-from trimtab.lock import hold, hold_as_worker
-from trimtab.orders import Event
-from trimtab.pool import Pool
-from trimtab.progress import watching
-from trimtab.runs import RunDirectory
+from trimtab.executors.helpers import order_of
+from trimtab.executors.messages import Event
+from trimtab.executors.pool import Pool
+from trimtab.pipeline import run as pipeline
+from trimtab.pipeline.decoded import read_decoded
+from trimtab.store.artifacts import RunDirectory
+from trimtab.store.lock import hold, hold_as_worker
+from trimtab.store.progress import watching
 from trimtab.study.plan import plan_study
 from trimtab.study.run import Outcome, run_study
 from trimtab.study.study_file import Study, load_study
@@ -243,7 +244,7 @@ def test_a_living_worker_keeps_others_out_and_an_orphan_gives_up(tmp_path: Path)
 def test_a_worker_ends_when_its_study_does(tmp_path: Path) -> None:
     """Its input ends with the study's process, however that died."""
     worker = subprocess.Popen(
-        [sys.executable, "-m", "trimtab.worker", "1", str(os.getpid()), str(tmp_path)],
+        [sys.executable, "-m", "trimtab.executors.worker", "1", str(os.getpid()), str(tmp_path)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     assert worker.stdin is not None

@@ -12,14 +12,14 @@ import pytest
 from tiny_hub import tiny_hub
 from trimtab import cli
 from trimtab.assets.resolve import Assets
+from trimtab.config.experiment import Experiment
+from trimtab.config.file import load_experiment
 from trimtab.evaluation import metrics
-from trimtab.experiment import Experiment
-from trimtab.experiment_file import load_experiment
-from trimtab.line import Line
 from trimtab.models.language_model import sequence_log_probabilities
-from trimtab.pipeline import run
-from trimtab.progress import watching
+from trimtab.pipeline.line import Line
+from trimtab.pipeline.run import run
 from trimtab.records import Generation, Pair, Review, Score
+from trimtab.store.progress import watching
 
 PLACES = Path(cli.SHIPPED)
 SMALL = [

@@ -9,13 +9,13 @@ from transformers import PreTrainedTokenizerFast
 
 from chat_styles import STYLES, chat_tokenizer
 from tiny import CORPUS, full_log_probabilities, llama, tokenizer
+from trimtab.config.experiment import SamplingConfig
 from trimtab.errors import ModelError
 from trimtab.evaluation.fluency import fluency_under
-from trimtab.experiment import SamplingConfig
+from trimtab.models.cached_model import TransformersModel
 from trimtab.models.chat import ChatTemplate
+from trimtab.models.chat_turn import Turn
 from trimtab.models.roles import vocabulary_of
-from trimtab.models.transformers_model import TransformersModel
-from trimtab.models.turn import Turn
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Generation, Message, Pair, Prompt
 from trimtab.search.chunk_beam import Search

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from trimtab import cli
+from trimtab.config.file import is_study, load_experiment
 from trimtab.errors import ConfigurationError
-from trimtab.experiment_file import is_study, load_experiment
 from trimtab.study.study_file import load_study
 
 

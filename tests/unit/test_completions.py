@@ -8,11 +8,11 @@ import pytest
 
 from completions_server import Server, serving
 from tiny import language_model, tokenizer
+from trimtab.config.experiment import EndpointConfig, SamplingConfig
 from trimtab.errors import ConfigurationError, DataError, EndpointError, ModelError
-from trimtab.experiment import EndpointConfig, SamplingConfig
-from trimtab.models.completions import Choice, CompletionsModel, Question, Usage, share_out
+from trimtab.models.cached_model import TransformersModel
 from trimtab.models.language_model import sequence_log_probabilities
-from trimtab.models.transformers_model import TransformersModel
+from trimtab.models.served_model import Choice, CompletionsModel, Question, Usage, share_out
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Prompt
 from trimtab.rewards.function import FunctionReward

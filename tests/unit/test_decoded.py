@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from trimtab import cli
-from trimtab.decoded import alpaca_eval, point, read_decoded
-from trimtab.durable import write_json, write_records
 from trimtab.errors import ConfigurationError, RunError
+from trimtab.pipeline.decoded import alpaca_eval, point, read_decoded
 from trimtab.records import Generation, Message, Prompt, PromptInput, Score
+from trimtab.store.files import write_json, write_records
 
 TURNS: list[Message] = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
 PROMPTS: list[PromptInput] = ["Name a tree.", [{"role": "user", "content": "Name a fish."}], [*TURNS, TURNS[0]]]

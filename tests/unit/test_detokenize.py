@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from tiny import llama
 from token_kinds import KINDS, WHOLE_TEXTS, kind_of_tokenizer
-from trimtab.experiment import SamplingConfig
+from trimtab.config.experiment import SamplingConfig
+from trimtab.models.cached_model import TransformersModel
 from trimtab.models.roles import vocabulary_of
-from trimtab.models.transformers_model import TransformersModel
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.rewards.function import FunctionReward
 from trimtab.search.chunk_beam import Search

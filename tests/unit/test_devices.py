@@ -11,10 +11,10 @@ import torch
 import tape
 from identities import PROMPTS, SEED, log_ratio
 from tiny import gpt2, llama, tokenizer
-from trimtab.experiment import SamplingConfig
+from trimtab.config.experiment import SamplingConfig
+from trimtab.models.cached_model import TransformersModel
 from trimtab.models.sampling import draw
 from trimtab.models.static_step import CudaGraphs, Record
-from trimtab.models.transformers_model import TransformersModel
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.search.chunk_beam import Search
 from trimtab.search.hypothesis import Hypothesis

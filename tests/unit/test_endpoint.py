@@ -7,10 +7,10 @@ import time
 import pytest
 
 from loopback import Answer, rewards, serving
-from trimtab.endpoint import Endpoint
 from trimtab.errors import ConfigurationError, DataError, EndpointError
+from trimtab.models.http_client import Endpoint
 from trimtab.records import Message
-from trimtab.rewards.endpoint import EndpointReward
+from trimtab.rewards.http_reward import EndpointReward
 
 
 def length(prompt: object, response: str) -> float:

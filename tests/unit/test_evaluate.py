@@ -5,11 +5,11 @@ import math
 
 import pytest
 
+from trimtab.config.experiment import Experiment
 from trimtab.errors import DataError
 from trimtab.evaluation.coverage import answers
 from trimtab.evaluation.evaluate import Cost, oracle_of, summarise
 from trimtab.evaluation.scoring import best_of, score_decoder
-from trimtab.experiment import Experiment
 from trimtab.records import Generation, Score
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from trimtab.config.experiment import Experiment
+from trimtab.config.file import load_experiment, parse_experiment
 from trimtab.errors import ConfigurationError
-from trimtab.experiment import Experiment
-from trimtab.experiment_file import load_experiment, parse_experiment
 
 
 def experiment(**parts: Any) -> Experiment:

@@ -12,10 +12,10 @@ from identities import ENDS, SAMPLING, SEED, reference_beam_search
 from tiny import full_log_probabilities, tokenizer
 from trimtab.errors import ModelError
 from trimtab.models import families
+from trimtab.models.cached_model import TransformersModel
 from trimtab.models.families import CausalModel, language_model_of
-from trimtab.models.rereading import RereadingModel
-from trimtab.models.transformers_model import TransformersModel
-from trimtab.models.trunk import share_trunk
+from trimtab.models.shared_layers import share_trunk
+from trimtab.models.uncached_model import RereadingModel
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Prompt
 from trimtab.search.chunk_beam import Search

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab.fields import fill
+from trimtab.config.fields import fill
 from trimtab.rewards.conversations import template_text
 
 TRICKY = (

@@ -7,8 +7,8 @@ import torch
 
 from identities import EXACT, PROMPTS, SAMPLING, SEED, log_ratio
 from tiny import language_model
-from trimtab.experiment import SamplingConfig
-from trimtab.models.transformers_model import TransformersModel
+from trimtab.config.experiment import SamplingConfig
+from trimtab.models.cached_model import TransformersModel
 from trimtab.records import Prompt
 from trimtab.search.chunk_beam import Search
 from trimtab.search.hypothesis import Hypothesis

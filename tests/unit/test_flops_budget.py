@@ -5,8 +5,8 @@ import pytest
 from identities import SAMPLING, SEED
 from tiny import language_model
 from trimtab.errors import ConfigurationError
+from trimtab.models.cached_model import TransformersModel
 from trimtab.models.language_model import ModelSize
-from trimtab.models.transformers_model import TransformersModel
 from trimtab.records import Prompt
 from trimtab.search.chunk_beam import Search
 from trimtab.search.flops_budget import SearchShape, Workload, search_flops, within_budget

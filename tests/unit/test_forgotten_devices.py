@@ -17,7 +17,7 @@ import device_paths
 from device_paths import PATHS, check, on, saved, spread
 from stand_in import accelerators, place
 from tiny import full_log_probabilities, llama
-from trimtab.experiment import ModelConfig
+from trimtab.config.experiment import ModelConfig
 from trimtab.models.roles import Weights, load_language_model
 
 FIRST, SECOND = torch.device("cuda", 0), torch.device("cuda", 1)
@@ -114,8 +114,8 @@ BY_PATH = {
 }  # fmt: skip
 """Modules that one short path comes by whole."""
 MODULES = (
-    "trimtab.models.attention", "trimtab.models.cache", "trimtab.models.device", "trimtab.models.emulated",
-    "trimtab.models.families", "trimtab.models.rereading", *BY_PATH,
+    "trimtab.models.attention", "trimtab.models.kv_cache", "trimtab.models.device", "trimtab.models.emulated",
+    "trimtab.models.families", "trimtab.models.uncached_model", *BY_PATH,
 )  # fmt: skip
 """Where devices are forgotten."""
 SOUND = {

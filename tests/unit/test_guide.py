@@ -15,7 +15,7 @@ from completions_server import serving
 from tiny import language_model, llama, tokenizer
 from tiny_hub import save_causal_lm
 from trimtab.errors import AssetError, ConfigurationError, ModelError, VocabularyError
-from trimtab.models.transformers_model import TransformersModel
+from trimtab.models.cached_model import TransformersModel
 from trimtab.search.guide import Guide
 from trimtab.search.guided_model import GuidedModel
 from trimtab.search.proposer import LanguageModelProposer

@@ -8,21 +8,22 @@ import yaml
 from small_run import SETTINGS
 from tiny import llama
 from tiny_hub import save_causal_lm, tiny_hub
-from trimtab import cli, pipeline
+from trimtab import cli
 from trimtab.assets.resolve import Assets
+from trimtab.config.experiment import Experiment
+from trimtab.config.file import load_experiment
+from trimtab.config.guides import guide_pair, guide_pairs
 from trimtab.errors import ConfigurationError, VocabularyError
-from trimtab.experiment import Experiment
-from trimtab.experiment_file import load_experiment
-from trimtab.guides import guide_pair, guide_pairs
-from trimtab.progress import watching
+from trimtab.pipeline import run as pipeline
 from trimtab.records import Generation
+from trimtab.store.progress import watching
 
 UNREAD = ("tune.", "synthesize.", "pairs.", "checkpoint", "guide.decoders")
 
 
 @pytest.fixture(autouse=True)
 def no_guides_of_my_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trimtab.guides.platformdirs.user_config_path", lambda name: tmp_path / "config")
+    monkeypatch.setattr("trimtab.config.guides.platformdirs.user_config_path", lambda name: tmp_path / "config")
 
 
 @pytest.fixture
@@ -65,8 +66,8 @@ def test_a_pair_by_name_guides_and_nothing_is_tuned(pair: Path, tmp_path: Path) 
 
 def test_another_tuned_model_is_another_run_of_its_decoders_alone(pair: Path, tmp_path: Path) -> None:
     """A tuned model takes part in the hash of what it guides, and of nothing else."""
-    from trimtab.line import Line
-    from trimtab.runs import RunDirectory
+    from trimtab.pipeline.line import Line
+    from trimtab.store.artifacts import RunDirectory
 
     assets = Assets(cache=tmp_path / "cache", path_map=tiny_hub(tmp_path / "hub"))
     save_causal_lm(tmp_path / "other", llama(5))

@@ -19,19 +19,19 @@ from transformers import PreTrainedTokenizerFast
 import trimtab
 from identities import EXACT
 from tiny import llama, tokenizer
+from trimtab.config.experiment import SftConfig, TuneConfig
 from trimtab.errors import ModelError, VocabularyError
-from trimtab.experiment import SftConfig, TuneConfig
+from trimtab.models.cached_model import TransformersModel
 from trimtab.models.emulated import emulate
-from trimtab.models.given import load
-from trimtab.models.transformers_model import TransformersModel
+from trimtab.models.open_model import load
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Pair, Prompt
 from trimtab.search.guide import Guide
 from trimtab.search.hypothesis import Hypothesis
 from trimtab.search.proposer import LanguageModelProposer
 from trimtab.search.value import ImplicitValue
-from trimtab.training.outcome import able_to_pad
 from trimtab.training.preference import tune
+from trimtab.training.saved_model import able_to_pad
 from trimtab.training.sft import fine_tune
 
 SIZE = 320

@@ -14,13 +14,13 @@ import pytest
 
 from trimtab.assets.resolve import Assets
 from trimtab.cli import SHIPPED
+from trimtab.config.data import InstructionsConfig
+from trimtab.config.experiment import DataConfig, Experiment
+from trimtab.config.file import load_experiment, parse_experiment
 from trimtab.data import rows
 from trimtab.data.instructions import instructions_identity, load_instructions, split_instructions
 from trimtab.data.parts import draw_parts
 from trimtab.errors import ConfigurationError, DataError
-from trimtab.experiment import DataConfig, Experiment
-from trimtab.experiment_data import InstructionsConfig
-from trimtab.experiment_file import load_experiment, parse_experiment
 from trimtab.records import Prompt, PromptInput
 
 EVAL = [

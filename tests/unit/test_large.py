@@ -12,14 +12,14 @@ from transformers import LlamaForCausalLM
 from tiny import full_log_probabilities, gpt2, llama, tokenizer
 from tiny_hub import save_causal_lm
 from trimtab.assets.resolve import Assets
+from trimtab.config.experiment import ModelConfig, TuneConfig
 from trimtab.errors import ModelError
-from trimtab.experiment import ModelConfig, TuneConfig
 from trimtab.models import large, load
 from trimtab.models.attention import EAGER, FLASH, GROUPED
+from trimtab.models.cached_model import TransformersModel
 from trimtab.models.families import language_model_of
 from trimtab.models.load import load_causal_lm
 from trimtab.models.roles import Weights, load_language_model
-from trimtab.models.transformers_model import TransformersModel
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.training.preference import tune
 from zoo import CACHED

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from trimtab import cli
+from trimtab.cli.launch import Launching, configuration, process_count
 from trimtab.errors import ConfigurationError
-from trimtab.launcher import Launching, configuration, process_count
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:

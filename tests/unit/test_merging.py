@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from trimtab.blocks import Block, Shard
 from trimtab.errors import ConfigurationError, RunError, TrimtabError
-from trimtab.making import Maker
-from trimtab.merging import difference, merge_shards
-from trimtab.progress import Watch
+from trimtab.pipeline.making import Maker
+from trimtab.pipeline.merge import difference, merge_shards
 from trimtab.records import Generation, Prompt
-from trimtab.runs import Artifact, RunDirectory
+from trimtab.store.artifacts import Artifact, RunDirectory
+from trimtab.store.blocks import Block, Shard
+from trimtab.store.progress import Watch
 
 PROMPTS = [Prompt(f"p{number}", f"text {number}") for number in range(7)]
 WIDTH = {"decoder": {"width": 4}}

@@ -10,11 +10,11 @@ import pytest
 from tiny_report import DEMO, SCRIPT, quickstart_rows, report
 from trimtab.evaluation.scoring import score_decoder
 from trimtab.records import Generation, Score
-from trimtab.report.absences import absences
 from trimtab.report.examples import examples, fold
-from trimtab.report.facts import facts, shown, times_by_stage
+from trimtab.report.missing_values import absences
 from trimtab.report.page import typeset
 from trimtab.report.palette import dark_colours
+from trimtab.report.stage_facts import facts, shown, times_by_stage
 from trimtab.report.svg import inline_svg
 
 FIGURES = ("reward-distributions", "reward-against-cost", "before-after")

@@ -5,8 +5,8 @@ import torch
 from trl.trainer.utils import add_fused_lm_head
 
 from tiny import gpt2, llama
-from trimtab.models import head
-from trimtab.models.trunk import untrained_layers
+from trimtab.models import lm_head as head
+from trimtab.models.shared_layers import untrained_layers
 from trimtab.training import pair_forward
 from trimtab.training.pair_forward import HeadStatistics, PairForward
 

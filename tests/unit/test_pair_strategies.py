@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trimtab.config.experiment import PairsConfig, Threshold
+from trimtab.config.file import parse_experiment
 from trimtab.errors import ConfigurationError, DataError
-from trimtab.experiment import PairsConfig, Threshold
-from trimtab.experiment_file import parse_experiment
 from trimtab.preferences import strategies
 from trimtab.preferences.bins import count_bins
 from trimtab.preferences.pairs import make_pairs, resolve_bounds, summarize

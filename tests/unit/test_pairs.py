@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
+from trimtab.config.experiment import PairsConfig, Threshold
 from trimtab.errors import DataError
-from trimtab.experiment import PairsConfig, Threshold
 from trimtab.preferences.pairs import make_pairs, resolve_bounds, summarize
 from trimtab.preferences.strategies import STRATEGIES, Bounds
 from trimtab.records import Generation

@@ -13,7 +13,7 @@ from identities import (
     check_end_counts_only_where_sampled,
     check_values_are_rescored_and_in_order,
 )
-from trimtab.models.cache import SlotCache
+from trimtab.models.kv_cache import SlotCache
 from trimtab.search import chunk_beam
 from trimtab.search.chunk_beam import Hypothesis, Search
 from trimtab.search.proposer import Continuation, LanguageModelProposer

@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.jupyter import JupyterMixin
 
 from tiny_hub import tiny_hub
-from trimtab import budget
 from trimtab.assets.resolve import Assets
 from trimtab.cli import SHIPPED
-from trimtab.experiment_file import load_experiment
-from trimtab.lock import Holder, hold, holder_of
-from trimtab.progress import WINDOW, Stage, Watch, duration, pace, stage_table, watching
+from trimtab.config.file import load_experiment
+from trimtab.pipeline import memory as budget
+from trimtab.store.lock import Holder, hold, holder_of
+from trimtab.store.progress import WINDOW, Stage, Watch, duration, pace, stage_table, watching
 
 
 def text(stages: list[Stage], now: float, height: int = 50) -> str:

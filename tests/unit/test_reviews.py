@@ -10,9 +10,9 @@ import pytest
 
 from trimtab.assets.catalog import CATALOG
 from trimtab.assets.resolve import Assets
+from trimtab.config.experiment import DataConfig
 from trimtab.data.reviews import DataSplit, clean, load_reviews, split_reviews
 from trimtab.errors import DataError
-from trimtab.experiment import DataConfig
 from trimtab.records import Prompt, Review
 
 WORDS = ["film", "plot", "actor", "scene", "music", "great", "awful", "slow", "bright", "dull", "funny", "sad"]

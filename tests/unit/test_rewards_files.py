@@ -12,8 +12,8 @@ import pytest
 
 from trimtab.errors import ConfigurationError
 from trimtab.rewards.function import FunctionReward
-from trimtab.rewards.named import named_function, source_hash
-from trimtab.rewards.sources import sources
+from trimtab.rewards.source_files import sources
+from trimtab.rewards.user_functions import named_function, source_hash
 
 
 def write(file: Path, text: str) -> Path:

@@ -8,8 +8,8 @@ from tokenizers.processors import TemplateProcessing
 
 from tiny_classifiers import ENCODERS, ROWS, alone, classifier, scores, words
 from trimtab.assets.resolve import Assets
+from trimtab.config.experiment import RewardConfig
 from trimtab.errors import ModelError
-from trimtab.experiment import RewardConfig
 from trimtab.rewards.classifier import reading
 from trimtab.rewards.load import load_reward
 from trimtab.rewards.sequence_logits import positions_of

@@ -10,8 +10,8 @@ from transformers import LlamaConfig, LlamaForSequenceClassification, LlamaModel
 from chat_styles import chat_tokenizer
 from tiny import tokenizer
 from trimtab.assets.resolve import Assets
+from trimtab.config.experiment import RewardConfig
 from trimtab.errors import ModelError
-from trimtab.experiment import RewardConfig
 from trimtab.records import Message
 from trimtab.rewards.conversations import starling_text, ultrarm_text
 from trimtab.rewards.load import load_reward

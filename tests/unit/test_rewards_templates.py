@@ -3,8 +3,8 @@
 import pytest
 
 from chat_styles import STYLES, chat_tokenizer
+from trimtab.config.experiment import RewardConfig
 from trimtab.errors import DataError
-from trimtab.experiment import RewardConfig
 from trimtab.models.chat import ChatTemplate
 from trimtab.records import Message
 from trimtab.rewards.conversations import conversation, starling_text, template_text, ultrarm_text

@@ -3,7 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
-from trimtab.runs import Artifact
+from trimtab.store.artifacts import Artifact
 from trimtab.study.plan import Plan, Task
 from trimtab.study.schedule import Schedule
 

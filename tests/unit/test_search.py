@@ -17,8 +17,8 @@ from identities import (
     searched,
 )
 from tiny import language_model
+from trimtab.config.experiment import SamplingConfig
 from trimtab.errors import ConfigurationError
-from trimtab.experiment import SamplingConfig
 from trimtab.records import Prompt
 from trimtab.rewards.function import FunctionReward
 from trimtab.search.chunk_beam import Search

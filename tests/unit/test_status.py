@@ -13,12 +13,12 @@ from typing import NoReturn
 import pytest
 from rich.console import Console
 
-from trimtab import journal
 from trimtab.errors import RunError
-from trimtab.journal import keeping, read_statuses
-from trimtab.lock import Holder
-from trimtab.progress import Watch
-from trimtab.status import print_status
+from trimtab.store import log as journal
+from trimtab.store.lock import Holder
+from trimtab.store.log import keeping, read_statuses
+from trimtab.store.progress import Watch
+from trimtab.store.status import print_status
 
 HOUR = 3600.0
 

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from tiny import llama
 from token_kinds import kind_of_tokenizer
+from trimtab.config.experiment import SamplingConfig
 from trimtab.errors import ConfigurationError
-from trimtab.experiment import SamplingConfig
+from trimtab.models.cached_model import TransformersModel
 from trimtab.models.emulated import emulate
 from trimtab.models.language_model import LanguageModel
 from trimtab.models.roles import vocabulary_of
-from trimtab.models.transformers_model import TransformersModel
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Prompt
 from trimtab.rewards.function import FunctionReward

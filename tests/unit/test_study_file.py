@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from trimtab import cli
+from trimtab.config.file import load_experiment
 from trimtab.errors import ConfigurationError
-from trimtab.experiment_file import load_experiment
 from trimtab.study.study_file import load_study
 
 JOINT = {

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 from rich.console import Console
 
-from trimtab.progress import Stage
-from trimtab.runs import Artifact
+from trimtab.store.artifacts import Artifact
+from trimtab.store.progress import Stage
 from trimtab.study.plan import Plan, Task
 from trimtab.study.view import StudyView
 

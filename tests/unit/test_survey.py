@@ -11,8 +11,8 @@ from tiny import llama
 from tiny_hub import save_causal_lm
 from trimtab import cli
 from trimtab.assets.resolve import Assets
+from trimtab.config.file import load_experiment
 from trimtab.errors import ModelError
-from trimtab.experiment_file import load_experiment
 from trimtab.models import survey as module
 from trimtab.models.load import default_device
 from trimtab.models.survey import Survey, survey

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tiny_report import SMALL, quickstart_rows, reference, row, run
-from trimtab.experiment import Experiment
+from trimtab.config.experiment import Experiment
 from trimtab.report import columns, tables
 
 

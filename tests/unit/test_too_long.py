@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 import trimtab
 from completions_server import serving
 from tiny import gpt2, llama, tokenizer
+from trimtab.config.experiment import EndpointConfig, Experiment, SamplingConfig, SynthesizeConfig
 from trimtab.errors import DataError, ModelError
 from trimtab.evaluation.coverage import set_aside, too_long, without
 from trimtab.evaluation.divergence import divergence
 from trimtab.evaluation.evaluate import Cost, summarise
 from trimtab.evaluation.fluency import fluency_served, fluency_under
 from trimtab.evaluation.scoring import score_decoder
-from trimtab.experiment import EndpointConfig, Experiment, SamplingConfig, SynthesizeConfig
-from trimtab.models.completions import CompletionsModel
+from trimtab.models.cached_model import TransformersModel
 from trimtab.models.emulated import emulate
 from trimtab.models.families import CausalModel
 from trimtab.models.language_model import sequence_log_probabilities
-from trimtab.models.rereading import RereadingModel
-from trimtab.models.transformers_model import TransformersModel
+from trimtab.models.served_model import CompletionsModel
+from trimtab.models.uncached_model import RereadingModel
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.preferences.synthesize import check_some_fit
 from trimtab.records import SET_ASIDE, Generation, Prompt

@@ -22,11 +22,12 @@ from transformers import (
 )
 
 from tiny import full_log_probabilities, gpt2, llama, tokenizer
+from trimtab.config.experiment import LoraSettings, TuneConfig
 from trimtab.errors import ConfigurationError, DataError, ModelError, VocabularyError
-from trimtab.experiment import LoraSettings, TuneConfig
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Pair
-from trimtab.training import preference, resumable
+from trimtab.training import preference
+from trimtab.training import resumable_trainer as resumable
 from trimtab.training.adapter import lora_config
 from trimtab.training.batches import BatchOrder, arrange
 from trimtab.training.checkpoints import Saving

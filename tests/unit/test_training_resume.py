@@ -12,7 +12,7 @@ from test_training_reward import encoder, reviews  # noqa: F401 (encoder is a fi
 
 from tiny import llama, tokenizer
 from trimtab.assets.resolve import Assets
-from trimtab.durable import SEAL, is_sealed
+from trimtab.store.files import SEAL, is_sealed
 from trimtab.training.checkpoints import Saving, resume_point
 from trimtab.training.preference import tune
 from trimtab.training.reward import train_reward

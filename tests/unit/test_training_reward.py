@@ -18,8 +18,8 @@ from transformers import (
 )
 
 from trimtab.assets.resolve import Assets
+from trimtab.config.experiment import RewardConfig, RewardTrainingConfig
 from trimtab.errors import ConfigurationError, DataError, ModelError
-from trimtab.experiment import RewardConfig, RewardTrainingConfig
 from trimtab.records import Review
 from trimtab.rewards.classifier import load_classifier_reward
 from trimtab.training.reward import train_reward, training_snippets

@@ -9,10 +9,10 @@ from test_training_resume import Killed, stops_after
 from transformers import AutoModelForCausalLM
 
 from tiny import full_log_probabilities, gpt2, llama, tokenizer
+from trimtab.config.experiment import SamplingConfig, SftConfig
 from trimtab.errors import ConfigurationError, DataError, ModelError
-from trimtab.experiment import SamplingConfig, SftConfig
+from trimtab.models.cached_model import TransformersModel
 from trimtab.models.roles import vocabulary_of
-from trimtab.models.transformers_model import TransformersModel
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Prompt
 from trimtab.search.chunk_beam import Search

@@ -9,8 +9,8 @@ from tiny import language_model
 from trimtab.errors import ConfigurationError
 from trimtab.records import Prompt
 from trimtab.rewards.function import FunctionReward
-from trimtab.rewards.named import named_function, source_hash
 from trimtab.rewards.reward import Reward
+from trimtab.rewards.user_functions import named_function, source_hash
 from trimtab.search.chunk_beam import Search
 from trimtab.search.combined_value import PerToken, StepValue, WeightedValue
 from trimtab.search.hypothesis import Hypothesis

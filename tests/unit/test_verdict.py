@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from tiny_report import QUICKSTART, quickstart_rows, reference, row, run
-from trimtab.report import story, verdict
+from trimtab.report import overview as story
+from trimtab.report import verdict
 
 
 def test_verdict_names_the_best_search_its_share_its_cost_and_the_judge():

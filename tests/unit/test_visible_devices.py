@@ -9,15 +9,17 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from trimtab import budget, pipeline, pool
 from trimtab.assets.resolve import Assets
 from trimtab.cli import SHIPPED
+from trimtab.config.file import load_experiment
 from trimtab.errors import ConfigurationError
-from trimtab.experiment_file import load_experiment
-from trimtab.pool import Pool, processes_a_device, visible_devices
-from trimtab.progress import watching
+from trimtab.executors import pool
+from trimtab.executors.pool import Pool, processes_a_device, visible_devices
+from trimtab.pipeline import memory as budget
+from trimtab.pipeline import run as pipeline
+from trimtab.store.progress import watching
 from trimtab.study.command import _jobs
-from trimtab.training.arguments import use_one_device
+from trimtab.training.trl_arguments import use_one_device
 
 MIG = ["MIG-1a2b", "MIG-3c4d"]
 UUIDS = ["GPU-8f2e", "GPU-77aa"]

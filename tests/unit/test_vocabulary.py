@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tiny import language_model, tokenizer
 from trimtab.errors import ModelError
-from trimtab.models.continuation import common_prefix
+from trimtab.models.encoding import common_prefix
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.training.text_tokens import encode_texts
 

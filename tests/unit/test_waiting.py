@@ -8,10 +8,11 @@ import torch
 
 import tape
 from tiny import gpt2, tokenizer
-from trimtab.experiment import SamplingConfig
-from trimtab.models import emulated, transformers_model
-from trimtab.models.head import Head
-from trimtab.models.transformers_model import TransformersModel
+from trimtab.config.experiment import SamplingConfig
+from trimtab.models import cached_model as transformers_model
+from trimtab.models import emulated
+from trimtab.models.cached_model import TransformersModel
+from trimtab.models.lm_head import Head
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Prompt
 from trimtab.search import value

@@ -23,12 +23,12 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from tiny import full_log_probabilities, llama, tokenizer
 from trimtab.errors import ModelError
+from trimtab.models.cache_check import alike
+from trimtab.models.cached_model import TransformersModel
 from trimtab.models.families import CausalModel, language_model_of
-from trimtab.models.given import load
-from trimtab.models.head import find_head, head_of
-from trimtab.models.readings import alike
-from trimtab.models.rereading import RereadingModel
-from trimtab.models.transformers_model import TransformersModel
+from trimtab.models.lm_head import find_head, head_of
+from trimtab.models.open_model import load
+from trimtab.models.uncached_model import RereadingModel
 from trimtab.models.vocabulary import Vocabulary
 from zoo import CACHED, REREAD
 

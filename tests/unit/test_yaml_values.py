@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimtab.assets.resolve import read_path_map
+from trimtab.config.experiment import Config, Experiment
+from trimtab.config.file import load_experiment, override, parse_experiment
+from trimtab.config.guides import guide_pairs
+from trimtab.config.models import _kinds_in
 from trimtab.errors import ConfigurationError, TrimtabError
-from trimtab.experiment import Config, Experiment
-from trimtab.experiment_file import load_experiment, override, parse_experiment
-from trimtab.experiment_models import _kinds_in
-from trimtab.guides import guide_pairs
 from trimtab.study.study_file import load_study
 
 BOOLEANS = ("yes", "No", "on", "OFF", "true", "False")

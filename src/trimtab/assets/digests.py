@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from trimtab.assets.download import sha256_of
-from trimtab.durable import write_text
 from trimtab.errors import AssetError, RunError
+from trimtab.store.files import write_text
 
 READ = {".json", ".safetensors", ".model", ".txt", ".jinja", ".csv", ".jsonl", ".parquet", ".arrow"}
 """Suffixes of files that a model or data set is read from; beside them READMEs and other formats may lie, or not."""

@@ -19,8 +19,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from trimtab.assets.catalog import Entry, File
-from trimtab.durable import sync
 from trimtab.errors import AssetError, HashMismatchError
+from trimtab.store.files import sync
 
 _log = logging.getLogger(__name__)
 _CHUNK = 1 << 20

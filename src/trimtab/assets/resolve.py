@@ -16,9 +16,9 @@ from trimtab.assets.catalog import CATALOG, Entry, Kind, find
 from trimtab.assets.digests import content_digest
 from trimtab.assets.download import download, making, sha256_of
 from trimtab.assets.hub import TOKENIZERS, from_hub
+from trimtab.config.named_values import read_named_values
+from trimtab.config.yaml_values import text_wanted
 from trimtab.errors import AssetError, shown
-from trimtab.named_values import read_named_values
-from trimtab.yaml_values import text_wanted
 
 _log = logging.getLogger(__name__)
 

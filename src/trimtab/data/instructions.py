@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.assets.resolve import Assets
+from trimtab.config.data import ColumnsConfig, InstructionsConfig
+from trimtab.config.experiment import DataConfig
 from trimtab.data.rows import LINE, STANDARD_INPUT, NamedRow, read_rows_of, standard_input, standard_input_rows
 from trimtab.errors import DataError, shown
-from trimtab.experiment import DataConfig
-from trimtab.experiment_data import ColumnsConfig, InstructionsConfig
 from trimtab.messages import check_nothing_beside, is_missing, is_written_out, messages_of, text_of
 from trimtab.records import Message, Prompt, PromptInput
 
-SHIPPED = {"trimtab/instructions": Path(__file__).parents[1] / "experiments" / "instructions.jsonl"}
+SHIPPED = {"trimtab/instructions": Path(__file__).parents[1] / "config" / "presets" / "instructions.jsonl"}
 """Instructions that come with trimtab."""
 USUAL = {
     "messages": ("messages", "conversation"),

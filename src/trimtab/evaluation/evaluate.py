@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trimtab.config.experiment import DecoderConfig, Experiment, GuideConfig
 from trimtab.errors import DataError
 from trimtab.evaluation import metrics
 from trimtab.evaluation.coverage import (
@@ -26,7 +27,6 @@ from trimtab.evaluation.coverage import (
     without,
 )
 from trimtab.evaluation.divergence import Divergence
-from trimtab.experiment import DecoderConfig, Experiment, GuideConfig
 from trimtab.records import SET_ASIDE, Generation, Score
 from trimtab.rewards.thresholds import reward_at
 

@@ -6,8 +6,8 @@
 import math
 from collections.abc import Sequence
 
-from trimtab.models.completions import CompletionsModel
 from trimtab.models.language_model import LanguageModel, sequence_log_probabilities
+from trimtab.models.served_model import CompletionsModel
 from trimtab.records import SET_ASIDE, Generation
 
 

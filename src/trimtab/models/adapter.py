@@ -19,10 +19,10 @@ from peft.utils.other import AuxiliaryTrainingWrapper, TrainableTokensWrapper
 from transformers import PreTrainedModel
 
 from trimtab.errors import ModelError
-from trimtab.models.head import probe_ids
+from trimtab.models.cache_check import alike, first_logits
+from trimtab.models.lm_head import probe_ids
 from trimtab.models.placement import input_device, with_adapter_beside
-from trimtab.models.readings import alike, first_logits
-from trimtab.models.view import Unwritten, view_of
+from trimtab.models.shared_weights import Unwritten, view_of
 
 UNFIT = (ValueError, KeyError, TypeError, RuntimeError, AttributeError, IndexError)
 """What PEFT and the models that it changes raise where they are not used as it expects."""

@@ -16,8 +16,8 @@ import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from trimtab.errors import ModelError
-from trimtab.models.continuation import common_prefix, special_ids_around, text_ids
-from trimtab.models.turn import Turn
+from trimtab.models.chat_turn import Turn
+from trimtab.models.encoding import common_prefix, special_ids_around, text_ids
 from trimtab.records import Message
 
 _log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ import torch
 
 from trimtab.errors import VocabularyError
 from trimtab.models.language_model import DecodeState, LanguageModel, check_rows
-from trimtab.models.trunk import share_trunk
+from trimtab.models.shared_layers import share_trunk
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import PromptInput
 

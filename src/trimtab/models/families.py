@@ -4,9 +4,9 @@ The cache is for models whose layers remember keys and values. Whether a model r
 found out by trying, before it decodes anything.
 
     >>> language_model_of(mistral, Vocabulary(tokenizer))                               # doctest: +SKIP
-    <trimtab.models.transformers_model.TransformersModel object at ...>
+    <trimtab.models.cached_model.TransformersModel object at ...>
     >>> language_model_of(mamba, Vocabulary(tokenizer))                                 # doctest: +SKIP
-    <trimtab.models.rereading.RereadingModel object at ...>
+    <trimtab.models.uncached_model.RereadingModel object at ...>
 """
 
 import logging
@@ -18,11 +18,11 @@ from transformers import PreTrainedModel
 
 from trimtab.errors import ModelError
 from trimtab.models.agreement import percent
-from trimtab.models.head import FoundHead, Head, check_numbers, find_head, probe_ids
-from trimtab.models.readings import alike, allowed_apart, first_logits, readings_apart
-from trimtab.models.rereading import RereadingModel
-from trimtab.models.transformers_model import TransformersModel
-from trimtab.models.view import hooked
+from trimtab.models.cache_check import alike, allowed_apart, first_logits, readings_apart
+from trimtab.models.cached_model import TransformersModel
+from trimtab.models.lm_head import FoundHead, Head, check_numbers, find_head, probe_ids
+from trimtab.models.shared_weights import hooked
+from trimtab.models.uncached_model import RereadingModel
 from trimtab.models.vocabulary import Vocabulary
 
 CausalModel: TypeAlias = TransformersModel | RereadingModel

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
+from trimtab.config.experiment import ModelConfig
 from trimtab.errors import ModelError
-from trimtab.experiment import ModelConfig
 from trimtab.models.attention import FLASH
-from trimtab.models.trunk import layer_stack
+from trimtab.models.shared_layers import layer_stack
 
 
 def loading(

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
+from trimtab.config.fields import CHAT, fill
 from trimtab.errors import ModelError
-from trimtab.fields import CHAT, fill
 from trimtab.models.language_model import LanguageModel, check_rows
 from trimtab.records import PromptInput
 

@@ -20,8 +20,8 @@ from transformers import (
 )
 
 from trimtab.assets.resolve import Assets
+from trimtab.config.experiment import Dtype, ModelConfig
 from trimtab.errors import ModelError
-from trimtab.experiment import Dtype, ModelConfig
 from trimtab.models.adapter import beside, merged
 from trimtab.models.allocator import keep_freed_memory
 from trimtab.models.large import loading, quantised_as, use_flash_attention

@@ -14,12 +14,12 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.assets.resolve import Assets
+from trimtab.config.experiment import Experiment, ModelConfig
 from trimtab.errors import ModelError
-from trimtab.experiment import Experiment, ModelConfig
-from trimtab.models.completions import CompletionsModel
-from trimtab.models.continuation import continuation_ids
+from trimtab.models.encoding import continuation_ids
 from trimtab.models.families import CausalModel, language_model_of
 from trimtab.models.load import load_causal_lm, load_tokenizer, with_adapter
+from trimtab.models.served_model import CompletionsModel
 from trimtab.models.vocabulary import Vocabulary
 
 Role = Literal["large", "untuned", "tuned"]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from trimtab.models.cache import SlotCache
+from trimtab.models.kv_cache import SlotCache
 
 Forward = Callable[[torch.Tensor, SlotCache, slice, torch.Tensor, int], torch.Tensor]
 """Of ids [rows, new], a cache, a window of its rows, their first new columns [rows] and the columns in use: the hidden

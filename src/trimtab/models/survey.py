@@ -15,12 +15,12 @@ from rich.text import Text
 from transformers import PreTrainedModel
 
 from trimtab.assets.resolve import Assets
-from trimtab.experiment import Experiment, ModelConfig
+from trimtab.config.experiment import Experiment, ModelConfig
 from trimtab.models.agreement import dtype_name
 from trimtab.models.attention import OURS
 from trimtab.models.large import quantised_as
-from trimtab.models.rereading import RereadingModel
 from trimtab.models.roles import Weights, load_language_model
+from trimtab.models.uncached_model import RereadingModel
 
 TRANSFORMERS = {ours: name for name, ours in OURS.items()}
 """What configurations call the implementations of attention that decoding puts in transformers' place."""

@@ -16,12 +16,12 @@ from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 
+from trimtab.config.fields import CHAT, fill
 from trimtab.errors import ModelError
-from trimtab.fields import CHAT, fill
 from trimtab.models.chat import ChatTemplate
-from trimtab.models.continuation import continuation_ids, special_ids_around, text_ids
+from trimtab.models.chat_turn import Turn
 from trimtab.models.detokenize import Detokenizer
-from trimtab.models.turn import Turn
+from trimtab.models.encoding import continuation_ids, special_ids_around, text_ids
 from trimtab.records import Message, PromptInput
 
 

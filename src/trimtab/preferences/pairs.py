@@ -14,8 +14,8 @@ from typing import Literal
 
 import numpy as np
 
+from trimtab.config.experiment import PairsConfig
 from trimtab.errors import DataError
-from trimtab.experiment import PairsConfig
 from trimtab.preferences.bins import Rewards, count_bins
 from trimtab.preferences.strategies import BINNED, LABELLING, STRATEGIES, Bounds
 from trimtab.records import Generation, Pair

@@ -12,8 +12,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from trimtab.blocks import Block
-from trimtab.experiment import SynthesizeConfig
+from trimtab.config.experiment import SynthesizeConfig
 from trimtab.models.language_model import LanguageModel
 from trimtab.models.roles import Roles
 from trimtab.records import SET_ASIDE, Prompt
@@ -21,6 +20,7 @@ from trimtab.rewards.reward import Reward
 from trimtab.search.chunk_beam import Search
 from trimtab.search.decoders import decode_block
 from trimtab.search.proposer import LanguageModelProposer
+from trimtab.store.blocks import Block
 
 
 def synthesis_prompts(config: SynthesizeConfig, prompts: Sequence[Prompt]) -> list[Prompt]:

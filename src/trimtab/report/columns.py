@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from trimtab.config.experiment import DecoderConfig, Experiment
 from trimtab.evaluation.evaluate import Row
-from trimtab.experiment import DecoderConfig, Experiment
 
 GOLD = " †"  # marks a decoder that the gold reward itself guided
 UNITS = {"margin": "nats", "positive_logit": "logits"}

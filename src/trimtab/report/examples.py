@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from trimtab.config.experiment import Experiment
 from trimtab.evaluation.coverage import answers
-from trimtab.experiment import Experiment
 from trimtab.records import SET_ASIDE, Generation, PromptInput, Score
 from trimtab.report.columns import number
 from trimtab.search.trace import Node

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
-from trimtab.report.wrapping import width_of, wrapped
+from trimtab.report.text_width import width_of, wrapped
 
 CLEAR = 7.0  # half the side in pixels of the square around each point that labels keep out of
 LABEL: dict[str, Any] = {

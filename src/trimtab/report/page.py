@@ -16,14 +16,12 @@ from typing import Any
 import jinja2
 import yaml
 
-from trimtab.durable import write_text
+from trimtab.config.experiment import DecoderConfig, Experiment
 from trimtab.evaluation.coverage import too_long
 from trimtab.evaluation.evaluate import Row
-from trimtab.experiment import DecoderConfig, Experiment
-from trimtab.models.completions import Usage
+from trimtab.models.served_model import Usage
 from trimtab.records import Generation, Score
 from trimtab.report import plots
-from trimtab.report.absences import absences, served
 from trimtab.report.columns import (
     GOLD_NOTE,
     characters,
@@ -35,13 +33,15 @@ from trimtab.report.columns import (
     short_names,
 )
 from trimtab.report.examples import examples
-from trimtab.report.facts import facts, times_by_stage
+from trimtab.report.missing_values import absences, served
+from trimtab.report.overview import brief, lead, prompts_of
 from trimtab.report.palette import colours, dark_colours
-from trimtab.report.story import brief, lead, prompts_of
+from trimtab.report.stage_facts import facts, times_by_stage
 from trimtab.report.svg import Picture, picture
 from trimtab.report.tables import families, write_csv, write_markdown
 from trimtab.report.verdict import headline
 from trimtab.search.trace import Node
+from trimtab.store.files import write_text
 
 PACKAGES = ("trimtab", "torch", "transformers", "trl", "peft", "datasets", "numpy", "matplotlib")
 

@@ -28,7 +28,7 @@ from trimtab.evaluation.evaluate import Row
 from trimtab.report.columns import short_names
 from trimtab.report.labels import numbered, place_labels
 from trimtab.report.palette import CARD, GRID, PALETTE, SOFT, STYLE, TEXT, colours, ink
-from trimtab.report.wrapping import width_of, wrapped
+from trimtab.report.text_width import width_of, wrapped
 
 MARKERS = "osD^vP"
 DASHED = (0, (4, 3))

@@ -17,7 +17,6 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 
-from trimtab.durable import write_text
 from trimtab.evaluation.cells import CellRow, Comparison
 from trimtab.report import study_plots
 from trimtab.report.columns import characters, number
@@ -25,6 +24,7 @@ from trimtab.report.page import PACKAGES, template
 from trimtab.report.palette import dark_colours
 from trimtab.report.study_tables import MEASURES, axes_of, heading_of, measures_of, text_of, write_tables
 from trimtab.report.svg import Picture, picture
+from trimtab.store.files import write_text
 
 LABEL_CHARACTERS = 8  # of a line of a label in the table, at least
 COMPARED = ("reward", "diversity", "below", "judge", "kl")

@@ -23,7 +23,7 @@ from trimtab.report.labels import numbered, place_labels
 from trimtab.report.palette import GRID, PALETTE, SOFT, STYLE, TEXT, colours, ink
 from trimtab.report.plots import DASHED, NARROW, WIDE, legend, title
 from trimtab.report.study_tables import MEASURES
-from trimtab.report.wrapping import wrapped
+from trimtab.report.text_width import wrapped
 
 BEFORE = SOFT
 PANELS = 3  # histograms side by side on a laptop

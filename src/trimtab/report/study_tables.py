@@ -16,11 +16,11 @@ import rich.box
 import rich.table
 import rich.text
 
-from trimtab.durable import write_text
 from trimtab.errors import one_line
 from trimtab.evaluation.cells import CellRow, Comparison, Value
 from trimtab.report.columns import number
 from trimtab.report.tables import csv_text
+from trimtab.store.files import write_text
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ import rich.box
 import rich.table
 import rich.text
 
-from trimtab.durable import write_text
 from trimtab.errors import one_line
 from trimtab.evaluation.evaluate import TUNED, Row
 from trimtab.report.columns import GOLD_NOTE, Column, filled
+from trimtab.store.files import write_text
 
 WIDE = 120  # terminal columns from which a mean and its interval fit on one line
 LEFT = ("decoder", "reward", "gain", "judge gain")

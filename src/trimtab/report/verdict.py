@@ -9,9 +9,9 @@ Knows the table and the configuration, nothing of pages or terminals.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trimtab.config.experiment import DecoderConfig, Experiment
 from trimtab.evaluation.evaluate import TUNED, Row, oracle_of
-from trimtab.experiment import DecoderConfig, Experiment
-from trimtab.report import gold
+from trimtab.report import reward_words
 from trimtab.report.columns import description, interval, number, percent, reward_unit, short_names, times
 
 NOTHING = "No decoder was compared with an unguided one, so there is no gain to report."
@@ -110,7 +110,7 @@ def judgement(experiment: Experiment, finding: Finding) -> str:
     assert row.gain is not None and row.gain_low is not None and row.gain_high is not None
     if row.judge_gain_low is None or row.judge_gain_high is None:
         return "no second judge was asked"
-    same = gold.tone(experiment.reward) == "positive"
+    same = reward_words.tone(experiment.reward) == "positive"
     judge = "a second judge" if same else "a judge of how positive texts read"
     if row.judge_gain_low <= 0 <= row.judge_gain_high:
         return f"{judge} sees no clear change"

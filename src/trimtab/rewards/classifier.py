@@ -15,14 +15,14 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.assets.resolve import Assets
+from trimtab.config.experiment import RewardConfig
+from trimtab.config.reward import CLASSIFIED
 from trimtab.errors import ConfigurationError, ModelError
-from trimtab.experiment import RewardConfig
-from trimtab.experiment_reward import CLASSIFIED
 from trimtab.models.load import load_classifier
 from trimtab.records import PromptInput
 from trimtab.rewards.batches import in_batches
 from trimtab.rewards.reward import judged_texts
-from trimtab.rewards.scores import checked_scores
+from trimtab.rewards.reward_values import checked_scores
 from trimtab.rewards.sequence_logits import SequenceLogits, positions_of
 from trimtab.rewards.token_rows import TokenRows
 

@@ -6,8 +6,8 @@
 '<|im_start|>user\\nHello?<|im_end|>\\n<|im_start|>assistant\\nHi.<|im_end|>'
 """
 
+from trimtab.config.fields import fill
 from trimtab.errors import DataError
-from trimtab.fields import fill
 from trimtab.records import Message, PromptInput
 from trimtab.rewards.reward import check_no_calls, plain_prompt
 

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from trimtab.durable import write_json
 from trimtab.errors import DataError
 from trimtab.records import PromptInput, Review
 from trimtab.rewards.reward import judged_texts
 from trimtab.rewards.snippets import cut_snippet
+from trimtab.store.files import write_json
 
 FEATURES = 200_000
 SNIPPETS_PER_REVIEW = 5

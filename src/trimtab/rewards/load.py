@@ -14,12 +14,12 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase
 
 from trimtab.assets.resolve import Assets
-from trimtab.endpoint import Endpoint
+from trimtab.config.fields import CHAT
+from trimtab.config.reward import CLASSIFIED, RewardConfig
 from trimtab.errors import ModelError, one_line
-from trimtab.experiment_reward import CLASSIFIED, RewardConfig
-from trimtab.fields import CHAT
 from trimtab.models.allocator import keep_freed_memory
 from trimtab.models.chat import ChatTemplate
+from trimtab.models.http_client import Endpoint
 from trimtab.models.load import default_device, load_classifier, load_tokenizer, pick_dtype, quiet_libraries
 from trimtab.records import Message, PromptInput
 from trimtab.rewards.classifier import (
@@ -29,12 +29,12 @@ from trimtab.rewards.classifier import (
     reading,
 )
 from trimtab.rewards.conversations import conversation, starling_text, template_text, ultrarm_text
-from trimtab.rewards.endpoint import EndpointReward
 from trimtab.rewards.function import FunctionReward
-from trimtab.rewards.named import named_function
+from trimtab.rewards.http_reward import EndpointReward
 from trimtab.rewards.reward import Reward, judged_text
 from trimtab.rewards.scalar import ScalarReward, SequenceClassifierHead, ValueHead
 from trimtab.rewards.token_rows import TokenRows
+from trimtab.rewards.user_functions import named_function
 
 Encode = Callable[[PromptInput, str], list[int]]
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError, UnpicklingError)

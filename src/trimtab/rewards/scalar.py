@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from trimtab.records import PromptInput
 from trimtab.rewards.batches import in_batches, padded
 from trimtab.rewards.reward import check_pairs
-from trimtab.rewards.scores import checked_scores
+from trimtab.rewards.reward_values import checked_scores
 from trimtab.rewards.sequence_logits import SequenceLogits
 from trimtab.rewards.token_rows import TokenRows
 

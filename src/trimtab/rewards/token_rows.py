@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from trimtab.errors import ModelError
-from trimtab.models.continuation import special_ids_around
+from trimtab.models.encoding import special_ids_around
 
 _log = logging.getLogger(__name__)
 

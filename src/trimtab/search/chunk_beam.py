@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+from trimtab.config.search import EarlyRejection, search_faults
 from trimtab.errors import ConfigurationError
-from trimtab.experiment_search import EarlyRejection, search_faults
 from trimtab.models.language_model import refuse_too_long
 from trimtab.records import SET_ASIDE, Prompt
 from trimtab.search.hypothesis import Hypothesis, Step
 from trimtab.search.proposer import Continuation, Fork, Proposer, ProposerState
+from trimtab.search.schedule import Stage, beam_stages, rejection_stages
 from trimtab.search.selection import Choose, beside_pool, best, by_vote, distinct, in_groups
-from trimtab.search.stages import Stage, beam_stages, rejection_stages
 from trimtab.search.value import Candidate, Value, ValueState
 
 

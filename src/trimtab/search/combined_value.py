@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from trimtab.records import Prompt
 from trimtab.rewards.reward import Reward
-from trimtab.rewards.scores import scores_of
+from trimtab.rewards.reward_values import scores_of
 from trimtab.search.value import Candidate, Value
 
 Combine = Literal["sum", "min"]

@@ -11,10 +11,10 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from trimtab.experiment import SamplingConfig
-from trimtab.models.completions import Choice, CompletionsModel, Question
+from trimtab.config.experiment import SamplingConfig
 from trimtab.models.detokenize import REPLACEMENT
 from trimtab.models.sampling import prompt_key, uniforms
+from trimtab.models.served_model import Choice, CompletionsModel, Question
 from trimtab.records import Finish, Prompt
 from trimtab.search.proposer import Continuation, Fork
 from trimtab.search.stop_strings import Written

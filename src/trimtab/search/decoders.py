@@ -15,20 +15,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
-from trimtab.blocks import Block
-from trimtab.experiment import DecoderConfig, Experiment
-from trimtab.models.completions import Usage
+from trimtab.config.experiment import DecoderConfig, Experiment
 from trimtab.models.language_model import sequence_log_probabilities
 from trimtab.models.roles import Roles
+from trimtab.models.served_model import Usage
 from trimtab.records import SET_ASIDE, Generation, Prompt
 from trimtab.rewards.reward import Reward
 from trimtab.search.chunk_beam import Search
 from trimtab.search.completions_proposer import CompletionsProposer
+from trimtab.search.decoder_parts import Judges, emulated_model, models_of
 from trimtab.search.flops_budget import SearchShape, Workload, within_budget
 from trimtab.search.hypothesis import Hypothesis, Step
-from trimtab.search.judges import Judges, emulated_model, models_of
 from trimtab.search.proposer import LanguageModelProposer, Proposer
 from trimtab.search.value import Value
+from trimtab.store.blocks import Block
 
 Observe = Callable[[Sequence[Prompt], Step], None]
 """Told of a block's prompts and of each step of its search."""

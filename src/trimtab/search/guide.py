@@ -10,12 +10,12 @@ A tuned and an untuned model, any reward, or a weighted mean of such.
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+from trimtab.config.experiment import ModelConfig, SamplingConfig
 from trimtab.errors import ConfigurationError
-from trimtab.experiment import ModelConfig, SamplingConfig
-from trimtab.models.completions import CompletionsModel
 from trimtab.models.emulated import emulate
-from trimtab.models.given import Given, load
 from trimtab.models.language_model import LanguageModel
+from trimtab.models.open_model import Given, load
+from trimtab.models.served_model import CompletionsModel
 from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.reward import Reward
 from trimtab.search.chunk_beam import Search

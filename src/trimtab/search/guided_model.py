@@ -13,20 +13,20 @@ from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias, cast, overload
 
-from trimtab.blocks import block_size
+from trimtab.config.experiment import SamplingConfig
 from trimtab.errors import ConfigurationError
-from trimtab.experiment import SamplingConfig
 from trimtab.messages import prompt_of
-from trimtab.models.completions import CompletionsModel
-from trimtab.models.continuation import common_prefix
+from trimtab.models.encoding import common_prefix
 from trimtab.models.language_model import LanguageModel, refuse_too_long
-from trimtab.progress import watching
+from trimtab.models.served_model import CompletionsModel
 from trimtab.records import SET_ASIDE, Message, Prompt, PromptInput
 from trimtab.search.chunk_beam import Search
 from trimtab.search.completions_proposer import CompletionsProposer
 from trimtab.search.hypothesis import Hypothesis
 from trimtab.search.proposer import LanguageModelProposer, Proposer
 from trimtab.search.value import Value
+from trimtab.store.blocks import block_size
+from trimtab.store.progress import watching
 
 Several: TypeAlias = list[str] | list[list[Message]] | list[PromptInput]
 _log = logging.getLogger(__name__)

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 from trimtab.errors import VocabularyError
-from trimtab.models.continuation import common_prefix
+from trimtab.models.chat_turn import Turn
+from trimtab.models.encoding import common_prefix
 from trimtab.models.language_model import DecodeState, LanguageModel
-from trimtab.models.trunk import share_trunk
-from trimtab.models.turn import Turn
+from trimtab.models.shared_layers import share_trunk
 from trimtab.records import Finish, Prompt, PromptInput
 from trimtab.rewards.reward import Reward
-from trimtab.rewards.scores import scores_of
+from trimtab.rewards.reward_values import scores_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,12 @@ from pathlib import Path
 from rich.console import Console
 
 from trimtab.assets.resolve import Assets
-from trimtab.budget import check_jobs, spreads
 from trimtab.errors import ConfigurationError, StudyError
-from trimtab.pool import visible_devices
-from trimtab.progress import watching
+from trimtab.executors.pool import visible_devices
+from trimtab.pipeline.memory import check_jobs, spreads
 from trimtab.report.study_tables import terminal_table
-from trimtab.runs import RunDirectory
+from trimtab.store.artifacts import RunDirectory
+from trimtab.store.progress import watching
 from trimtab.study.options import StudyOptions
 from trimtab.study.plan import plan_study
 from trimtab.study.run import Outcome, run_study

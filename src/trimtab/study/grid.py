@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab.experiment import Experiment
-from trimtab.yaml_values import text_wanted
+from trimtab.config.experiment import Experiment
+from trimtab.config.yaml_values import text_wanted
 
 Block = Mapping[str, Any]
 """Axes by their names; in `grid` each has several settings, in an entry of `cells` one may stand alone."""

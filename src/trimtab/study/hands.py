@@ -12,12 +12,12 @@ import logging
 from typing import Protocol
 
 from trimtab.assets.resolve import Assets
-from trimtab.chosen import Part, Task, make_artifact
 from trimtab.errors import TrimtabError
-from trimtab.helpers import order_of
-from trimtab.orders import Event, Tell, listening
-from trimtab.pool import Pool
-from trimtab.runs import RunDirectory
+from trimtab.executors.chosen import Part, Task, make_artifact
+from trimtab.executors.helpers import order_of
+from trimtab.executors.messages import Event, Tell, listening
+from trimtab.executors.pool import Pool
+from trimtab.store.artifacts import RunDirectory
 from trimtab.study.study_file import Run, Study
 
 _log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trimtab.assets.resolve import Assets
-from trimtab.chosen import Part, Task, artifacts_of
-from trimtab.progress import Watch
-from trimtab.runs import Artifact, RunDirectory
+from trimtab.executors.chosen import Part, Task, artifacts_of
+from trimtab.store.artifacts import Artifact, RunDirectory
+from trimtab.store.progress import Watch
 from trimtab.study.study_file import Run, Study
 
 

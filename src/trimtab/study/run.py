@@ -18,20 +18,20 @@ from pathlib import Path
 import torch
 
 from trimtab.assets.resolve import Assets
-from trimtab.budget import memory_lines
-from trimtab.durable import link_to, write_json
 from trimtab.evaluation.cells import CellRow, summarise_cells
-from trimtab.helpers import with_threads
-from trimtab.journal import keeping
-from trimtab.lock import hold
+from trimtab.executors.helpers import with_threads
+from trimtab.executors.messages import Event
+from trimtab.executors.pool import Pool, processes_a_device
 from trimtab.models.load import default_device
-from trimtab.orders import Event
-from trimtab.pool import Pool, processes_a_device
-from trimtab.preflight import check_models
-from trimtab.progress import Advance, Watch
+from trimtab.pipeline.checks import check_models
+from trimtab.pipeline.memory import memory_lines
 from trimtab.report.columns import reward_unit
 from trimtab.report.study_page import StudyFacts, write_study_report
-from trimtab.runs import RunDirectory
+from trimtab.store.artifacts import RunDirectory
+from trimtab.store.files import link_to, write_json
+from trimtab.store.lock import hold
+from trimtab.store.log import keeping
+from trimtab.store.progress import Advance, Watch
 from trimtab.study.collect import collect, name_of, without_numbers
 from trimtab.study.hands import Hands, Here, Others
 from trimtab.study.plan import Plan, plan_study

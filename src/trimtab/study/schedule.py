@@ -7,7 +7,7 @@ Knows nothing of processes.
     'data'
 """
 
-from trimtab.chosen import Task
+from trimtab.executors.chosen import Task
 from trimtab.study.plan import Plan
 
 

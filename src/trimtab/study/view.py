@@ -15,8 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from trimtab.chosen import Task
-from trimtab.progress import Stage, duration, stage_table
+from trimtab.executors.chosen import Task
+from trimtab.store.progress import Stage, duration, stage_table
 from trimtab.study.plan import Plan
 
 DONE = ("made", "used again")

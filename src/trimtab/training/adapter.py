@@ -13,9 +13,9 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from trimtab.config.experiment import LoraSettings
 from trimtab.errors import ConfigurationError, ModelError
-from trimtab.experiment import LoraSettings
-from trimtab.models.trunk import layer_stack
+from trimtab.models.shared_layers import layer_stack
 
 
 def lora_config(model: PreTrainedModel, settings: LoraSettings, part: str = "tune") -> LoraConfig:

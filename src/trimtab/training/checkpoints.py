@@ -17,8 +17,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from trimtab.durable import discard, is_sealed, seal
-from trimtab.launched import decided_by_main, launched
+from trimtab.store.distributed import decided_by_main, launched
+from trimtab.store.files import discard, is_sealed, seal
 
 
 @dataclass(frozen=True)

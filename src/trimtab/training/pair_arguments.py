@@ -12,10 +12,10 @@ from pathlib import Path
 from transformers import PreTrainedModel
 from trl import DPOConfig
 
-from trimtab.experiment import TuneConfig
-from trimtab.launched import launched
-from trimtab.training.arguments import shared_arguments, use_one_device
+from trimtab.config.experiment import TuneConfig
+from trimtab.store.distributed import launched
 from trimtab.training.trackers import PROJECT, begun_by_the_trainer
+from trimtab.training.trl_arguments import shared_arguments, use_one_device
 
 # Each gives TRL's names of the terms and their weights. With margin = beta * ((log p(chosen) - log p(rejected)) - the
 # same of the reference): sigmoid = -log sigmoid(margin), hinge = max(0, 1 - margin), sft = -log p(chosen) a token.

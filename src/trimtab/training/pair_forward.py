@@ -15,8 +15,8 @@ import torch
 from transformers import PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
-from trimtab.models.head import Head
-from trimtab.models.trunk import recalling_body, recording_body
+from trimtab.models.lm_head import Head
+from trimtab.models.shared_layers import recalling_body, recording_body
 
 KEPT_BYTES = 1 << 30  # of lower layers' outputs; batches beyond are computed each time
 

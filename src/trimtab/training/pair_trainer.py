@@ -26,20 +26,20 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import disable_dropout_in_model
 
-from trimtab.durable import write_text
-from trimtab.experiment import TuneConfig
-from trimtab.launched import decided_by_main, launched, sharding
-from trimtab.models.head import head_of
-from trimtab.models.trunk import untrained_layers
+from trimtab.config.experiment import TuneConfig
+from trimtab.models.lm_head import head_of
+from trimtab.models.shared_layers import untrained_layers
+from trimtab.store.distributed import decided_by_main, launched, sharding
+from trimtab.store.files import write_text
 from trimtab.training.adapter import lora_config
-from trimtab.training.arguments import training_steps
-from trimtab.training.batch_shares import Alone, BatchCounts, BatchShare, with_idle_row
 from trimtab.training.batches import BatchOrder
 from trimtab.training.checkpoints import Checkpoints, Saving
+from trimtab.training.data_parallel import Alone, BatchCounts, BatchShare, with_idle_row
 from trimtab.training.pair_arguments import trainer_arguments
 from trimtab.training.pair_forward import PairForward
 from trimtab.training.pair_tokens import PairTokens
-from trimtab.training.resumable import Carried, EvenEvaluations, ResumableTrainer
+from trimtab.training.resumable_trainer import Carried, EvenEvaluations, ResumableTrainer
+from trimtab.training.trl_arguments import training_steps
 
 
 class PairTrainer(ResumableTrainer, DPOTrainer):

@@ -16,21 +16,21 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from trimtab.config.experiment import TuneConfig
+from trimtab.config.fields import CHAT, check_template
 from trimtab.errors import ConfigurationError, DataError, ModelError
-from trimtab.experiment import TuneConfig
-from trimtab.fields import CHAT, check_template
-from trimtab.launched import decided_by_main, launched, sharding
 from trimtab.models.context import context_of
 from trimtab.models.large import quantised_as
 from trimtab.models.roles import vocabulary_of
 from trimtab.records import Pair
+from trimtab.store.distributed import decided_by_main, launched, sharding
 from trimtab.training.attention import attention_for
-from trimtab.training.batch_shares import make_whole
 from trimtab.training.batches import arrange
 from trimtab.training.checkpoints import Saving, checkpoint_step, resume_point
-from trimtab.training.outcome import able_to_pad, as_given, outcome_of, quietly, save_model, write_log
+from trimtab.training.data_parallel import make_whole
 from trimtab.training.pair_tokens import EncodedPairs, encode_pairs
 from trimtab.training.pair_trainer import PairTrainer
+from trimtab.training.saved_model import able_to_pad, as_given, outcome_of, quietly, save_model, write_log
 from trimtab.training.trackers import check_trackers, run_name, tracking
 
 _log = logging.getLogger(__name__)

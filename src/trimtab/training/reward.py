@@ -32,16 +32,15 @@ from transformers import (
 )
 
 from trimtab.assets.resolve import Assets
-from trimtab.durable import write_json
+from trimtab.config.experiment import RewardConfig, RewardTrainingConfig
 from trimtab.errors import ConfigurationError, DataError, ModelError
-from trimtab.experiment import RewardConfig, RewardTrainingConfig
 from trimtab.models.load import load_classifier, pick_dtype
 from trimtab.records import Review
 from trimtab.rewards.batches import padded
 from trimtab.rewards.classifier import ClassifierReward, readable_length
 from trimtab.rewards.sequence_logits import padding_id
 from trimtab.rewards.snippets import cut_snippet
-from trimtab.training.arguments import use_one_device
+from trimtab.store.files import write_json
 from trimtab.training.attention import attention_for
 from trimtab.training.calibration import (
     Floats,
@@ -51,6 +50,7 @@ from trimtab.training.calibration import (
 )
 from trimtab.training.checkpoints import Checkpoints, Saving, resume_point
 from trimtab.training.encoder import bake, freeze, head_of, is_head
+from trimtab.training.trl_arguments import use_one_device
 
 LABELS = {0: "negative", 1: "positive"}
 REPORT_WORDS = 50

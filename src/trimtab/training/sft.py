@@ -14,15 +14,15 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from trimtab.config.experiment import SftConfig
 from trimtab.errors import ConfigurationError, DataError
-from trimtab.experiment import SftConfig
 from trimtab.models.context import context_of
 from trimtab.models.language_model import check_rows
 from trimtab.models.roles import vocabulary_of
 from trimtab.training.attention import attention_for
 from trimtab.training.batches import arrange
 from trimtab.training.checkpoints import Saving, resume_point
-from trimtab.training.outcome import able_to_pad, as_given, outcome_of, quietly, save_model, write_log
+from trimtab.training.saved_model import able_to_pad, as_given, outcome_of, quietly, save_model, write_log
 from trimtab.training.text_tokens import encode_texts
 from trimtab.training.text_trainer import TextTrainer
 

@@ -17,14 +17,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl import SFTConfig, SFTTrainer, pack_dataset
 from trl.trainer.utils import disable_dropout_in_model
 
-from trimtab.experiment import SftConfig
-from trimtab.models.head import head_of
+from trimtab.config.experiment import SftConfig
+from trimtab.models.lm_head import head_of
 from trimtab.training.adapter import lora_config
-from trimtab.training.arguments import shared_arguments, training_steps, use_one_device
 from trimtab.training.checkpoints import Checkpoints, Saving
 from trimtab.training.pair_forward import PairForward
-from trimtab.training.resumable import Carried, EvenEvaluations, ResumableTrainer
+from trimtab.training.resumable_trainer import Carried, EvenEvaluations, ResumableTrainer
 from trimtab.training.text_tokens import TextTokens
+from trimtab.training.trl_arguments import shared_arguments, training_steps, use_one_device
 
 
 class TextTrainer(ResumableTrainer, SFTTrainer):

@@ -18,8 +18,8 @@ from pathlib import Path
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback, WandbCallback, get_available_reporting_integrations
 
-from trimtab.durable import write_json
 from trimtab.errors import ConfigurationError
+from trimtab.store.files import write_json
 
 PROJECT = "trimtab"
 RUN = "tracked.json"

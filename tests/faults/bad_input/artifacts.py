@@ -10,7 +10,7 @@ import filelock
 
 from bad_input.world import Said, World, command
 from trimtab.assets.catalog import CATALOG
-from trimtab.durable import seal
+from trimtab.store.files import seal
 
 RUN, TUNING, DOWNLOAD = "A run directory", "Tuning", "A download"
 
@@ -91,7 +91,7 @@ def no_memory(world: World) -> Said:
     def wants(*_: object) -> NoReturn:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99999999999 bytes.")
 
-    world.monkeypatch.setattr("trimtab.tuning_line.synthesize", wants)
+    world.monkeypatch.setattr("trimtab.pipeline.tuning_line.synthesize", wants)
     return command(world, "synthesize", "synthesize.samples=3")
 
 

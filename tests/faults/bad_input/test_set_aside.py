@@ -18,11 +18,11 @@ from bad_input.world import World, command, trimtab
 from tiny import llama, tokenizer
 from tiny_hub import save_causal_lm
 from trimtab import FunctionReward
+from trimtab.config.experiment import Experiment, SamplingConfig
 from trimtab.evaluation.coverage import set_aside
 from trimtab.evaluation.evaluate import Cost, summarise
 from trimtab.evaluation.scoring import score_decoder
-from trimtab.experiment import Experiment, SamplingConfig
-from trimtab.models.transformers_model import TransformersModel
+from trimtab.models.cached_model import TransformersModel
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Generation, Prompt
 from trimtab.search.chunk_beam import Hypothesis, Search

@@ -14,9 +14,9 @@ from bad_input.world import World, command
 from trimtab import cli
 from trimtab.assets.catalog import CATALOG
 from trimtab.assets.resolve import Assets
+from trimtab.config.experiment import Experiment
 from trimtab.evaluation.evaluate import Cost, Row, summarise
 from trimtab.evaluation.scoring import score_decoder
-from trimtab.experiment import Experiment
 from trimtab.records import Generation
 from trimtab.report.page import write_report
 from trimtab.report.tables import terminal_table

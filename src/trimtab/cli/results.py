@@ -1,0 +1,116 @@
+"""The subcommands for what runs have made: `merge`, `save`, `push`, `export` and `compare`.
+
+$ trimtab compare runs/chat:cbs-2-4-8 runs/chat:base
+"""
+
+import json as json_format
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from trimtab.cli.options import RunFolder
+from trimtab.errors import ConfigurationError
+
+Places = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN:DECODER")]
+
+
+def export(
+    run: Annotated[Path, tyro.conf.Positional],
+    decoder: str,
+    format: Literal["alpaca_eval"] = "alpaca_eval",
+    output: Path = Path("model_outputs.json"),
+    generator: str | None = None,
+) -> None:
+    """Write a decoder's answers in the format of another tool: AlpacaEval's model_outputs.json.
+
+    Args:
+        run: A run directory, such as runs/chat.
+        decoder: The name of a decoder of that run, such as cbs-2-4-8.
+        format: What the file is for.
+        output: The file to write.
+        generator: What AlpacaEval calls the model; by default RUN:DECODER.
+    """
+    from trimtab.pipeline.decoded import alpaca_eval, read_decoded
+    from trimtab.store.files import write_text
+
+    decoded = read_decoded(f"{run}:{decoder}")
+    rows = alpaca_eval(decoded, generator or decoded.name)
+    write_text(output, [json_format.dumps(rows, indent=2, ensure_ascii=False) + "\n"])
+    print(f"{len(rows)} answers of {decoded.name}, in {output}")
+
+
+def compare(first: Places, second: Places, json: bool = False, resamples: int = 2000, seed: int = 0) -> None:
+    """Compare two decoders by the gold reward, of one run or of two: win rate, and length-controlled win rate.
+
+    Args:
+        first: A decoder of a run, such as runs/chat:cbs-2-4-8; the rates are its own.
+        second: The decoder that it is compared with.
+        json: Print one JSON object instead of a table.
+        resamples: Bootstrap resamples of the prompts behind the intervals.
+        seed: Where these begin.
+    """
+    if resamples < 100:
+        raise ConfigurationError(f"resamples is {resamples}: give at least 100")
+    from rich.console import Console
+
+    from trimtab.evaluation.comparison import compare as compare_answers
+    from trimtab.pipeline.decoded import read_decoded
+    from trimtab.report.comparison_table import comparison_table, comparison_values
+
+    ours, theirs = read_decoded(first), read_decoded(second)
+    if ours.reward != theirs.reward:
+        raise ConfigurationError(
+            f"{ours.name} and {theirs.name} were scored by unlike rewards (reward-{ours.reward} and "
+            f"reward-{theirs.reward}): score both by one"
+        )
+    compared = compare_answers(ours.judged(), theirs.judged(), resamples=resamples, confidence=0.95, seed=seed)
+    if json:
+        print(json_format.dumps(comparison_values(first, second, ours.reward, compared), indent=2))
+    else:
+        Console().print(comparison_table(first, second, compared))
+
+
+def merge(
+    directories: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DIR [DIR ...]")],
+    into: Path | None = None,
+) -> None:
+    """Put the shards of a run together: all must be there, none twice, and of one configuration.
+
+    Args:
+        directories: Run directories that hold shards, such as runs/a/quickstart runs/b/quickstart.
+        into: The run directory to put them together in; with a single directory, that one.
+    """
+    from trimtab.pipeline.merge import merge_shards
+
+    for line in merge_shards(directories, into):
+        print(line)
+
+
+def save(run: RunFolder, folder: Annotated[Path, tyro.conf.Positional], adapter: bool = False) -> None:
+    """Save a run's tuned guide as a folder of transformers or PEFT, with a model card.
+
+    Args:
+        run: A run directory, such as runs/quickstart.
+        folder: The new folder.
+        adapter: The LoRA adapter alone, for PEFT, and not the whole model.
+    """
+    from trimtab.integrations.hub import save_guide
+
+    print(save_guide(run, folder, adapter=adapter))
+
+
+def push(
+    run: RunFolder, name: Annotated[str, tyro.conf.Positional], adapter: bool = False, public: bool = False
+) -> None:
+    """Upload a run's tuned guide to the model hub, with a model card; private unless told otherwise.
+
+    Args:
+        run: A run directory, such as runs/quickstart.
+        name: Its name there, such as someone/my-guide.
+        adapter: The LoRA adapter alone, for PEFT, and not the whole model.
+        public: Let everybody see it, where it is new.
+    """
+    from trimtab.integrations.hub import push_guide
+
+    print(push_guide(run, name, adapter=adapter, public=public))

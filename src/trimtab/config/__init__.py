@@ -1,0 +1,1 @@
+"""What a user writes: one frozen configuration, a part in each file."""

@@ -1,0 +1,61 @@
+"""The part of a configuration that says which two samples make a pair, and the rewards that such choices name.
+
+Types only: reads no file, no network, no models. `docs/pairs.md` explains each strategy.
+
+    >>> PairsConfig(strategy="straddle", threshold=Threshold(deviations=0)).threshold.deviations
+    0.0
+"""
+
+from typing import Literal, Self
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from trimtab.config.models import Config, equals
+
+
+class Threshold(Config):
+    """A reward: an absolute `value`; a `quantile` of the rewards at hand; or their mean plus so many standard
+    `deviations`. Where a difference of rewards is meant, so many standard deviations alone.
+    """
+
+    value: float | None = None
+    quantile: float | None = Field(None, ge=0, le=1)
+    deviations: float | None = Field(None, exclude_if=equals(None))
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if sum(given is not None for given in (self.value, self.quantile, self.deviations)) != 1:
+            raise ValueError("give either value, quantile or deviations")
+        return self
+
+
+LOW, HIGH = Threshold(quantile=0.01), Threshold(quantile=0.99)
+
+
+class PairsConfig(Config):
+    """Which two responses make a pair, and who wins.
+
+    `margin` is used by the strategy `margin` (rewards differ by more than that; a quantile is one of all differences
+    of two responses to one prompt), `threshold` by `straddle` (one response below, one above). `flat` and
+    `rarer_wins` sort rewards into `bins` of equal width from `low` to `high`, and take no response beyond them.
+    `labels` follow the rewards: `argmax` lets the higher one win; `rarer_wins` has no use for them.
+    `per_prompt` pairs are made of each prompt's responses at most. `unprompted` responses all share one prompt, from
+    which `total` pairs are drawn.
+    """
+
+    strategy: Literal["random", "margin", "straddle", "best_worst", "flat", "rarer_wins"] = "best_worst"
+    labels: Literal["bradley_terry", "argmax"] = "argmax"
+    per_prompt: int = Field(1, ge=1)
+    total: int | None = Field(None, ge=1)
+    margin: Threshold = Threshold(value=1.0)
+    threshold: Threshold = Threshold(quantile=0.5)
+    low: Threshold = Field(LOW, exclude_if=equals(LOW))
+    high: Threshold = Field(HIGH, exclude_if=equals(HIGH))
+    bins: int = Field(20, ge=2, exclude_if=equals(20))
+
+    @field_validator("labels")
+    @classmethod
+    def _rarity_decides(cls, labels: str, info: ValidationInfo) -> str:
+        if info.data.get("strategy") == "rarer_wins" and labels == "bradley_terry":
+            raise ValueError("bradley_terry draws labels by reward and rarer_wins gives them by rarity: drop labels")
+        return labels

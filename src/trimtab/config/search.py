@@ -1,0 +1,128 @@
+"""Parts of a decoder's configuration: how tokens are drawn, what candidates are judged by, what goes with what.
+
+Types only: reads no file, no network, no models. `docs/search.md` explains each setting.
+
+    >>> ValueConfig(by="rewards.py:cheerful", per_token=True).label
+    'cheerful-per-token'
+"""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from trimtab.config.fields import Temperature
+from trimtab.config.models import Config, ModelConfig, equals
+
+
+class SamplingConfig(Config):
+    """How one token is drawn. Temperature 0 is greedy. `top_k` 0, `top_p` 1 and `min_p` 0 switch those filters off.
+
+    `min_p` drops tokens of less than this share of the likeliest token's probability; `repetition_penalty` above 1
+    makes tokens of the prompt and the response so far less likely. All are applied as transformers does: penalty,
+    temperature, top-k, top-p, min-p.
+    """
+
+    temperature: Temperature = Field(0.7, ge=0)
+    top_k: int = Field(50, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    min_p: float = Field(0.0, ge=0, le=1, exclude_if=equals(0.0))
+    repetition_penalty: float = Field(1.0, gt=0, exclude_if=equals(1.0))
+
+
+class ValueConfig(Config):
+    """One thing that candidates are judged by, and its `weight` among several.
+
+    `by` is `implicit`, the log-ratio of the tuned and the untuned model; `reward`, the gold reward itself; or a Python
+    function, as `module:function` or `file.py:function`, which gets texts and gives one number for each.
+    `steps` gives the score at the end of every chunk and takes the sum or the minimum of these, as a process reward
+    model is used. `per_token` divides by the number of the response's tokens.
+    """
+
+    by: str = "implicit"
+    weight: float = Field(1.0, gt=0)
+    steps: Literal["sum", "min"] | None = None
+    per_token: bool = False
+
+    @field_validator("by")
+    @classmethod
+    def _is_known(cls, by: str) -> str:
+        place, _, name = by.rpartition(":")
+        if by not in ("implicit", "reward") and not (place and name.isidentifier()):
+            raise ValueError(f"{by!r} is no value: give implicit, reward, or a function as module:name")
+        return by
+
+    @field_validator("steps")
+    @classmethod
+    def _steps_are_scored(cls, steps: str | None, info: ValidationInfo) -> str | None:
+        if steps is not None and info.data.get("by") == "implicit":
+            raise ValueError("the implicit value is a sum over tokens already: drop steps")
+        return steps
+
+    @property
+    def function(self) -> str | None:
+        """The function's place and name; None where the value is no function."""
+        return None if self.by in ("implicit", "reward") else self.by
+
+    @property
+    def label(self) -> str:
+        """The value in a decoder's name."""
+        parts = [self.by.rpartition(":")[2], *([f"{self.steps}-of-steps"] if self.steps else [])]
+        return "-".join([*parts, *(["per-token"] if self.per_token else [])])
+
+
+class EarlyRejection(Config):
+    """Best-of-N drops the worst `share` of its samples at each of these response lengths, in tokens."""
+
+    share: float = Field(0.5, gt=0, lt=1)
+    at: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+
+    @field_validator("at")
+    @classmethod
+    def _in_order(cls, at: tuple[int, ...]) -> tuple[int, ...]:
+        if list(at) != sorted(set(at)):
+            raise ValueError(f"{list(at)} is in no order: give growing lengths")
+        return at
+
+
+class TermConfig(Config):
+    """One term of emulated fine-tuning: `weight` times the logits' difference of a tuned and an untuned model.
+
+    A model that is not named is the experiment's own. Each is shown prompts in its own template.
+    """
+
+    weight: float
+    tuned: ModelConfig | None = None
+    untuned: ModelConfig | None = None
+
+
+def one_or_several(value: Any) -> Any:
+    """`reward`, `{by: reward}` and `[{by: reward}]` as a configuration's `value` are the same."""
+    entries = value if isinstance(value, list | tuple) else [value]
+    return [{"by": each} if isinstance(each, str) else each for each in entries]
+
+
+def search_faults(
+    width: int,
+    successors: int,
+    chunk: int | None,
+    groups: int,
+    pool: int | None,
+    reject: EarlyRejection | None,
+    vote: str | None,
+) -> list[str]:
+    """What is wrong with settings of a search that do not go together; nothing where they do."""
+    faults = []
+    if width % groups:
+        faults.append(f"groups is {groups} and width {width}: give a number of groups that divides the width")
+    if pool is not None and groups > 1:
+        faults.append("pool and groups do not go together: drop one of them")
+    if pool is not None and chunk is None:
+        faults.append("pool frees slots for the next chunk and there is one only: give chunk")
+    if reject is not None and (chunk is not None or successors < 2):
+        faults.append("reject drops samples of best-of-N: give successors, and no chunk")
+    try:
+        re.compile(vote or "")
+    except re.error as error:
+        faults.append(f"vote {vote!r} is no regular expression: {error}")
+    return faults

@@ -1,0 +1,1 @@
+"""Where steps run: this process, or several on one machine."""

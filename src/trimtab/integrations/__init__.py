@@ -1,0 +1,1 @@
+"""Trimtab inside other tools: lm-evaluation-harness and the model hub."""

@@ -1,0 +1,234 @@
+"""A model behind an OpenAI-compatible completions endpoint, such as a vLLM server: it gives texts and their number of
+tokens, and neither ids nor logits.
+
+    >>> model = CompletionsModel("http://127.0.0.1:8000/v1", "meta-llama/Llama-3-70B")  # doctest: +SKIP
+    >>> model.complete([Question("I really", count=2, tokens=5, seed=0)], SamplingConfig())     # doctest: +SKIP
+    [[Choice(text=' liked it', tokens=5, finish='length'), Choice(text='.', tokens=2, finish='eos')]]
+"""
+
+import dataclasses
+import math
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from trimtab.config.experiment import EndpointConfig, ModelConfig, SamplingConfig
+from trimtab.config.fields import CHAT, check_template, fill
+from trimtab.errors import EndpointError, ModelError, TooLongError
+from trimtab.models.http_client import Endpoint
+from trimtab.models.served_answer import Choice, choices_in, share_out
+from trimtab.records import PromptInput
+
+__all__ = ["Choice", "CompletionsModel", "Question", "Usage", "share_out"]
+
+NEXT_SEED = 1_000_003
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a server has counted: requests, tokens read and tokens written."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
+
+    def __sub__(self, other: "Usage") -> "Usage":
+        return Usage(*(a - b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
+
+    def price(self, config: EndpointConfig) -> float | None:
+        """What it costs at the endpoint's prices, in their currency; None where they are not known."""
+        if config.prompt_price is None or config.completion_price is None:
+            return None
+        return (self.prompt_tokens * config.prompt_price + self.completion_tokens * config.completion_price) / 1e6
+
+
+@dataclass(frozen=True)
+class Question:
+    """A text, how many continuations of it are wanted, of how many tokens at most, and what they are drawn by."""
+
+    text: str
+    count: int
+    tokens: int
+    seed: int
+
+
+class CompletionsModel:
+    """A model that is asked for continuations of texts.
+
+    Args:
+        url: the endpoint's address as OpenAI's clients take it, such as http://host:8000/v1.
+        name: what the server calls the model.
+        template: what a prompt is put into, with `{prompt}` in it.
+        settings: key, concurrency, timeout, attempts and prices.
+
+    Raises:
+        ConfigurationError: the template has no place for the prompt, or the environment lacks the variable that is to
+            hold the key.
+    """
+
+    def __init__(
+        self, url: str, name: str, *, template: str = "{prompt}", settings: EndpointConfig | None = None
+    ) -> None:
+        check_template(template)
+        self.name = name
+        self.template = template
+        self.settings = settings or EndpointConfig(url=url)
+        self._usage = Usage()
+        self._counting = threading.Lock()
+        self._given_up = threading.Event()
+        self._endpoint = Endpoint(
+            f"{url.rstrip('/')}/completions",
+            timeout=self.settings.timeout,
+            attempts=self.settings.attempts,
+            key_variable=self.settings.key_variable,
+            pause=self._pause,
+        )
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> "CompletionsModel":
+        """The model of a configuration that names an endpoint."""
+        assert config.endpoint is not None, config
+        return cls(config.endpoint.url, config.name, template=config.template, settings=config.endpoint)
+
+    @property
+    def usage(self) -> Usage:
+        """What the server has counted so far."""
+        return self._usage
+
+    def prompt_text(self, prompt: PromptInput) -> str:
+        """The text that the server is to continue.
+
+        Raises:
+            ModelError: it is a conversation, for which a completions endpoint has no template.
+        """
+        if isinstance(prompt, list) or self.template == CHAT:
+            raise ModelError(
+                f"{self.name} is behind a completions endpoint, which continues text and has no chat template: give "
+                "prompts as strings, and its turns as a template with {prompt} in it"
+            )
+        return fill(self.template, prompt=prompt)
+
+    def complete(
+        self, questions: Sequence[Question], sampling: SamplingConfig, stop: Sequence[str] = ()
+    ) -> list[list[Choice]]:
+        """Each question's continuations; as many requests at once as the settings allow.
+
+        Raises:
+            EndpointError: the server does not answer, refuses, or answers something else.
+        """
+        return self._together(lambda question: self._choices(question, sampling, stop), questions)
+
+    def _together(self, ask: Callable[[Asked], Answer], all_asked: Sequence[Asked]) -> list[Answer]:
+        """What is answered to each, in order; as many requests at once as the settings allow."""
+        self._given_up.clear()
+        with ThreadPoolExecutor(self.settings.concurrency) as pool:
+            asked = [pool.submit(ask, each) for each in all_asked]
+            try:
+                wait(asked, return_when=FIRST_EXCEPTION)
+                failed = next((each for each in asked if each.done() and each.exception() is not None), None)
+                return [each.result() for each in (asked if failed is None else [failed])]
+            finally:  # after an error or Ctrl-C nobody waits for the pauses of the others
+                self._given_up.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def log_probabilities(self, texts: Sequence[tuple[PromptInput, str]]) -> list[tuple[float, int]]:
+        """`log_probability` of each (prompt, response), in order; as many requests at once as the settings allow.
+
+        NaN and no tokens where the server refuses a text as longer than its context.
+        """
+
+        def ask(text: tuple[PromptInput, str]) -> tuple[float, int]:
+            try:
+                return self.log_probability(*text)
+            except TooLongError:
+                return math.nan, 0
+
+        return self._together(ask, texts)
+
+    def log_probability(self, prompt: PromptInput, response: str) -> tuple[float, int]:
+        """log p(response | prompt) in nats and the number of its tokens, as the server splits prompt and response.
+
+        A token that holds characters of both counts to the prompt.
+
+        Raises:
+            EndpointError: the server gives no log-probabilities of what it reads.
+        """
+        text = self.prompt_text(prompt)
+        body = {"model": self.name, "prompt": text + response, "max_tokens": 1, "echo": True, "logprobs": 1}
+        answer = self._post(body)
+        try:
+            logs = answer["choices"][0]["logprobs"]
+            end = len(text) + len(response)
+            entries = list(zip(logs["text_offset"], logs["token_logprobs"], strict=True))
+            if entries[0][1] is None:  # nothing stands before the first token, by which it could be probable
+                entries = entries[1:]
+            inside = [_number(log) for offset, log in entries if len(text) <= offset < end]
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise EndpointError(
+                f"{self._endpoint.url} gives no log-probabilities of a prompt (echo with logprobs): leave out "
+                "endpoint.log_probabilities"
+            ) from None
+        return sum(inside), len(inside)
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, unless another request has failed for good."""
+        if self._given_up.wait(seconds):
+            raise EndpointError(f"{self._endpoint.url} does not answer: start it, and the same command goes on")
+
+    def _choices(self, question: Question, sampling: SamplingConfig, stop: Sequence[str]) -> list[Choice]:
+        """All continuations of one question, of which none can be where the server refuses it as too long."""
+        try:
+            return self._asked_until_all(question, sampling, stop)
+        except TooLongError:
+            return [Choice("", 0, "too_long")] * question.count
+
+    def _asked_until_all(self, question: Question, sampling: SamplingConfig, stop: Sequence[str]) -> list[Choice]:
+        """All continuations of one question; a server that gives fewer at a time is asked again."""
+        if sampling.temperature == 0:  # all would be the same one, and servers refuse to give it more than once
+            one = dataclasses.replace(question, count=1)
+            return self._ask(one, sampling, stop) * question.count
+        found: list[Choice] = []
+        while len(found) < question.count:
+            seed = question.seed + NEXT_SEED * len(found)
+            rest = dataclasses.replace(question, count=question.count - len(found), seed=seed % 2**31)
+            found += self._ask(rest, sampling, stop)
+        return found
+
+    def _ask(self, question: Question, sampling: SamplingConfig, stop: Sequence[str]) -> list[Choice]:
+        extra = {"top_k": sampling.top_k or None, "min_p": sampling.min_p or None}
+        extra["repetition_penalty"] = None if sampling.repetition_penalty == 1 else sampling.repetition_penalty
+        body: dict[str, Any] = {
+            "model": self.name,
+            "prompt": question.text,
+            "max_tokens": question.tokens,
+            "n": question.count,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": question.seed,
+            "stop": list(stop) or None,
+            **extra,
+        }
+        answer = self._post({name: value for name, value in body.items() if value is not None})
+        return choices_in(answer, question.tokens, stop, self._endpoint.url)[: question.count]
+
+    def _post(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        answer = self._endpoint.post(body)
+        used = answer.get("usage")
+        counts = [used.get(name) if isinstance(used, Mapping) else 0 for name in ("prompt_tokens", "completion_tokens")]
+        counted = Usage(1, *(count if isinstance(count, int) else 0 for count in counts))
+        with self._counting:
+            self._usage += counted
+        return answer
+
+
+def _number(log: Any) -> float:
+    if not isinstance(log, int | float) or isinstance(log, bool) or log != log:
+        raise ValueError(f"{log!r} is no log-probability")
+    return float(log)

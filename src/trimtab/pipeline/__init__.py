@@ -1,0 +1,1 @@
+"""The list of steps of an experiment, and what runs it."""

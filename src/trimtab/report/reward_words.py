@@ -1,0 +1,87 @@
+"""What a run's gold reward is, in words that claim no more than its configuration says.
+
+>>> from trimtab.config.experiment import RewardConfig
+>>> source(RewardConfig(by="rewards.py:brief"))
+'the function rewards.py:brief'
+>>> tone(RewardConfig(model="someone/toxicity", positive_label="toxic")) is None
+True
+"""
+
+from typing import Literal
+
+from trimtab.config.experiment import Experiment, RewardConfig
+from trimtab.config.reward import CLASSIFIED
+from trimtab.report.columns import reward_unit, short_names
+
+Tone = Literal["positive", "negative"]
+
+
+def classified(reward: RewardConfig) -> bool:
+    """Whether it is a number of a classifier."""
+    return reward.by is None and reward.definition in CLASSIFIED
+
+
+def tone(reward: RewardConfig) -> Tone | None:
+    """Which tone of a text it rewards; None where it is something else than a classifier of sentiment.
+
+    A classifier that is trained here learns reviews' sentiment. What a ready one classifies is known by its label's
+    name alone.
+    """
+    if not classified(reward):
+        return None
+    label = str(reward.positive_label).lower()
+    if label in ("0", "1") and reward.training is not None:
+        label = ("negative", "positive")[int(label)]
+    return "positive" if label == "positive" else "negative" if label == "negative" else None
+
+
+def source(reward: RewardConfig) -> str:
+    """What gives it: `a classifier`, `the reward model NAME`, `the function NAME` or `the service ADDRESS`."""
+    if classified(reward):
+        return "a classifier"
+    if reward.by is None:
+        (name,) = short_names([reward.label]).values()
+        return f"the reward model {name}"
+    return f"the {'function' if reward.function is not None else 'service'} {reward.by}"
+
+
+def measures(reward: RewardConfig) -> str | None:
+    """What a classifier's reward says of a text; None of other rewards, which say what their authors had in mind."""
+    if not classified(reward):
+        return None
+    found = tone(reward)
+    return f"how {found} a text reads" if found else f"how clearly a text has the {_label(reward)}"
+
+
+def definition(reward: RewardConfig) -> str:
+    """A sentence on how the reward is computed and what it means."""
+    if not classified(reward):
+        return f"The gold reward is what {source(reward)} gives prompt and response: higher is better."
+    (model,) = short_names([reward.model]).values()
+    trained = ", fine-tuned here," if reward.training else ""
+    found = tone(reward)
+    label, other = (found, _opposite(found)) if found else (_label(reward), "its other label")
+    higher = f"higher reads as more {found}" if found else f"higher is more clearly {label}"
+    if reward.definition == "margin":
+        formula, zero = f"log p({label}) − log p({other})", ", 0 is neutral"
+    else:
+        formula, zero = f"the {label} logit" if found else f"the logit of {label}", ""
+    judged = f"of the classifier {model}{trained} on prompt and response together"
+    return f"The gold reward is {formula} {judged}: {higher}{zero}."
+
+
+def odds(experiment: Experiment) -> str | None:
+    """A sentence on what one unit means; None where it has no meaning of its own."""
+    if reward_unit(experiment) != "nats":
+        return None
+    found = tone(experiment.reward)
+    of = f"{found} against {_opposite(found)}" if found else f"{_label(experiment.reward)} against the other label"
+    return f"One nat multiplies the odds of {of} by 2.7."
+
+
+def _opposite(found: Tone) -> Tone:
+    return "negative" if found == "positive" else "positive"
+
+
+def _label(reward: RewardConfig) -> str:
+    return f"label {reward.positive_label}"

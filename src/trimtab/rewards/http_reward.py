@@ -1,0 +1,48 @@
+"""A reward behind HTTP, in whatever language or place.
+
+Asked is `{"prompts": [...], "responses": [...]}`, two lists of one length; a prompt is a string or a list of
+`{"role": ..., "content": ...}`. Answered is `{"rewards": [...]}`, a number for each, or null where there is none. Its
+cost is not counted.
+
+    >>> EndpointReward(Endpoint("http://127.0.0.1:8000/score"), 64).score(["Hi"], ["Hello"])    # doctest: +SKIP
+    [0.73]
+"""
+
+from collections.abc import Sequence
+
+from trimtab.errors import EndpointError
+from trimtab.models.http_client import Endpoint
+from trimtab.records import PromptInput
+from trimtab.rewards.reward_values import checked_scores
+
+
+class EndpointReward:
+    """The Reward that a service gives, asked for `batch_size` responses at a time."""
+
+    def __init__(self, endpoint: Endpoint, batch_size: int) -> None:
+        self._endpoint = endpoint
+        self._batch_size = batch_size
+
+    def score(self, prompts: Sequence[PromptInput], responses: Sequence[str]) -> list[float]:
+        """One reward for each prompt and response, in the service's own unit.
+
+        Raises:
+            EndpointError: the service does not answer, or with something else than one reward for each.
+        """
+        rewards: list[float] = []
+        for start in range(0, len(responses), self._batch_size):
+            asked = list(responses[start : start + self._batch_size])
+            body = {"prompts": list(prompts[start : start + self._batch_size]), "responses": asked}
+            answered = self._endpoint.post(body).get("rewards")
+            if not isinstance(answered, list) or len(answered) != len(asked):
+                raise EndpointError(
+                    f"{self._endpoint.url} answers {str(answered)[:60]} for {len(asked)} responses: it must give "
+                    '{"rewards": [...]} with one number or null for each'
+                )
+            rewards += checked_scores(answered, asked, self._endpoint.url, EndpointError)
+        return rewards
+
+    @property
+    def flops(self) -> float:
+        """Always 0: what a service computes is not known."""
+        return 0.0

@@ -1,0 +1,91 @@
+"""What a training configuration is to TRL: steps, and the arguments that both trainings of the small model share.
+
+>>> training_steps(1000, TuneConfig(batch_size=16, epochs=2))
+126
+"""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, TrainingArguments
+
+from trimtab.config.experiment import TrainingConfig
+from trimtab.errors import ConfigurationError, ModelError
+from trimtab.store.distributed import launched, sharding
+
+_log = logging.getLogger(__name__)
+
+
+def training_steps(rows: int, config: TrainingConfig) -> int:
+    """Optimizer steps of the whole training, as the transformers trainer counts them."""
+    updates = math.ceil(math.ceil(rows / config.batch_size) / config.gradient_accumulation)
+    return max(1, math.ceil(config.epochs * updates))
+
+
+def shared_arguments(
+    model: PreTrainedModel, config: TrainingConfig, folder: Path, seed: int, steps: int
+) -> dict[str, Any]:
+    """The arguments of any of TRL's trainers.
+
+    Raises:
+        ConfigurationError: the launch asks for what the processes cannot do.
+        ModelError: the weights are float16, which cannot be trained without a float32 copy.
+    """
+    _check_launch(model, config)
+    if model.dtype == torch.float16:
+        raise ModelError("the small model is in float16, which cannot be tuned: set small.dtype to float32 or bfloat16")
+    return {
+        "output_dir": str(folder),
+        "max_length": None,  # rows are cut already
+        "max_steps": steps,
+        "per_device_train_batch_size": math.ceil(config.batch_size / launched().count),
+        "per_device_eval_batch_size": math.ceil(config.batch_size / launched().count),
+        "gradient_accumulation_steps": config.gradient_accumulation,
+        "gradient_checkpointing": False,
+        "learning_rate": config.learning_rate,
+        "weight_decay": config.weight_decay,
+        "warmup_steps": config.warmup,  # below 1: a fraction of all steps
+        "optim": config.optimizer,
+        "lr_scheduler_type": config.schedule,
+        "logging_steps": config.logging_steps,
+        "logging_first_step": True,
+        "eval_strategy": "steps",
+        "eval_steps": steps,  # at the end; EvenEvaluations adds the others
+        "save_strategy": "best",  # and wherever `Checkpoints` asks, which also deletes what is of no use any more
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "loss",
+        "greater_is_better": False,
+        "bf16": model.dtype == torch.bfloat16,
+        "use_cpu": model.device.type == "cpu",
+        "dataloader_pin_memory": model.device.type != "cpu",
+        "seed": seed,
+        "disable_tqdm": True,
+    }
+
+
+def use_one_device(arguments: TrainingArguments) -> None:
+    """Train on the first GPU where this process sees several.
+
+    `Trainer` would put a batch of the given size on each of them (`DataParallel`), and so train something else.
+    """
+    if arguments.n_gpu > 1:
+        _log.info("training uses the first of %d GPUs; `trimtab tune --launch ddp` tunes on all", arguments.n_gpu)
+        arguments._n_gpu = 1
+
+
+def _check_launch(model: PreTrainedModel, config: TrainingConfig) -> None:
+    """Raise ConfigurationError where the processes would quietly do something else than what the launch asks for."""
+    count, kind = launched().count, sharding()
+    if kind is not None and model.device.type == "cpu":
+        raise ConfigurationError(
+            f"the launch asks for {kind}, which cuts a model over GPUs, and there is none: accelerate would quietly "
+            "run DDP on the CPU; launch ddp"
+        )
+    if config.batch_size < count:
+        raise ConfigurationError(
+            f"tune.batch_size is {config.batch_size} and {count} processes share each batch: give at least {count}, or "
+            "launch fewer"
+        )

@@ -1,0 +1,73 @@
+"""Idle threads of OpenMP do not spin: every entry sets it before torch is loaded, and leaves what a user has set."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from trimtab.executors.threads import SPINS, wait_briefly
+
+POLICY = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+SEEN = "import os, sys; print('torch' in sys.modules, os.environ.get('GOMP_SPINCOUNT'))"
+
+
+@pytest.mark.parametrize(
+    ("set_before", "after"),
+    [
+        ({}, {"GOMP_SPINCOUNT": SPINS}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+        ({"GOMP_SPINCOUNT": ""}, {"GOMP_SPINCOUNT": ""}),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+        ({"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "7"}),
+    ],
+)
+def test_what_a_user_has_set_stays(
+    set_before: dict[str, str], after: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in POLICY:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in set_before.items():
+        monkeypatch.setenv(name, value)
+    wait_briefly()
+    assert {name: os.environ[name] for name in POLICY if name in os.environ} == after
+
+
+def plain_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in POLICY}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        # the command line, and what `accelerate launch` starts
+        "from trimtab import cli; cli.command_line = None; import tyro; "
+        "tyro.extras.subcommand_cli_from_dict = lambda *_, **__: exec({seen!r}); cli.main()",
+        "import tyro, runpy; tyro.extras.subcommand_cli_from_dict = lambda *_, **__: exec({seen!r}); "
+        "runpy.run_module('trimtab', run_name='__main__')",
+        # a worker of --jobs or of a study, before it reads its first message
+        "import sys; sys.argv[1:] = ['1', '1', '.']; from trimtab import worker; "
+        "worker._listen = lambda orders: orders.put(None); "
+        "worker.os.dup = lambda fd: (exec({seen!r}), sys.stdout.flush(), worker.os._exit(0)); worker.main()",
+    ],
+    ids=["command line", "module", "worker"],
+)
+def test_every_entry_sets_it_before_torch_is_loaded(entry: str) -> None:
+    printed = subprocess.run(
+        [sys.executable, "-c", entry.format(seen=SEEN)],
+        env=plain_environment(), check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert printed.split() == ["False", SPINS]
+
+
+def test_the_library_reads_what_is_set_within_the_process() -> None:
+    """GNU OpenMP shows its settings when it is loaded, as torch does it."""
+    shown = subprocess.run(
+        [sys.executable, "-c", "from trimtab.executors.threads import wait_briefly; wait_briefly(); import torch; "
+         "print(torch.__config__.parallel_info())"],
+        env={**plain_environment(), "OMP_DISPLAY_ENV": "verbose"}, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    lines = [line for line in shown.stderr.splitlines() if "GOMP_SPINCOUNT" in line]
+    if not lines:
+        pytest.skip("torch comes with another OpenMP here")
+    assert all(f"'{SPINS}'" in line for line in lines)
