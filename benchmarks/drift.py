@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search import OPENINGS, SAMPLING, SMOLLM, Workload, load, machine
-from trimtab.config.experiment import Dtype
+from trimtab.config.models import Dtype
 from trimtab.models.cached_model import TransformersModel
 from trimtab.models.language_model import sequence_log_probabilities
 from trimtab.models.load import default_device, pick_dtype

@@ -43,7 +43,8 @@ from transformers import (
 
 from random_models import GPT2, GPT2_XL, byte_pairs, random_gpt2
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import Dtype, ModelConfig, SamplingConfig
+from trimtab.config.models import Dtype, ModelConfig
+from trimtab.config.search import SamplingConfig
 from trimtab.models.cached_model import TransformersModel
 from trimtab.models.emulated import emulate
 from trimtab.models.load import default_device, load_causal_lm, pick_dtype

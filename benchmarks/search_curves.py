@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search import OPENINGS, machine, measure, workloads
-from trimtab.config.experiment import Dtype
+from trimtab.config.models import Dtype
 from trimtab.models.load import default_device
 from trimtab.search.chunk_beam import Search
 

@@ -26,7 +26,8 @@ from rich.table import Table
 
 from search import OPENINGS, SMOLLM, machine
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import Dtype, ModelConfig, SynthesizeConfig
+from trimtab.config.models import Dtype, ModelConfig
+from trimtab.config.pairs import SynthesizeConfig
 from trimtab.models.cached_model import TransformersModel
 from trimtab.models.load import default_device, load_causal_lm, pick_dtype
 from trimtab.models.vocabulary import Vocabulary

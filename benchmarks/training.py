@@ -31,7 +31,8 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from search import machine
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import LoraSettings, ModelConfig, TuneConfig
+from trimtab.config.models import ModelConfig
+from trimtab.config.training import LoraSettings, TuneConfig
 from trimtab.data.reviews import load_reviews
 from trimtab.models.load import default_device, load_causal_lm
 from trimtab.training.adapter import lora_config

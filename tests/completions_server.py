@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from trimtab.config.experiment import SamplingConfig
+from trimtab.config.search import SamplingConfig
 from trimtab.models.language_model import LanguageModel
 from trimtab.records import Prompt
 from trimtab.search.proposer import Fork, LanguageModelProposer

@@ -20,7 +20,9 @@ from identities import PROMPTS, SAMPLING, SEED
 from tiny import gpt2, llama, tokenizer
 from tiny_hub import save_causal_lm
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import ModelConfig, RewardConfig, SamplingConfig
+from trimtab.config.models import ModelConfig
+from trimtab.config.reward import RewardConfig
+from trimtab.config.search import SamplingConfig
 from trimtab.models.cached_model import TransformersModel
 from trimtab.models.emulated import emulate
 from trimtab.models.families import CausalModel, language_model_of

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from tiny import full_log_probabilities, language_model
-from trimtab.config.experiment import SamplingConfig
+from trimtab.config.search import SamplingConfig
 from trimtab.models.cached_model import TransformersModel
 from trimtab.models.sampling import draw, prompt_key, uniforms
 from trimtab.records import Finish, Prompt

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trimtab.assets.resolve import Assets
-    from trimtab.config.experiment import Experiment, ModelConfig, SamplingConfig
+    from trimtab.config.experiment import Experiment
     from trimtab.config.file import load_experiment
+    from trimtab.config.models import ModelConfig
+    from trimtab.config.search import SamplingConfig
     from trimtab.errors import TrimtabError
     from trimtab.models.emulated import emulate
     from trimtab.models.open_model import load
@@ -39,8 +41,8 @@ _PLACES = {
     "FunctionReward": "rewards.function",
     "Guide": "search.guide",
     "GuidedModel": "search.guided_model",
-    "ModelConfig": "config.experiment",
-    "SamplingConfig": "config.experiment",
+    "ModelConfig": "config.models",
+    "SamplingConfig": "config.search",
     "Search": "search.chunk_beam",
     "TrimtabError": "errors",
     "emulate": "models.emulated",

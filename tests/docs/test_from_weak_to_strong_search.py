@@ -11,8 +11,8 @@ import yaml
 
 from trimtab import cli
 from trimtab.cli import launch as launcher
-from trimtab.config.experiment import DecoderConfig
 from trimtab.config.file import load_experiment
+from trimtab.config.guide import DecoderConfig
 
 PAGE = (Path(__file__).parents[2] / "docs/from-weak-to-strong-search.md").read_text(encoding="utf-8")
 COMMANDS = [

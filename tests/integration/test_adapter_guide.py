@@ -10,7 +10,7 @@ from identities import PROMPTS, SAMPLING, SEED
 from tiny import language_model, llama, tokenizer
 from tiny_hub import save_causal_lm
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import ModelConfig
+from trimtab.config.models import ModelConfig
 from trimtab.models.roles import load_language_model
 from trimtab.search.chunk_beam import Hypothesis, Search
 from trimtab.search.proposer import LanguageModelProposer

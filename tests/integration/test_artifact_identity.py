@@ -15,18 +15,11 @@ import pytest
 from tiny_hub import tiny_hub
 from trimtab.assets.resolve import Assets
 from trimtab.config.data import InstructionsConfig
-from trimtab.config.experiment import (
-    Config,
-    Experiment,
-    LoraSettings,
-    ModelConfig,
-    RewardTrainingConfig,
-    SftConfig,
-    TermConfig,
-    ValueConfig,
-)
-from trimtab.config.models import EndpointConfig
-from trimtab.config.search import EarlyRejection
+from trimtab.config.experiment import Experiment
+from trimtab.config.models import Config, EndpointConfig, ModelConfig
+from trimtab.config.reward import RewardTrainingConfig
+from trimtab.config.search import EarlyRejection, TermConfig, ValueConfig
+from trimtab.config.training import LoraSettings, SftConfig
 from trimtab.executors.chosen import Part, artifacts_of
 from trimtab.pipeline.line import Line, diverging
 from trimtab.pipeline.making import Maker

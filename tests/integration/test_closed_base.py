@@ -12,8 +12,9 @@ from tiny import llama, tokenizer
 from tiny_hub import tiny_hub
 from trimtab import cli
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import ModelConfig, SamplingConfig
 from trimtab.config.file import load_experiment
+from trimtab.config.models import ModelConfig
+from trimtab.config.search import SamplingConfig
 from trimtab.errors import ConfigurationError
 from trimtab.models.cached_model import TransformersModel
 from trimtab.models.roles import load_language_model

@@ -7,7 +7,8 @@ import torch
 
 from trimtab.assets.catalog import CATALOG
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import DataConfig, ModelConfig
+from trimtab.config.data import DataConfig
+from trimtab.config.models import ModelConfig
 from trimtab.data.reviews import load_reviews, split_reviews
 from trimtab.models.load import load_causal_lm, load_classifier
 

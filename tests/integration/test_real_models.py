@@ -10,8 +10,9 @@ import torch
 from tiny import full_log_probabilities
 from trimtab import cli
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import ModelConfig, SamplingConfig
 from trimtab.config.file import load_experiment
+from trimtab.config.models import ModelConfig
+from trimtab.config.search import SamplingConfig
 from trimtab.models.cached_model import TransformersModel
 from trimtab.models.language_model import sequence_log_probabilities
 from trimtab.models.large import quantised_as

@@ -17,7 +17,7 @@ from peft_methods import METHODS, saved, settings_of, trained
 from tiny import gpt2, llama, tokenizer
 from tiny_hub import save_causal_lm
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import ModelConfig
+from trimtab.config.models import ModelConfig
 from trimtab.errors import ModelError
 from trimtab.models.families import language_model_of
 from trimtab.models.language_model import LanguageModel

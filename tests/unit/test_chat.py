@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from chat_styles import STYLES, chat_tokenizer
 from tiny import CORPUS, full_log_probabilities, llama, tokenizer
-from trimtab.config.experiment import SamplingConfig
+from trimtab.config.search import SamplingConfig
 from trimtab.errors import ModelError
 from trimtab.evaluation.fluency import fluency_under
 from trimtab.models.cached_model import TransformersModel

@@ -8,7 +8,8 @@ import pytest
 
 from completions_server import Server, serving
 from tiny import language_model, tokenizer
-from trimtab.config.experiment import EndpointConfig, SamplingConfig
+from trimtab.config.models import EndpointConfig
+from trimtab.config.search import SamplingConfig
 from trimtab.errors import ConfigurationError, DataError, EndpointError, ModelError
 from trimtab.models.cached_model import TransformersModel
 from trimtab.models.language_model import sequence_log_probabilities

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tiny import llama
 from token_kinds import KINDS, WHOLE_TEXTS, kind_of_tokenizer
-from trimtab.config.experiment import SamplingConfig
+from trimtab.config.search import SamplingConfig
 from trimtab.models.cached_model import TransformersModel
 from trimtab.models.roles import vocabulary_of
 from trimtab.models.vocabulary import Vocabulary

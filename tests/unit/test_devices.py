@@ -11,7 +11,7 @@ import torch
 import tape
 from identities import PROMPTS, SEED, log_ratio
 from tiny import gpt2, llama, tokenizer
-from trimtab.config.experiment import SamplingConfig
+from trimtab.config.search import SamplingConfig
 from trimtab.models.cached_model import TransformersModel
 from trimtab.models.sampling import draw
 from trimtab.models.static_step import CudaGraphs, Record

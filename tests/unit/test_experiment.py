@@ -101,14 +101,6 @@ def test_a_large_model_is_needed_only_where_a_decoder_uses_it() -> None:
     assert experiment().base.name == "google/gemma-3-270m"
 
 
-def test_options_that_are_off_take_no_part_in_hashes() -> None:
-    """Artifacts made before there were such options stay valid."""
-    plain = experiment().model_dump(mode="json")
-    assert "sft" not in plain and not {"sft_reviews", "sft_heldout"} & set(plain["data"])
-    assert "unprompted" not in plain["guide"] and not {"threshold", "kl_samples"} & set(plain["evaluate"])
-    assert plain["tune"]["warmup"] == 0.1
-
-
 def test_the_default_reward_is_an_encoder_that_is_trained_and_a_named_one_is_ready() -> None:
     assert experiment().reward.training is not None and experiment(reward={}).reward.training is not None
     assert experiment(reward={"model": "lvwerra/distilbert-imdb"}).reward.training is None

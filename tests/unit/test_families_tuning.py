@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tiny import full_log_probabilities, tokenizer
-from trimtab.config.experiment import LoraSettings, TuneConfig
+from trimtab.config.training import LoraSettings, TuneConfig
 from trimtab.records import Pair
 from trimtab.training.preference import tune
 from zoo import CACHED, REREAD

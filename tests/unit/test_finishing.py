@@ -7,7 +7,7 @@ import torch
 
 from identities import EXACT, PROMPTS, SAMPLING, SEED, log_ratio
 from tiny import language_model
-from trimtab.config.experiment import SamplingConfig
+from trimtab.config.search import SamplingConfig
 from trimtab.models.cached_model import TransformersModel
 from trimtab.records import Prompt
 from trimtab.search.chunk_beam import Search

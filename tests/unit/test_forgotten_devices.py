@@ -17,7 +17,7 @@ import device_paths
 from device_paths import PATHS, check, on, saved, spread
 from stand_in import accelerators, place
 from tiny import full_log_probabilities, llama
-from trimtab.config.experiment import ModelConfig
+from trimtab.config.models import ModelConfig
 from trimtab.models.roles import Weights, load_language_model
 
 FIRST, SECOND = torch.device("cuda", 0), torch.device("cuda", 1)

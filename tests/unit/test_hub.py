@@ -14,7 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hub_server import hub
 from tiny import llama, tokenizer
-from trimtab.config.experiment import LoraSettings, PairsConfig, RewardConfig, SynthesizeConfig, TuneConfig
+from trimtab.config.pairs import PairsConfig, SynthesizeConfig
+from trimtab.config.reward import RewardConfig
+from trimtab.config.training import LoraSettings, TuneConfig
 from trimtab.errors import RunError
 from trimtab.integrations.hub import save_guide
 from trimtab.pipeline.decoded import note_artifacts

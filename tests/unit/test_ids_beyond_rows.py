@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 import trimtab
 from identities import EXACT
 from tiny import llama, tokenizer
-from trimtab.config.experiment import SftConfig, TuneConfig
+from trimtab.config.training import SftConfig, TuneConfig
 from trimtab.errors import ModelError, VocabularyError
 from trimtab.models.cached_model import TransformersModel
 from trimtab.models.emulated import emulate

@@ -14,8 +14,8 @@ import pytest
 
 from trimtab.assets.resolve import Assets
 from trimtab.cli import SHIPPED
-from trimtab.config.data import InstructionsConfig
-from trimtab.config.experiment import DataConfig, Experiment
+from trimtab.config.data import DataConfig, InstructionsConfig
+from trimtab.config.experiment import Experiment
 from trimtab.config.file import load_experiment, parse_experiment
 from trimtab.data import rows
 from trimtab.data.instructions import instructions_identity, load_instructions, split_instructions

@@ -12,7 +12,8 @@ from transformers import LlamaForCausalLM
 from tiny import full_log_probabilities, gpt2, llama, tokenizer
 from tiny_hub import save_causal_lm
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import ModelConfig, TuneConfig
+from trimtab.config.models import ModelConfig
+from trimtab.config.training import TuneConfig
 from trimtab.errors import ModelError
 from trimtab.models import large, load
 from trimtab.models.attention import EAGER, FLASH, GROUPED

@@ -13,7 +13,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 import tiny
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import ModelConfig
+from trimtab.config.models import ModelConfig
 from trimtab.errors import AssetError, ModelError, TrimtabError
 from trimtab.models import load
 from trimtab.models.load import load_causal_lm, load_classifier, pick_dtype

@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 
 from tiny_report import reference, row
-from trimtab.config.experiment import DataConfig, Experiment, PairsConfig, RewardConfig, SynthesizeConfig, TuneConfig
+from trimtab.config.data import DataConfig
+from trimtab.config.experiment import Experiment
+from trimtab.config.pairs import PairsConfig, SynthesizeConfig
+from trimtab.config.reward import RewardConfig
+from trimtab.config.training import TuneConfig
 from trimtab.integrations.hub import card, tuned_guide
 from trimtab.report import overview as story
 from trimtab.report import reward_words as gold

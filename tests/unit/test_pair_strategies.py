@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab.config.experiment import PairsConfig, Threshold
 from trimtab.config.file import parse_experiment
+from trimtab.config.pairs import PairsConfig, Threshold
 from trimtab.errors import ConfigurationError, DataError
 from trimtab.preferences import strategies
 from trimtab.preferences.bins import count_bins

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from trimtab.config.experiment import PairsConfig, Threshold
+from trimtab.config.pairs import PairsConfig, Threshold
 from trimtab.errors import DataError
 from trimtab.preferences.pairs import make_pairs, resolve_bounds, summarize
 from trimtab.preferences.strategies import STRATEGIES, Bounds

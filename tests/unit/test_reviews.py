@@ -10,7 +10,7 @@ import pytest
 
 from trimtab.assets.catalog import CATALOG
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import DataConfig
+from trimtab.config.data import DataConfig
 from trimtab.data.reviews import DataSplit, clean, load_reviews, split_reviews
 from trimtab.errors import DataError
 from trimtab.records import Prompt, Review

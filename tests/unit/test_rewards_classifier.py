@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import RewardConfig, RewardTrainingConfig
+from trimtab.config.reward import RewardConfig, RewardTrainingConfig
 from trimtab.errors import ConfigurationError, ModelError
 from trimtab.rewards.classifier import ClassifierReward, load_classifier_reward, non_embedding_parameters
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from trimtab.errors import ConfigurationError
+from trimtab.plugins.source_files import sources
+from trimtab.plugins.user_functions import named_function, source_hash
 from trimtab.rewards.function import FunctionReward
-from trimtab.rewards.source_files import sources
-from trimtab.rewards.user_functions import named_function, source_hash
 
 
 def write(file: Path, text: str) -> Path:

@@ -7,8 +7,8 @@ import yaml
 
 from tiny_classifiers import classifier, words
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import RewardConfig
 from trimtab.config.file import load_experiment
+from trimtab.config.reward import RewardConfig
 from trimtab.errors import ConfigurationError, ModelError
 from trimtab.rewards.classifier import ClassifierReward, _positive_index
 from trimtab.rewards.load import load_reward

@@ -8,7 +8,7 @@ from tokenizers.processors import TemplateProcessing
 
 from tiny_classifiers import ENCODERS, ROWS, alone, classifier, scores, words
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import RewardConfig
+from trimtab.config.reward import RewardConfig
 from trimtab.errors import ModelError
 from trimtab.rewards.classifier import reading
 from trimtab.rewards.load import load_reward

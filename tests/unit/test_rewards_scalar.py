@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification, LlamaModel
 from chat_styles import chat_tokenizer
 from tiny import tokenizer
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import RewardConfig
+from trimtab.config.reward import RewardConfig
 from trimtab.errors import ModelError
 from trimtab.records import Message
 from trimtab.rewards.conversations import starling_text, ultrarm_text

@@ -3,7 +3,7 @@
 import pytest
 
 from chat_styles import STYLES, chat_tokenizer
-from trimtab.config.experiment import RewardConfig
+from trimtab.config.reward import RewardConfig
 from trimtab.errors import DataError
 from trimtab.models.chat import ChatTemplate
 from trimtab.records import Message

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig
 
 from tiny import language_model
-from trimtab.config.experiment import SamplingConfig
+from trimtab.config.search import SamplingConfig
 from trimtab.models import sampling
 from trimtab.models.sampling import FAILED, draw, filtered, penalized, prompt_key, top, uniforms
 

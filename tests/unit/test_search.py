@@ -17,7 +17,7 @@ from identities import (
     searched,
 )
 from tiny import language_model
-from trimtab.config.experiment import SamplingConfig
+from trimtab.config.search import SamplingConfig
 from trimtab.errors import ConfigurationError
 from trimtab.records import Prompt
 from trimtab.rewards.function import FunctionReward

@@ -7,7 +7,7 @@ import torch
 
 from identities import EXACT, SEED, log_ratio
 from tiny import language_model
-from trimtab.config.experiment import EarlyRejection, SamplingConfig
+from trimtab.config.search import EarlyRejection, SamplingConfig
 from trimtab.errors import ConfigurationError
 from trimtab.models.sampling import draw, prompt_key, uniforms
 from trimtab.records import Prompt

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tiny import llama
 from token_kinds import kind_of_tokenizer
-from trimtab.config.experiment import SamplingConfig
+from trimtab.config.search import SamplingConfig
 from trimtab.errors import ConfigurationError
 from trimtab.models.cached_model import TransformersModel
 from trimtab.models.emulated import emulate

@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 import trimtab
 from completions_server import serving
 from tiny import gpt2, llama, tokenizer
-from trimtab.config.experiment import EndpointConfig, Experiment, SamplingConfig, SynthesizeConfig
+from trimtab.config.experiment import Experiment
+from trimtab.config.models import EndpointConfig
+from trimtab.config.pairs import SynthesizeConfig
+from trimtab.config.search import SamplingConfig
 from trimtab.errors import DataError, ModelError
 from trimtab.evaluation.coverage import set_aside, too_long, without
 from trimtab.evaluation.divergence import divergence

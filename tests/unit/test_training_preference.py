@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from tiny import full_log_probabilities, gpt2, llama, tokenizer
-from trimtab.config.experiment import LoraSettings, TuneConfig
+from trimtab.config.training import LoraSettings, TuneConfig
 from trimtab.errors import ConfigurationError, DataError, ModelError, VocabularyError
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Pair

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import RewardConfig, RewardTrainingConfig
+from trimtab.config.reward import RewardConfig, RewardTrainingConfig
 from trimtab.errors import ConfigurationError, DataError, ModelError
 from trimtab.records import Review
 from trimtab.rewards.classifier import load_classifier_reward

@@ -9,7 +9,8 @@ from test_training_resume import Killed, stops_after
 from transformers import AutoModelForCausalLM
 
 from tiny import full_log_probabilities, gpt2, llama, tokenizer
-from trimtab.config.experiment import SamplingConfig, SftConfig
+from trimtab.config.search import SamplingConfig
+from trimtab.config.training import SftConfig
 from trimtab.errors import ConfigurationError, DataError, ModelError
 from trimtab.models.cached_model import TransformersModel
 from trimtab.models.roles import vocabulary_of

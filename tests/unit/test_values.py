@@ -7,10 +7,10 @@ import pytest
 from identities import ENDS, EXACT, PROMPTS, SAMPLING, SEED, log_ratio
 from tiny import language_model
 from trimtab.errors import ConfigurationError
+from trimtab.plugins.user_functions import named_function, source_hash
 from trimtab.records import Prompt
 from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.reward import Reward
-from trimtab.rewards.user_functions import named_function, source_hash
 from trimtab.search.chunk_beam import Search
 from trimtab.search.combined_value import PerToken, StepValue, WeightedValue
 from trimtab.search.hypothesis import Hypothesis

@@ -8,7 +8,7 @@ import torch
 
 import tape
 from tiny import gpt2, tokenizer
-from trimtab.config.experiment import SamplingConfig
+from trimtab.config.search import SamplingConfig
 from trimtab.models import cached_model as transformers_model
 from trimtab.models import emulated
 from trimtab.models.cached_model import TransformersModel

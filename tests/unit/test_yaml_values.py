@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimtab.assets.resolve import read_path_map
-from trimtab.config.experiment import Config, Experiment
+from trimtab.config.experiment import Experiment
 from trimtab.config.file import load_experiment, override, parse_experiment
 from trimtab.config.guides import guide_pairs
-from trimtab.config.models import _kinds_in
+from trimtab.config.models import Config, _kinds_in
 from trimtab.errors import ConfigurationError, TrimtabError
 from trimtab.study.study_file import load_study
 

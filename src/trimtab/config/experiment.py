@@ -9,134 +9,31 @@ Types only: reads no file (see `experiment_file`), no network, no models.
 
 from typing import Any, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, ValidationInfo, field_validator, model_validator
 
-from trimtab.config.data import InstructionsConfig
-from trimtab.config.fields import Rows, WordRange
-from trimtab.config.guide import DecoderConfig, GuideConfig
+from trimtab.config.data import DataConfig
+from trimtab.config.evaluate import EvaluateConfig
+from trimtab.config.guide import GuideConfig
 from trimtab.config.guides import tuned_like
-from trimtab.config.models import Config, Dtype, EndpointConfig, ModelConfig, Name, equals
-from trimtab.config.pairs import PairsConfig, Threshold
-from trimtab.config.reward import RewardConfig, RewardTrainingConfig
-from trimtab.config.search import EarlyRejection, SamplingConfig, TermConfig, ValueConfig
-from trimtab.config.training import LoraSettings, SftConfig, TrainingConfig, TuneConfig
-
-__all__ = [
-    "Config",
-    "DataConfig",
-    "DecoderConfig",
-    "Dtype",
-    "EarlyRejection",
-    "EndpointConfig",
-    "EvaluateConfig",
-    "Experiment",
-    "GuideConfig",
-    "JudgeConfig",
-    "LoraSettings",
-    "ModelConfig",
-    "PairsConfig",
-    "RewardConfig",
-    "RewardTrainingConfig",
-    "SamplingConfig",
-    "SftConfig",
-    "SynthesizeConfig",
-    "TermConfig",
-    "Threshold",
-    "TrainingConfig",
-    "TuneConfig",
-    "ValueConfig",
-]
-
-
-class DataConfig(Config):
-    """Reviews, and the prompts cut from them.
-
-    `reviews` names a labelled set of reviews with official halves. Prompts are the first words of reviews, their
-    number drawn evenly from `prompt_words` (both ends included). `preferences` names an existing preference data set
-    (`prompt`, `responses`, `chosen`; splits train, validation, test): then prompts and pairs come from it.
-    `sft_reviews` and `sft_heldout` are what the stage `sft` trains and evaluates on.
-    `instructions` is a data set of instructions or conversations: then prompts come from it, with `preferences` those
-    to test on alone. Without `reviews`, which are null by default beside instructions, there is no second judge.
-    """
-
-    reviews: str | None = "imdb"
-    instructions: InstructionsConfig | None = Field(None, exclude_if=equals(None))
-    preferences: str | None = None
-    reward_reviews: int = Field(8000, ge=2)
-    reward_heldout: int = Field(2000, ge=2)
-    judge_reviews: int = Field(8000, ge=2)
-    tuning_prompts: int = Field(256, ge=1)
-    validation_prompts: int = Field(32, ge=1)
-    test_prompts: int = Field(96, ge=1)
-    prompt_words: WordRange = (2, 8)
-    sft_reviews: int = Field(0, ge=0, exclude_if=equals(0))
-    sft_heldout: int = Field(64, ge=1, exclude_if=equals(64))
-
-    @model_validator(mode="before")
-    @classmethod
-    def _instructions_need_no_reviews(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("instructions") is not None and "reviews" not in values:
-            return {"reviews": None, **values}
-        return values
-
-    @model_validator(mode="after")
-    def _prompts_come_from_somewhere(self) -> Self:
-        if self.reviews is None and self.instructions is None and self.preferences is None:
-            raise ValueError(
-                "reviews is null and there are no other prompts: give reviews, instructions or preferences"
-            )
-        return self
-
-    @property
-    def tests_on_pairs(self) -> bool:
-        """Whether the test prompts are those of the preference data set."""
-        return self.preferences is not None and self.instructions is None
-
-
-class JudgeConfig(Config):
-    """The second, independent judge (TF-IDF and logistic regression), fitted on snippets of reviews of its own."""
-
-    snippet_words: WordRange = (15, 60)
-
-
-class SynthesizeConfig(Config):
-    """Samples of the untuned small model, scored by the gold reward: `samples` for each of the tuning prompts.
-
-    `unprompted`: as many samples, but all from the model's `start_token` alone; they share one empty prompt. `rows`
-    samples are decoded together: `rows // samples` prompts, which are the unit of resume; `auto` as for `guide.rows`.
-    """
-
-    samples: int = Field(8, ge=2)
-    unprompted: bool = False
-    max_new_tokens: int = Field(40, ge=1)
-    sampling: SamplingConfig = SamplingConfig(temperature=1.0)
-    rows: Rows = 256
-
-
-class EvaluateConfig(Config):
-    """What is measured. Intervals are percentile bootstraps over prompts.
-
-    The share of responses with a reward below `threshold` is counted; a quantile or deviations are of the untuned
-    model's rewards. The tuned model's KL divergence from the untuned one is estimated on the first
-    `kl_samples` of its own responses; 0 leaves it out.
-    """
-
-    bootstrap: int = Field(2000, ge=100)
-    confidence: float = Field(0.95, gt=0, lt=1)
-    examples: int = Field(4, ge=0)
-    threshold: Threshold | None = Field(None, exclude_if=equals(None))
-    kl_samples: int = Field(0, ge=0, exclude_if=equals(0))
+from trimtab.config.models import Config, ModelConfig, Name
+from trimtab.config.pairs import PairsConfig, SynthesizeConfig
+from trimtab.config.reward import JudgeConfig, RewardConfig, RewardTrainingConfig
+from trimtab.config.training import SftConfig, TuneConfig
+from trimtab.errors import ConfigurationError
+from trimtab.plugins.load import load_plugins
 
 
 class Experiment(Config):
     """A whole run, from reviews to report. `small` is the model that is tuned, `large` the frozen one it guides.
 
-    `large` may be null where no decoder uses it. With `sft`, the small model is first trained on reviews, and what
-    comes of it is the untuned model of all that follows.
+    `plugins` are modules or files that add losses, strategies, reward kinds, values or columns; they are imported
+    before the rest of the file is read. `large` may be null where no decoder uses it. With `sft`, the small model is
+    first trained on reviews, and what comes of it is the untuned model of all that follows.
     Where `guide.tuned` names a tuned model, `small` is its untuned self, and nothing is sampled from it or tuned.
     """
 
     name: Name
+    plugins: tuple[str, ...] = ()
     seed: int = Field(0, ge=0, lt=2**31)
     checkpoint_seconds: float = Field(300, ge=0)  # what a killed training loses, about; it changes no result
     small: ModelConfig = ModelConfig(name="HuggingFaceTB/SmolLM2-135M-Instruct")
@@ -146,7 +43,7 @@ class Experiment(Config):
     data: DataConfig = DataConfig()
     reward: RewardConfig = Field(RewardConfig(training=RewardTrainingConfig()), validate_default=True)
     judge: JudgeConfig = JudgeConfig()
-    sft: SftConfig | None = Field(None, exclude_if=equals(None))
+    sft: SftConfig | None = None
     synthesize: SynthesizeConfig = SynthesizeConfig()
     pairs: PairsConfig = Field(PairsConfig(), validate_default=True)
     tune: TuneConfig = TuneConfig()
@@ -178,6 +75,17 @@ class Experiment(Config):
         if data and data.reviews is None and reward.training is not None:
             raise ValueError("training wants labelled reviews: give data.reviews, or a reward that needs no training")
         return reward
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _plugins_come_first(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        places = values.get("plugins") if isinstance(values, dict) else None
+        known = places if isinstance(places, list | tuple) else []
+        try:
+            load_plugins(each for each in known if isinstance(each, str))
+        except ConfigurationError as error:
+            raise ValueError(f"plugins: {error}") from None
+        return validate(values)
 
     @model_validator(mode="before")
     @classmethod

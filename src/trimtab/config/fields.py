@@ -11,6 +11,7 @@ import pydantic
 from pydantic import AfterValidator, Field, PlainValidator
 
 from trimtab.errors import ConfigurationError
+from trimtab.plugins.registry import registry
 
 CHAT = "chat"
 """The template of a model that is shown conversations, by its tokenizer's own chat template."""
@@ -70,6 +71,26 @@ def _auto_or_rows(value: Any) -> Any:
     raise ValueError(f"{value!r} is no number of rows: give a whole number of at least 1, or auto")
 
 
+def _entry_of(noun: str) -> AfterValidator:
+    """Accepts the names in a registry, plug-ins' among them."""
+
+    def check(name: str) -> str:
+        try:
+            return str(registry(noun)[name].name)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+
+    return AfterValidator(check)
+
+
+Loss = Annotated[str, _entry_of("loss")]
+"""A name in the registry of losses."""
+Strategy = Annotated[str, _entry_of("strategy")]
+"""A name in the registry of pair strategies."""
+RewardKind = Annotated[str, _entry_of("reward kind")]
+"""A name in the registry of reward kinds."""
+ColumnName = Annotated[str, _entry_of("column")]
+"""A name in the registry of the report's columns."""
 WordRange = Annotated[tuple[int, int], AfterValidator(_in_order)]
 """Least and greatest number of words."""
 Template = Annotated[str, AfterValidator(_holds_prompt)]

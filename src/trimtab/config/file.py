@@ -15,8 +15,9 @@ from typing import Any
 import pydantic
 import yaml
 
-from trimtab.config.experiment import Config, Experiment
+from trimtab.config.experiment import Experiment
 from trimtab.config.guides import guide_pair
+from trimtab.config.models import Config
 from trimtab.config.yaml_values import parse_yaml, text_wanted
 from trimtab.errors import ConfigurationError, shown
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from trimtab.config.fields import Rows
-from trimtab.config.models import Config, ModelConfig, Name, equals
+from trimtab.config.models import Config, ModelConfig, Name
 from trimtab.config.search import (
     EarlyRejection,
     SamplingConfig,
@@ -47,16 +47,16 @@ class DecoderConfig(Config):
     successors: int = Field(1, ge=1)
     chunk: int | None = Field(None, ge=1, validate_default=True)
     beta: float | None = None
-    emulate: tuple[TermConfig, ...] = Field((), exclude_if=equals(()))
-    value: Annotated[tuple[ValueConfig, ...], BeforeValidator(one_or_several)] = Field((), exclude_if=equals(()))
-    duplicates: Literal["keep", "drop"] = Field("keep", exclude_if=equals("keep"))
-    groups: int = Field(1, ge=1, exclude_if=equals(1))
-    pool: int | None = Field(None, ge=1, exclude_if=equals(None))
-    reject: EarlyRejection | None = Field(None, exclude_if=equals(None))
-    chunk_ends: tuple[Text, ...] = Field((), exclude_if=equals(()))
-    vote: str | None = Field(None, exclude_if=equals(None))
-    n_best: int | None = Field(None, ge=1, exclude_if=equals(None))
-    budget: float | None = Field(None, gt=0, exclude_if=equals(None))
+    emulate: tuple[TermConfig, ...] = ()
+    value: Annotated[tuple[ValueConfig, ...], BeforeValidator(one_or_several)] = ()
+    duplicates: Literal["keep", "drop"] = "keep"
+    groups: int = Field(1, ge=1)
+    pool: int | None = Field(None, ge=1)
+    reject: EarlyRejection | None = None
+    chunk_ends: tuple[Text, ...] = ()
+    vote: str | None = None
+    n_best: int | None = Field(None, ge=1)
+    budget: float | None = Field(None, gt=0)
 
     @model_validator(mode="before")
     @classmethod
@@ -196,12 +196,14 @@ class GuideConfig(Config):
     `pair: NAME` stands for both, from the guides that `trimtab guides` lists.
     """
 
-    tuned: ModelConfig | None = Field(None, exclude_if=equals(None))
+    execution = frozenset({"rows"})
+
+    tuned: ModelConfig | None = None
     max_new_tokens: int = Field(40, ge=1)
     sampling: SamplingConfig = SamplingConfig()
     stop: tuple[Text, ...] = ()
     rows: Rows = 256
-    unprompted: int | None = Field(None, ge=1, exclude_if=equals(None))
+    unprompted: int | None = Field(None, ge=1)
     decoders: tuple[DecoderConfig, ...] = (DecoderConfig(),)
 
     @field_validator("decoders")

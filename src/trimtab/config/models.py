@@ -7,7 +7,6 @@ Types only: reads no file, no network, no models.
 """
 
 import typing
-from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pydantic
@@ -63,11 +62,6 @@ def _kinds_in(annotation: Any) -> set[Any]:
     return {annotation} if not arguments else set().union(*map(_kinds_in, arguments))
 
 
-def equals(default: Any) -> Callable[[Any], bool]:
-    """For `exclude_if`: an option that is not used is not written, so what was made before it existed stays valid."""
-    return lambda value: bool(value == default)
-
-
 class EndpointConfig(Config):
     """Where a model is served that this machine does not hold: a completions endpoint as OpenAI defined it.
 
@@ -117,16 +111,16 @@ class ModelConfig(Config):
 
     name: str = Field(min_length=1)
     template: Template = "{prompt}"
-    system: str | None = Field(None, exclude_if=equals(None))
+    system: str | None = None
     adapter: str | None = None
     start_token: str | None = None
     dtype: Dtype = "auto"
     allow_pickle: bool = False
-    endpoint: Annotated[EndpointConfig | None, BeforeValidator(_url_alone)] = Field(None, exclude_if=equals(None))
-    quantization: Quantization | None = Field(None, exclude_if=equals(None))
-    device_map: DeviceMap | None = Field(None, exclude_if=equals(None))
-    gpu_memory: float | None = Field(None, gt=0, exclude_if=equals(None), validate_default=True)
-    attention: Attention | None = Field(None, exclude_if=equals(None))
+    endpoint: Annotated[EndpointConfig | None, BeforeValidator(_url_alone)] = None
+    quantization: Quantization | None = None
+    device_map: DeviceMap | None = None
+    gpu_memory: float | None = Field(None, gt=0, validate_default=True)
+    attention: Attention | None = None
 
     @field_validator("gpu_memory")
     @classmethod

@@ -1,4 +1,4 @@
-"""The part of a configuration that says which two samples make a pair, and the rewards that such choices name.
+"""The parts of a configuration that say how samples are drawn, which two make a pair, and the rewards that this names.
 
 Types only: reads no file, no network, no models. `docs/pairs.md` explains each strategy.
 
@@ -10,7 +10,9 @@ from typing import Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from trimtab.config.models import Config, equals
+from trimtab.config.fields import Rows
+from trimtab.config.models import Config
+from trimtab.config.search import SamplingConfig
 
 
 class Threshold(Config):
@@ -20,7 +22,7 @@ class Threshold(Config):
 
     value: float | None = None
     quantile: float | None = Field(None, ge=0, le=1)
-    deviations: float | None = Field(None, exclude_if=equals(None))
+    deviations: float | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -49,9 +51,9 @@ class PairsConfig(Config):
     total: int | None = Field(None, ge=1)
     margin: Threshold = Threshold(value=1.0)
     threshold: Threshold = Threshold(quantile=0.5)
-    low: Threshold = Field(LOW, exclude_if=equals(LOW))
-    high: Threshold = Field(HIGH, exclude_if=equals(HIGH))
-    bins: int = Field(20, ge=2, exclude_if=equals(20))
+    low: Threshold = LOW
+    high: Threshold = HIGH
+    bins: int = Field(20, ge=2)
 
     @field_validator("labels")
     @classmethod
@@ -59,3 +61,19 @@ class PairsConfig(Config):
         if info.data.get("strategy") == "rarer_wins" and labels == "bradley_terry":
             raise ValueError("bradley_terry draws labels by reward and rarer_wins gives them by rarity: drop labels")
         return labels
+
+
+class SynthesizeConfig(Config):
+    """Samples of the untuned small model, scored by the gold reward: `samples` for each of the tuning prompts.
+
+    `unprompted`: as many samples, but all from the model's `start_token` alone; they share one empty prompt. `rows`
+    samples are decoded together: `rows // samples` prompts, which are the unit of resume; `auto` as for `guide.rows`.
+    """
+
+    execution = frozenset({"rows"})
+
+    samples: int = Field(8, ge=2)
+    unprompted: bool = False
+    max_new_tokens: int = Field(40, ge=1)
+    sampling: SamplingConfig = SamplingConfig(temperature=1.0)
+    rows: Rows = 256

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from trimtab.config.fields import CHAT, WordRange
-from trimtab.config.models import Config, Dtype, equals
+from trimtab.config.models import Config, Dtype
 
 CLASSIFIED = ("margin", "positive_logit")
 """Definitions of a reward by a classifier's labels; the others are of a scalar head."""
@@ -67,6 +67,8 @@ class RewardConfig(Config):
     variable `key_variable`; these three change no result and take no part in hashes.
     """
 
+    execution = frozenset({"timeout", "attempts", "key_variable"})
+
     model: str = "sentence-transformers/all-MiniLM-L6-v2"
     definition: Literal["margin", "positive_logit", "scalar", "ultrarm", "starling"] = "margin"
     training: RewardTrainingConfig | None = None
@@ -74,13 +76,13 @@ class RewardConfig(Config):
     max_length: int = Field(256, ge=8)
     batch_size: int = Field(64, ge=1)
     allow_pickle: bool = False
-    by: str | None = Field(None, exclude_if=equals(None))
-    template: str | None = Field(None, exclude_if=equals(None))
-    tokenizer: str | None = Field(None, exclude_if=equals(None))
-    dtype: Dtype = Field("float32", exclude_if=equals("float32"))
-    timeout: float = Field(60.0, gt=0, exclude=True)
-    attempts: int = Field(6, ge=1, exclude=True)
-    key_variable: str | None = Field(None, exclude=True)
+    by: str | None = None
+    template: str | None = None
+    tokenizer: str | None = None
+    dtype: Dtype = "float32"
+    timeout: float = Field(60.0, gt=0)
+    attempts: int = Field(6, ge=1)
+    key_variable: str | None = Field(None)
 
     @model_validator(mode="before")
     @classmethod
@@ -133,7 +135,8 @@ class RewardConfig(Config):
     def _what_is_read(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A function or a service has no model: nothing of one is written, or takes part in a hash."""
         values: dict[str, Any] = write(self)
-        return values if self.by is None else {name: values[name] for name in ("by", "batch_size") if name in values}
+        read = ("by", "batch_size", "timeout", "attempts", "key_variable")
+        return values if self.by is None else {name: values[name] for name in read if name in values}
 
     @property
     def function(self) -> str | None:
@@ -156,6 +159,12 @@ class RewardConfig(Config):
     def label(self) -> str:
         """What gives the reward, by name."""
         return self.by or self.model
+
+
+class JudgeConfig(Config):
+    """The second, independent judge (TF-IDF and logistic regression), fitted on snippets of reviews of its own."""
+
+    snippet_words: WordRange = (15, 60)
 
 
 def _is_address(by: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from trimtab.config.fields import Temperature
-from trimtab.config.models import Config, ModelConfig, equals
+from trimtab.config.models import Config, ModelConfig
 
 
 class SamplingConfig(Config):
@@ -26,8 +26,8 @@ class SamplingConfig(Config):
     temperature: Temperature = Field(0.7, ge=0)
     top_k: int = Field(50, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
-    min_p: float = Field(0.0, ge=0, le=1, exclude_if=equals(0.0))
-    repetition_penalty: float = Field(1.0, gt=0, exclude_if=equals(1.0))
+    min_p: float = Field(0.0, ge=0, le=1)
+    repetition_penalty: float = Field(1.0, gt=0)
 
 
 class ValueConfig(Config):

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from trimtab.config.fields import Warmup
-from trimtab.config.models import Config, equals
+from trimtab.config.models import Config
 
 
 class LoraSettings(Config):
@@ -72,4 +72,4 @@ class TuneConfig(TrainingConfig):
     beta: float = Field(0.1, gt=0)
     sft_weight: float = Field(0.1, gt=0)
     trackers: tuple[str, ...] = ()
-    seed: int | None = Field(None, ge=0, lt=2**31, exclude_if=equals(None))
+    seed: int | None = Field(None, ge=0, lt=2**31)

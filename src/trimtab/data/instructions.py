@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.assets.resolve import Assets
-from trimtab.config.data import ColumnsConfig, InstructionsConfig
-from trimtab.config.experiment import DataConfig
+from trimtab.config.data import ColumnsConfig, DataConfig, InstructionsConfig
 from trimtab.data.rows import LINE, STANDARD_INPUT, NamedRow, read_rows_of, standard_input, standard_input_rows
 from trimtab.errors import DataError, shown
 from trimtab.messages import check_nothing_beside, is_missing, is_written_out, messages_of, text_of

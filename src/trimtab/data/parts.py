@@ -7,7 +7,7 @@ Prompt(id='test-00000', text='This film', source='8f2a...')
 from collections.abc import Mapping, Sequence
 
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import DataConfig
+from trimtab.config.data import DataConfig
 from trimtab.data.instructions import instructions_identity, load_instructions, split_instructions
 from trimtab.data.reviews import load_reviews, split_reviews
 from trimtab.errors import DataError

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import DataConfig
+from trimtab.config.data import DataConfig
 from trimtab.data.formats import rows_of_file
 from trimtab.data.tables import Row, read_rows
 from trimtab.errors import DataError

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trimtab.config.experiment import DecoderConfig, Experiment, GuideConfig
+from trimtab.config.experiment import Experiment
+from trimtab.config.guide import DecoderConfig, GuideConfig
 from trimtab.errors import DataError
 from trimtab.evaluation import metrics
 from trimtab.evaluation.coverage import (

@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any
 
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import DecoderConfig, Experiment
+from trimtab.config.experiment import Experiment
+from trimtab.config.guide import DecoderConfig
 from trimtab.models.load import quiet_libraries
 from trimtab.pipeline.line import Line, diverging
 from trimtab.pipeline.making import Make, Maker, Ready

@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import DecoderConfig, Experiment
+from trimtab.config.experiment import Experiment
+from trimtab.config.guide import DecoderConfig
 from trimtab.errors import RunError
 from trimtab.executors.messages import Event, Order
 from trimtab.executors.pool import Pool

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from trimtab.config.experiment import SamplingConfig
+from trimtab.config.search import SamplingConfig
 from trimtab.errors import ConfigurationError, ModelError
 from trimtab.models.language_model import LanguageModel
 from trimtab.models.likelihood import likelihoods, rolling_likelihoods

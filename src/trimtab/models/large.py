@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
-from trimtab.config.experiment import ModelConfig
+from trimtab.config.models import ModelConfig
 from trimtab.errors import ModelError
 from trimtab.models.attention import FLASH
 from trimtab.models.shared_layers import layer_stack

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import Dtype, ModelConfig
+from trimtab.config.models import Dtype, ModelConfig
 from trimtab.errors import ModelError
 from trimtab.models.adapter import beside, merged
 from trimtab.models.allocator import keep_freed_memory

@@ -12,8 +12,8 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import ModelConfig
 from trimtab.config.fields import CHAT, check_template
+from trimtab.config.models import ModelConfig
 from trimtab.errors import AssetError, ModelError
 from trimtab.models.adapter import adapted_view, plain_view
 from trimtab.models.families import language_model_of

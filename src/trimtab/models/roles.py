@@ -14,7 +14,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import Experiment, ModelConfig
+from trimtab.config.experiment import Experiment
+from trimtab.config.models import ModelConfig
 from trimtab.errors import ModelError
 from trimtab.models.encoding import continuation_ids
 from trimtab.models.families import CausalModel, language_model_of

@@ -14,8 +14,9 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from trimtab.config.experiment import EndpointConfig, ModelConfig, SamplingConfig
 from trimtab.config.fields import CHAT, check_template, fill
+from trimtab.config.models import EndpointConfig, ModelConfig
+from trimtab.config.search import SamplingConfig
 from trimtab.errors import EndpointError, ModelError, TooLongError
 from trimtab.models.http_client import Endpoint
 from trimtab.models.served_answer import Choice, choices_in, share_out

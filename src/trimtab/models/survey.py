@@ -15,7 +15,8 @@ from rich.text import Text
 from transformers import PreTrainedModel
 
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import Experiment, ModelConfig
+from trimtab.config.experiment import Experiment
+from trimtab.config.models import ModelConfig
 from trimtab.models.agreement import dtype_name
 from trimtab.models.attention import OURS
 from trimtab.models.large import quantised_as

@@ -6,16 +6,20 @@ Loads tokenizers and instructions at most, never weights; imports modules of val
 """
 
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import DecoderConfig, Experiment, ModelConfig, RewardConfig, TermConfig
+from trimtab.config.experiment import Experiment
 from trimtab.config.fields import CHAT
+from trimtab.config.guide import DecoderConfig
+from trimtab.config.models import ModelConfig
+from trimtab.config.reward import RewardConfig
+from trimtab.config.search import TermConfig
 from trimtab.data.instructions import load_instructions
 from trimtab.errors import ConfigurationError, VocabularyError
 from trimtab.models.chat import ChatTemplate
 from trimtab.models.emulated import check_one_vocabulary
 from trimtab.models.load import default_device, load_tokenizer, pick_dtype
 from trimtab.models.vocabulary import Vocabulary
+from trimtab.plugins.user_functions import named_function, source_hash
 from trimtab.rewards.function import FunctionReward
-from trimtab.rewards.user_functions import named_function, source_hash
 from trimtab.training.trackers import check_trackers
 
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from rich.table import Table
 
-from trimtab.config.experiment import DecoderConfig, Experiment
+from trimtab.config.experiment import Experiment
+from trimtab.config.guide import DecoderConfig
 from trimtab.data.parts import prompts_to_test
 from trimtab.evaluation.cost import read_cost, read_usage
 from trimtab.evaluation.coverage import SetAside, set_aside, too_long, without

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trimtab.config.experiment import Config, ModelConfig, RewardConfig
+from trimtab.config.models import Config, ModelConfig
+from trimtab.config.reward import RewardConfig
 from trimtab.errors import RunError
 from trimtab.executors.helpers import Helpers
 from trimtab.pipeline.merge import note_shard

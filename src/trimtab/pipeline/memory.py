@@ -20,7 +20,9 @@ import torch
 from safetensors import SafetensorError
 
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import DecoderConfig, Experiment, TrainingConfig
+from trimtab.config.experiment import Experiment
+from trimtab.config.guide import DecoderConfig
+from trimtab.config.training import TrainingConfig
 from trimtab.errors import ConfigurationError
 from trimtab.executors.pool import processes_a_device, visible_devices
 from trimtab.models.load import default_device

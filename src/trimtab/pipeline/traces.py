@@ -9,9 +9,11 @@ Knows nothing of how artifacts are made.
 from collections.abc import Callable
 from pathlib import Path
 
-from trimtab.config.experiment import DecoderConfig, Experiment, ModelConfig
+from trimtab.config.experiment import Experiment
+from trimtab.config.guide import DecoderConfig
+from trimtab.config.models import ModelConfig
+from trimtab.plugins.user_functions import source_hash
 from trimtab.records import Prompt
-from trimtab.rewards.user_functions import source_hash
 from trimtab.search.trace import Node, Trace, read_traces
 from trimtab.store.blocks import Decode, Plan
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from trimtab.config.experiment import PairsConfig
+from trimtab.config.pairs import PairsConfig
 from trimtab.errors import DataError
 from trimtab.preferences.bins import Rewards, count_bins
 from trimtab.preferences.strategies import BINNED, LABELLING, STRATEGIES, Bounds

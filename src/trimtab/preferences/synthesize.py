@@ -12,7 +12,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from trimtab.config.experiment import SynthesizeConfig
+from trimtab.config.pairs import SynthesizeConfig
 from trimtab.models.language_model import LanguageModel
 from trimtab.models.roles import Roles
 from trimtab.records import SET_ASIDE, Prompt

@@ -11,7 +11,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from trimtab.config.experiment import DecoderConfig, Experiment
+from trimtab.config.experiment import Experiment
+from trimtab.config.guide import DecoderConfig
 from trimtab.evaluation.evaluate import Row
 
 GOLD = " †"  # marks a decoder that the gold reward itself guided

@@ -9,7 +9,7 @@ Knows rows and scores, nothing of how either came about.
 
 from collections.abc import Collection, Mapping, Sequence
 
-from trimtab.config.experiment import ModelConfig
+from trimtab.config.models import ModelConfig
 from trimtab.evaluation.coverage import is_finite
 from trimtab.evaluation.evaluate import Row
 from trimtab.models.served_model import Usage

@@ -16,7 +16,8 @@ from typing import Any
 import jinja2
 import yaml
 
-from trimtab.config.experiment import DecoderConfig, Experiment
+from trimtab.config.experiment import Experiment
+from trimtab.config.guide import DecoderConfig
 from trimtab.evaluation.coverage import too_long
 from trimtab.evaluation.evaluate import Row
 from trimtab.models.served_model import Usage

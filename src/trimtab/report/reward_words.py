@@ -9,8 +9,8 @@ True
 
 from typing import Literal
 
-from trimtab.config.experiment import Experiment, RewardConfig
-from trimtab.config.reward import CLASSIFIED
+from trimtab.config.experiment import Experiment
+from trimtab.config.reward import CLASSIFIED, RewardConfig
 from trimtab.report.columns import reward_unit, short_names
 
 Tone = Literal["positive", "negative"]

@@ -9,7 +9,8 @@ Knows the table and the configuration, nothing of pages or terminals.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trimtab.config.experiment import DecoderConfig, Experiment
+from trimtab.config.experiment import Experiment
+from trimtab.config.guide import DecoderConfig
 from trimtab.evaluation.evaluate import TUNED, Row, oracle_of
 from trimtab.report import reward_words
 from trimtab.report.columns import description, interval, number, percent, reward_unit, short_names, times

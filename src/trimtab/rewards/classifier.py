@@ -15,8 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import RewardConfig
-from trimtab.config.reward import CLASSIFIED
+from trimtab.config.reward import CLASSIFIED, RewardConfig
 from trimtab.errors import ConfigurationError, ModelError
 from trimtab.models.load import load_classifier
 from trimtab.records import PromptInput

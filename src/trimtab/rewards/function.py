@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from trimtab.errors import ConfigurationError, ModelError, TrimtabError
+from trimtab.plugins.user_errors import fault_in
 from trimtab.records import PromptInput
 from trimtab.rewards.reward import check_pairs, judged_texts
 from trimtab.rewards.reward_values import checked_scores
-from trimtab.rewards.user_errors import fault_in
 
 _log = logging.getLogger(__name__)
 

@@ -21,6 +21,7 @@ from trimtab.models.allocator import keep_freed_memory
 from trimtab.models.chat import ChatTemplate
 from trimtab.models.http_client import Endpoint
 from trimtab.models.load import default_device, load_classifier, load_tokenizer, pick_dtype, quiet_libraries
+from trimtab.plugins.user_functions import named_function
 from trimtab.records import Message, PromptInput
 from trimtab.rewards.classifier import (
     load_classifier_reward,
@@ -34,7 +35,6 @@ from trimtab.rewards.http_reward import EndpointReward
 from trimtab.rewards.reward import Reward, judged_text
 from trimtab.rewards.scalar import ScalarReward, SequenceClassifierHead, ValueHead
 from trimtab.rewards.token_rows import TokenRows
-from trimtab.rewards.user_functions import named_function
 
 Encode = Callable[[PromptInput, str], list[int]]
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError, UnpicklingError)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.config.experiment import Threshold
+from trimtab.config.pairs import Threshold
 
 
 def reward_at(threshold: Threshold, rewards: Sequence[float] | NDArray[np.float64]) -> float:

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from trimtab.config.experiment import SamplingConfig
+from trimtab.config.search import SamplingConfig
 from trimtab.models.detokenize import REPLACEMENT
 from trimtab.models.sampling import prompt_key, uniforms
 from trimtab.models.served_model import Choice, CompletionsModel, Question

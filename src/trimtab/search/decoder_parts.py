@@ -6,14 +6,15 @@
 
 from collections.abc import Callable, Sequence
 
-from trimtab.config.experiment import DecoderConfig, ValueConfig
+from trimtab.config.guide import DecoderConfig
+from trimtab.config.search import ValueConfig
 from trimtab.models.emulated import EmulatedModel, emulate
 from trimtab.models.families import CausalModel
 from trimtab.models.language_model import LanguageModel
 from trimtab.models.roles import Roles
+from trimtab.plugins.user_functions import named_function
 from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.reward import Reward
-from trimtab.rewards.user_functions import named_function
 from trimtab.search.combined_value import PerToken, StepValue, WeightedValue
 from trimtab.search.value import ImplicitValue, RewardValue, Value
 

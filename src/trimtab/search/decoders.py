@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
-from trimtab.config.experiment import DecoderConfig, Experiment
+from trimtab.config.experiment import Experiment
+from trimtab.config.guide import DecoderConfig
 from trimtab.models.language_model import sequence_log_probabilities
 from trimtab.models.roles import Roles
 from trimtab.models.served_model import Usage

@@ -10,7 +10,8 @@ A tuned and an untuned model, any reward, or a weighted mean of such.
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from trimtab.config.experiment import ModelConfig, SamplingConfig
+from trimtab.config.models import ModelConfig
+from trimtab.config.search import SamplingConfig
 from trimtab.errors import ConfigurationError
 from trimtab.models.emulated import emulate
 from trimtab.models.language_model import LanguageModel

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias, cast, overload
 
-from trimtab.config.experiment import SamplingConfig
+from trimtab.config.search import SamplingConfig
 from trimtab.errors import ConfigurationError
 from trimtab.messages import prompt_of
 from trimtab.models.encoding import common_prefix

@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 
-from trimtab.config.experiment import SamplingConfig
+from trimtab.config.search import SamplingConfig
 from trimtab.models.language_model import DecodeState, LanguageModel
 from trimtab.models.sampling import FAILED, draw, prompt_key, uniforms
 from trimtab.records import Finish, Prompt

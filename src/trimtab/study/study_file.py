@@ -17,9 +17,10 @@ from typing import Any
 import pydantic
 from pydantic import Field
 
-from trimtab.config.experiment import Config, DecoderConfig, Experiment
+from trimtab.config.experiment import Experiment
 from trimtab.config.file import LONGEST, override, parse_experiment, read_mapping, set_field, wording
-from trimtab.config.models import Name
+from trimtab.config.guide import DecoderConfig
+from trimtab.config.models import Config, Name
 from trimtab.errors import ConfigurationError, shown
 from trimtab.study.grid import Cell, Repeat, cells_of
 

@@ -13,7 +13,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from trimtab.config.experiment import LoraSettings
+from trimtab.config.training import LoraSettings
 from trimtab.errors import ConfigurationError, ModelError
 from trimtab.models.shared_layers import layer_stack
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 from trl import DPOConfig
 
-from trimtab.config.experiment import TuneConfig
+from trimtab.config.training import TuneConfig
 from trimtab.store.distributed import launched
 from trimtab.training.trackers import PROJECT, begun_by_the_trainer
 from trimtab.training.trl_arguments import shared_arguments, use_one_device

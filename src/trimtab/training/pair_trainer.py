@@ -26,7 +26,7 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import disable_dropout_in_model
 
-from trimtab.config.experiment import TuneConfig
+from trimtab.config.training import TuneConfig
 from trimtab.models.lm_head import head_of
 from trimtab.models.shared_layers import untrained_layers
 from trimtab.store.distributed import decided_by_main, launched, sharding

@@ -16,8 +16,8 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trimtab.config.experiment import TuneConfig
 from trimtab.config.fields import CHAT, check_template
+from trimtab.config.training import TuneConfig
 from trimtab.errors import ConfigurationError, DataError, ModelError
 from trimtab.models.context import context_of
 from trimtab.models.large import quantised_as

@@ -32,7 +32,7 @@ from transformers import (
 )
 
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import RewardConfig, RewardTrainingConfig
+from trimtab.config.reward import RewardConfig, RewardTrainingConfig
 from trimtab.errors import ConfigurationError, DataError, ModelError
 from trimtab.models.load import load_classifier, pick_dtype
 from trimtab.records import Review

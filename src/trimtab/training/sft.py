@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trimtab.config.experiment import SftConfig
+from trimtab.config.training import SftConfig
 from trimtab.errors import ConfigurationError, DataError
 from trimtab.models.context import context_of
 from trimtab.models.language_model import check_rows

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl import SFTConfig, SFTTrainer, pack_dataset
 from trl.trainer.utils import disable_dropout_in_model
 
-from trimtab.config.experiment import SftConfig
+from trimtab.config.training import SftConfig
 from trimtab.models.lm_head import head_of
 from trimtab.training.adapter import lora_config
 from trimtab.training.checkpoints import Checkpoints, Saving

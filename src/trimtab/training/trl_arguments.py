@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, TrainingArguments
 
-from trimtab.config.experiment import TrainingConfig
+from trimtab.config.training import TrainingConfig
 from trimtab.errors import ConfigurationError, ModelError
 from trimtab.store.distributed import launched, sharding
 

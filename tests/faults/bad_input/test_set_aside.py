@@ -18,7 +18,8 @@ from bad_input.world import World, command, trimtab
 from tiny import llama, tokenizer
 from tiny_hub import save_causal_lm
 from trimtab import FunctionReward
-from trimtab.config.experiment import Experiment, SamplingConfig
+from trimtab.config.experiment import Experiment
+from trimtab.config.search import SamplingConfig
 from trimtab.evaluation.coverage import set_aside
 from trimtab.evaluation.evaluate import Cost, summarise
 from trimtab.evaluation.scoring import score_decoder

@@ -20,9 +20,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from trimtab.errors import ConfigurationError
-from trimtab.rewards.source_files import sources_hash
-from trimtab.rewards.user_errors import fault_in
+from trimtab.errors import ConfigurationError, TrimtabError
+from trimtab.plugins.source_files import sources_hash
+from trimtab.plugins.user_errors import fault_in
 
 _log = logging.getLogger(__name__)
 _STANDARD = {Path(sysconfig.get_path("stdlib")), Path(sysconfig.get_path("platstdlib"), "lib-dynload")}
@@ -39,7 +39,7 @@ def named_function(name: str) -> Callable[..., Any]:
         ConfigurationError: there is no such module or file, its code cannot be imported, or it has no such function.
     """
     place, _, function = name.rpartition(":")
-    found = vars(_module(place)).get(function)
+    found = vars(import_module(place)).get(function)
     if not callable(found):
         raise ConfigurationError(f"{name!r}: {place} has no function {function}")
     return found
@@ -107,8 +107,12 @@ def _name_of(file: Path) -> str:
     return plain if free else f"{plain}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
 
 
-def _module(place: str) -> ModuleType:
-    """The module at a place, imported where it was not, or is no longer what its files hold."""
+def import_module(place: str) -> ModuleType:
+    """The module at a place (`package.module` or `file.py`), imported unless it was and its files are unchanged.
+
+    Raises:
+        ConfigurationError: there is none, or its code cannot be imported.
+    """
     spec = _spec(place)
     digest, is_file = _hash(spec, place), place.endswith(".py")
     known, module = _imported.get(spec.origin or spec.name, ("", None))
@@ -122,6 +126,8 @@ def _module(place: str) -> ModuleType:
     try:
         with _importing_from(folder):
             module = _run(spec) if is_file else importlib.import_module(spec.name)
+    except TrimtabError as error:  # an entry of a plug-in that no registry takes
+        raise ConfigurationError(f"{place}: {error}") from None
     except (Exception, SystemExit) as error:  # whatever a user's code raises
         raise _broken(place, error) from error
     finally:
