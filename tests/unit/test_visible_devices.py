@@ -14,7 +14,8 @@ from trimtab.cli import SHIPPED
 from trimtab.config.file import load_experiment
 from trimtab.errors import ConfigurationError
 from trimtab.executors import pool
-from trimtab.executors.pool import Pool, processes_a_device, visible_devices
+from trimtab.executors.pool import Pool
+from trimtab.models.hardware import processes_a_device, visible_devices
 from trimtab.pipeline import memory as budget
 from trimtab.pipeline import run as pipeline
 from trimtab.store.progress import watching

@@ -19,8 +19,9 @@ from trimtab.config.reward import CLASSIFIED, RewardConfig
 from trimtab.errors import ModelError, one_line
 from trimtab.models.allocator import keep_freed_memory
 from trimtab.models.chat import ChatTemplate
+from trimtab.models.hardware import default_device, pick_dtype
 from trimtab.models.http_client import Endpoint
-from trimtab.models.load import default_device, load_classifier, load_tokenizer, pick_dtype, quiet_libraries
+from trimtab.models.load import load_classifier, load_tokenizer, quiet_libraries
 from trimtab.plugins.user_functions import named_function
 from trimtab.records import Message, PromptInput
 from trimtab.rewards.classifier import (
