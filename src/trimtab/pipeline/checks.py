@@ -18,8 +18,9 @@ from trimtab.models.chat import ChatTemplate
 from trimtab.models.emulated import check_one_vocabulary
 from trimtab.models.load import default_device, load_tokenizer, pick_dtype
 from trimtab.models.vocabulary import Vocabulary
-from trimtab.plugins.user_functions import named_function, source_hash
+from trimtab.plugins.user_functions import named_function
 from trimtab.rewards.function import FunctionReward
+from trimtab.rewards.load import reward_identity
 from trimtab.training.trackers import check_trackers
 
 
@@ -110,17 +111,8 @@ def model_identity(config: ModelConfig | RewardConfig, assets: Assets) -> list[s
     Raises:
         AssetError: a name resolves to nothing that may be read.
     """
-    if isinstance(config, RewardConfig) and config.function is not None:
-        return [source_hash(config.function)]
-    if isinstance(config, RewardConfig) and config.address is not None:
-        return [config.address]
     if isinstance(config, RewardConfig):
-        found = [assets.identity(assets.model(config.model, allow_pickle=config.allow_pickle))]
-        if config.tokenizer is not None:
-            found.append(assets.identity(assets.tokenizer(config.tokenizer)))
-        if config.dtype == "auto":
-            found.append(str(pick_dtype(config.dtype, default_device())))
-        return found
+        return reward_identity(config, assets)
     if config.endpoint is not None:
         return []  # what a server holds cannot be seen from here
     found = [assets.identity(assets.model(config.name, allow_pickle=config.allow_pickle))]
