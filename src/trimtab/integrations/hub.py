@@ -22,6 +22,7 @@ import yaml
 
 from trimtab.errors import AssetError, RunError
 from trimtab.pipeline.decoded import reported_artifacts
+from trimtab.rewards.kinds import REWARD_KINDS
 from trimtab.store.files import is_sealed
 
 LOSSES = {
@@ -250,8 +251,10 @@ def _reward(made: Made) -> str:
     if reward is None:
         return "not known: the run directory no longer has it"
     trained = ", fine-tuned for it" if reward.get("training") else ""
-    definition = f", {reward['definition'].replace('_', ' ')}" if "definition" in reward else ""
-    return f"`{reward.get('by') or reward.get('model')}`{trained}{definition}"
+    kind = reward.get("definition", "")
+    words = f" ({REWARD_KINDS[kind].words})" if kind in REWARD_KINDS else ""
+    definition = f", {kind.replace('_', ' ')}{words}" if kind else ""
+    return f"`{reward.get('by') or reward.get('model') or kind}`{trained}{definition}"
 
 
 def _usage(base: str, *, adapter: bool) -> str:
