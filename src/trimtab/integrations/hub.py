@@ -22,6 +22,7 @@ import yaml
 
 from trimtab.errors import AssetError, RunError
 from trimtab.pipeline.decoded import reported_artifacts
+from trimtab.preferences.strategies import STRATEGIES, Strategy
 from trimtab.rewards.kinds import REWARD_KINDS
 from trimtab.store.files import is_sealed
 
@@ -220,9 +221,16 @@ def _purpose(made: Made) -> str:
     pairs = _pairs(made)
     if pairs is None or _existing(made) is not None:
         return "on preference pairs"
-    if (pairs.part("pairs") or {}).get("strategy") == "rarer_wins":
-        return "on pairs of its own samples, of which the one with the rarer reward wins"
+    strategy = _strategy(pairs)
+    if strategy is not None and strategy.decides_winner:
+        return f"on pairs of its own samples ({strategy.words})"
     return "towards a reward"
+
+
+def _strategy(pairs: Made) -> Strategy | None:
+    """The strategy that made the pairs; None for a plug-in's, which is not loaded for a card."""
+    name = (pairs.part("pairs") or {}).get("strategy")
+    return next((entry for entry in STRATEGIES.values() if entry.name == name), None)
 
 
 def _data(made: Made) -> str:
@@ -232,7 +240,8 @@ def _data(made: Made) -> str:
     if existing is not None:
         return f"the preference data set `{existing}`"
     sampled, chosen, source = pairs.part("synthesize"), pairs.part("pairs"), pairs.part("data") or {}
-    strategy = f" paired by `{chosen['strategy']}`" if chosen else ""
+    entry = _strategy(pairs)
+    strategy = f" paired by `{chosen['strategy']}`{f' ({entry.words})' if entry else ''}" if chosen else ""
     if sampled is None:
         return f"samples of the untuned model,{strategy}"
     if sampled.get("unprompted"):
