@@ -73,9 +73,9 @@ class Line(TuningLine):
 
         def ready() -> tuple[list[Prompt], Decode, int]:
             prompts = self._test_prompts()
-            settled = within_its_budget(experiment, decoder, self.roles, prompts)
+            settled = within_its_budget(decoder, guide.max_new_tokens, self.roles, prompts)
             observe = None if trace is None else trace.observe
-            ready_decoder = Decoder(experiment, settled, self.roles, lambda: self._gold, observe)
+            ready_decoder = Decoder(settled, guide, experiment.seed, self.roles, lambda: self._gold, observe)
             ready_decoder.check_some_fit(prompts)
             rows = decoding_rows(experiment, settled, self.assets, self._make.jobs)
             return prompts, ready_decoder.decode, block_size(rows, settled.width * settled.successors)

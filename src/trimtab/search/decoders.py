@@ -3,7 +3,7 @@
 Turns a decoder's configuration into a model, a search and a value, and a block of prompts into generations. Knows
 nothing of files.
 
-    >>> decoder = Decoder(experiment, experiment.guide.decoder("bon-16"), roles)        # doctest: +SKIP
+    >>> decoder = Decoder(guide.decoder("bon-16"), guide, 0, roles)                     # doctest: +SKIP
     >>> block = decoder.decode(prompts[:16])                                            # doctest: +SKIP
     >>> block.records[0].text                                                           # doctest: +SKIP
     ' liked this film from the first minute to the last'
@@ -15,8 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
-from trimtab.config.experiment import Experiment
-from trimtab.config.guide import DecoderConfig
+from trimtab.config.guide import DecoderConfig, GuideConfig
 from trimtab.models.language_model import sequence_log_probabilities
 from trimtab.models.roles import Roles
 from trimtab.models.served_model import Usage
@@ -38,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 def within_its_budget(
-    experiment: Experiment, config: DecoderConfig, roles: Roles, prompts: Sequence[Prompt]
+    config: DecoderConfig, max_new_tokens: int, roles: Roles, prompts: Sequence[Prompt]
 ) -> DecoderConfig:
     """The decoder with the search that its budget pays for at the mean length of these prompts; others as they are.
 
@@ -54,10 +53,9 @@ def within_its_budget(
     if config.guided_by_pair:
         sizes += [roles["tuned"].size, roles["untuned"].size]
     template = roles[config.model].template
-    room = experiment.guide.max_new_tokens
-    fitting = [prompt for prompt in prompts if model.too_long(prompt.text, room) is None] or prompts
+    fitting = [prompt for prompt in prompts if model.too_long(prompt.text, max_new_tokens) is None] or prompts
     lengths = [len(model.vocabulary.encode_prompt(prompt.text, template)) for prompt in fitting]
-    work = Workload(tuple(sizes), round(sum(lengths) / len(lengths)), room)
+    work = Workload(tuple(sizes), round(sum(lengths) / len(lengths)), max_new_tokens)
     given = {name: vars(config)[name] for name in ("width", "successors", "chunk") if name in config.model_fields_set}
     shape = within_budget(config.budget, work, SearchShape(**given))
     chosen = f"{shape.width} beams, {shape.successors} successors, chunks of {shape.chunk}"
@@ -77,23 +75,23 @@ class Decoder:
 
     def __init__(
         self,
-        experiment: Experiment,
         config: DecoderConfig,
+        guide: GuideConfig,
+        seed: int,
         roles: Roles,
         gold: Callable[[], Reward] | None = None,
         observe: Observe | None = None,
     ) -> None:
-        guide = experiment.guide
         self.roles = roles
         self.observe = observe
         self.served = roles.served if config.model == "large" else None
         self.model = emulated_model(config, roles) if self.served is None else None
         self.proposer: Proposer
         if self.served is not None:
-            self.proposer = CompletionsProposer(self.served, guide.sampling, experiment.seed, stop=guide.stop)
+            self.proposer = CompletionsProposer(self.served, guide.sampling, seed, stop=guide.stop)
         elif self.model is not None:
             self.proposer = LanguageModelProposer(
-                self.model, guide.sampling, experiment.seed, stop=guide.stop, chunk_ends=config.chunk_ends
+                self.model, guide.sampling, seed, stop=guide.stop, chunk_ends=config.chunk_ends
             )
         judges = Judges(self.model, roles, gold)
         self.value = judges.value(config.value) if config.guided else None
