@@ -12,7 +12,6 @@ from pathlib import Path
 from trimtab.config.experiment import Experiment
 from trimtab.config.guide import DecoderConfig
 from trimtab.config.models import ModelConfig
-from trimtab.plugins.user_functions import source_hash
 from trimtab.records import Prompt
 from trimtab.search.trace import Node, Trace, read_traces
 from trimtab.store.blocks import Decode, Plan
@@ -32,8 +31,7 @@ def further_parts(experiment: Experiment, decoder: DecoderConfig) -> dict[str, M
     if decoder.budget is not None:  # of `width: 1` and no width the former alone is kept
         parts["given"] = sorted({"width", "successors", "chunk"} & decoder.model_fields_set)
     for value in decoder.value:
-        if value.function is not None:
-            parts[f"code of {value.function}"] = source_hash(value.function)
+        parts |= value.identity()
     return parts
 
 
