@@ -66,7 +66,9 @@ def _steering(experiment: Experiment) -> list[str]:
             sources["the difference of other models"] = None
         if decoder.guided_by_gold:
             sources["the gold reward itself"] = None
-        sources |= dict.fromkeys(f"the function {value.function}" for value in decoder.value if value.function)
+        for value in decoder.value:
+            if not (value.uses_pair or value.uses_gold):
+                sources[f"the function {value.function}" if value.function else value.words] = None
     if not sources:
         return []
     large = _names(experiment)[experiment.base.name]
