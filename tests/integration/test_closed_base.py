@@ -16,7 +16,7 @@ from trimtab.config.file import load_experiment
 from trimtab.config.models import ModelConfig
 from trimtab.config.search import SamplingConfig
 from trimtab.errors import ConfigurationError
-from trimtab.models.cached_model import TransformersModel
+from trimtab.models.cached_model import CachedModel
 from trimtab.models.roles import load_language_model
 from trimtab.models.served_model import CompletionsModel
 from trimtab.models.vocabulary import Vocabulary
@@ -39,7 +39,7 @@ SETTINGS = [
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with serving(TransformersModel(llama(4, 300), Vocabulary(tokenizer(300), range(40, 60)))) as server:
+    with serving(CachedModel(llama(4, 300), Vocabulary(tokenizer(300), range(40, 60)))) as server:
         yield server
 
 

@@ -25,7 +25,7 @@ from trimtab.errors import ModelError
 from trimtab.models.adapter import beside, merged
 from trimtab.models.allocator import keep_freed_memory
 from trimtab.models.hardware import default_device, pick_dtype
-from trimtab.models.large import loading, quantised_as, use_flash_attention
+from trimtab.models.load_options import loading, quantization_of, use_flash_attention
 from trimtab.models.placement import offloaded
 
 # What transformers and peft raise for folders that they cannot read.
@@ -81,7 +81,7 @@ def load_causal_lm(config: ModelConfig, assets: Assets) -> tuple[PreTrainedModel
     if info["missing_keys"]:
         lacking = sorted(info["missing_keys"])[0]
         raise ModelError(f"{folder} holds no causal language model: its weights lack {lacking}; name one that has it")
-    assert quantised_as(model) == config.quantization, f"{config.name} is quantised against the option"
+    assert quantization_of(model) == config.quantization, f"{config.name} is quantised against the option"
     if flash:
         use_flash_attention(model, device, config.name)
     model = (model if "device_map" in placing else model.to(device)).eval()
