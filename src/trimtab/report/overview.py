@@ -15,12 +15,8 @@ from trimtab.report import reward_words
 from trimtab.report.columns import duration, interval, number, percent, short_names, times
 from trimtab.report.missing_values import NO_JUDGE
 from trimtab.report.verdict import NOTHING, Finding, findings
+from trimtab.training.losses import LOSSES
 
-LOSSES = {
-    "sigmoid": "DPO",
-    "hinge": "SLiC-HF (hinge loss)",
-    "hinge_sft": "SLiC-HF (hinge loss with a likelihood term)",
-}
 STRATEGIES = {
     "random": "any two samples",
     "margin": "samples whose rewards differ by a margin",
@@ -148,7 +144,8 @@ def _tuning(experiment: Experiment) -> str:
     first = ""
     if experiment.sft is not None:
         first = f"first trained on the text of {experiment.data.sft_reviews:,} {experiment.data.reviews} reviews, then "
-    return f"The small model was {first}tuned by {LOSSES[tune.loss]} at beta {tune.beta:g} on {source}, in {weights}."
+    loss = f"{LOSSES[tune.loss].words} at beta {tune.beta:g}"
+    return f"The small model was {first}tuned by {loss} on {source}, in {weights}."
 
 
 def _by_how_much(experiment: Experiment, rows: Sequence[Row], found: Sequence[Finding]) -> list[str]:
