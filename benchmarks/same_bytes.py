@@ -3,7 +3,7 @@
     python benchmarks/same_bytes.py f7697ea
 
 Both make the tests' small run (a trained reward, five decoders, tiny random models) and the tests' small study, on one
-thread in float32. Artifacts are matched by the names of their steps; their hashes, times and notes of what they were made
+thread in float32. Artifacts are matched by the names of their steps; hashes, times and notes of what they were made
 from may differ. Prints each file that differs, and exits with 1 where one does.
 """
 
