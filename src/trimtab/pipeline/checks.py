@@ -39,6 +39,9 @@ def check_steps(steps: Iterable[Step], experiment: Experiment, assets: Assets) -
     parts = dict.fromkeys(part for step in steps for part in step.parts.values() if isinstance(part, _CHECKED))
     if parts:
         _check_conversations(experiment, assets)
+    if any(isinstance(part, DecoderConfig) for part in parts) and experiment.guide.tuned is not None:
+        _check_model(experiment.guide.tuned, assets)
+        _check_guide(experiment.guide.tuned, experiment.small, assets)
     for part in parts:
         if isinstance(part, ModelConfig):
             _check_model(part, assets)
@@ -52,9 +55,6 @@ def check_steps(steps: Iterable[Step], experiment: Experiment, assets: Assets) -
                 _check_function(value.function)
             for term in part.terms:
                 _check_term(experiment, part, term, assets)
-    if any(isinstance(part, DecoderConfig) for part in parts) and experiment.guide.tuned is not None:
-        _check_model(experiment.guide.tuned, assets)
-        _check_guide(experiment.guide.tuned, experiment.small, assets)
 
 
 _CHECKED = (ModelConfig, RewardConfig, TuneConfig, DecoderConfig)
