@@ -30,6 +30,7 @@ from trimtab.models.uncached_model import RereadingModel
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.preferences.synthesize import check_some_fit
 from trimtab.records import SET_ASIDE, Generation, Prompt
+from trimtab.report.page import model_names
 from trimtab.rewards.function import FunctionReward
 from trimtab.search.chunk_beam import Search
 from trimtab.search.completions_proposer import CompletionsProposer
@@ -311,7 +312,8 @@ def summarised(long_for: dict[str, set[int]], prompts: int = 6):
         for name, each in generations.items()
     }
     costs = {name: Cost(1.0, 1.0) for name in scores}
-    rows = summarise(EXPERIMENT, scores, generations, lambda text: list(text.encode()), costs)
+    settings = EXPERIMENT.guide, EXPERIMENT.evaluate, EXPERIMENT.seed, model_names(EXPERIMENT)
+    rows = summarise(*settings, scores, generations, lambda text: list(text.encode()), costs)
     excluded = too_long(generations)
     aside = [each for name in scores for each in set_aside(name, generations[name], scores[name], excluded)]
     return {row.decoder: row for row in rows}, aside, without(excluded, scores)

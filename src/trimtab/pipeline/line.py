@@ -31,7 +31,8 @@ from trimtab.pipeline.memory import decoding_rows
 from trimtab.pipeline.traces import further_parts, trace_file, trace_rest, traced
 from trimtab.pipeline.tuning_line import TuningLine, makes_pairs, sampled_splits
 from trimtab.records import Generation, Pair, Prompt, Score
-from trimtab.report.page import write_report
+from trimtab.report.columns import with_columns
+from trimtab.report.page import model_names, write_report
 from trimtab.report.tables import terminal_table
 from trimtab.rewards.judge import load_judge
 from trimtab.search.decoders import Decoder, within_its_budget
@@ -186,7 +187,10 @@ class Line(TuningLine):
         partial, folder = self.directory.path / "report.partial", self.directory.path / "report"
         with self.watch("report"):
             diverged = {each.name: Divergence(**self.divergence(each).summary()) for each in diverging(self.experiment)}
-            rows = summarise(self.experiment, scores, generations, self._encode, costs, diverged)
+            experiment, evaluate = self.experiment, self.experiment.evaluate
+            settings = experiment.guide, evaluate, experiment.seed, model_names(experiment)
+            rows = summarise(*settings, scores, generations, self._encode, costs, diverged)
+            rows = with_columns(rows, evaluate.columns, generations, scores)
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             traces = {each.name: self._trees(each) for each in decoders}

@@ -25,10 +25,10 @@ from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from trimtab.evaluation.evaluate import Row
-from trimtab.report.columns import short_names
 from trimtab.report.labels import numbered, place_labels
 from trimtab.report.palette import CARD, GRID, PALETTE, SOFT, STYLE, TEXT, colours, ink
 from trimtab.report.text_width import width_of, wrapped
+from trimtab.report.wording import short_names
 
 MARKERS = "osD^vP"
 DASHED = (0, (4, 3))

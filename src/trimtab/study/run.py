@@ -25,7 +25,7 @@ from trimtab.executors.pool import Pool, processes_a_device
 from trimtab.models.load import default_device
 from trimtab.pipeline.checks import check_models
 from trimtab.pipeline.memory import memory_lines
-from trimtab.report.columns import reward_unit
+from trimtab.report.reward_words import reward_unit
 from trimtab.report.study_page import StudyFacts, write_study_report
 from trimtab.store.artifacts import RunDirectory
 from trimtab.store.files import link_to, write_json
@@ -193,7 +193,7 @@ def _report(
     cells = collect(plan, finished, assets)
     rows, comparisons = summarise_cells(cells, resamples=bootstrap, confidence=confidence, seed=first.seed)
     baseline = name_of(study, study.baseline, study.measured[0])
-    facts = StudyFacts(study.name, study.source, baseline, reward_unit(first), confidence, bootstrap, failures)
+    facts = StudyFacts(study.name, study.source, baseline, reward_unit(first.reward), confidence, bootstrap, failures)
     partial, folder = directory.path / "report.partial", directory.path / "report"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
