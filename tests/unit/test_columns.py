@@ -49,9 +49,8 @@ def test_a_column_of_a_plug_in_is_seen_in_every_table(tmp_path, experiment):
     rows = []
     page = report(tmp_path, text="!", experiment=experiment(), seen=rows).read_text(encoding="utf-8")
     assert [row.extra for row in rows] == [{"exclamations": None}, {"exclamations": 2.0}]
-    assert (
-        "<dt>shouts</dt><dd>Mean number of exclamation marks. Source: Munroe 2009. It says nothing of volume." in page
-    )
+    meaning = "Mean number of exclamation marks. Source: Munroe 2009. It says nothing of volume."
+    assert f"<dt>shouts</dt><dd>{meaning}</dd>" in page
     assert '<th scope="col">shouts</th>' in page and "<td>2.0</td>" in page
     read = list(csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text())))
     assert [line["exclamations"] for line in read] == ["", "2.0"]
