@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from adjustText import adjust_text
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
@@ -22,7 +23,7 @@ from matplotlib.transforms import Bbox
 from trimtab.report.palette import STYLE
 
 CLEARANCE = 7.0  # pixels around a point that labels keep out of
-MAX_STEPS = 2000  # of placing labels; a limit in seconds would make figures differ from run to run
+MAX_STEPS = 100  # of placing labels; a limit in seconds would make figures differ from run to run
 LABEL: dict[str, Any] = {
     "weight": "bold",
     "fontsize": 9.5,
@@ -90,12 +91,14 @@ def numbered(points: Sequence[Point], inches: float) -> tuple[list[Point], list[
     return [point._replace(text=str(number)) for number, point in enumerate(points, 1)], entries
 
 
-def label_points(axes: Axes, points: Sequence[Point], others: Sequence[tuple[float, float]] = ()) -> None:
+def label_points(
+    figure: Figure, axes: Axes, points: Sequence[Point], others: Sequence[tuple[float, float]] = ()
+) -> None:
     """Write each point's label near it, over no point, none of the `others` and no other label, where there is room.
 
     Axes must have their final limits, and the figure its final size.
     """
-    axes.figure.draw_without_rendering()
+    figure.draw_without_rendering()
     marks = axes.transData.transform([*((point.x, point.y) for point in points), *others])
     to_data = axes.transData.inverted()
     taken = [Bbox([mark, mark]).padded(CLEARANCE).transformed(to_data) for mark in marks]

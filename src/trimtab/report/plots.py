@@ -174,7 +174,7 @@ def reward_against_cost(rows: Sequence[Row], *, unit: str, confidence: float, na
         handles = [Line2D([], [], marker=markers[model], label=label, **style) for model, label in labels.items()]
         handles.append(Line2D([], [], marker="|", label=f"{100 * confidence:g} % interval of the mean", **style))
         legend(figure, [*handles, *named], columns=1 if narrow or long else 2)
-        label_points(axes, points)
+        label_points(figure, axes, points)
     return figure
 
 

@@ -75,7 +75,7 @@ def frontier(rows: Sequence[CellRow], *, unit: str, narrow: bool = False) -> Fig
             ],
             columns=1 if narrow or numbers else 2,
         )
-        label_points(axes, points, [(x.mean, y.mean) for x, y in map(_place, rows)])
+        label_points(figure, axes, points, [(x.mean, y.mean) for x, y in map(_place, rows)])
     return figure
 
 
