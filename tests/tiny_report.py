@@ -3,11 +3,11 @@
 import dataclasses
 
 from trimtab.config.experiment import Experiment
-from trimtab.evaluation.evaluate import Cost, Row, summarise
+from trimtab.evaluation.evaluate import Cost, Row, model_names, summarise
 from trimtab.evaluation.scoring import score_decoder
 from trimtab.records import Generation
 from trimtab.report.columns import with_columns
-from trimtab.report.page import model_names, write_report
+from trimtab.report.page import write_report
 
 LARGE, SMALL = "google/gemma-3-270m", "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -117,7 +117,7 @@ def report(folder, text=SCRIPT, prompt="I <em>saw</em>", seconds=1.5, experiment
         for name, each in generations.items()
     }
     costs = {name: Cost(1e12, 2.0) for name in scores}
-    settings = experiment.guide, experiment.evaluate, experiment.seed, model_names(experiment)
+    settings = experiment.guide, experiment.evaluate, experiment.seed, model_names(experiment.small, experiment.base)
     rows = summarise(*settings, scores, generations, lambda string: list(string.encode()), costs)
     rows = with_columns(rows, experiment.evaluate.columns, generations, scores)
     rows = [dataclasses.replace(each, **changes) for each in rows]

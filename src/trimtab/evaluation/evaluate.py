@@ -11,6 +11,7 @@ import numpy as np
 
 from trimtab.config.evaluate import EvaluateConfig
 from trimtab.config.guide import DecoderConfig, GuideConfig
+from trimtab.config.models import ModelConfig
 from trimtab.errors import DataError
 from trimtab.evaluation import metrics
 from trimtab.evaluation.coverage import (
@@ -28,6 +29,8 @@ from trimtab.rewards.thresholds import reward_at
 if TYPE_CHECKING:
     from trimtab.evaluation.divergence import Divergence
 
+TUNED = " (tuned)"
+"""The end of a tuned model's name in the table."""
 Table = Mapping[str, Mapping[str, Score]]
 """Scores by decoder and prompt id."""
 
@@ -155,6 +158,15 @@ def summarise(
             row, headroom=headroom, set_aside=len(failed), left_out=row.left_out - len(failed)
         )
     return list(rows.values())
+
+
+def model_names(small: ModelConfig, base: ModelConfig) -> dict[str, str]:
+    """What the table calls the model of each role; the tuned one's name is the small one's with `TUNED`.
+
+    >>> model_names(ModelConfig(name="gpt2"), ModelConfig(name="gpt2-xl"))["tuned"]
+    'gpt2 (tuned)'
+    """
+    return {"large": base.name, "untuned": small.name, "tuned": small.name + TUNED}
 
 
 def oracle_of(guide: GuideConfig, decoder: DecoderConfig) -> DecoderConfig | None:

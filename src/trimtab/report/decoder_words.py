@@ -69,5 +69,4 @@ def _judged_by(decoder: DecoderConfig) -> str:
     """` guided by the gold reward`, and so on; empty where the tuned/untuned pair alone guides."""
     if not decoder.value:
         return ""
-    names = {"implicit": "the tuned/untuned pair", "reward": "the gold reward"}
-    return " guided by " + " and ".join(names.get(value.by, value.by) for value in decoder.value)
+    return " guided by " + " and ".join(value.words for value in decoder.value)

@@ -29,10 +29,9 @@ from trimtab.report.examples import examples
 from trimtab.report.missing_values import absences, served
 from trimtab.report.overview import brief, lead, prompts_of, table_columns
 from trimtab.report.palette import colours, dark_colours
-from trimtab.report.reward_words import reward_unit
 from trimtab.report.stage_facts import facts, times_by_stage
 from trimtab.report.svg import Picture, picture
-from trimtab.report.tables import TUNED, families, write_csv, write_markdown
+from trimtab.report.tables import families, write_csv, write_markdown
 from trimtab.report.verdict import headline
 from trimtab.report.wording import duration, number, short_names
 from trimtab.search.trace import Node
@@ -86,7 +85,7 @@ def write_report(
         examples=examples(experiment, scores, generations, traces),
         gold_note=GOLD_NOTE if any(row.by_gold for row in rows) else "",
         number=number,
-        unit=reward_unit(experiment.reward),
+        unit=experiment.reward.entry.unit,
         stages=times_by_stage(stage_seconds),
         total=duration(total),
         facts=facts(details),
@@ -95,12 +94,6 @@ def write_report(
     )
     write_text(folder / "report.html", [page])
     return folder / "report.html"
-
-
-def model_names(experiment: Experiment) -> dict[str, str]:
-    """What the table calls the models that decoders sample from: the tuned one is the small one's name with `TUNED`."""
-    small = experiment.small.name
-    return {"large": experiment.base.name, "untuned": small, "tuned": small + TUNED}
 
 
 def template(name: str) -> jinja2.Template:
@@ -132,7 +125,7 @@ def _pictures(
     folder: Path, experiment: Experiment, rows: Sequence[Row], scores: Mapping[str, Sequence[Score]]
 ) -> list[Picture]:
     """The figures, each drawn twice, with words that say what they show."""
-    unit, confidence = reward_unit(experiment.reward), experiment.evaluate.confidence
+    unit, confidence = experiment.reward.entry.unit, experiment.evaluate.confidence
     names = [row.decoder for row in rows]
     rewards = {name: [score.reward for score in scores[name]] for name in names}
     means = ", ".join(f"{row.decoder} {number(row.reward)}" for row in rows)

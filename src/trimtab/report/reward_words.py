@@ -9,22 +9,15 @@ True
 
 from typing import Literal
 
-from trimtab.config.reward import CLASSIFIED, RewardConfig
+from trimtab.config.reward import RewardConfig
 from trimtab.report.wording import short_names
 
 Tone = Literal["positive", "negative"]
-UNITS = {"margin": "nats", "positive_logit": "logits"}
-
-
-def reward_unit(reward: RewardConfig) -> str:
-    """The unit of the gold reward: nats for a difference of log-probabilities, logits for a bare logit, points for
-    the number of a scalar head, a function or a service."""
-    return "points" if reward.by is not None else UNITS.get(reward.definition, "points")
 
 
 def classified(reward: RewardConfig) -> bool:
     """Whether it is a number of a classifier."""
-    return reward.by is None and reward.definition in CLASSIFIED
+    return bool(reward.entry.formula)
 
 
 def tone(reward: RewardConfig) -> Tone | None:
@@ -45,10 +38,8 @@ def source(reward: RewardConfig) -> str:
     """What gives it: `a classifier`, `the reward model NAME`, `the function NAME` or `the service ADDRESS`."""
     if classified(reward):
         return "a classifier"
-    if reward.by is None:
-        (name,) = short_names([reward.label]).values()
-        return f"the reward model {name}"
-    return f"the {'function' if reward.function is not None else 'service'} {reward.by}"
+    name = reward.by or next(iter(short_names([reward.label]).values()))
+    return f"the {reward.entry.noun} {name}"
 
 
 def measures(reward: RewardConfig) -> str | None:
@@ -68,17 +59,15 @@ def definition(reward: RewardConfig) -> str:
     found = tone(reward)
     label, other = (found, _opposite(found)) if found else (_label(reward), "its other label")
     higher = f"higher reads as more {found}" if found else f"higher is more clearly {label}"
-    if reward.definition == "margin":
-        formula, zero = f"log p({label}) − log p({other})", ", 0 is neutral"
-    else:
-        formula, zero = f"the {label} logit" if found else f"the logit of {label}", ""
+    formula = reward.entry.formula.format(label=label, other=other)
+    zero = reward.entry.zero and f", {reward.entry.zero}"
     judged = f"of the classifier {model}{trained} on prompt and response together"
     return f"The gold reward is {formula} {judged}: {higher}{zero}."
 
 
 def odds(reward: RewardConfig) -> str | None:
     """A sentence on what one unit means; None where it has no meaning of its own."""
-    if reward_unit(reward) != "nats":
+    if reward.entry.unit != "nats":
         return None
     found = tone(reward)
     of = f"{found} against {_opposite(found)}" if found else f"{_label(reward)} against the other label"

@@ -13,13 +13,11 @@ import rich.text
 
 from trimtab.errors import one_line
 from trimtab.evaluation.comparison import Comparison
-from trimtab.evaluation.evaluate import Row
+from trimtab.evaluation.evaluate import TUNED, Row
 from trimtab.evaluation.metrics import Estimate
 from trimtab.report.columns import GOLD_NOTE, Column, columns_of
 from trimtab.store.files import write_text
 
-TUNED = " (tuned)"
-"""The end of a tuned model's name in the table."""
 WIDE = 120  # terminal columns from which a mean and its interval fit on one line
 LEFT = ("decoder", "reward", "gain", "judge_gain")
 

@@ -21,12 +21,11 @@ from trimtab import FunctionReward
 from trimtab.config.experiment import Experiment
 from trimtab.config.search import SamplingConfig
 from trimtab.evaluation.coverage import set_aside
-from trimtab.evaluation.evaluate import Cost, summarise
+from trimtab.evaluation.evaluate import Cost, model_names, summarise
 from trimtab.evaluation.scoring import score_decoder
-from trimtab.models.cached_model import TransformersModel
+from trimtab.models.cached_model import CachedModel
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Generation, Prompt
-from trimtab.report.page import model_names
 from trimtab.search.chunk_beam import Hypothesis, Search
 from trimtab.search.proposer import LanguageModelProposer
 from trimtab.search.value import ImplicitValue, RewardValue
@@ -46,8 +45,8 @@ def poison(model: LlamaForCausalLM, size: int, *, broken: bool) -> LlamaForCausa
     return model
 
 
-def of(seed: int, *, broken: bool = False) -> TransformersModel:
-    return TransformersModel(poison(llama(seed), 320, broken=broken), Vocabulary(tokenizer(320)))
+def of(seed: int, *, broken: bool = False) -> CachedModel:
+    return CachedModel(poison(llama(seed), 320, broken=broken), Vocabulary(tokenizer(320)))
 
 
 def found(search: Search, prompts: Sequence[Prompt], base, guide) -> dict[str, list[Hypothesis]]:
@@ -115,7 +114,7 @@ def rows_of(reward: Callable[[str], float], failed: Sequence[str] = ()):
         for name, each in generations.items()
     }
     costs = {name: Cost(1.0, 1.0) for name in scores}
-    settings = EXPERIMENT.guide, EXPERIMENT.evaluate, EXPERIMENT.seed, model_names(EXPERIMENT)
+    settings = EXPERIMENT.guide, EXPERIMENT.evaluate, EXPERIMENT.seed, model_names(EXPERIMENT.small, EXPERIMENT.base)
     rows = summarise(*settings, scores, generations, lambda text: list(text.encode()), costs)
     aside = [each for name in scores for each in set_aside(name, generations[name], scores[name])]
     return {row.decoder: row for row in rows}, aside
