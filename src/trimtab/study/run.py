@@ -29,7 +29,6 @@ from trimtab.models.hardware import default_device, processes_a_device
 from trimtab.pipeline.checks import check_steps
 from trimtab.pipeline.experiment_steps import steps
 from trimtab.pipeline.memory import memory_lines
-from trimtab.report.columns import reward_unit
 from trimtab.report.study_page import StudyFacts, write_study_report
 from trimtab.store.artifacts import RunDirectory
 from trimtab.store.files import link_to, replace_folder, write_json
@@ -231,7 +230,7 @@ def _report(
     cells = collect(plan, finished, assets)
     rows, comparisons = summarise_cells(cells, resamples=bootstrap, confidence=confidence, seed=first.seed)
     baseline = name_of(study, study.baseline, study.measured[0])
-    facts = StudyFacts(study.name, study.source, baseline, reward_unit(first), confidence, bootstrap, failures)
+    facts = StudyFacts(study.name, study.source, baseline, first.reward.entry.unit, confidence, bootstrap, failures)
     with replace_folder(directory.path / "report") as folder:
         write_study_report(folder, facts, rows, comparisons)
     return rows

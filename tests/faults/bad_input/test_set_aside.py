@@ -21,7 +21,7 @@ from trimtab import FunctionReward
 from trimtab.config.experiment import Experiment
 from trimtab.config.search import SamplingConfig
 from trimtab.evaluation.coverage import set_aside
-from trimtab.evaluation.evaluate import Cost, summarise
+from trimtab.evaluation.evaluate import Cost, model_names, summarise
 from trimtab.evaluation.scoring import score_decoder
 from trimtab.models.cached_model import CachedModel
 from trimtab.models.vocabulary import Vocabulary
@@ -114,7 +114,8 @@ def rows_of(reward: Callable[[str], float], failed: Sequence[str] = ()):
         for name, each in generations.items()
     }
     costs = {name: Cost(1.0, 1.0) for name in scores}
-    rows = summarise(EXPERIMENT, scores, generations, lambda text: list(text.encode()), costs)
+    settings = EXPERIMENT.guide, EXPERIMENT.evaluate, EXPERIMENT.seed, model_names(EXPERIMENT.small, EXPERIMENT.base)
+    rows = summarise(*settings, scores, generations, lambda text: list(text.encode()), costs)
     aside = [each for name in scores for each in set_aside(name, generations[name], scores[name])]
     return {row.decoder: row for row in rows}, aside
 
