@@ -89,7 +89,7 @@ def test_assets_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
 
 def test_public_names_are_few_and_all_there() -> None:
     assert len(trimtab.__all__) <= 20
-    assert sorted(trimtab.__all__) == trimtab.__all__ == sorted(trimtab._PLACES)
+    assert sorted(trimtab.__all__) == trimtab.__all__ == sorted(trimtab._MODULES)
     for name in trimtab.__all__:
         assert trimtab.__getattr__(name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

@@ -39,7 +39,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
         (["check", "quickstart", "--set", "tune.betta=1"], "tune.betta is unknown: did you mean beta?"),
         (["check", "quickstart", "--set", "tune.beta=-1", "guide.rows=0"], "tune.beta is -1: input should be greater"),
         (["guide", "quickstart", "--shard", "3/2"], "shard '3/2' names no share: write it as I/N"),
-        (["tune", "quickstart", "--launch", "fsdp"], "fsdp cuts a model over GPUs, and there is none"),
+        (["tune", "quickstart", "--launch", "fsdp"], "fsdp divides a model among GPUs, and there is none"),
         (["tune", "quickstart", "--launch", "zero2", "--processes", "2"], "give --launch ddp"),
         (["tune", "quickstart", "--launch", "ddp"], "there is nothing to launch on 0 GPUs: leave out --launch"),
         (["tune", "quickstart", "--processes", "2"], "--processes 2 says how many --launch starts: give --launch ddp"),
@@ -81,7 +81,7 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "load_experiment", stopped)
+    monkeypatch.setattr("trimtab.cli.options.load_experiment", stopped)
     with pytest.raises(SystemExit) as ended:
         run(monkeypatch, "run", "quickstart")
     assert ended.value.code == 130

@@ -33,8 +33,9 @@ class GuidePair(Config):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _tuned_is_shown_prompts_as_untuned_is(cls, values: Any) -> Any:
-        if isinstance(values, dict) and isinstance(values.get("untuned"), dict):
-            return {**values, "tuned": tuned_like(values.get("tuned"), values["untuned"])}
+        match values:
+            case {"untuned": dict(untuned), "tuned": tuned}:
+                return {**values, "tuned": tuned_like(tuned, untuned)}
         return values
 
 
