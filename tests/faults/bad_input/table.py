@@ -59,8 +59,7 @@ CONFIGURATION = [
      "numbers of at least 1, the smaller first; tune.betta is unknown: did you mean beta?; guide.rows: 0 is no "
      "number of rows: give a whole number of at least 1, or auto"),
     (SETTING, "plug-ins that are not there", checked("plugins=[nowhere.py, no_such_module]", "tune.betta=1"),
-     "…: plugins: there is no Python module nowhere.py here or installed: …; there is no Python module no_such_module "
-     "here or installed: …; tune.betta is unknown: did you mean beta?"),
+     "…: plugins: there is no …nowhere.py…; there is no …no_such_module…; tune.betta is unknown: did you mean beta?"),
     (SETTING, "an override without a value", checked("tune.beta"),
      "…: override 'tune.beta' has no `=`: write it as part.field=value"),
     (SETTING, "an override of a decoder that is not there", checked("guide.decoders.99.chunk=2"),
