@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from trimtab.config.models import ModelConfig as ModelConfig
     from trimtab.config.search import SamplingConfig as SamplingConfig
     from trimtab.errors import TrimtabError as TrimtabError
+    from trimtab.executors.run import run as run
     from trimtab.models.emulated import emulate as emulate
     from trimtab.models.open_model import load as load
     from trimtab.models.served_model import CompletionsModel as CompletionsModel
-    from trimtab.pipeline.run import run as run
     from trimtab.preferences.pairs import make_pairs as make_pairs
     from trimtab.rewards.function import FunctionReward as FunctionReward
     from trimtab.rewards.load import load_reward as load_reward
@@ -50,7 +50,7 @@ _MODULES = {
     "load_experiment": "config.file",
     "load_reward": "rewards.load",
     "make_pairs": "preferences.pairs",
-    "run": "pipeline.run",
+    "run": "executors.run",
     "tune": "training.preference",
     "watching": "store.progress",
 }

@@ -11,7 +11,7 @@ from tiny_hub import tiny_hub
 from trimtab import cli
 from trimtab.assets.resolve import Assets
 from trimtab.config.file import load_experiment
-from trimtab.pipeline import run as pipeline
+from trimtab.executors.run import run
 from trimtab.plugins.registry import REGISTRIES, registry
 from trimtab.store.progress import watching
 
@@ -80,7 +80,7 @@ def test_an_experiment_runs_with_all_of_them(folder):
     experiment = load_experiment(folder / "my-plugins.yaml", settings)
     assets = Assets(cache=folder / "cache", path_map=tiny_hub(folder / "hub"))
     with watching(quiet=True) as watch:
-        pipeline.run(experiment, folder / "runs", assets, watch)
+        run(experiment, folder / "runs", assets, watch)
     page = (folder / "runs/my-plugins/report/report.html").read_text(encoding="utf-8")
     for words in ("IPO&#39;s squared margin", "neighbouring rewards", "exclamations", "by-brevity"):
         assert words in page

@@ -95,19 +95,19 @@ def study(options: Every, how: Annotated[StudyOptions, tyro.conf.arg(name="")]) 
 def _run(options: Options, until: str, shard: str | None = None, trace: bool = False, jobs: int = 1) -> None:
     experiment = options.load()
     from trimtab.assets.resolve import Assets
-    from trimtab.pipeline import run as pipeline
+    from trimtab.executors.run import run as run_steps
     from trimtab.store.blocks import Shard
     from trimtab.store.progress import watching
 
     share = None if shard is None else Shard.parse(shard)
     with watching(quiet=options.quiet or not launched().main) as watch:
         assets = Assets(path_map=options.path_map)
-        line = pipeline.run(experiment, options.runs, assets, watch, until, share, trace, jobs)
+        made = run_steps(experiment, options.runs, assets, watch, until, share, trace, jobs)
     if until == "report":
-        _print_report(experiment, line.report, line.set_aside, line.directory.path / "report")
+        _print_report(experiment, made.report, made.set_aside, made.path / "report")
     elif launched().main:
         part = until if share is None else f"shard {share} of {until}"
-        print(f"{part}: done, in {line.directory.path}")
+        print(f"{part}: done, in {made.path}")
 
 
 def _print_report(experiment: Experiment, rows: "Sequence[Row]", aside: "Sequence[SetAside]", folder: Path) -> None:
