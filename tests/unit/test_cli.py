@@ -43,7 +43,10 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
         (["tune", "quickstart", "--launch", "zero2", "--processes", "2"], "give --launch ddp"),
         (["tune", "quickstart", "--launch", "ddp"], "there is nothing to launch on 0 GPUs: leave out --launch"),
         (["tune", "quickstart", "--processes", "2"], "--processes 2 says how many --launch starts: give --launch ddp"),
-        (["tune", "quickstart", "--launch", "dpp"], "no launch configuration dpp: give one of ddp, fsdp, zero2, or"),
+        (
+            ["tune", "quickstart", "--launch", "dpp"],
+            "configuration of accelerate, or one of ddp, fsdp",
+        ),
         (["check", "quickstart", "--set", "seed"], "override 'seed' has no `=`: write it as part.field=value"),
         (["check", "quickstart", "--set", "plugins=[nowhere.py]", "seed=x"], "nowhere.py"),
         (["check", "quickstart", "--set", "plugins=[nowhere.py]", "seed=x"], "seed is 'x'"),

@@ -17,6 +17,7 @@ from typing import Annotated
 import tyro
 import yaml
 
+from trimtab.cli.options import named_file
 from trimtab.errors import ConfigurationError, shown
 from trimtab.store.distributed import COMMAND, Terminated
 
@@ -52,13 +53,7 @@ def configuration(name: str) -> Path:
     Raises:
         ConfigurationError: there is none.
     """
-    shipped = CONFIGURATIONS / f"{name}.yaml"
-    if shipped.is_file():
-        return shipped
-    if Path(name).is_file():
-        return Path(name)
-    known = ", ".join(sorted(file.stem for file in CONFIGURATIONS.glob("*.yaml")))
-    raise ConfigurationError(f"there is no launch configuration {name}: give one of {known}, or a file of accelerate's")
+    return named_file(name, CONFIGURATIONS, "a configuration of accelerate")
 
 
 def process_count(file: Path, processes: int | None) -> int:

@@ -110,12 +110,19 @@ def experiment_file(name: str) -> Path:
     Raises:
         ConfigurationError: there is neither.
     """
-    if Path(name).is_file():
-        return Path(name)
-    shipped = SHIPPED / f"{name}.yaml"
-    if shipped.is_file():
-        return shipped
+    return named_file(name, SHIPPED, "an experiment file")
+
+
+def named_file(name: str, folder: Path, what: str) -> Path:
+    """The file at the path `name`, else the YAML file of that name in `folder`, where those of trimtab are.
+
+    Raises:
+        ConfigurationError: there is neither; the message asks for `what`.
+    """
+    for file in (Path(name), folder / f"{name}.yaml"):
+        if file.is_file():
+            return file
     if Path(name).exists():
-        raise ConfigurationError(f"{name} is no file: give the path of an experiment file")
-    known = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
-    raise ConfigurationError(f"there is no file {name}: give the path of an experiment file, or one of {known}")
+        raise ConfigurationError(f"{name} is no file: give the path of {what}")
+    known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+    raise ConfigurationError(f"there is no file {name}: give the path of {what}, or one of {known}")

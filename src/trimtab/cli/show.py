@@ -3,6 +3,7 @@
 $ trimtab check quickstart --models
 """
 
+from collections.abc import Iterable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
@@ -59,53 +60,51 @@ def entries(file: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(meta
     Args:
         file: An experiment or study file, whose plug-ins are listed, too.
     """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     if file is None:
         load_plugins()
     else:
         _read(ExperimentOptions(file))
-    table = Table("kind", "name", "what", "paper", "limits", "from")
-    for noun in REGISTRIES:
-        for entry in registry(noun).values():
-            origin = "trimtab" if entry.own else entry.origin
-            table.add_row(*map(Text, (noun, entry.name, entry.words, entry.paper, entry.limits, origin)))
-        table.add_section()
-    Console(width=max(Console().width, 100)).print(table)
+    rows = [
+        (noun, entry.name, entry.words, entry.paper, entry.limits, "trimtab" if entry.own else entry.origin)
+        for noun in REGISTRIES
+        for entry in registry(noun).values()
+    ]
+    _print_table(["kind", "name", "what", "paper", "limits", "from"], rows)
 
 
 def assets(path_map: PathMap = None) -> None:
     """List the models and data sets that need no hub: where they lie, their licences and sizes."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from trimtab.assets.resolve import Assets
 
     found = Assets(path_map=path_map)
-    table = Table("name", "kind", "what", "licence", "size", "lies in", title=Text(f"cache: {found.cache}"))
-    for row in found.describe():
-        folder = str(row.place) if row.place is not None else "not downloaded"
-        table.add_row(row.name, row.kind, row.what, row.licence, f"{row.size / 1e6:.0f} MB", Text(folder))
-    Console().print(table)
+    rows = [
+        (row.name, row.kind, row.what, row.licence, f"{row.size / 1e6:.0f} MB", str(row.place or "not downloaded"))
+        for row in found.describe()
+    ]
+    _print_table(["name", "kind", "what", "licence", "size", "lies in"], rows, title=f"cache: {found.cache}")
 
 
 def guides(guides: GuidesFile = None) -> None:
     """List the guides that `guide.pair` may name: pairs of a tuned model and its untuned self."""
+    from trimtab.config.guides import SHIPPED, guide_pairs
+
+    rows = []
+    for name, pair in guide_pairs(guides).items():
+        tuned = " + ".join(filter(None, (pair.tuned.name, pair.tuned.adapter)))
+        source = "trimtab" if pair.source == SHIPPED else str(pair.source)
+        rows.append((name, pair.what, tuned, pair.untuned.name, source))
+    _print_table(["name", "what", "tuned", "untuned", "from"], rows)
+
+
+def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from trimtab.config.guides import SHIPPED, guide_pairs
-
-    table = Table("name", "what", "tuned", "untuned", "from")
-    for name, pair in guide_pairs(guides).items():
-        tuned = " + ".join(filter(None, (pair.tuned.name, pair.tuned.adapter)))
-        source = "trimtab" if pair.source == SHIPPED else str(pair.source)
-        table.add_row(*map(Text, (name, pair.what, tuned, pair.untuned.name, source)))
-    Console().print(table)
+    table = Table(*columns, title=Text(title) if title else None)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console(width=max(Console().width, 100)).print(table)
 
 
 def status(directory: Annotated[Path, tyro.conf.Positional], json: bool = False) -> None:
