@@ -13,6 +13,10 @@
 """
 
 import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class TrimtabError(Exception):
@@ -77,3 +81,13 @@ def shown(value: object, longest: int = 60) -> str:
     is_date = isinstance(value, datetime.date | datetime.time | datetime.timedelta)
     text = one_line(str(value) if is_date else repr(value))
     return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+def faults_in(error: "ValidationError", whole: str) -> str:
+    """All faults that pydantic names, on one line, each with its field and value; `whole` names what was validated."""
+    faults = []
+    for fault in error.errors(include_url=False):
+        field = ".".join(map(str, fault["loc"])) or whole
+        value = "missing" if fault["type"] == "missing" else f"{shown(fault['input'])} ({fault['msg']})"
+        faults.append(f"{field} is {value}")
+    return "; ".join(faults)

@@ -14,7 +14,7 @@ from typing import Any, Literal, NotRequired, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic takes the standard library's from Python 3.12 on
 
-from trimtab.errors import DataError, shown
+from trimtab.errors import DataError, faults_in
 
 Finish = Literal["eos", "length", "stop", "failed", "unvalued", "too_long"]
 """Why a response ended. The last three mark a prompt that was set aside: it has no response."""
@@ -154,12 +154,7 @@ def from_json(kind: type[Record], line: str) -> Record:
     try:
         record: Record = _READERS[kind].validate_json(line)
     except ValidationError as error:
-        faults = []
-        for fault in error.errors(include_url=False):
-            field = ".".join(map(str, fault["loc"])) or "the line"
-            value = "missing" if fault["type"] == "missing" else f"{shown(fault['input'])} ({fault['msg']})"
-            faults.append(f"{field} is {value}")
-        raise DataError(f"not a {kind.__name__} record: {'; '.join(faults)}") from None
+        raise DataError(f"not a {kind.__name__} record: {faults_in(error, 'the line')}") from None
     return record
 
 
