@@ -14,13 +14,11 @@ large changes of a few logits, such as suppressed tokens, and a small change tha
 temperature. `LogitsApart` measures all three.
 
     >>> exact = torch.linspace(-4, 4, 101).double()
-    >>> LogitsApart.of(exact.bfloat16().double(), exact).fault(torch.bfloat16, 1) is None
+    >>> LogitsApart(exact.bfloat16().double(), exact).fault(torch.bfloat16, 1) is None
     True
-    >>> LogitsApart.of(1.01 * exact, exact).fault(torch.bfloat16, 1)
+    >>> LogitsApart(1.01 * exact, exact).fault(torch.bfloat16, 1)
     "its logits differ from its output embedding's by 1 % in norm (0.391 % allowed in bfloat16)"
 """
-
-from dataclasses import dataclass
 
 import torch
 
@@ -47,69 +45,52 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-@dataclass(frozen=True)
 class LogitsApart:
-    """The difference between a head's logits and a model's.
+    """The difference between a head's logits `found` and a model's, float64, [tokens, vocabulary] or [vocabulary].
 
     Attributes:
         norm: the norm of the difference, relative to that of the model's logits.
-        common: the part of the difference that is proportional to the logits: 0.01 where all are 1 % too large.
-        difference, size: of each finite logit, the absolute difference and the model's absolute logit,
-            [tokens, vocabulary].
-        ruled_out: the number of tokens of the vocabulary whose logit is infinite or NaN in one of the two alone.
     """
 
-    norm: float
-    common: float
-    difference: torch.Tensor
-    size: torch.Tensor
-    ruled_out: int
-
-    @classmethod
-    def of(cls, found: torch.Tensor, expected: torch.Tensor) -> "LogitsApart":
-        """The difference of a head's logits `found` from a model's, float64, [tokens, vocabulary] or [vocabulary]."""
+    def __init__(self, found: torch.Tensor, expected: torch.Tensor) -> None:
         found, expected = torch.atleast_2d(found), torch.atleast_2d(expected)
         finite = expected.isfinite() & found.isfinite()
         same = finite | (found == expected) | (found.isnan() & expected.isnan())
-        difference = torch.where(finite, found - expected, 0.0)
-        size = torch.where(finite, expected, 0.0)
+        self._ruled_out = int((~same).any(0).sum())  # tokens whose logit is infinite or NaN in one of the two alone
+        difference, size = torch.where(finite, found - expected, 0.0), torch.where(finite, expected, 0.0)
         square = float(size.square().sum()) or 1.0  # where all logits are zero, the difference itself counts
-        return cls(
-            norm=float(difference.norm()) / square**0.5,
-            common=float((difference * size).sum()) / square,
-            difference=difference.abs(),
-            size=size.abs(),
-            ruled_out=int((~same).any(0).sum()),
-        )
+        self.norm = float(difference.norm()) / square**0.5
+        self._common = float((difference * size).sum()) / square  # 0.01 where all logits are 1 % too large
+        self._difference, self._size = difference.abs(), size.abs()
 
     def fault(self, dtype: torch.dtype, roundings: int) -> str | None:
         """What rounding `roundings` times to this element type does not explain; None where it explains all."""
-        unit, kind, vocabulary = unit_of(dtype), dtype_name(dtype), self.size.shape[1]
-        if self.ruled_out:
-            return f"{self.ruled_out} of its {vocabulary} logits are ruled out behind its output embedding"
+        unit, kind, vocabulary = unit_of(dtype), dtype_name(dtype), self._size.shape[1]
+        if self._ruled_out:
+            return f"{self._ruled_out} of its {vocabulary} logits are ruled out behind its output embedding"
         norm = roundings * unit / 2
         if self.norm > norm:
             return _in_norm(self.norm, norm, kind)
-        if abs(self.common) > MAX_COMMON * norm:
+        if abs(self._common) > MAX_COMMON * norm:
             return (
-                f"its logits are {1 / (1 + self.common):.4g} times those of its output embedding "
+                f"its logits are {1 / (1 + self._common):.4g} times those of its output embedding "
                 f"({percent(MAX_COMMON * norm)} more or less allowed in {kind})"
             )
         # a unit in the last place for each rounding: a value between two numbers may be rounded to either
-        allowed = roundings * unit * self.size + FLOOR * self.size.square().mean().sqrt()
-        beyond = self.difference > allowed
+        allowed = roundings * unit * self._size + FLOOR * self._size.square().mean().sqrt()
+        beyond = self._difference > allowed
         if beyond.any():
-            worst = int((self.difference - allowed).argmax())
+            worst = int((self._difference - allowed).argmax())
             return (
                 f"{int(beyond.any(0).sum())} of its {vocabulary} logits differ from its output embedding's, by up to "
-                f"{self.difference.flatten()[worst]:.3g} ({allowed.flatten()[worst]:.2g} allowed in {kind})"
+                f"{self._difference.flatten()[worst]:.3g} ({allowed.flatten()[worst]:.2g} allowed in {kind})"
             )
         return None
 
     def product_fault(self, dtype: torch.dtype) -> str | None:
         """`fault` of a product in another order, of which only the norm is bounded; None: rounding explains it."""
         allowed = 4 * unit_of(dtype)
-        return None if self.norm <= allowed and not self.ruled_out else _in_norm(self.norm, allowed, dtype_name(dtype))
+        return None if self.norm <= allowed and not self._ruled_out else _in_norm(self.norm, allowed, dtype_name(dtype))
 
 
 def _in_norm(norm: float, allowed: float, kind: str) -> str:

@@ -7,8 +7,7 @@ they are longer than the context.
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -21,12 +20,8 @@ BATCH = 32  # rows read together
 WINDOW = 2048  # tokens of a text read at once by a model without a limit on positions
 
 
-@dataclass(frozen=True)
-class Continuation:
-    """The ids of a continuation and its context; a context of None stands for the token that begins texts."""
-
-    context: PromptInput | None
-    ids: list[int]
+Continuation: TypeAlias = tuple[PromptInput | None, list[int]]
+"""A context, or None for the token that begins texts, and the ids of its continuation."""
 
 
 def likelihoods(model: LanguageModel, pairs: Sequence[tuple[PromptInput, str]]) -> list[tuple[float, bool]]:
@@ -40,14 +35,14 @@ def likelihoods(model: LanguageModel, pairs: Sequence[tuple[PromptInput, str]]) 
         ModelError: a continuation has no token, or more than the context holds.
     """
     texts = [_split(model, context, continuation) for context, continuation in pairs]
-    for (_, continuation), text in zip(pairs, texts, strict=True):
-        if not 0 < len(text.ids) <= model.context:
+    for (_, continuation), (_, ids) in zip(pairs, texts, strict=True):
+        if not 0 < len(ids) <= model.context:
             raise ModelError(
-                f"the continuation {continuation[:40]!r} has {len(text.ids)} tokens, and {model.name} reads "
+                f"the continuation {continuation[:40]!r} has {len(ids)} tokens, and {model.name} reads "
                 f"{model.context}: give one that is not empty, and shorter"
             )
     results = [(0.0, True)] * len(pairs)
-    for batch in _batches([(len(text.ids), text.context is None) for text in texts]):
+    for batch in _batches([(len(ids), context is None) for context, ids in texts]):
         for index, result in zip(batch, _stepwise(model, [texts[index] for index in batch]), strict=True):
             results[index] = result
     return results
@@ -76,17 +71,17 @@ def rolling_likelihoods(model: LanguageModel, texts: Sequence[str]) -> list[floa
 def _split(model: LanguageModel, context: PromptInput, text: str) -> Continuation:
     vocabulary, template = model.vocabulary, model.template
     if isinstance(context, list) or template == CHAT:
-        return Continuation(context, vocabulary.encode_response(text))
+        return context, vocabulary.encode_response(text)
     if template.endswith("{prompt}"):
         stripped = context.rstrip()
         context, text = stripped, context[len(stripped) :] + text
     before = fill(template, prompt=context)
     if not before:
         ids = [int(token) for token in vocabulary.tokenizer.encode(text, add_special_tokens=False)]
-        return Continuation(None, ids[1:] if len(ids) > 1 and ids[0] == _start_id(model) else ids)
+        return None, ids[1:] if len(ids) > 1 and ids[0] == _start_id(model) else ids
     whole = vocabulary.encode_prompt(before + text, "{prompt}")
     ids = whole[len(vocabulary.encode_prompt(before, "{prompt}")) :]
-    return Continuation(context, ids or vocabulary.encode_response(text))  # together they may be fewer tokens
+    return context, ids or vocabulary.encode_response(text)  # together they may be fewer tokens
 
 
 def _start_id(model: LanguageModel) -> int:
@@ -114,16 +109,16 @@ def _batches(keys: Sequence[Any]) -> Iterator[list[int]]:
 @torch.inference_mode()
 def _stepwise(model: LanguageModel, texts: Sequence[Continuation]) -> list[tuple[float, bool]]:
     """The results for continuations of one length, which all have a context or all have none."""
-    check_rows(model.name, model.vocabulary, model.rows, [text.ids for text in texts])
-    contexts = [text.context for text in texts if text.context is not None]
-    room = len(texts[0].ids) - 1  # the last token is predicted and never read
+    rows = [ids for _, ids in texts]
+    check_rows(model.name, model.vocabulary, model.rows, rows)
+    contexts = [context for context, _ in texts if context is not None]
+    room = len(rows[0]) - 1  # the last token is predicted and never read
     starts = [[_start_id(model)]] * len(texts)
     state = model.start(contexts, room, cut=True) if contexts else model.start_ids(starts, room)
     results = [(0.0, True)] * len(texts)
-    for step in range(room + 1):
+    for ids in map(list, zip(*rows, strict=True)):
         logits = model.next_logits(state)
         logs = torch.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=-1)
-        ids = [text.ids[step] for text in texts]
         tokens = torch.tensor(ids, device=logs.device)
         values = logs.gather(1, tokens[:, None]).flatten().tolist()
         greedy = (logs.argmax(-1) == tokens).tolist()

@@ -73,7 +73,7 @@ class CompletionsModel:
         self.name = name
         self.template = template
         self.settings = settings or EndpointConfig(url=url)
-        self._usage = Usage()
+        self.usage = Usage()  # what the server has counted so far
         self._counting = threading.Lock()
         self._stopping = threading.Event()
         self._endpoint = Endpoint(
@@ -89,11 +89,6 @@ class CompletionsModel:
         """The model of a configuration that names an endpoint."""
         assert config.endpoint is not None, config
         return cls(config.endpoint.url, config.name, template=config.template, settings=config.endpoint)
-
-    @property
-    def usage(self) -> Usage:
-        """What the server has counted so far."""
-        return self._usage
 
     def prompt_text(self, prompt: PromptInput) -> str:
         """The text that the server continues.
@@ -210,7 +205,7 @@ class CompletionsModel:
         counts = [used.get(name) if isinstance(used, Mapping) else 0 for name in ("prompt_tokens", "completion_tokens")]
         counted = Usage(1, *(count if isinstance(count, int) else 0 for count in counts))
         with self._counting:
-            self._usage += counted
+            self.usage += counted
         return answer
 
 
