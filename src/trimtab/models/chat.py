@@ -270,7 +270,7 @@ class ChatTemplate:
         except (jinja2.TemplateError, ValueError, TypeError, LookupError, AttributeError) as error:
             reason = " ".join(str(error).split())[:120]
             raise ModelError(
-                f"{self._name}'s chat template refuses {str(messages)[:80]} ({reason}): mend either"
+                f"{self._name}'s chat template refuses {str(messages)[:80]} ({reason}): mend one of them"
             ) from None
         assert isinstance(text, str)
         return text

@@ -96,7 +96,9 @@ class Endpoint:
         if answer.status_code in TOO_LONG_STATUS and TOO_LONG.search(answer.text):
             raise TooLongError(f"{self.url} refuses a text as too long ({shown}): shorten the prompt")
         if not answer.is_success:
-            raise EndpointError(f"{self.url} refuses the request ({answer.status_code}: {shown}): mend either")
+            raise EndpointError(
+                f"{self.url} refuses the request ({answer.status_code}: {shown}): mend the request or the service"
+            )
         try:
             values = answer.json()
         except (ValueError, RecursionError):

@@ -66,7 +66,7 @@ def choices_in(answer: Mapping[str, Any], limit: int, stop: Sequence[str], url: 
         DataError: a text holds half of a character.
     """
     if "choices" not in answer and answer.get("error"):
-        raise EndpointError(f"{url} answers an error, {shown(answer['error'])}: mend either")
+        raise EndpointError(f"{url} answers an error, {shown(answer['error'])}: mend the request or the server")
     try:
         served = _ServedAnswer.model_validate(answer)
     except ValidationError as error:
