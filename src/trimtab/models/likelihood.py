@@ -13,7 +13,7 @@ import torch
 
 from trimtab.config.fields import CHAT, fill
 from trimtab.errors import ModelError
-from trimtab.models.language_model import LanguageModel, check_rows
+from trimtab.models.language_model import LanguageModel, check_ids
 from trimtab.records import PromptInput
 
 BATCH = 32  # rows read together
@@ -110,11 +110,11 @@ def _batches(keys: Sequence[Any]) -> Iterator[list[int]]:
 def _stepwise(model: LanguageModel, texts: Sequence[Continuation]) -> list[tuple[float, bool]]:
     """The results for continuations of one length, which all have a context or all have none."""
     rows = [ids for _, ids in texts]
-    check_rows(model.name, model.vocabulary, model.rows, rows)
+    check_ids(model.name, model.vocabulary, model.vocab_size, rows)
     contexts = [context for context, _ in texts if context is not None]
     room = len(rows[0]) - 1  # the last token is predicted and never read
     starts = [[_start_id(model)]] * len(texts)
-    state = model.start(contexts, room, cut=True) if contexts else model.start_ids(starts, room)
+    state = model.start(contexts, room, truncate=True) if contexts else model.start_ids(starts, room)
     results = [(0.0, True)] * len(texts)
     for ids in map(list, zip(*rows, strict=True)):
         logits = model.next_logits(state)
