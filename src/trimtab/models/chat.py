@@ -67,7 +67,8 @@ class ChatTemplate:
     the text is put in front of the first user message; a warning says so once.
 
     Raises:
-        ModelError: the tokenizer has no chat template.
+        ModelError: the tokenizer has no chat template; from methods: the template refuses the conversation, or would
+            leave out a part of it.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, system: str | None = None) -> None:
@@ -85,9 +86,6 @@ class ChatTemplate:
 
         A conversation that ends in a turn of the assistant is continued within that turn. A beginning-of-text token
         stands first, once, where template or tokenizer put one.
-
-        Raises:
-            ModelError: the template refuses the conversation; so do all methods here.
         """
         return self._encode(self._render(self._with_system(messages), opened=True))
 
@@ -170,11 +168,7 @@ class ChatTemplate:
         return added[eos if eos in run else run[0]] if run else None
 
     def _with_system(self, messages: Sequence[Message]) -> list[Message]:
-        """The conversation with its system message where the template shows it.
-
-        Raises:
-            ModelError: the template would leave out a part of it.
-        """
+        """The conversation with its system message where the template shows it."""
         brings_system = bool(messages) and messages[0]["role"] == "system"
         turns = list(messages[1:] if brings_system else messages)
         system = messages[0]["content"] if brings_system else self._system

@@ -25,7 +25,8 @@ class Vocabulary:
     `eos_ids` are all ids that end a text: those given, the tokenizer's own, and the one that its chat template writes
     behind a turn. `rows` is the number of ids that the model can read (None: all); an end token beyond them counts only
     where there is no other. `start_token` begins an empty text. With `chat` the model reads prompts as conversations,
-    with the system message `system` where they bring none.
+    with the system message `system` where they bring none. Methods that render conversations raise ModelError where
+    there is no chat template, or it refuses them.
     """
 
     def __init__(
@@ -108,8 +109,7 @@ class Vocabulary:
         puts one, or where the text is empty.
 
         Raises:
-            ModelError: the text is empty and there is no start token; there is no chat template, or it refuses the
-                messages.
+            ModelError: the text is empty and there is no start token.
         """
         if isinstance(prompt, list) or template == CHAT:
             return self._chat.prompt_ids(_messages(prompt))
@@ -124,9 +124,6 @@ class Vocabulary:
         A conversation is encoded as its chat template renders it, up to and with the end of the answer's turn. Else
         answers are encoded apart, with the end token behind those that `ended`. An end token in an answer's text itself
         counts once. An empty answer that has not ended has no ids.
-
-        Raises:
-            ModelError: as `encode_prompt`.
         """
         texts = [self.without_ends(answer) for answer in answers]
         ended = [end or text != answer for end, text, answer in zip(ended, texts, answers, strict=True)]
@@ -144,11 +141,7 @@ class Vocabulary:
         return prompt_ids, answer_ids
 
     def turn(self, prompt: PromptInput) -> Turn:
-        """The text around an answer to a prompt, behind the prompt's ids.
-
-        Raises:
-            ModelError: there is no chat template, or it refuses the messages.
-        """
+        """The text around an answer to a prompt, behind the prompt's ids."""
         return self._chat.turn(_messages(prompt)) if self.converses(prompt) else Turn()
 
     def converses(self, prompt: PromptInput) -> bool:
