@@ -13,8 +13,7 @@ from trimtab.config.search import SamplingConfig
 from trimtab.errors import ModelError
 from trimtab.evaluation.fluency import fluency_under
 from trimtab.models.cached_model import CachedModel
-from trimtab.models.chat import ChatTemplate
-from trimtab.models.chat_turn import Turn
+from trimtab.models.chat import ChatTemplate, Turn
 from trimtab.models.roles import vocabulary_of
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Generation, Message, Pair, Prompt

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from trimtab.config.search import SamplingConfig
 from trimtab.models.detokenize import REPLACEMENT
 from trimtab.models.sampling import prompt_key, uniforms
-from trimtab.models.served_model import Choice, CompletionsModel, Question
+from trimtab.models.served_answer import Choice
+from trimtab.models.served_model import CompletionsModel, Question
 from trimtab.records import Finish, Prompt
 from trimtab.search.proposer import Continuation, Fork
 from trimtab.search.stop_strings import Written
