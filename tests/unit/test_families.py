@@ -104,7 +104,7 @@ def test_what_cannot_be_forked_is_read_anew_and_says_so_once(name: str, caplog: 
 
 
 @pytest.mark.parametrize("name", CACHED)
-def test_a_shared_trunk_changes_no_bit(name: str) -> None:
+def test_shared_layers_change_no_bit(name: str) -> None:
     untuned = CACHED[name](0)
     tuned = copy.deepcopy(untuned)
     with torch.no_grad():

@@ -103,9 +103,8 @@ def _copied(
     states: torch.Tensor, rows: torch.Tensor, used: int, capacity: int, into: torch.Tensor | None
 ) -> torch.Tensor:
     """The first `used` columns of these rows, in new memory or in the first rows of `into`, zero beyond `used`."""
-    copy = (
-        states.new_empty(len(rows), states.shape[1], capacity, states.shape[3]) if into is None else into[: len(rows)]
-    )
+    shape = len(rows), states.shape[1], capacity, states.shape[3]
+    copy = states.new_empty(shape) if into is None else into[: len(rows)]
     copy[:, :, :used] = states[:, :, :used].index_select(0, rows.to(states.device))
     if into is not None:
         copy[:, :, used:] = 0

@@ -96,7 +96,7 @@ def _waiting(experiment: Experiment, assets: Assets, until: str) -> Iterator[str
     """A warning where more weights are to wait in the host's memory than it has room for."""
     if until in ("data", "reward") or default_device().type != "cuda":
         return
-    waiting = sum(model_sizes(model, assets).waiting for model in {experiment.small, experiment.base})
+    waiting = sum(model_sizes(model, assets).host_bytes for model in {experiment.small, experiment.base})
     free = psutil.virtual_memory().available
     if waiting > free:
         yield (
@@ -219,7 +219,7 @@ def _sampling(experiment: Experiment, small: Sizes, jobs: int) -> Need:
     """The untuned model's rows."""
     config = experiment.synthesize
     tokens = _prompt(experiment) + len(experiment.small.template) // 4 + config.max_new_tokens
-    row = FORKED * tokens * small.token + LOGITS * small.vocabulary
+    row = FORKED * tokens * small.token_bytes + LOGITS * small.vocabulary
     beside = processes_a_device(jobs, default_device().type)
     rows = _rows(config.rows, config.samples, small.bytes, row, _takes_all(experiment, jobs), beside)
     return Need("synthesize", small.bytes, row, rows, "synthesize.rows", rows, beside=beside)
@@ -231,7 +231,7 @@ def _decoding(experiment: Experiment, decoder: DecoderConfig, small: Sizes, larg
     base = large if decoder.model == "large" else small
     tokens = _prompt(experiment) + len(experiment.base.template) // 4 + guide.max_new_tokens
     pair = 2 * decoder.guided_by_pair + 2 * len(decoder.terms)
-    row = FORKED * tokens * (base.token + pair * small.token) + LOGITS * base.vocabulary
+    row = FORKED * tokens * (base.token_bytes + pair * small.token_bytes) + LOGITS * base.vocabulary
     beside = guide.tuned is not None and guide.tuned.adapter is not None
     weights = (1 if beside else 2) * small.bytes + (0 if experiment.large is None else large.bytes)
     processes = processes_a_device(jobs, default_device().type)
@@ -259,6 +259,6 @@ def _training(stage: str, config: TrainingConfig, small: Sizes, tokens: int, row
     """Weights, for each trained one a gradient and two moments, and activations of `rows` texts of so many tokens."""
     trained = small.weights if config.lora is None else 0  # an adapter is too small to count
     layers = small.layers if config.lora is None else config.lora.top_layers or small.layers
-    row = tokens * layers * small.width * ACTIVATIONS * small.element / 2 + LOGITS * small.vocabulary
-    weights = small.bytes + 3 * trained * small.element
+    row = tokens * layers * small.width * ACTIVATIONS * small.weight_bytes / 2 + LOGITS * small.vocabulary
+    weights = small.bytes + 3 * trained * small.weight_bytes
     return Need(stage, weights, row, rows, f"{stage}.batch_size", config.batch_size)
