@@ -116,7 +116,6 @@ class BufferPool(Protocol):
 
     def fork(self, source: "SlotCache", rows: torch.Tensor, used: int, capacity: int) -> "SlotCache | None":
         """`SlotCache.fork` into such buffers, perhaps with more capacity; None where none are free."""
-        ...
 
 
 class SlotCache(Cache):

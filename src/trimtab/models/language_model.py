@@ -33,18 +33,15 @@ class DecodeState(Protocol):
     @property
     def prompt_lengths(self) -> list[int]:
         """How many of each row's ids are its prompt."""
-        ...
 
     def select(self, rows: Sequence[int]) -> Self:
         """A state of these rows, in this order: keep, drop, repeat and reorder are all this one call."""
-        ...
 
     def append(self, tokens: Sequence[int | None]) -> None:
         """Put one token at the end of each row; None leaves a row as it is.
 
         The next logits of a row without a new token mean nothing.
         """
-        ...
 
 
 State = TypeVar("State", bound=DecodeState)
@@ -59,31 +56,25 @@ class StatefulModel(Protocol[State]):
     @property
     def template(self) -> str:
         """The prompt template (of several models, the first one's)."""
-        ...
 
     @property
     def flops(self) -> float:
         """Forward FLOPs of all tokens read so far without padding, 2 for each weight and token (Kaplan et al. 2020),
         without the attention's own products."""
-        ...
 
     @property
     def vocab_size(self) -> int:
         """How many ids it can read and predict; the tokenizer may have more, which have no embedding."""
-        ...
 
     @property
     def context(self) -> int:
         """How many tokens it can read."""
-        ...
 
     def narrowed(self, vocab_size: int) -> Self:
         """The same model over its first `vocab_size` ids alone: their probabilities have a sum of 1."""
-        ...
 
     def too_long(self, prompt: PromptInput, room: int) -> str | None:
         """Why the prompt and `room` new tokens exceed the context; None where they fit."""
-        ...
 
     def start(self, prompts: Sequence[PromptInput], room: int, *, truncate: bool = False) -> State:
         """A state of one row per prompt, with room for `room` more tokens in each (it grows where that is not enough).
@@ -93,18 +84,15 @@ class StatefulModel(Protocol[State]):
         Raises:
             ModelError: a prompt is too long, or holds a token that the model has no embedding for.
         """
-        ...
 
     def start_ids(self, prompts: Sequence[Sequence[int]], room: int) -> State:
         """`start` from ids, at least one for each prompt."""
-        ...
 
     def next_logits(self, state: State) -> torch.Tensor:
         """Logits [rows, vocabulary] of the next token of each row; reads each row's last token.
 
         Asked again before any row has a new token, it gives the same. The tensor is valid until the model's next call.
         """
-        ...
 
     def score(
         self, state: State, parents: Sequence[int], keep: Sequence[int], tokens: Sequence[Sequence[int]]
@@ -114,7 +102,6 @@ class StatefulModel(Protocol[State]):
         Child i is the first `keep[i]` tokens of row `parents[i]` (at least its prompt), continued by `tokens[i]`,
         which may be empty. Returns the children's state and one list of log-probabilities per child.
         """
-        ...
 
 
 LanguageModel: TypeAlias = StatefulModel[Any]
