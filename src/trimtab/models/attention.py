@@ -13,12 +13,7 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import (
-    AttentionMaskInterface,
-    causal_mask_function,
-    eager_mask,
-    sdpa_mask,
-)
+from transformers.masking_utils import AttentionMaskInterface, causal_mask_function, eager_mask, sdpa_mask
 
 GROUPED, EAGER, FLASH = "trimtab_grouped", "trimtab_eager", "trimtab_rows"
 CACHE_ATTENTION = {"sdpa": GROUPED, "eager": EAGER, "flash_attention_2": FLASH}
@@ -27,8 +22,6 @@ CACHE_ATTENTION = {"sdpa": GROUPED, "eager": EAGER, "flash_attention_2": FLASH}
 PRODUCT_COLUMNS, PRODUCT_DIMENSION = 128, 128
 """Up to these, matrix products are faster on a CPU than torch's fused attention, by up to 2.4 times (192 rows of 40 new
 tokens, 9 heads of 64, bfloat16 with AVX512-BF16, torch 2.13); beyond 256 columns they are slower for single tokens."""
-
-MaskFunction = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def grouped_attention(
@@ -57,7 +50,8 @@ def grouped_attention(
     rows, heads, new, dimension = query.shape
     groups = heads // key.shape[1]
     biased = kwargs.get("position_bias") is not None
-    if not biased and _is_short(key, attention_mask):
+    short = key.device.type == "cpu" and key.shape[2] <= PRODUCT_COLUMNS and key.shape[3] <= PRODUCT_DIMENSION
+    if short and not biased and attention_mask is not None and attention_mask.is_floating_point():
         return eager_attention(module, query, key, value, attention_mask, dropout, scaling)
     if attention_mask is None or attention_mask.shape[1] != 1 or groups == 1 or biased:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
@@ -65,12 +59,6 @@ def grouped_attention(
     mask = attention_mask.repeat(1, 1, groups, 1)
     attended = functional.scaled_dot_product_attention(folded, key, value, mask, dropout, scale=scaling)
     return attended.reshape(rows, heads, new, -1).transpose(1, 2).contiguous(), None
-
-
-def _is_short(key: torch.Tensor, mask: torch.Tensor | None) -> bool:
-    """Whether rows are short, on a CPU, and have a mask that is added."""
-    added = mask is not None and mask.is_floating_point()
-    return added and key.device.type == "cpu" and key.shape[2] <= PRODUCT_COLUMNS and key.shape[3] <= PRODUCT_DIMENSION
 
 
 def eager_attention(
@@ -142,7 +130,7 @@ def row_mask(
     starts: torch.Tensor,
     q_length: int,
     kv_length: int,
-    mask_function: MaskFunction = causal_mask_function,
+    mask_function: Callable[..., torch.Tensor] = causal_mask_function,
     local_size: int | None = None,
     dtype: torch.dtype = torch.float32,
     **kwargs: Any,

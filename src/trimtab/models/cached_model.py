@@ -137,7 +137,7 @@ class CachedModel(TransformersModel[CachedState]):
         if not any(state.unread()):
             state.rewind([len(ids) for ids in state.ids])  # asked for the second time: the last tokens are read again
         hidden = self._read(state, state.unread())
-        self._count_heads(len(state.ids))
+        self._work.flops += 2.0 * self._head_weights * len(state.ids)
         return self._head.logits(hidden[:, -1])
 
     @torch.inference_mode()
@@ -175,11 +175,8 @@ class CachedModel(TransformersModel[CachedState]):
         for parent, whole, feed in zip(parents, uncut, feeds, strict=True):
             sources += ([root_row[parent]] if whole else []) + list(range(first, first + len(feed)))
             first += len(feed)
-        self._count_heads(len(flat))
+        self._work.flops += 2.0 * self._head_weights * len(flat)
         return children, self._head.log_probabilities(flat, sources, tokens)
-
-    def _count_heads(self, rows: int) -> None:
-        self._work.flops += 2.0 * self._head_weights * rows
 
     def _read(self, state: CachedState, feeds: Sequence[Sequence[int]]) -> torch.Tensor:
         """Read feeds[r] at the end of what row r's cache holds; hidden states [rows, longest feed, width]."""
@@ -199,8 +196,13 @@ class CachedModel(TransformersModel[CachedState]):
             hidden = self._static.read(state.cache, [feed[0] if feed else 0 for feed in feeds], state.cached)
         if hidden is None:
             batch_size = max(1, self._at_once // count)
-            batches = [slice(first, first + batch_size) for first in range(0, len(feeds), batch_size)]
-            parts = [self._read_batch(state, rows, feeds[rows], count) for rows in batches]
+            parts = []
+            for first in range(0, len(feeds), batch_size):
+                rows = slice(first, first + batch_size)
+                padded = [[*feed, *[0] * (count - len(feed))] for feed in feeds[rows]]
+                ids, starts = on_device(padded, self._device), on_device(state.cached[rows], self._device)
+                used = max(state.cached[rows]) + count
+                parts.append(self._forward(ids, state.cache, rows, starts, used, state.uses_own_body))
             hidden = torch.cat(parts) if len(parts) > 1 else parts[0]
         state.cached = ends
         tokens = sum(sizes)
@@ -208,21 +210,8 @@ class CachedModel(TransformersModel[CachedState]):
         self._work.flops += 2.0 * (self._own_weights if state.uses_own_body else self._body_weights) * tokens
         return hidden
 
-    def _read_batch(self, state: CachedState, rows: slice, feeds: Sequence[Sequence[int]], count: int) -> torch.Tensor:
-        """Hidden states [rows, count, width] of the feeds of these rows, padded to `count`."""
-        starts, device = state.cached[rows], self._device
-        padded = [[*feed, *[0] * (count - len(feed))] for feed in feeds]
-        ids, first = on_device(padded, device), on_device(starts, device)
-        return self._forward(ids, state.cache, rows, first, max(starts) + count, state.uses_own_body)
-
     def _forward(
-        self,
-        ids: torch.Tensor,
-        cache: SlotCache,
-        rows: slice,
-        starts: torch.Tensor,
-        used: int,
-        own_body: bool = False,
+        self, ids: torch.Tensor, cache: SlotCache, rows: slice, starts: torch.Tensor, used: int, own_body: bool = False
     ) -> torch.Tensor:
         """Hidden states [rows, new, width] of new ids [rows, new] from columns starts[r] on, of `used` in all."""
         positions = cache.prepare(rows, starts, ids.shape[1], used)
@@ -233,6 +222,5 @@ class CachedModel(TransformersModel[CachedState]):
             use_cache=True,
         )
         hidden: torch.Tensor = output.last_hidden_state
-        return hidden.to(
-            self._head.weight.device, self._head.weight.dtype
-        )  # a head may have another type than the body
+        weight = self._head.weight  # whose device and type may differ from the body's
+        return hidden.to(weight.device, weight.dtype)

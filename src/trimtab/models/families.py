@@ -63,9 +63,7 @@ def language_model_of(
     if model not in _warned:
         _warned.add(model)
         kind = f"a {model.config.model_type} model"
-        _log.warning(
-            "%s reads its texts anew for every token, which is slow: %s", f"{name}, {kind}," if name else kind, reason
-        )
+        _log.warning("%s is decoded without a cache, which is slow: %s", f"{name}, {kind}," if name else kind, reason)
     return UncachedModel(model, vocabulary, template, name, head, reason)
 
 

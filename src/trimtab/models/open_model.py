@@ -17,10 +17,8 @@ from trimtab.models.language_model import LanguageModel
 from trimtab.models.load import load_tokenizer
 from trimtab.models.roles import load_language_model, vocabulary_of
 
-LoadedModel: TypeAlias = PreTrainedModel | PeftModel
-"""A loaded model of transformers, with an adapter of PEFT or without."""
-ModelSource: TypeAlias = str | Path | ModelConfig | LoadedModel | LanguageModel
-"""A folder or name, a configuration, a loaded model, or a result of `load`."""
+ModelSource: TypeAlias = str | Path | ModelConfig | PreTrainedModel | PeftModel | LanguageModel
+"""A folder or name, a configuration, a loaded model (with an adapter or without), or a result of `load`."""
 
 
 def load(

@@ -71,6 +71,7 @@ class StaticStep:
 
     def __init__(self, forward: Forward, record: Record, like: SlotCache, rows: int, columns: int) -> None:
         self.columns = columns
+        self.bytes = like.bytes_of(rows, columns)
         self._buffers = like.zeros(rows, columns)
         device = like.device
         self._ids = torch.zeros(rows, 1, dtype=torch.long, device=device)
@@ -112,8 +113,7 @@ class StaticSteps:
 
     def __init__(self, forward: Forward, record: Record, budget: int) -> None:
         self._forward, self._record, self._budget = forward, record, budget
-        self._steps: OrderedDict[tuple[int, int], StaticStep] = OrderedDict()
-        self._bytes: dict[tuple[int, int], int] = {}
+        self._steps: OrderedDict[tuple[int, int], StaticStep] = OrderedDict()  # the least recently used one first
 
     def read(self, cache: SlotCache, tokens: Sequence[int], starts: Sequence[int]) -> torch.Tensor | None:
         """Hidden states [rows, 1, width] of one token per row, which the cache then holds at column starts[r].
@@ -145,17 +145,20 @@ class StaticSteps:
         needed = like.bytes_of(rows, columns)
         if needed > self._budget:
             return None
-        while self._steps and (len(self._steps) >= MAX_STEPS or sum(self._bytes.values()) + needed > self._budget):
-            size, _ = self._steps.popitem(last=False)
-            del self._bytes[size]
+        while self._steps and (len(self._steps) >= MAX_STEPS or self._bytes + needed > self._budget):
+            self._steps.popitem(last=False)
         try:
             step = StaticStep(self._forward, self._record, like, rows, columns)
         except RuntimeError as error:  # which torch raises where a model does what cannot be recorded
             _log.warning("steps are not recorded, and decode slower: %s", str(error).splitlines()[0])
             self._budget = 0
             return None
-        self._steps[rows, columns], self._bytes[rows, columns] = step, needed
+        self._steps[rows, columns] = step
         return step
+
+    @property
+    def _bytes(self) -> int:
+        return sum(step.bytes for step in self._steps.values())
 
 
 def _columns(count: int) -> int:

@@ -17,13 +17,7 @@ class UncachedModel(TransformersModel[TokenRows]):
     """`head` is None where the model's own logits are taken; `reason` says why it is not read through a cache."""
 
     def __init__(
-        self,
-        model: PreTrainedModel,
-        vocabulary: Vocabulary,
-        template: str,
-        name: str,
-        head: LMHead | None,
-        reason: str = "",
+        self, model: PreTrainedModel, vocabulary: Vocabulary, template: str, name: str, head: LMHead | None, reason: str
     ) -> None:
         super().__init__(
             model, vocabulary, template, name, head or GivenLogits(model.get_output_embeddings().weight.shape[0])
