@@ -60,7 +60,7 @@ def rereading(context: int) -> UncachedModel:
     held = gpt2(0)
     held.transformer.wpe = torch.nn.Embedding.from_pretrained(held.transformer.wpe.weight[:context])
     held.config.n_positions = context
-    return UncachedModel(held, Vocabulary(tokenizer(), range(40, 48)), "{prompt}", "reread", None)
+    return UncachedModel(held, Vocabulary(tokenizer(), range(40, 48)), "{prompt}", "reread", None, "")
 
 
 def sum_of_three(context: int):

@@ -95,7 +95,7 @@ def _waiting_warnings(experiment: Experiment, assets: Assets) -> list[str]:
     """A warning where `device_map: cpu` leaves more weights in the host's memory than it has room for."""
     if default_device().type != "cuda":
         return []
-    waiting = sum(model_sizes(model, assets).waiting for model in {experiment.small, experiment.base})
+    waiting = sum(model_sizes(model, assets).host_bytes for model in {experiment.small, experiment.base})
     free = psutil.virtual_memory().available
     if waiting <= free:
         return []
