@@ -26,7 +26,11 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_experiments_are_sound(page: str, tmp_path: Path) -> None:
+def test_experiments_are_sound(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for code in blocks(page, "python"):
+        if code.startswith("# ") and code.split("\n")[0].endswith(".py"):
+            Path(code.split("\n")[0].removeprefix("# ")).write_text(code, encoding="utf-8")
     found = blocks(page, "yaml")
     assert found
     for block in found:
