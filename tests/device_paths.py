@@ -33,9 +33,8 @@ from trimtab.models.sampling import draw
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.rewards.classifier import classifier_reward
 from trimtab.rewards.load import load_reward
-from trimtab.rewards.model_reward import ModelReward
+from trimtab.rewards.model_reward import ModelReward, ValueHead
 from trimtab.rewards.reward import judged_texts
-from trimtab.rewards.scalar import ValueHead
 from trimtab.rewards.sequence_logits import reading
 from trimtab.search.chunk_beam import Search
 from trimtab.search.proposer import LanguageModelProposer

@@ -1,6 +1,6 @@
 """The files that a Python file is made of: itself, and the modules in its own folder that it imports.
 
-They are found by reading its import statements; nothing is run. What `importlib.import_module(...)` imports is not seen.
+They are found by reading import statements; nothing is run. What `importlib.import_module(...)` imports is not seen.
 """
 
 import ast

@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from trimtab.records import PromptInput
 from trimtab.rewards.reward import check_pairs
 from trimtab.rewards.reward_values import checked_scores
-from trimtab.rewards.token_rows import TokenRows
+from trimtab.rewards.token_rows import TokenRows, padded
 
 Head = Callable[[list[list[int]]], torch.Tensor]
 """Gives rewards [rows] for rows of token ids of any lengths."""
@@ -65,6 +66,21 @@ class ModelReward:
         Leaves out attention's products of queries, keys and values (small for short texts), and padding.
         """
         return 2.0 * self._parameters * self._tokens
+
+
+class ValueHead:
+    """A language model's body with a linear head (weight [1, width], no bias), read at each row's last token."""
+
+    def __init__(self, body: PreTrainedModel, weight: torch.Tensor) -> None:
+        self._body = body
+        self._weight = weight.to(body.device, body.dtype)
+
+    def __call__(self, rows: list[list[int]]) -> torch.Tensor:
+        device = self._body.device
+        ids, mask = padded(rows, 0)  # any id: the mask says where a row ends
+        hidden = self._body(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).last_hidden_state
+        last = hidden[torch.arange(len(ids), device=device), mask.sum(dim=1).to(device) - 1]
+        return (last @ self._weight.T)[:, 0]
 
 
 def non_embedding_parameters(model: nn.Module) -> int:

@@ -6,7 +6,7 @@ from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase
 
 from trimtab.assets.resolve import Assets
 from trimtab.config.fields import CHAT
@@ -17,10 +17,10 @@ from trimtab.models.chat import ChatTemplate
 from trimtab.models.load import default_device, load_classifier, load_tokenizer, pick_dtype, quiet_libraries
 from trimtab.records import Message, PromptInput
 from trimtab.rewards.conversations import conversation, template_text
-from trimtab.rewards.model_reward import Encode, ModelReward, non_embedding_parameters
+from trimtab.rewards.model_reward import Encode, ModelReward, ValueHead, non_embedding_parameters
 from trimtab.rewards.reward import judged_text
 from trimtab.rewards.sequence_logits import positions_of, reading
-from trimtab.rewards.token_rows import TokenRows, padded
+from trimtab.rewards.token_rows import TokenRows
 
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError, UnpicklingError)
 
@@ -68,21 +68,6 @@ def answered(chat: ChatTemplate, prompt: PromptInput, response: str) -> list[Mes
 
 def _plain(tokenizer: PreTrainedTokenizerBase, text: Callable[[PromptInput, str], str]) -> Encode:
     return lambda prompts, responses: tokenizer(list(map(text, prompts, responses)))["input_ids"]
-
-
-class ValueHead:
-    """A language model's body with a linear head (weight [1, width], no bias), read at each row's last token."""
-
-    def __init__(self, body: PreTrainedModel, weight: torch.Tensor) -> None:
-        self._body = body
-        self._weight = weight.to(body.device, body.dtype)
-
-    def __call__(self, rows: list[list[int]]) -> torch.Tensor:
-        device = self._body.device
-        ids, mask = padded(rows, 0)  # any id: the mask says where a row ends
-        hidden = self._body(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).last_hidden_state
-        last = hidden[torch.arange(len(ids), device=device), mask.sum(dim=1).to(device) - 1]
-        return (last @ self._weight.T)[:, 0]
 
 
 @quiet_libraries()
