@@ -111,8 +111,7 @@ def judged_by(decoder: DecoderConfig) -> str:
     """By what, where it is not the tuned/untuned pair alone: ` guided by the gold reward`; else empty."""
     if not decoder.value:
         return ""
-    names = {"implicit": "the tuned/untuned pair", "reward": "the gold reward"}
-    return " guided by " + " and ".join(names.get(value.by, value.by) for value in decoder.value)
+    return " guided by " + " and ".join(value.words for value in decoder.value)
 
 
 def explanation(decoder: DecoderConfig) -> str:

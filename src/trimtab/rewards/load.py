@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trimtab.assets.resolve import Assets
 from trimtab.config.reward import RewardConfig
-from trimtab.models.load import default_device, pick_dtype
+from trimtab.models.hardware import default_device, pick_dtype
 from trimtab.plugins.user_functions import source_hash
 from trimtab.rewards.reward import Reward
 

@@ -14,7 +14,8 @@ from trimtab.config.reward import RewardConfig
 from trimtab.errors import ModelError, one_line
 from trimtab.models.allocator import keep_freed_memory
 from trimtab.models.chat import ChatTemplate
-from trimtab.models.load import default_device, load_classifier, load_tokenizer, pick_dtype, quiet_libraries
+from trimtab.models.hardware import default_device, pick_dtype
+from trimtab.models.load import load_classifier, load_tokenizer, quiet_libraries
 from trimtab.records import Message, PromptInput
 from trimtab.rewards.conversations import conversation, template_text
 from trimtab.rewards.model_reward import Encode, ModelReward, ValueHead, non_embedding_parameters

@@ -131,7 +131,7 @@ CONFIGURATION = [
     (SETTING, "a name with a slash", checked("name=../elsewhere"),
      "…: name is '../elsewhere': string should match pattern …"),
     (SETTING, "a loss that there is not", checked("tune.loss=ppo"),
-     "…: tune.loss is 'ppo': input should be 'sigmoid', 'hinge' or 'hinge_sft'"),
+     "…: tune.loss: 'ppo' is no loss: known are sigmoid, hinge, hinge_sft"),
     (SETTING, "a label that training does not make", checked("reward.positive_label=GOOD"),
      "…: reward.positive_label: 'GOOD' is no label of a trained reward: give negative (0) or positive (1)"),
     (SETTING, "a boolean for a label", checked("reward.positive_label=yes"),
