@@ -17,7 +17,7 @@ from trimtab.plugins.load import load_installed, load_plugins
 from trimtab.plugins.registry import Entry, Registry, registry
 from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.kinds import REWARD_KINDS, RewardKind
-from trimtab.rewards.load import load_reward, reward_identity
+from trimtab.rewards.load import load_reward
 
 KIND = """
 from trimtab import FunctionReward
@@ -31,12 +31,9 @@ REWARD_KINDS.add(RewardKind(name="vowels", function=vowels, words="the number of
 
 
 @pytest.fixture(autouse=True)
-def registries_as_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def installed_plugins_stay_in_their_test(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
-    before = set(REWARD_KINDS)
     yield
-    for name in set(REWARD_KINDS) - before:
-        REWARD_KINDS.discard(name)
     load_installed.cache_clear()
 
 
@@ -83,14 +80,13 @@ def test_the_identity_of_an_entry_changes_with_its_code_and_that_of_its_neighbou
     write("letters.py", 'VOWELS = "aeiou"\n')
     code = KIND.replace('"aeiou"', "VOWELS").replace("\nfrom trimtab ", "\nfrom letters import VOWELS\nfrom trimtab ")
     load_plugins([write("my_kind.py", code)])
-    config, identities = RewardConfig(definition="vowels"), []
+    identities = []
     for file, text in ((None, ""), ("letters.py", 'VOWELS = "aeiouy"\n'), ("my_kind.py", code + "# changed\n")):
         if file is not None:
             write(file, text)
         load_plugins(["my_kind.py"])
-        assert reward_identity(config, Assets()) == list(REWARD_KINDS["vowels"].identity().values())
-        identities += reward_identity(config, Assets())
-    assert len(set(identities)) == 3
+        identities += REWARD_KINDS["vowels"].identity().items()
+    assert len(set(identities)) == 3 and dict(identities).keys() == {"code of vowels"}
     assert REWARD_KINDS["margin"].identity() == {}, "trimtab's own code is known by trimtab's version"
 
 
@@ -177,7 +173,7 @@ def test_a_kind_whose_plugin_is_gone_is_named() -> None:
     load_plugins([plugin])
     Path(plugin).unlink()
     with pytest.raises(ConfigurationError, match=r"the plug-in .*my_kind\.py, which adds vowels, is gone: put it back"):
-        reward_identity(RewardConfig(definition="vowels"), Assets())
+        REWARD_KINDS["vowels"].identity()
     with pytest.raises(ConfigurationError, match=r"there is no plug-in my_kind\.py"):
         experiment(plugins=[plugin], reward={"definition": "vowels"})
 
