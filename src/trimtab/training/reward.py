@@ -37,10 +37,11 @@ from trimtab.errors import ConfigurationError, DataError, ModelError
 from trimtab.models.hardware import pick_dtype
 from trimtab.models.load import load_classifier
 from trimtab.records import Review
-from trimtab.rewards.batches import padded
-from trimtab.rewards.classifier import ClassifierReward, readable_length
+from trimtab.rewards.classifier import classifier_reward, readable_length
+from trimtab.rewards.model_reward import ModelReward
 from trimtab.rewards.sequence_logits import padding_id
 from trimtab.rewards.snippets import cut_snippet
+from trimtab.rewards.token_rows import padded
 from trimtab.store.files import write_json
 from trimtab.training.attention import attention_for
 from trimtab.training.calibration import (
@@ -230,9 +231,9 @@ def _fit(
         trainer.train(resume_from_checkpoint=None if start is None else str(start))
 
 
-def _judging(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RewardConfig) -> ClassifierReward:
+def _judging(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RewardConfig) -> ModelReward:
     """The model as the reward that it will be."""
-    return ClassifierReward(
+    return classifier_reward(
         model,
         tokenizer,
         definition="margin",
