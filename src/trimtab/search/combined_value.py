@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from trimtab.records import Prompt
-from trimtab.search.value import Candidate, Value
+from trimtab.search.hypothesis import Hypothesis
+from trimtab.search.value import Value
 
 Combine = Literal["sum", "min"]
 COMBINE: dict[Combine, Callable[[Sequence[float]], float]] = {"sum": sum, "min": min}
@@ -44,7 +45,7 @@ class StepValue:
         return self.value.too_long(prompt, room)
 
     def advance(
-        self, state: StepState, parents: Sequence[int], candidates: Sequence[Candidate]
+        self, state: StepState, parents: Sequence[int], candidates: Sequence[Hypothesis]
     ) -> tuple[StepState, list[float]]:
         after, new = self.value.advance(state.value, parents, candidates)
         scores = [[*state.scores[row], score] for row, score in zip(parents, new, strict=True)]
@@ -63,7 +64,7 @@ class PerToken:
     def too_long(self, prompt: Prompt, room: int) -> str | None:
         return self.value.too_long(prompt, room)
 
-    def advance(self, state: Any, parents: Sequence[int], candidates: Sequence[Candidate]) -> tuple[Any, list[float]]:
+    def advance(self, state: Any, parents: Sequence[int], candidates: Sequence[Hypothesis]) -> tuple[Any, list[float]]:
         after, values = self.value.advance(state, parents, candidates)
         return after, [value / max(1, len(each.token_ids)) for value, each in zip(values, candidates, strict=True)]
 
@@ -94,7 +95,7 @@ class WeightedValue:
         return next((reason for reason in reasons if reason is not None), None)
 
     def advance(
-        self, state: WeightedState, parents: Sequence[int], candidates: Sequence[Candidate]
+        self, state: WeightedState, parents: Sequence[int], candidates: Sequence[Hypothesis]
     ) -> tuple[WeightedState, list[float]]:
         states, means = [], [0.0] * len(candidates)
         for value, weight, part in zip(self.values, self.weights, state.states, strict=True):

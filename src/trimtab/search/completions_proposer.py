@@ -58,8 +58,7 @@ class CompletionsProposer:
         self.sampling = sampling
         self.seed = seed
         self.stop = tuple(stop)
-        self._pieces = [""]
-        self._id_of = {"": 0}
+        self._id_of = {"": 0}  # 0 stands for no text
 
     def start(self, prompts: Sequence[Prompt], room: int) -> Texts:
         texts = [self.model.prompt_text(prompt.text) for prompt in prompts]
@@ -70,16 +69,6 @@ class CompletionsProposer:
 
     def prompt_ids(self, state: Texts) -> list[list[int]]:
         return [[] for _ in state.prompts]
-
-    def texts(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[str]:
-        return [self._written(ids).cut_before(self.stop) for ids in responses]
-
-    def settled_texts(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[str]:
-        return [self._written(ids).held_back(self.stop) for ids in responses]
-
-    def _written(self, ids: Sequence[int]) -> Written:
-        """What the response has written; its special tokens, if any, stay with the server."""
-        return Written("".join(self._pieces[each] for each in ids))
 
     def propose(self, state: Texts, forks: Sequence[Fork], tokens: int) -> tuple[Texts, list[Continuation]]:
         groups = [list(group) for _, group in itertools.groupby(forks, key=lambda fork: (fork.row, fork.token_ids))]
@@ -94,9 +83,12 @@ class CompletionsProposer:
         row_of = {place: row for row, place in enumerate(going)}
         grown = state.select([parts[place][0].row for place in going])
         grown.responses = [state.responses[parts[place][0].row] + parts[place][1].text for place in going]
+        written = [Written(state.responses[fork.row] + choice.text) for fork, choice, _ in parts]
         return grown, [
-            Continuation(self._ids(choice), finish, row_of.get(place))
-            for place, (_, choice, finish) in enumerate(parts)
+            Continuation(
+                self._ids(choice), finish, row_of.get(place), text.cut_before(self.stop), text.held_back(self.stop)
+            )
+            for place, ((_, choice, finish), text) in enumerate(zip(parts, written, strict=True))
         ]
 
     def _question(self, state: Texts, group: Sequence[Fork], tokens: int) -> Question:
@@ -123,8 +115,5 @@ class CompletionsProposer:
 
     def _ids(self, choice: Choice) -> list[int]:
         """Ids for as many tokens as the choice has, which stand for its text."""
-        if choice.text not in self._id_of:
-            self._id_of[choice.text] = len(self._pieces)
-            self._pieces.append(choice.text)
-        own = [self._id_of[choice.text]] if choice.text else []
+        own = [self._id_of.setdefault(choice.text, len(self._id_of))] if choice.text else []
         return own + [0] * (choice.tokens - len(own))

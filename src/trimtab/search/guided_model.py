@@ -129,8 +129,7 @@ class GuidedModel:
         given = ""
         for step in search.steps([numbered], proposer, self.value):
             (kept,) = step.kept
-            settled = proposer.settled_texts([beam.prompt_ids for beam in kept], [beam.token_ids for beam in kept])
-            known = _shared([text if beam.open else beam.text for beam, text in zip(kept, settled, strict=True)])
+            known = _shared([beam.settled if beam.open else beam.hypothesis.text for beam in kept])
             if len(known) > len(given) and any(beam.open for beam in kept):
                 yield known[len(given) :]
                 given = known

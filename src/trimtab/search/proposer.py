@@ -35,11 +35,18 @@ class Fork:
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """New tokens of one fork, an end token included. `row` is its row in the new state, None where it has ended."""
+    """What one fork has grown by.
+
+    `token_ids`: its new tokens, an end token included. `row`: its row in the new state, None where it has ended.
+    `text`: the whole response, cut before a stop string. `settled`: what the text will begin with however it goes on: a
+    stop string may have begun at its end.
+    """
 
     token_ids: list[int]
     finish: Finish | None
     row: int | None
+    text: str
+    settled: str
 
 
 class ProposerState(Protocol):
@@ -102,14 +109,6 @@ class StatefulProposer(Protocol[State]):
 
     def prompt_ids(self, state: State) -> list[list[int]]:
         """The prompt of each row as the model reads it."""
-        ...
-
-    def texts(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[str]:
-        """The texts of responses, each after the prompt that it answers, cut before a stop string."""
-        ...
-
-    def settled_texts(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[str]:
-        """What the texts of responses will begin with however they go on: a stop string may have begun at their end."""
         ...
 
 
@@ -176,12 +175,6 @@ class LanguageModelProposer:
     def prompt_ids(self, state: SampledRows) -> list[list[int]]:
         return [ids[:length] for ids, length in zip(state.model.ids, state.model.prompt_lengths, strict=True)]
 
-    def texts(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[str]:
-        return [each.cut_before(self.stop) for each in self._writer.written(prompts, responses)]
-
-    def settled_texts(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[str]:
-        return [each.held_back(self.stop) for each in self._writer.written(prompts, responses)]
-
     def propose(self, state: SampledRows, forks: Sequence[Fork], tokens: int) -> tuple[SampledRows, list[Continuation]]:
         grown = [_Growth(fork, state.room - len(fork.token_ids)) for fork in forks]
         if self.chunk_ends:
@@ -211,8 +204,15 @@ class LanguageModelProposer:
                 break
             waited |= any(grown[fork].waits for fork in place)
         row_of = {fork: row for row, fork in enumerate(place)}
-        rows = self._unread(rows) if waited else rows
-        return rows, [Continuation(each.token_ids, each.finish, row_of.get(fork)) for fork, each in enumerate(grown)]
+        prompt_ids = self.prompt_ids(state)
+        responses = [[*each.fork.token_ids, *each.token_ids] for each in grown]
+        written = self._writer.written([prompt_ids[fork.row] for fork in forks], responses)
+        return self._unread(rows) if waited else rows, [
+            Continuation(
+                each.token_ids, each.finish, row_of.get(fork), text.cut_before(self.stop), text.held_back(self.stop)
+            )
+            for fork, (each, text) in enumerate(zip(grown, written, strict=True))
+        ]
 
     def _take(self, grown: Sequence[_Growth], place: Sequence[int], drawn: Sequence[int], rows: DecodeState) -> None:
         """Add each row's token to its fork, where that neither has ended nor waits, and say whether it now does."""

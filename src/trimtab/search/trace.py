@@ -15,7 +15,7 @@ from typing import Any
 
 from trimtab.errors import DataError, RunError
 from trimtab.records import Prompt
-from trimtab.search.hypothesis import Hypothesis, Step
+from trimtab.search.hypothesis import Beam, Step
 
 
 class Trace:
@@ -24,7 +24,7 @@ class Trace:
     def __init__(self, path: Path, *, valued: bool) -> None:
         self.path = path
         self.valued = valued
-        self._before: list[list[Hypothesis]] = []
+        self._before: list[list[Beam]] = []
 
     def observe(self, prompts: Sequence[Prompt], step: Step) -> None:
         """Append one line for each prompt.
@@ -35,18 +35,18 @@ class Trace:
         lines = []
         before = self._before if step.number else [[] for _ in prompts]
         for prompt, candidates, kept, old in zip(prompts, step.candidates, step.kept, before, strict=True):
-            held = {_key(beam) for beam in old if not beam.open}
-            place_of = {_key(each): place for place, each in enumerate(kept)}
+            held = {id(beam) for beam in old}
+            place_of = {id(beam): place for place, beam in enumerate(kept)}
             entries = [
                 {
-                    "text": each.text,
-                    "value": each.value if self.valued else None,
-                    "finish": each.finish,
-                    "parent": each.parent,
-                    "kept": place_of.get(_key(each)),
-                    "held": _key(each) in held,
+                    "text": beam.hypothesis.text,
+                    "value": beam.hypothesis.value if self.valued else None,
+                    "finish": beam.hypothesis.finish,
+                    "parent": beam.parent,
+                    "kept": place_of.get(id(beam)),
+                    "held": id(beam) in held,
                 }
-                for each in candidates
+                for beam in candidates
             ]
             entry = {"prompt_id": prompt.id, "prompt": prompt.text, "step": step.number, "candidates": entries}
             lines.append(json.dumps(entry, ensure_ascii=False) + "\n")
@@ -57,11 +57,6 @@ class Trace:
                 file.write("".join(lines))
         except OSError as error:
             raise RunError(f"{self.path} cannot be written: {error.strerror}") from None
-
-
-def _key(each: Hypothesis) -> tuple[int, int, tuple[int, ...]]:
-    """What tells a prompt's hypotheses apart, also where one is kept under another row."""
-    return each.slot, each.parent, tuple(each.token_ids)
 
 
 @dataclass

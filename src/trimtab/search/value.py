@@ -19,18 +19,10 @@ from trimtab.models.chat_turn import Turn
 from trimtab.models.encoding import common_prefix
 from trimtab.models.language_model import DecodeState, LanguageModel
 from trimtab.models.shared_layers import share_trunk
-from trimtab.records import Finish, Prompt, PromptInput
+from trimtab.records import Prompt, PromptInput
 from trimtab.rewards.reward import Reward
 from trimtab.rewards.reward_values import scores_of
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A response so far: all its tokens (an end token included where one was sampled) and its text."""
-
-    token_ids: list[int]
-    text: str
-    finish: Finish | None
+from trimtab.search.hypothesis import Hypothesis
 
 
 class ValueState(Protocol):
@@ -57,7 +49,7 @@ class StatefulValue(Protocol[State]):
         ...
 
     def advance(
-        self, state: State, parents: Sequence[int], candidates: Sequence[Candidate]
+        self, state: State, parents: Sequence[int], candidates: Sequence[Hypothesis]
     ) -> tuple[State, list[float]]:
         """Each candidate continues row parents[i]. A state with a row a candidate, and the candidates' values."""
         ...
@@ -140,7 +132,7 @@ class ImplicitValue:
         return written_by, self.tuned.vocabulary.turn(prompt)
 
     def advance(
-        self, state: ImplicitState, parents: Sequence[int], candidates: Sequence[Candidate]
+        self, state: ImplicitState, parents: Sequence[int], candidates: Sequence[Hypothesis]
     ) -> tuple[ImplicitState, list[float]]:
         turns = [state.turns[row] for row in parents]
         responses, whole = self._fitting(state, parents, self._encode(candidates, turns))
@@ -155,7 +147,7 @@ class ImplicitValue:
         values = [sum(row) if fits else math.nan for row, fits in zip(ratios, whole, strict=True)]
         return ImplicitState(tuned, untuned, responses, ratios, turns), values
 
-    def _encode(self, candidates: Sequence[Candidate], turns: Sequence[tuple[Turn, Turn]]) -> list[list[int]]:
+    def _encode(self, candidates: Sequence[Hypothesis], turns: Sequence[tuple[Turn, Turn]]) -> list[list[int]]:
         """The candidates in the guides' vocabulary; the end counts only where the base sampled it."""
         if self.same_vocabulary:
             return [self._in_guides_ids(candidate) for candidate in candidates]
@@ -171,7 +163,7 @@ class ImplicitValue:
         """Ids of the guides' vocabulary without those that one of the guides has no row for."""
         return [token for token in ids if token < self._rows and token not in self._unlike]
 
-    def _in_guides_ids(self, candidate: Candidate) -> list[int]:
+    def _in_guides_ids(self, candidate: Hypothesis) -> list[int]:
         """The candidate's ids, each that the guides lack as its text, or as their end where it ends the response."""
         given = candidate.token_ids
         lacking = [n for n, token in enumerate(given) if token >= self._rows or token in self._foreign]
@@ -240,7 +232,7 @@ class RewardValue:
         return None
 
     def advance(
-        self, state: RewardState, parents: Sequence[int], candidates: Sequence[Candidate]
+        self, state: RewardState, parents: Sequence[int], candidates: Sequence[Hypothesis]
     ) -> tuple[RewardState, list[float]]:
         after = state.select(parents)
         values = scores_of(self.reward, [prompt.text for prompt in after.prompts], [each.text for each in candidates])
