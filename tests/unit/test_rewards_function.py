@@ -20,9 +20,8 @@ from trimtab.records import Prompt
 from trimtab.rewards.concise import concise
 from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.reward import judged_text
-from trimtab.search.combined_value import StepValue
 from trimtab.search.hypothesis import Hypothesis
-from trimtab.search.value import RewardValue
+from trimtab.search.value import RewardValue, StepValue
 
 
 def test_response_follows_prompt_without_a_character_between():

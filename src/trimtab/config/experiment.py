@@ -150,8 +150,8 @@ class Experiment(Config):
         faults = [
             f"{decoder.name} needs {what}, and large is behind an endpoint, which gives text alone: drop {setting}"
             for decoder in guide.decoders
-            for setting, what, used in decoder.beyond_text
-            if decoder.model == "large" and used
+            if decoder.model == "large"
+            for setting, what in decoder.beyond_text
         ]
         if faults:
             raise ValueError("; ".join(faults))

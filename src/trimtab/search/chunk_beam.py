@@ -2,11 +2,9 @@
 
 A step extends every open beam of a prompt by `successors` continuations of `chunk` tokens, values all candidates, and
 keeps the best `width` (arXiv 2405.19262, algorithm 1). Base is (1, 1, none), best-of-N (1, N, none), CBS (W, K, L).
-A finished hypothesis holds its slot and competes. A prompt is set aside where a candidate's logits or value are not
-finite numbers. A `Proposer` draws candidates, a `Value` judges them.
+A prompt is set aside where a candidate's logits or value are not finite numbers.
 
-    >>> search = Search(width=4, successors=4, chunk=5, max_new_tokens=40)
-    >>> search.candidates
+    >>> Search(width=4, successors=4, chunk=5, max_new_tokens=40).candidates
     16
 """
 
@@ -14,7 +12,7 @@ import math
 import numbers
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, repeat
 from typing import Literal
 
 from trimtab.config.search import EarlyRejection, search_faults
@@ -22,9 +20,9 @@ from trimtab.errors import ConfigurationError
 from trimtab.models.language_model import refuse_too_long
 from trimtab.records import SET_ASIDE, Prompt
 from trimtab.search.hypothesis import Beam, Hypothesis, Step
-from trimtab.search.proposer import Continuation, Fork, Proposer, ProposerState
-from trimtab.search.selection import Choose, beside_pool, best, by_vote, distinct, in_groups
-from trimtab.search.value import Value, ValueState
+from trimtab.search.proposer import Continuation, Fork, Proposer
+from trimtab.search.selection import beside_pool, best_of_groups, by_vote, distinct
+from trimtab.search.value import Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +36,6 @@ class Stage:
     successors: int
     width: int
     same_slots: bool = False
-
-
-@dataclass
-class _Frontier:
-    """Where a search stands: each prompt's beams, and the states with a row for each open beam, in the beams' order."""
-
-    beams: list[list[Beam]]
-    proposed: ProposerState
-    valued: ValueState | None
 
 
 @dataclass(frozen=True)
@@ -129,42 +118,48 @@ class Search:
         return answers
 
     def steps(self, prompts: Sequence[Prompt], proposer: Proposer, value: Value | None) -> Iterator[Step]:
-        """All steps, until every kept hypothesis has finished."""
+        """All steps, until every kept hypothesis has finished.
+
+        The states `proposed` and `valued` have a row for each open beam, in the beams' order.
+        """
         proposed = proposer.start(prompts, self.max_new_tokens)
         valued = None if value is None else value.start(prompts, self.max_new_tokens)
         read = zip(prompts, proposer.prompt_ids(proposed), strict=True)
-        roots = [[Beam(Hypothesis(prompt, prompt_ids, [], "", None))] for prompt, prompt_ids in read]
-        frontier = _Frontier(roots, proposed, valued)
+        beams = [[Beam(Hypothesis(prompt, prompt_ids, [], "", None))] for prompt, prompt_ids in read]
         for number, stage in enumerate(self._stages()):
-            step = self._step(number, stage, frontier, proposer, value)
+            seeds, forks = _seeds(beams, stage, self.groups)
+            room = self.max_new_tokens - min((len(fork.token_ids) for fork in forks), default=0)
+            proposed, grown = proposer.propose(proposed, forks, min(stage.tokens, room))
+            new = [self._grown(seed, more) for seed, more in zip(seeds, grown, strict=True)]
+            if value is not None:
+                hypotheses = [beam.hypothesis for beam in new]
+                valued, values = value.advance(valued, [fork.row for fork in forks], hypotheses)
+                ranked = [replace(each, value=worth) for each, worth in zip(hypotheses, values, strict=True)]
+                new = [replace(beam, hypothesis=hypothesis) for beam, hypothesis in zip(new, ranked, strict=True)]
+            step = self._selected(number, beams, new, stage)
             yield step
             if step.finished:
                 return
+            beams, row_of = step.kept, {id(beam): row for row, beam in enumerate(new)}
+            rows = [row_of[id(beam)] for siblings in beams for beam in siblings if beam.open]
+            proposed = proposed.select([grown[row].row for row in rows])
+            valued = None if valued is None else valued.select(rows)
 
-    def _step(self, number: int, stage: Stage, frontier: _Frontier, proposer: Proposer, value: Value | None) -> Step:
-        """Extend the open beams, value the candidates, and keep the best `width` of each prompt."""
-        seeds, forks = _seeds(frontier.beams, stage, self.groups)
-        room = self.max_new_tokens - min((len(fork.token_ids) for fork in forks), default=0)
-        frontier.proposed, grown = proposer.propose(frontier.proposed, forks, min(stage.tokens, room))
-        new = [self._grown(seed, more) for seed, more in zip(seeds, grown, strict=True)]
-        if value is not None and frontier.valued is not None:
-            responses = [beam.hypothesis for beam in new]
-            frontier.valued, values = value.advance(frontier.valued, [fork.row for fork in forks], responses)
-            new = [_valued(beam, worth) for beam, worth in zip(new, values, strict=True)]
-        children, choose = iter(new), self._choice()
-        candidates, kept = [], []
-        for beams in frontier.beams:
-            finished = [beam for beam in beams if not beam.open]
-            count = stage.successors * (len(beams) - len(finished))
+    def _selected(self, number: int, beams: list[list[Beam]], new: list[Beam], stage: Stage) -> Step:
+        """Each prompt's finished beams and new candidates, and the best `stage.width` of them."""
+        children, candidates, kept = iter(new), [], []
+        for siblings in beams:
+            finished = [beam for beam in siblings if not beam.open]
+            count = stage.successors * (len(siblings) - len(finished))
             ranked = _ranked(_set_aside([*finished, *islice(children, count)]))
-            candidates.append(distinct(ranked) if self.duplicates == "drop" else ranked)
-            kept.append(choose(candidates[-1], finished, stage.width))
-        frontier.beams = kept
-        row_of = {id(beam): row for row, beam in enumerate(new)}
-        rows = [row_of[id(beam)] for beams in kept for beam in beams if beam.open]
-        frontier.proposed = frontier.proposed.select([more for row in rows if (more := grown[row].row) is not None])
-        if frontier.valued is not None:
-            frontier.valued = frontier.valued.select(rows)
+            ranked = distinct(ranked) if self.duplicates == "drop" else ranked
+            candidates.append(ranked)
+            if self.pool is not None:
+                kept.append(beside_pool(ranked, finished, self.pool, stage.width))
+            elif self.groups > 1:
+                kept.append(best_of_groups(ranked, self.groups, stage.width))
+            else:  # a finished hypothesis holds its slot and competes (arXiv 2405.19262, algorithm 1)
+                kept.append(ranked[: stage.width])
         return Step(number, candidates, kept)
 
     def _grown(self, seed: Beam, more: Continuation) -> Beam:
@@ -174,29 +169,20 @@ class Search:
         hypothesis = replace(seed.hypothesis, token_ids=token_ids, text=more.text, finish=finish, value=0.0)
         return replace(seed, hypothesis=hypothesis, settled=more.settled)
 
-    def _choice(self) -> Choose:
-        if self.pool is not None:
-            return beside_pool(self.pool)
-        return best if self.groups == 1 else in_groups(self.groups)
-
     def _stages(self) -> Iterator[Stage]:
-        """What each step does. The first step has one beam a prompt, which stands for all `width` of them."""
-        if self.reject is not None:
-            yield from self._rejection_stages(self.reject)
-            return
-        chunk = self.max_new_tokens if self.chunk is None else self.chunk
-        yield Stage(chunk, self.candidates, self.width)
-        while True:
-            yield Stage(chunk, self.successors, self.width)
+        """What each step does. The first step has one beam a prompt, which stands for all `width` of them.
 
-    def _rejection_stages(self, reject: EarlyRejection) -> Iterator[Stage]:
-        """Best-of-N whose worst share is dropped at given lengths (speculative rejection, arXiv 2410.20290).
-
-        What stays is, token for token, what best-of-N would have sampled: a sample keeps its random stream.
+        With `reject`, best-of-N drops its worst share at given lengths (speculative rejection, arXiv 2410.20290). What
+        stays is, token for token, what best-of-N would have sampled: a sample keeps its random stream.
         """
+        if self.reject is None:
+            chunk = self.max_new_tokens if self.chunk is None else self.chunk
+            yield Stage(chunk, self.candidates, self.width)
+            yield from repeat(Stage(chunk, self.successors, self.width))
+            return
         left, begin = self.candidates, 0
-        for end in [*(length for length in reject.at if length < self.max_new_tokens), self.max_new_tokens]:
-            stay = left if end == self.max_new_tokens else max(1, math.ceil(left * (1 - reject.share) - 1e-9))
+        for end in [*(length for length in self.reject.at if length < self.max_new_tokens), self.max_new_tokens]:
+            stay = left if end == self.max_new_tokens else max(1, math.ceil(left * (1 - self.reject.share) - 1e-9))
             yield Stage(end - begin, 1 if begin else left, stay, same_slots=begin > 0)
             left, begin = stay, end
 
@@ -220,10 +206,6 @@ def _seeds(beams: list[list[Beam]], stage: Stage, groups: int) -> tuple[list[Bea
                 forks.append(Fork(row, slot, token_ids))
             row += 1
     return seeds, forks
-
-
-def _valued(beam: Beam, value: float) -> Beam:
-    return replace(beam, hypothesis=replace(beam.hypothesis, value=value))
 
 
 def _ranked(candidates: list[Beam]) -> list[Beam]:

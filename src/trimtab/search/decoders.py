@@ -1,15 +1,7 @@
-"""Decoders as settings of the one search: base, best-of-N, CBS and EFT.
-
-Turns a decoder's configuration into a model, a search and a value, and a block of prompts into generations. Knows
-nothing of files.
-
-    >>> decoder = Decoder(guide.decoder("bon-16"), guide, 0, roles)                     # doctest: +SKIP
-    >>> block = decoder.decode(prompts[:16])                                            # doctest: +SKIP
-    >>> block.records[0].text                                                           # doctest: +SKIP
-    ' liked this film from the first minute to the last'
-"""
+"""Decoders as settings of the one search: a decoder's configuration becomes a model, a search and a value."""
 
 import logging
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,12 +18,11 @@ from trimtab.records import SET_ASIDE, Generation, Prompt
 from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.reward import Reward
 from trimtab.search.chunk_beam import Search
-from trimtab.search.combined_value import PerToken, StepValue, WeightedValue
-from trimtab.search.completions_proposer import CompletionsProposer
-from trimtab.search.flops_budget import SearchShape, Workload, within_budget
+from trimtab.search.completions_proposer import proposer_of
+from trimtab.search.flops_budget import Workload, within_budget
 from trimtab.search.hypothesis import Hypothesis, Step
-from trimtab.search.proposer import LanguageModelProposer, Proposer
-from trimtab.search.value import RewardValue, Value
+from trimtab.search.proposer import Proposer
+from trimtab.search.value import PerToken, RewardValue, StepValue, Value, WeightedValue
 from trimtab.search.values import ValueContext
 from trimtab.store.blocks import Block
 
@@ -53,18 +44,17 @@ def within_its_budget(
     if config.budget is None:
         return config
     model = emulated_model(config, roles)
-    sizes = [part.size for part in models_of(model)]
-    if config.guided_by_pair:
-        sizes += [roles["tuned"].size, roles["untuned"].size]
-    template = roles[config.model].template
+    readers = _models_in(model) + ([roles["tuned"], roles["untuned"]] if config.guided_by_pair else [])
     fitting = [prompt for prompt in prompts if model.too_long(prompt.text, max_new_tokens) is None] or prompts
-    lengths = [len(model.vocabulary.encode_prompt(prompt.text, template)) for prompt in fitting]
-    work = Workload(tuple(sizes), round(sum(lengths) / len(lengths)), max_new_tokens)
-    given = {name: vars(config)[name] for name in ("width", "successors", "chunk") if name in config.model_fields_set}
-    shape = within_budget(config.budget, work, SearchShape(**given))
-    chosen = f"{shape.width} beams, {shape.successors} successors, chunks of {shape.chunk}"
-    _log.info("%s: %s within %g FLOPs a prompt", config.name, chosen, config.budget)
-    return config.model_copy(update=vars(shape))
+    template = roles[config.model].template
+    length = statistics.fmean(len(model.vocabulary.encode_prompt(prompt.text, template)) for prompt in fitting)
+    work = Workload(tuple(reader.size for reader in readers), round(length), max_new_tokens)
+    shape = ("width", "successors", "chunk")
+    given = {name: vars(config)[name] for name in shape if name in config.model_fields_set}
+    width, successors, chunk = within_budget(config.budget, work, **given)
+    text = f"{width} beams, {successors} successors, chunks of {chunk}"
+    _log.info("%s: %s within %g FLOPs a prompt", config.name, text, config.budget)
+    return config.model_copy(update={"width": width, "successors": successors, "chunk": chunk})
 
 
 def emulated_model(config: DecoderConfig, roles: Roles) -> LanguageModel:
@@ -76,21 +66,18 @@ def emulated_model(config: DecoderConfig, roles: Roles) -> LanguageModel:
     base = roles[config.model]
     if not config.terms:
         return base
-    pairs = [
-        (
-            roles["tuned"] if term.tuned is None else roles.model(term.tuned),
-            roles["untuned"] if term.untuned is None else roles.model(term.untuned),
-            term.weight,
-        )
-        for term in config.terms
-    ]
+    pairs = []
+    for term in config.terms:
+        tuned = roles["tuned"] if term.tuned is None else roles.model(term.tuned)
+        untuned = roles["untuned"] if term.untuned is None else roles.model(term.untuned)
+        pairs.append((tuned, untuned, term.weight))
     return emulate(base, pairs)
 
 
-def models_of(model: LanguageModel) -> list[CausalModel]:
+def _models_in(model: LanguageModel) -> list[CausalModel]:
     """The models that a language model of this run is a sum of, or itself."""
     if isinstance(model, EmulatedModel):
-        return [each for part in model.models for each in models_of(part)]
+        return [part for term in model.models for part in _models_in(term)]
     assert isinstance(model, CausalModel)
     return [model]
 
@@ -205,36 +192,31 @@ class Decoder(BlockDecoder):
         observe: Observe | None = None,
     ) -> None:
         served = roles.served if config.model == "large" else None
-        model = emulated_model(config, roles) if served is None else None
-        proposer: Proposer
-        if served is not None:
-            proposer = CompletionsProposer(served, guide.sampling, seed, stop=guide.stop)
-        elif model is not None:
-            proposer = LanguageModelProposer(model, guide.sampling, seed, stop=guide.stop, chunk_ends=config.chunk_ends)
+        base = emulated_model(config, roles) if served is None else served
+        model = None if isinstance(base, CompletionsModel) else base
         reward = gold() if config.guided_by_gold and gold is not None else None
         # all samples of best-of-N are kept: another decoder may pick from them by the gold reward
         everything = config.width * config.successors if config.chunk is None else config.width
-        search = Search(
-            width=config.width,
-            successors=config.successors,
-            chunk=config.chunk,
-            max_new_tokens=guide.max_new_tokens,
-            keep=everything if config.n_best is None else config.n_best,
-            duplicates=config.duplicates,
-            groups=config.groups,
-            pool=config.pool,
-            reject=config.reject,
-            vote=config.vote,
-        )
         super().__init__(
-            search,
-            proposer,
+            Search(
+                width=config.width,
+                successors=config.successors,
+                chunk=config.chunk,
+                max_new_tokens=guide.max_new_tokens,
+                keep=everything if config.n_best is None else config.n_best,
+                duplicates=config.duplicates,
+                groups=config.groups,
+                pool=config.pool,
+                reject=config.reject,
+                vote=config.vote,
+            ),
+            proposer_of(base, guide.sampling, seed, guide.stop, config.chunk_ends),
             decoder_value(config, model, roles, reward) if config.guided else None,
             roles,
-            reward,
-            served,
-            model if config.n_best is not None else None,
-            observe,
+            gold=reward,
+            served=served,
+            likelihoods=None if config.n_best is None else model,
+            observe=observe,
         )
 
 

@@ -1,52 +1,33 @@
-"""Which of a prompt's candidates go on: the best, the best of each group, or the best open ones beside a pool.
-
-A `Choose` gets one prompt's candidates, best first, those of them that had finished in earlier steps, and how many may
-stay.
-"""
+"""Which of a prompt's candidates go on, and in which order a vote puts answers. Candidates are given best first."""
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from trimtab.search.hypothesis import Beam, Hypothesis
 
-Choose = Callable[[Sequence[Beam], Sequence[Beam], int], list[Beam]]
 
-
-def best(ranked: Sequence[Beam], finished: Sequence[Beam], width: int) -> list[Beam]:
-    """The first `width`: a finished hypothesis holds its slot and competes (arXiv 2405.19262, algorithm 1)."""
-    return list(ranked[:width])
-
-
-def in_groups(count: int) -> Choose:
-    """Of each of `count` groups the best, equally many from each, in the order of the groups.
+def best_of_groups(ranked: Sequence[Beam], groups: int, width: int) -> list[Beam]:
+    """The best of each of `groups` groups, equally many from each, in the order of the groups.
 
     As in diverse beam search (Vijayakumar et al. 2018) beams of different groups do not compete, but nothing is
     subtracted from a candidate's value: sampling is what makes the groups differ.
     """
-
-    def choose(ranked: Sequence[Beam], finished: Sequence[Beam], width: int) -> list[Beam]:
-        groups = [[beam for beam in ranked if beam.group == group] for group in range(count)]
-        return [beam for group in groups for beam in group[: width // count]]
-
-    return choose
+    members = [[beam for beam in ranked if beam.group == group] for group in range(groups)]
+    return [beam for group in members for beam in group[: width // groups]]
 
 
-def beside_pool(size: int) -> Choose:
+def beside_pool(ranked: Sequence[Beam], finished: Sequence[Beam], size: int, width: int) -> list[Beam]:
     """The best `width` open beams, and the pool: what finished among the best `width` of its step, best first.
 
-    So a finished hypothesis takes no slot from open ones (as in transformers' beam search). With `size` finished
-    hypotheses the prompt is done.
+    `finished` are those of earlier steps. A finished hypothesis takes no slot from open ones (as in transformers' beam
+    search). With `size` finished hypotheses the prompt is done.
     """
-
-    def choose(ranked: Sequence[Beam], finished: Sequence[Beam], width: int) -> list[Beam]:
-        pooled = {id(beam) for beam in finished}
-        new = [beam for beam in ranked if id(beam) not in pooled]
-        pooled |= {id(beam) for beam in new[:width] if not beam.open}
-        pool = [beam for beam in ranked if id(beam) in pooled]
-        return pool if len(pool) >= size else [*[beam for beam in new if beam.open][:width], *pool]
-
-    return choose
+    pooled = {id(beam) for beam in finished}
+    new = [beam for beam in ranked if id(beam) not in pooled]
+    pooled |= {id(beam) for beam in new[:width] if not beam.open}
+    pool = [beam for beam in ranked if id(beam) in pooled]
+    return pool if len(pool) >= size else [*[beam for beam in new if beam.open][:width], *pool]
 
 
 def distinct(ranked: Sequence[Beam]) -> list[Beam]:

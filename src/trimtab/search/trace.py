@@ -1,10 +1,6 @@
 """A trace of searches: each step's candidates, their values and which were kept, as JSON lines.
 
 A line is one step of one prompt. A prompt that was decoded again is in the file again, and its last search counts.
-Knows nothing of models or artifacts.
-
-    >>> trace = Trace(Path("cbs-4-4-5.jsonl"), valued=True)                             # doctest: +SKIP
-    >>> search.run(prompts, proposer, value, partial(trace.observe, prompts))           # doctest: +SKIP
 """
 
 import json
@@ -19,7 +15,7 @@ from trimtab.search.hypothesis import Beam, Step
 
 
 class Trace:
-    """Writes what a search tells it at the end of a file; `valued` where its hypotheses have values."""
+    """Appends the steps of searches to a file; `valued` where their hypotheses have values."""
 
     def __init__(self, path: Path, *, valued: bool) -> None:
         self.path = path
@@ -34,17 +30,16 @@ class Trace:
         """
         lines = []
         before = self._before if step.number else [[] for _ in prompts]
-        for prompt, candidates, kept, old in zip(prompts, step.candidates, step.kept, before, strict=True):
-            held = {id(beam) for beam in old}
-            place_of = {id(beam): place for place, beam in enumerate(kept)}
+        for prompt, candidates, kept, previous in zip(prompts, step.candidates, step.kept, before, strict=True):
+            kept_as, held_as = ({id(beam): index for index, beam in enumerate(beams)} for beams in (kept, previous))
             entries = [
                 {
                     "text": beam.hypothesis.text,
                     "value": beam.hypothesis.value if self.valued else None,
                     "finish": beam.hypothesis.finish,
-                    "parent": beam.parent,
-                    "kept": place_of.get(id(beam)),
-                    "held": id(beam) in held,
+                    "parent": held_as.get(id(beam), beam.parent),
+                    "kept": kept_as.get(id(beam)),
+                    "held": id(beam) in held_as,
                 }
                 for beam in candidates
             ]
@@ -99,21 +94,18 @@ def read_traces(path: Path) -> dict[str, Node]:
 
 def _tree(steps: Sequence[Mapping[str, Any]]) -> Node:
     prompt = steps[0]["prompt"]
-    root = Node(prompt if isinstance(prompt, str) else "\n".join(each["content"] for each in prompt))
+    root = Node(prompt if isinstance(prompt, str) else "\n".join(message["content"] for message in prompt))
     before: dict[int, tuple[str, Node]] = {0: ("", root)}
     for step in steps:
         now: dict[int, tuple[str, Node]] = {}
-        standing = [(text, node) for text, node in before.values() if node.finish is not None]
-        for each in step["candidates"]:
-            if each["held"]:
-                place = [text for text, _ in standing].index(each["text"])
-                _, node = standing.pop(place)
-                node.kept = each["kept"] is not None
-            else:
-                text, parent = before[each["parent"]]
-                node = Node(each["text"].removeprefix(text), each["value"], each["finish"], each["kept"] is not None)
+        for candidate in step["candidates"]:
+            text, node = before[candidate["parent"]]  # of a held candidate, itself
+            if not candidate["held"]:
+                parent, added = node, candidate["text"].removeprefix(text)
+                node = Node(added, candidate["value"], candidate["finish"])
                 parent.children.append(node)
-            if each["kept"] is not None:
-                now[each["kept"]] = (each["text"], node)
+            node.kept = candidate["kept"] is not None
+            if node.kept:
+                now[candidate["kept"]] = (candidate["text"], node)
         before = now
     return root
