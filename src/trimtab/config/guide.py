@@ -100,7 +100,7 @@ class DecoderConfig(Config):
         }
         parts += [option for option, used in options.items() if used]
         if self.value not in ((), (ValueConfig(),)):
-            labels = [each.label if each.weight == 1 else f"{each.weight:g}-{each.label}" for each in self.value]
+            labels = [part.label if part.weight == 1 else f"{part.weight:g}-{part.label}" for part in self.value]
             parts += ["by", *labels]
         return "-".join(parts) or "base"
 

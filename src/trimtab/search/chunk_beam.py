@@ -83,13 +83,10 @@ class Search:
 
     def check_some_fit(self, prompts: Sequence[Prompt], proposer: Proposer, value: Value | None) -> None:
         """Raise ModelError where every prompt is too long, so that nothing is left to search."""
-        first = None
-        for prompt in prompts:
-            reason = self.too_long(prompt, proposer, value)
-            if reason is None:
-                return  # the others are encoded when it is their turn
-            first = first or reason
-        refuse_too_long(first)
+        reasons = (self.too_long(prompt, proposer, value) for prompt in prompts)
+        first = next(reasons, None)
+        if first is not None and all(reasons):  # after one that fits, none is encoded before its turn
+            refuse_too_long(first)
 
     def run(
         self,
@@ -98,7 +95,7 @@ class Search:
         value: Value | None,
         observe: Callable[[Step], None] | None = None,
     ) -> list[list[Hypothesis]]:
-        """The best finished hypotheses of each prompt, best value first, or in the order of their slots without one.
+        """The best finished hypotheses of each prompt, best first; without a value in the order of their slots.
 
         `observe` is called with every step.
         """
@@ -130,12 +127,14 @@ class Search:
             seeds, forks = _seeds(beams, stage, self.groups)
             room = self.max_new_tokens - min((len(fork.token_ids) for fork in forks), default=0)
             proposed, grown = proposer.propose(proposed, forks, min(stage.tokens, room))
-            new = [self._grown(seed, more) for seed, more in zip(seeds, grown, strict=True)]
+            responses = [self._grown(seed.hypothesis, more) for seed, more in zip(seeds, grown, strict=True)]
             if value is not None:
-                hypotheses = [beam.hypothesis for beam in new]
-                valued, values = value.advance(valued, [fork.row for fork in forks], hypotheses)
-                ranked = [replace(each, value=worth) for each, worth in zip(hypotheses, values, strict=True)]
-                new = [replace(beam, hypothesis=hypothesis) for beam, hypothesis in zip(new, ranked, strict=True)]
+                valued, values = value.advance(valued, [fork.row for fork in forks], responses)
+                responses = [replace(response, value=worth) for response, worth in zip(responses, values, strict=True)]
+            new = [
+                replace(seed, hypothesis=response, settled=more.settled)
+                for seed, response, more in zip(seeds, responses, grown, strict=True)
+            ]
             step = self._selected(number, beams, new, stage)
             yield step
             if step.finished:
@@ -162,12 +161,11 @@ class Search:
                 kept.append(ranked[: stage.width])
         return Step(number, candidates, kept)
 
-    def _grown(self, seed: Beam, more: Continuation) -> Beam:
-        """The beam that `seed` has become by a continuation; it has no value yet."""
-        token_ids = [*seed.hypothesis.token_ids, *more.token_ids]
+    def _grown(self, response: Hypothesis, more: Continuation) -> Hypothesis:
+        """The continued response; it has no value yet."""
+        token_ids = [*response.token_ids, *more.token_ids]
         finish = more.finish or ("length" if len(token_ids) >= self.max_new_tokens else None)
-        hypothesis = replace(seed.hypothesis, token_ids=token_ids, text=more.text, finish=finish, value=0.0)
-        return replace(seed, hypothesis=hypothesis, settled=more.settled)
+        return replace(response, token_ids=token_ids, text=more.text, finish=finish, value=0.0)
 
     def _stages(self) -> Iterator[Stage]:
         """What each step does. The first step has one beam a prompt, which stands for all `width` of them.
@@ -214,8 +212,7 @@ def _ranked(candidates: list[Beam]) -> list[Beam]:
 
 
 def _set_aside(candidates: list[Beam]) -> list[Beam]:
-    """A prompt's candidates, or one that says why the prompt is set aside: a candidate has no finite logits or value,
-    or was refused."""
+    """A prompt's candidates; or one alone, saying that one has no finite logits or value, or was refused."""
     for beam in candidates:
         hypothesis = beam.hypothesis
         if hypothesis.finish in SET_ASIDE or not math.isfinite(hypothesis.value):

@@ -35,28 +35,24 @@ class Texts:
         return Texts(prompts, responses, [self.keys[row] for row in rows], self.room)
 
 
+@dataclass(eq=False)
 class CompletionsProposer:
     """Samples a model behind a completions endpoint.
 
     A response's ids stand for its tokens, of which only the number is known: the first of a chunk for the chunk's
-    text, the others for nothing. Equal texts of equally many tokens have equal ids.
-
-    Args:
-        model: the model.
-        sampling: temperature and filters; those that OpenAI's own servers do not know are sent only where they are on.
-        seed: the run's seed. Whether the same seed gives the same texts is up to the server.
-        stop: strings that end a response; it is cut before the first of them, also where one spans chunks.
+    text, the others for nothing. Equal texts of equally many tokens have equal ids. Of the filters in `sampling`, those
+    that OpenAI's own servers do not know are sent only where they are on. Whether the same `seed` gives the same texts
+    is up to the server. `stop`: strings that end a response; it is cut before the first of them, also where one spans
+    chunks.
     """
 
+    model: CompletionsModel
+    sampling: SamplingConfig
+    seed: int
+    stop: Sequence[str] = ()
     tokens = False
 
-    def __init__(
-        self, model: CompletionsModel, sampling: SamplingConfig, seed: int, *, stop: Sequence[str] = ()
-    ) -> None:
-        self.model = model
-        self.sampling = sampling
-        self.seed = seed
-        self.stop = tuple(stop)
+    def __post_init__(self) -> None:
         self._id_of = {"": 0}
 
     def start(self, prompts: Sequence[Prompt], room: int) -> Texts:

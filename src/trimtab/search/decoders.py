@@ -4,7 +4,7 @@ import logging
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 from trimtab.config.guide import DecoderConfig, GuideConfig
 from trimtab.config.search import ValueConfig
@@ -27,7 +27,9 @@ from trimtab.search.values import ValueContext
 from trimtab.store.blocks import Block
 
 Observe = Callable[[Sequence[Prompt], Step], None]
-"""Told of a block's prompts and of each step of its search."""
+"""Called with a block's prompts and with each step of its search."""
+SHARED = DecoderConfig.model_fields.keys() & {field.name for field in fields(Search)}
+"""The settings of a search that a decoder's configuration has under the same names."""
 _log = logging.getLogger(__name__)
 
 
@@ -199,16 +201,9 @@ class Decoder(BlockDecoder):
         everything = config.width * config.successors if config.chunk is None else config.width
         super().__init__(
             Search(
-                width=config.width,
-                successors=config.successors,
-                chunk=config.chunk,
+                **{name: vars(config)[name] for name in SHARED},
                 max_new_tokens=guide.max_new_tokens,
                 keep=everything if config.n_best is None else config.n_best,
-                duplicates=config.duplicates,
-                groups=config.groups,
-                pool=config.pool,
-                reject=config.reject,
-                vote=config.vote,
             ),
             proposer_of(base, guide.sampling, seed, guide.stop, config.chunk_ends),
             decoder_value(config, model, roles, reward) if config.guided else None,
@@ -223,6 +218,6 @@ class Decoder(BlockDecoder):
 def with_log_probabilities(model: LanguageModel, answers: Sequence[Sequence[Hypothesis]]) -> list[list[Hypothesis]]:
     """The hypotheses with their log-probabilities under `model`; those that were set aside have none."""
     asked = [hypothesis for group in answers for hypothesis in group if hypothesis.finish not in SET_ASIDE]
-    logs = sequence_log_probabilities(model, [each.prompt.text for each in asked], [each.token_ids for each in asked])
+    logs = sequence_log_probabilities(model, [one.prompt.text for one in asked], [one.token_ids for one in asked])
     log_of = dict(zip(map(id, asked), logs, strict=True))
-    return [[replace(each, log_probability=log_of.get(id(each))) for each in group] for group in answers]
+    return [[replace(one, log_probability=log_of.get(id(one))) for one in group] for group in answers]

@@ -5,7 +5,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -30,8 +30,11 @@ class Fork:
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """What a fork has grown by: its new tokens, an end token included, and its row in the new state, None where it has
-    ended. `text` and `settled` are those of the whole response, as a `Hypothesis` and a `Beam` have them."""
+    """What a fork has grown by.
+
+    `token_ids`: its new tokens, an end token included. `row`: its row in the new state, None where it has ended. `text`
+    and `settled` are those of the whole response, as a `Hypothesis` and a `Beam` have them.
+    """
 
     token_ids: list[int]
     finish: Finish | None
@@ -40,16 +43,8 @@ class Continuation:
     settled: str
 
 
-class ProposerState(Protocol):
-    """What a proposer remembers of each row."""
-
-    def select(self, rows: Sequence[int]) -> Self:
-        """These rows, in this order."""
-        ...
-
-
 class Proposer(Protocol):
-    """A source of continuations. A `state` is a ProposerState that the same proposer has made.
+    """A source of continuations; its states are as a value's (`search.value`).
 
     Where it has no `tokens`, ids are its own and mean nothing to anyone else.
     """
@@ -66,8 +61,7 @@ class Proposer(Protocol):
         ...
 
     def propose(self, state: Any, forks: Sequence[Fork], tokens: int) -> tuple[Any, list[Continuation]]:
-        """Continue each fork by up to `tokens` tokens, and to no more than `room`; the new state has a row for each
-        that goes on."""
+        """Continue each fork by up to `tokens` tokens, to at most `room`; the new state has the rows that go on."""
         ...
 
     def prompt_ids(self, state: Any) -> list[list[int]]:
@@ -104,38 +98,26 @@ class _Growth:
         return self.finish is None and not self.waits
 
 
+@dataclass(eq=False)
 class LanguageModelProposer:
-    """Samples a language model.
+    """Samples a language model with the run's `seed`.
 
-    Args:
-        model: the language model.
-        sampling: temperature and filters.
-        seed: the run's seed.
-        stop: strings that end a response; it is cut before the first of them. They may hold special tokens, which
-            texts are given without.
-        chunk_ends: strings that end a chunk before it has all its tokens; they may hold special tokens, too.
-        ignore_eos: never end a response at an end token (for measurements at equal lengths).
+    `stop`: strings that end a response, which is cut before the first of them. `chunk_ends`: strings that end a chunk
+    before it has all its tokens. Both may hold special tokens, which texts are given without. `ignore_eos`: never end a
+    response at an end token (for measurements at equal lengths).
     """
 
+    model: LanguageModel
+    sampling: SamplingConfig
+    seed: int
+    stop: Sequence[str] = ()
+    chunk_ends: Sequence[str] = ()
+    ignore_eos: bool = False
     tokens = True
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        sampling: SamplingConfig,
-        seed: int,
-        *,
-        stop: Sequence[str] = (),
-        chunk_ends: Sequence[str] = (),
-        ignore_eos: bool = False,
-    ) -> None:
-        self.model = model
-        self.sampling = sampling
-        self.seed = seed
-        self.stop = tuple(stop)
-        self.chunk_ends = tuple(chunk_ends)
-        self.ends: frozenset[int] = frozenset() if ignore_eos else model.vocabulary.eos_ids
-        self._writer = ResponseWriter(model.vocabulary, [*stop, *chunk_ends])
+    def __post_init__(self) -> None:
+        self.ends = frozenset() if self.ignore_eos else self.model.vocabulary.eos_ids
+        self._writer = ResponseWriter(self.model.vocabulary, [*self.stop, *self.chunk_ends])
 
     def start(self, prompts: Sequence[Prompt], room: int) -> SampledRows:
         state = self.model.start([prompt.text for prompt in prompts], room)
@@ -218,7 +200,7 @@ class LanguageModelProposer:
         return self._writer.written(prompts, [[*growth.fork.token_ids, *growth.token_ids] for growth in grown])
 
     def _unread(self, rows: SampledRows) -> SampledRows:
-        """The rows, of each of which the last token is still to be read: those that waited have read theirs."""
+        """The rows with their last token unread, as a state must have it: rows that waited have read theirs."""
         keep = list(map(len, rows.model.ids))
         model, _ = self.model.score(rows.model, range(len(keep)), keep, [[] for _ in keep])
         return SampledRows(model, rows.keys, rows.room)

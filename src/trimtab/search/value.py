@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol
 
 from trimtab.errors import VocabularyError
 from trimtab.models.chat_turn import Turn
@@ -24,16 +24,12 @@ COMBINE: dict[Combine, Callable[[Sequence[float]], float]] = {"sum": sum, "min":
 _log = logging.getLogger(__name__)
 
 
-class ValueState(Protocol):
-    """What a value remembers of each row."""
-
-    def select(self, rows: Sequence[int]) -> Self:
-        """These rows, in this order."""
-        ...
-
-
 class Value(Protocol):
-    """Judges growing responses. A `state` is a ValueState that the same value has made."""
+    """Judges growing responses.
+
+    What it remembers of each row is its state, which only the value itself reads; `state.select(rows)` gives these
+    rows, in this order.
+    """
 
     def start(self, prompts: Sequence[Prompt], room: int) -> Any:
         """A state with one row a prompt and no response yet; responses may reach `room` tokens."""
@@ -194,11 +190,11 @@ class NoState:
         return self
 
 
+@dataclass(eq=False)
 class RewardValue:
     """Any reward as a value: it reads each candidate's whole text anew."""
 
-    def __init__(self, reward: Reward) -> None:
-        self.reward = reward
+    reward: Reward
 
     def start(self, prompts: Sequence[Prompt], room: int) -> NoState:
         return NoState()
