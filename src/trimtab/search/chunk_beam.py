@@ -17,7 +17,7 @@ from typing import Literal
 
 from trimtab.config.search import EarlyRejection, search_faults
 from trimtab.errors import ConfigurationError
-from trimtab.models.language_model import refuse_too_long
+from trimtab.models.language_model import raise_if_too_long
 from trimtab.records import SET_ASIDE, Prompt
 from trimtab.search.hypothesis import Beam, Hypothesis, Step
 from trimtab.search.proposer import Continuation, Fork, Proposer
@@ -86,7 +86,7 @@ class Search:
         reasons = (self.too_long(prompt, proposer, value) for prompt in prompts)
         first = next(reasons, None)
         if first is not None and all(reasons):  # after one that fits, none is encoded before its turn
-            refuse_too_long(first)
+            raise_if_too_long(first)
 
     def run(
         self,

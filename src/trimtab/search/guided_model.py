@@ -12,7 +12,7 @@ from trimtab.config.search import SamplingConfig
 from trimtab.errors import ConfigurationError
 from trimtab.messages import prompt_of
 from trimtab.models.encoding import common_prefix
-from trimtab.models.language_model import LanguageModel, refuse_too_long
+from trimtab.models.language_model import LanguageModel, raise_if_too_long
 from trimtab.models.served_model import CompletionsModel
 from trimtab.records import SET_ASIDE, Message, Prompt, PromptInput
 from trimtab.search.chunk_beam import Search
@@ -99,7 +99,7 @@ class GuidedModel:
         """
         proposer, search, numbered = self._proposer(), self._search(max_new_tokens), _numbered(prompts)
         for prompt in numbered:  # before anything is decoded that would be lost
-            refuse_too_long(search.too_long(prompt, proposer, self.value))
+            raise_if_too_long(search.too_long(prompt, proposer, self.value))
         size = block_size(self.rows, search.candidates)
         answers: list[list[Hypothesis]] = []
         with watching(quiet=not progress) as watch, watch("generate") as advance:
@@ -119,7 +119,7 @@ class GuidedModel:
         if search.candidates == 1 and not isinstance(self.base, CompletionsModel):
             search = replace(search, chunk=1)
         (numbered,), proposer = _numbered([prompt]), self._proposer()
-        refuse_too_long(search.too_long(numbered, proposer, self.value))
+        raise_if_too_long(search.too_long(numbered, proposer, self.value))
         given = ""
         for step in search.steps([numbered], proposer, self.value):
             (kept,) = step.kept
@@ -147,7 +147,7 @@ def _text(hypotheses: Sequence[Hypothesis]) -> str:
     """
     finish = hypotheses[0].finish
     if finish == "too_long":
-        refuse_too_long("a prompt leaves no room for a response in a model's context")
+        raise_if_too_long("a prompt leaves no room for a response in a model's context")
     elif finish in SET_ASIDE:
         _log.warning("a prompt has no response: %s", SET_ASIDE[finish])
     return hypotheses[0].text
