@@ -81,7 +81,7 @@ class GuidedModel:
             DataError: a prompt is neither a text nor a list of messages, or holds what models do not read.
             ModelError: a prompt leaves no room for a response in a model's context, or holds a token without embedding.
         """
-        one = isinstance(prompts, str | Mapping) or not isinstance(prompts, Sized)  # or a mistake, which is named below
+        one = isinstance(prompts, str | Mapping) or not isinstance(prompts, Sized)  # a mistake is named below
         one = one or (len(prompts) > 0 and isinstance(prompts[0], Mapping))
         several = cast(Sequence[PromptInput], [prompts] if one else prompts)
         texts = [_text(group) for group in self.hypotheses(several, max_new_tokens, progress=progress)]

@@ -99,7 +99,9 @@ def _tree(steps: Sequence[Mapping[str, Any]]) -> Node:
     for step in steps:
         now: dict[int, tuple[str, Node]] = {}
         for candidate in step["candidates"]:
-            text, node = before[candidate["parent"]]  # of a held candidate, itself
+            text, node = before[candidate["parent"]]  # a candidate that is held has itself as parent
+            if candidate["held"] and text != candidate["text"]:
+                raise ValueError(f"{text!r} is held as {candidate['text']!r}")
             if not candidate["held"]:
                 parent, added = node, candidate["text"].removeprefix(text)
                 node = Node(added, candidate["value"], candidate["finish"])
