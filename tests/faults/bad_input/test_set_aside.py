@@ -26,7 +26,8 @@ from trimtab.evaluation.scoring import score_decoder
 from trimtab.models.cached_model import CachedModel
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Generation, Prompt
-from trimtab.search.chunk_beam import Hypothesis, Search
+from trimtab.search.chunk_beam import Search
+from trimtab.search.hypothesis import Hypothesis
 from trimtab.search.proposer import LanguageModelProposer
 from trimtab.search.value import ImplicitValue, RewardValue
 
