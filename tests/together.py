@@ -48,6 +48,7 @@ def tune_tiny(job: dict[str, Any]) -> None:
     from trimtab.training import preference
     from trimtab.training.checkpoints import Saving
     from trimtab.training.pair_trainer import PairTrainer
+    from trimtab.training.session import Session
 
     wrappers = []
 
@@ -68,8 +69,8 @@ def tune_tiny(job: dict[str, Any]) -> None:
     preference.PairTrainer = Watched
     train, validation = make_pairs(job["train"], 1), make_pairs(job["validation"], 2, "validation")
     saving = Saving(folder / "work", job.get("checkpoint_seconds", 1e9))
-    arguments = train, validation, model, tokenizer(), settings(**job["settings"]), folder / "made", 0, advance
-    summary = preference.tune(*arguments, saving=saving)
+    session = Session(folder / "made", 0, advance, saving)
+    summary = preference.tune(train, validation, model, tokenizer(), settings(**job["settings"]), session)
     (folder / f"told-{launched().index}.json").write_text(json.dumps({"summary": summary, "wrappers": wrappers}))
 
 

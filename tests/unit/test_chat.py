@@ -21,7 +21,7 @@ from trimtab.records import Generation, Message, Pair, Prompt
 from trimtab.search.chunk_beam import Search
 from trimtab.search.proposer import LanguageModelProposer
 from trimtab.search.value import Candidate, ImplicitValue
-from trimtab.training.pair_tokens import encode_pairs
+from trimtab.training.tokens import encode_pairs
 
 TURNS: list[Message] = [
     {"role": "user", "content": "A film?"},

@@ -17,6 +17,7 @@ from tiny import llama, tokenizer
 from trimtab.errors import ConfigurationError
 from trimtab.training.checkpoints import Saving
 from trimtab.training.preference import tune
+from trimtab.training.session import Session
 
 FIGURES = {"loss": "train/loss", "rewards/margins": "train/rewards/margins", "eval_loss": "eval/loss"}
 
@@ -26,10 +27,10 @@ def tuned(folder: Path, tracker: str, stops: tuple[int, ...] = ()) -> list[dict[
     for calls in (*stops, 10**6):
         try:
             model, config = llama(0, dtype=torch.float32), settings(trackers=[tracker], epochs=1, evaluations=2)
-            tune(
-                TRAIN, VALIDATION, model, tokenizer(), config, folder / "made", 0, stops_after(calls),
-                saving=Saving(folder / "work", 0), trackers=folder / "trackers" / "tune-0123",
-            )  # fmt: skip
+            session = Session(
+                folder / "made", 0, stops_after(calls), Saving(folder / "work", 0), folder / "trackers" / "tune-0123"
+            )
+            tune(TRAIN, VALIDATION, model, tokenizer(), config, session)
         except Killed:
             continue
     return [json.loads(line) for line in (folder / "made" / "log.jsonl").read_text().splitlines()]

@@ -36,6 +36,7 @@ from trimtab.store.progress import Advance, Watch
 from trimtab.training.checkpoints import Saving
 from trimtab.training.preference import tune
 from trimtab.training.reward import train_reward
+from trimtab.training.session import Session
 from trimtab.training.sft import fine_tune
 
 
@@ -88,7 +89,8 @@ class TuningLine:
                 return
             reviews = self.data.records(Review, "reward_train"), self.data.records(Review, "reward_heldout")
             saving = Saving(work, self.experiment.checkpoint_seconds)
-            train_reward(*reviews, config, self.assets, folder, self.experiment.seed, advance, saving)
+            session = Session(folder, self.experiment.seed, advance, saving)
+            train_reward(*reviews, config, self.assets, session)
 
         parts: dict[str, Any] = {"reward": self.experiment.reward}
         if self.experiment.reward.training is None:
@@ -126,9 +128,8 @@ class TuningLine:
             train, heldout = (
                 [review.text for review in self.data.records(Review, name)] for name in ("sft_train", "sft_heldout")
             )
-            seed, start_token = experiment.seed, experiment.small.start_token
-            saving = Saving(work, experiment.checkpoint_seconds)
-            summary = fine_tune(train, heldout, model, tokenizer, config, folder, seed, advance, start_token, saving)
+            session = Session(folder, experiment.seed, advance, Saving(work, experiment.checkpoint_seconds))
+            summary = fine_tune(train, heldout, model, tokenizer, config, session, experiment.small.start_token)
             write_json(folder / "summary.json", summary)
 
         artifact = self._make.stage("sft", {"small": experiment.small, "sft": config}, [self.data], make)
@@ -188,16 +189,11 @@ class TuningLine:
             pairs = self.pairs.records(Pair)
             train, validation = ([p for p in pairs if p.split == split] for split in ("train", "validation"))
             model, tokenizer = load_causal_lm(self.roles.config("untuned"), self.assets)
-            small, saving = experiment.small, Saving(work, experiment.checkpoint_seconds)
-            shown = (
-                small.template,
-                small.start_token,
-                saving,
-                small.system,
-                self.directory.path / "trackers" / folder.stem,
-            )
+            saving = Saving(work, experiment.checkpoint_seconds)
+            trackers = self.directory.path / "trackers" / folder.stem
             seed = experiment.seed if experiment.tune.seed is None else experiment.tune.seed
-            summary = tune(train, validation, model, tokenizer, experiment.tune, folder, seed, advance, *shown)
+            session = Session(folder, seed, advance, saving, trackers)
+            summary = tune(train, validation, model, tokenizer, experiment.tune, session, experiment.small)
             if self._make.keeps:
                 write_json(folder / "summary.json", summary)
 
