@@ -34,14 +34,15 @@ from trimtab.assets.resolve import Assets
 from trimtab.config.models import ModelConfig
 from trimtab.config.training import LoraSettings, TuneConfig
 from trimtab.data.reviews import load_reviews
-from trimtab.models.load import default_device, load_causal_lm
+from trimtab.models.hardware import default_device
+from trimtab.models.load import load_causal_lm
 from trimtab.training.adapter import lora_config
 from trimtab.training.attention import attention_for
 from trimtab.training.batches import BatchOrder, arrange
 from trimtab.training.checkpoints import Saving
+from trimtab.training.job import TrainingJob
 from trimtab.training.pair_trainer import PairTrainer, pair_arguments
 from trimtab.training.saved_model import able_to_pad
-from trimtab.training.session import Session
 from trimtab.training.tokens import PairTokens
 from trimtab.training.trl_arguments import training_steps
 
@@ -94,9 +95,9 @@ def once(kind: str, variant: str, pairs: int, model: ModelConfig) -> dict[str, o
     with tempfile.TemporaryDirectory() as folder, how:
         started = time.perf_counter()
         batched = arrange(train, config.batch_size, 0)
-        session = Session(Path(folder), saving=Saving(Path(folder), math.inf))
+        job = TrainingJob(Path(folder), saving=Saving(Path(folder), math.inf))
         if kind == "trimtab":
-            trainer: DPOTrainer = PairTrainer(causal, tokenizer, batched, train[:1], config, session)
+            trainer: DPOTrainer = PairTrainer(causal, tokenizer, batched, train[:1], config, job)
         else:
             Stock.same_batches = kind != "trl"
             table, held_out = (
@@ -105,7 +106,7 @@ def once(kind: str, variant: str, pairs: int, model: ModelConfig) -> dict[str, o
             )
             trainer = Stock(
                 model=causal,
-                args=pair_arguments(causal, config, session, training_steps(pairs, config)),
+                args=pair_arguments(causal, config, job, training_steps(pairs, config)),
                 data_collator=DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id),
                 train_dataset=table,
                 eval_dataset=held_out,

@@ -47,8 +47,8 @@ def tune_tiny(job: dict[str, Any]) -> None:
     from trimtab.store.distributed import launched
     from trimtab.training import preference
     from trimtab.training.checkpoints import Saving
+    from trimtab.training.job import TrainingJob
     from trimtab.training.pair_trainer import PairTrainer
-    from trimtab.training.session import Session
 
     wrappers = []
 
@@ -69,8 +69,8 @@ def tune_tiny(job: dict[str, Any]) -> None:
     preference.PairTrainer = Watched
     train, validation = make_pairs(job["train"], 1), make_pairs(job["validation"], 2, "validation")
     saving = Saving(folder / "work", job.get("checkpoint_seconds", 1e9))
-    session = Session(folder / "made", 0, advance, saving)
-    summary = preference.tune(train, validation, model, tokenizer(), settings(**job["settings"]), session)
+    training = TrainingJob(folder / "made", 0, advance, saving)
+    summary = preference.tune(train, validation, model, tokenizer(), settings(**job["settings"]), training)
     (folder / f"told-{launched().index}.json").write_text(json.dumps({"summary": summary, "wrappers": wrappers}))
 
 

@@ -31,10 +31,10 @@ from trimtab.training import preference
 from trimtab.training import resumable_trainer as resumable
 from trimtab.training.adapter import lora_config
 from trimtab.training.batches import BatchOrder, arrange
+from trimtab.training.job import TrainingJob
 from trimtab.training.pair_forward import PairForward
 from trimtab.training.pair_trainer import PairTrainer
 from trimtab.training.preference import tune
-from trimtab.training.session import Session
 from trimtab.training.tokens import PairTokens, encode_pairs
 
 END = 0
@@ -78,7 +78,7 @@ def settings(**changes: object) -> TuneConfig:
 
 
 def run(folder: Path, model: torch.nn.Module, config: TuneConfig, train=TRAIN, validation=VALIDATION, **more):
-    return tune(train, validation, model, tokenizer(), config, Session(folder), **more)
+    return tune(train, validation, model, tokenizer(), config, TrainingJob(folder), **more)
 
 
 def log_of(folder: Path) -> list[dict]:
@@ -89,7 +89,7 @@ def trainer_for(folder: Path, config: TuneConfig, pairs: list[Pair] = TRAIN, mod
     rows = encode_pairs(pairs, Vocabulary(tokenizer()), "{prompt}", config.max_length, 320).rows
     rows = arrange(rows, config.batch_size, 0)
     model = llama(0, dtype=torch.float32) if model is None else model
-    return PairTrainer(model, tokenizer(), rows, rows, config, Session(folder))
+    return PairTrainer(model, tokenizer(), rows, rows, config, TrainingJob(folder))
 
 
 def log_probability(model: torch.nn.Module, prompt: list[int], response: list[int]) -> float:
@@ -257,8 +257,8 @@ def ordinary(tmp_path_factory):
     """One plain run, shared by the tests that only look at what it left: its folder, and the progress it told."""
     folder, told = tmp_path_factory.mktemp("ordinary"), []
     config, model = settings(gradient_accumulation=2), llama(0, dtype=torch.float32)
-    session = Session(folder, advance=lambda done, total: told.append((done, total)))
-    tune(TRAIN, VALIDATION, model, tokenizer(), config, session)
+    job = TrainingJob(folder, advance=lambda done, total: told.append((done, total)))
+    tune(TRAIN, VALIDATION, model, tokenizer(), config, job)
     return folder, told
 
 

@@ -14,9 +14,9 @@ from tiny import llama, tokenizer
 from trimtab.assets.resolve import Assets
 from trimtab.store.files import SEAL, is_sealed
 from trimtab.training.checkpoints import Saving, resume_point
+from trimtab.training.job import TrainingJob
 from trimtab.training.preference import tune
 from trimtab.training.reward import train_reward
-from trimtab.training.session import Session
 
 
 class Killed(BaseException):
@@ -35,8 +35,8 @@ def stops_after(calls: int):
 
 
 def tuned(folder: Path, saving: Saving, config, advance=lambda done, total: None) -> dict[str, bytes]:
-    model, session = llama(0, dtype=torch.float32), Session(folder, 0, advance, saving)
-    summary = tune(TRAIN, VALIDATION, model, tokenizer(), config, session)
+    model, job = llama(0, dtype=torch.float32), TrainingJob(folder, 0, advance, saving)
+    summary = tune(TRAIN, VALIDATION, model, tokenizer(), config, job)
     files = ["log.jsonl", "model/model.safetensors"] + ["adapter/adapter_model.safetensors"] * bool(config.lora)
     return {"summary": json.dumps(summary).encode(), **{name: (folder / name).read_bytes() for name in files}}
 
@@ -106,7 +106,7 @@ def test_a_reward_training_stopped_again_and_again_ends_in_the_same_bytes(tmp_pa
             try:
                 train_reward(
                     reviews(64, 1), reviews(60, 2), reward_config(encoder), Assets(cache=tmp_path / "cache"),
-                    Session(folder, 0, advance, Saving(tmp_path / f"{name}-checkpoints", seconds)),
+                    TrainingJob(folder, 0, advance, Saving(tmp_path / f"{name}-checkpoints", seconds)),
                 )  # fmt: skip
             except Killed:
                 continue

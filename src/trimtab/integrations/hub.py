@@ -22,6 +22,8 @@ import yaml
 
 from trimtab.errors import AssetError, RunError
 from trimtab.pipeline.decoded import reported_artifacts
+from trimtab.preferences.strategies import STRATEGIES, Strategy
+from trimtab.rewards.kinds import REWARD_KINDS
 from trimtab.store.files import is_sealed
 from trimtab.training.losses import LOSSES
 
@@ -227,9 +229,16 @@ def _purpose(made: Made) -> str:
     pairs = _pairs(made)
     if pairs is None or _existing(made) is not None:
         return "on preference pairs"
-    if (pairs.part("pairs") or {}).get("strategy") == "rarer_wins":
-        return "on pairs of its own samples, of which the one with the rarer reward wins"
+    strategy = _strategy(pairs)
+    if strategy is not None and strategy.decides_winner:
+        return f"on pairs of its own samples ({strategy.words})"
     return "towards a reward"
+
+
+def _strategy(pairs: Made) -> Strategy | None:
+    """The strategy that made the pairs; None for a plug-in's, which is not loaded for a card."""
+    name = (pairs.part("pairs") or {}).get("strategy")
+    return next((entry for entry in STRATEGIES.values() if entry.name == name), None)
 
 
 def _data(made: Made) -> str:
@@ -239,7 +248,8 @@ def _data(made: Made) -> str:
     if existing is not None:
         return f"the preference data set `{existing}`"
     sampled, chosen, source = pairs.part("synthesize"), pairs.part("pairs"), pairs.part("data") or {}
-    strategy = f" paired by `{chosen['strategy']}`" if chosen else ""
+    entry = _strategy(pairs)
+    strategy = f" paired by `{chosen['strategy']}`{f' ({entry.words})' if entry else ''}" if chosen else ""
     if sampled is None:
         return f"samples of the untuned model,{strategy}"
     if sampled.get("unprompted"):
@@ -258,8 +268,10 @@ def _reward(made: Made) -> str:
     if reward is None:
         return "not known: the run directory no longer has it"
     trained = ", fine-tuned for it" if reward.get("training") else ""
-    definition = f", {reward['definition'].replace('_', ' ')}" if "definition" in reward else ""
-    return f"`{reward.get('by') or reward.get('model')}`{trained}{definition}"
+    kind = reward.get("definition", "")
+    words = f" ({REWARD_KINDS[kind].words})" if kind in REWARD_KINDS else ""
+    definition = f", {kind.replace('_', ' ')}{words}" if kind else ""
+    return f"`{reward.get('by') or reward.get('model') or kind}`{trained}{definition}"
 
 
 def _usage(base: str, *, adapter: bool) -> str:

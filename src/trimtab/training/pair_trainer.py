@@ -28,16 +28,16 @@ from trimtab.models.shared_layers import untrained_layers
 from trimtab.store.distributed import decided_by_main, launched, sharding
 from trimtab.store.files import write_text
 from trimtab.training.data_parallel import BatchCounts, BatchShare, SingleProcess, with_idle_row
+from trimtab.training.job import TrainingJob
 from trimtab.training.losses import LOSSES
 from trimtab.training.pair_forward import PairForward
 from trimtab.training.resumable_trainer import Batch, ResumableTrainer
-from trimtab.training.session import Session
 from trimtab.training.tokens import PairTokens
 from trimtab.training.trackers import PROJECT, begun_by_the_trainer
 from trimtab.training.trl_arguments import shared_arguments, training_steps, use_one_device
 
 
-def pair_arguments(model: PreTrainedModel, config: TuneConfig, session: Session, steps: int) -> DPOConfig:
+def pair_arguments(model: PreTrainedModel, config: TuneConfig, job: TrainingJob, steps: int) -> DPOConfig:
     """TRL's arguments.
 
     Raises:
@@ -46,7 +46,7 @@ def pair_arguments(model: PreTrainedModel, config: TuneConfig, session: Session,
     """
     likelihood = {"sft": config.sft_weight} if LOSSES[config.loss].with_likelihood else {}
     arguments = DPOConfig(
-        **shared_arguments(model, config, session, steps),
+        **shared_arguments(model, config, job, steps),
         loss_type=[config.loss, *likelihood],
         loss_weights=[1.0, *likelihood.values()],
         beta=config.beta,
@@ -78,7 +78,7 @@ class PairTrainer(ResumableTrainer, DPOTrainer):
         train: Sequence[PairTokens],
         validation: Sequence[PairTokens],
         config: TuneConfig,
-        session: Session,
+        job: TrainingJob,
     ) -> None:
         # Set before DPOTrainer's constructor, which runs the reference pass.
         self._losses: list[float] = []  # of whole batches that several processes shared
@@ -87,9 +87,9 @@ class PairTrainer(ResumableTrainer, DPOTrainer):
             model,
             tokenizer,
             (_table(train), _table(validation)),
-            pair_arguments(model, config, session, training_steps(len(train), config)),
+            pair_arguments(model, config, job, training_steps(len(train), config)),
             config,
-            session,
+            job,
             DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id),
         )
         # the first term, the loss of the pairs, is computed here; the others are TRL's

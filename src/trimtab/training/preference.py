@@ -9,13 +9,13 @@ from trimtab.config.models import ModelConfig
 from trimtab.config.training import TuneConfig
 from trimtab.errors import ConfigurationError, DataError, ModelError
 from trimtab.models.context import context_of
-from trimtab.models.large import quantised_as
+from trimtab.models.load_options import quantization_of
 from trimtab.models.roles import vocabulary_of
 from trimtab.records import Pair
 from trimtab.training.batches import arrange
+from trimtab.training.job import TrainingJob
 from trimtab.training.pair_trainer import PairTrainer
 from trimtab.training.saved_model import train_and_save
-from trimtab.training.session import Session
 from trimtab.training.tokens import EncodedPairs, encode_pairs
 from trimtab.training.trackers import check_trackers
 
@@ -26,12 +26,12 @@ def tune(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     config: TuneConfig,
-    session: Session,
+    job: TrainingJob,
     small: ModelConfig | None = None,
 ) -> dict[str, Any]:
     """Tune `model` towards the chosen responses and keep the weights of the best evaluation.
 
-    Writes into the session's folder `model` (an ordinary transformers folder, an adapter merged into it), `adapter`
+    Writes into the job's folder `model` (an ordinary transformers folder, an adapter merged into it), `adapter`
     where there is one, and `log.jsonl`, one line for each logged step: `rewards/*` and `logps/*` of chosen and rejected
     responses in nats, the former times beta; `eval_*` on the validation pairs. `model` is trained in place, on the
     device and in the dtype that it has, and emptied at the end; bfloat16 weights are trained under autocast. `small`
@@ -49,7 +49,7 @@ def tune(
             the model's context.
     """
     check_trackers(config.trackers)
-    if quantised_as(model) is not None:
+    if quantization_of(model) is not None:
         raise ModelError("quantised weights cannot be tuned: drop quantization from the small model")
     shown = small or ModelConfig(name="small")
     vocabulary = vocabulary_of(model, tokenizer, shown.start_token, chat=shown.chat, system=shown.system)
@@ -60,14 +60,14 @@ def tune(
             raise DataError(f"there are no {name} pairs: tuning needs training and validation pairs")
         encoded[name] = encode_pairs(pairs, vocabulary, shown.template, config.max_length, size)
         _check_lengths(encoded[name], model, config)
-    rows = arrange(encoded["training"].rows, config.batch_size, session.seed)
+    rows = arrange(encoded["training"].rows, config.batch_size, job.seed)
     others = sorted(encoded["validation"].rows, key=lambda row: row.length)
     outcome, best = train_and_save(
-        lambda padding: PairTrainer(model, padding, rows, others, config, session),
+        lambda padding: PairTrainer(model, padding, rows, others, config, job),
         model,
         vocabulary,
         max(row.length for row in (*rows, *others)),
-        session,
+        job,
         config.trackers,
     )
     return {

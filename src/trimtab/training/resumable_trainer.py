@@ -27,7 +27,7 @@ from trimtab.store.files import write_text
 from trimtab.training.adapter import leave_casts_to_autocast, lora_config
 from trimtab.training.batches import BatchOrder
 from trimtab.training.checkpoints import Checkpoints, checkpoint_at
-from trimtab.training.session import Session
+from trimtab.training.job import TrainingJob
 
 Batch = dict[str, torch.Tensor]
 SUMS = "sums.json"
@@ -50,11 +50,11 @@ class ResumableTrainer(Trainer):
         tables: tuple[Dataset, Dataset],
         arguments: TrainingArguments,
         config: TrainingConfig,
-        session: Session,
+        job: TrainingJob,
         collator: Any = None,
     ) -> None:
         """`tables` are of training and of held-out rows; each run of `config.batch_size` training rows is a batch."""
-        self._folder, self._advance = session.checkpoints.folder, session.advance
+        self._folder, self._advance = job.checkpoints.folder, job.advance
         self._batch_size = config.batch_size
         self._folder.mkdir(parents=True, exist_ok=True)
         self._done, self._total = 0, self._batches(tables, config, arguments.max_steps)
@@ -69,7 +69,7 @@ class ResumableTrainer(Trainer):
             train_dataset=tables[0],
             eval_dataset=tables[1],
             processing_class=tokenizer,
-            callbacks=[_Callback(self, config.evaluations), Checkpoints(session.checkpoints)],
+            callbacks=[_Callback(self, config.evaluations), Checkpoints(job.checkpoints)],
             peft_config=None if config.lora is None else lora_config(model, config.lora, self.part),
         )
         self.remove_callback(PrinterCallback)

@@ -27,7 +27,8 @@ from trl.trainer.utils import disable_dropout_in_model
 from trimtab.assets.resolve import Assets
 from trimtab.config.reward import RewardConfig, RewardTrainingConfig
 from trimtab.errors import ConfigurationError, DataError, ModelError
-from trimtab.models.load import load_classifier, pick_dtype
+from trimtab.models.hardware import pick_dtype
+from trimtab.models.load import load_classifier
 from trimtab.records import Review
 from trimtab.rewards.batches import padded
 from trimtab.rewards.classifier import ClassifierReward, readable_length
@@ -43,7 +44,7 @@ from trimtab.training.calibration import (
 )
 from trimtab.training.checkpoints import Checkpoints, resume_point
 from trimtab.training.encoder import calibrate_head, freeze, head_of, is_head
-from trimtab.training.session import Session
+from trimtab.training.job import TrainingJob
 from trimtab.training.trl_arguments import use_one_device
 
 LABELS = {0: "negative", 1: "positive"}
@@ -54,7 +55,7 @@ LENGTH_GROUP = 20
 
 
 def train_reward(
-    train: Sequence[Review], heldout: Sequence[Review], config: RewardConfig, assets: Assets, session: Session
+    train: Sequence[Review], heldout: Sequence[Review], config: RewardConfig, assets: Assets, job: TrainingJob
 ) -> dict[str, Any]:
     """Train on `train`, calibrate and measure on `heldout`, save model, tokenizer and `report.json` into the folder.
 
@@ -77,16 +78,16 @@ def train_reward(
     for name, reviews in (("training", train), ("held-out", heldout)):
         if {review.label for review in reviews} != {0, 1}:
             raise DataError(f"the reward's {len(reviews)} {name} reviews lack a label: give positive and negative ones")
-    set_seed(session.seed)
-    rng = np.random.default_rng(session.seed)
+    set_seed(job.seed)
+    rng = np.random.default_rng(job.seed)
     model, tokenizer = load_classifier(config.model, assets, allow_pickle=config.allow_pickle, num_labels=2)
     model.config.id2label, model.config.label2id = dict(LABELS), {name: index for index, name in LABELS.items()}
     head_of(model)
     freeze(model, config.training.frozen_layers)
     _as_reward(model, tokenizer, config)  # refuses before training what it would refuse after it
     snippets = training_snippets(train, tokenizer, config.training, readable_length(config, model), rng)
-    with session.writing():
-        _fit(model, snippets, config.training, session)
+    with job.writing():
+        _fit(model, snippets, config.training, job)
         model.requires_grad_(True)
         report = {
             **_calibrate(model, _as_reward(model, tokenizer, config), heldout, config.training, rng),
@@ -94,9 +95,9 @@ def train_reward(
             "steps": -(-len(snippets) // config.training.batch_size),
             "heldout": len(heldout),
         }
-        model.save_pretrained(session.folder)
-        tokenizer.save_pretrained(session.folder)
-        write_json(session.folder / "report.json", report)
+        model.save_pretrained(job.folder)
+        tokenizer.save_pretrained(job.folder)
+        write_json(job.folder / "report.json", report)
     return report
 
 
@@ -169,7 +170,7 @@ def _fit(
     model: PreTrainedModel,
     snippets: list[dict[str, Any]],
     config: RewardTrainingConfig,
-    session: Session,
+    job: TrainingJob,
 ) -> None:
     """One pass over `snippets` in their order, by transformers' Trainer, with a linear schedule."""
     disable_dropout_in_model(model)  # one short pass cannot overfit: dropout would only slow it down
@@ -181,7 +182,7 @@ def _fit(
         fused=True,
     )
     arguments = TrainingArguments(
-        output_dir=str(session.checkpoints.folder),
+        output_dir=str(job.checkpoints.folder),
         num_train_epochs=1,
         per_device_train_batch_size=config.batch_size,
         train_sampling_strategy="sequential",
@@ -192,7 +193,7 @@ def _fit(
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=False,
-        seed=session.seed,
+        seed=job.seed,
         bf16=pick_dtype(config.dtype, model.device) == torch.bfloat16,
         use_cpu=model.device.type == "cpu",
     )
@@ -203,10 +204,10 @@ def _fit(
         train_dataset=snippets,
         data_collator=partial(_batch, pad=padding_id(model) or 0),
         optimizers=(optimizer, None),
-        callbacks=[_Progress(session.advance), Checkpoints(session.checkpoints)],
+        callbacks=[_Progress(job.advance), Checkpoints(job.checkpoints)],
     )
     trainer.remove_callback(PrinterCallback)
-    start = resume_point(session.checkpoints.folder)
+    start = resume_point(job.checkpoints.folder)
     with attention_for(model.device, max(len(row["input_ids"]) for row in snippets)):
         trainer.train(resume_from_checkpoint=None if start is None else str(start))
 

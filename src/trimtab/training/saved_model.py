@@ -27,8 +27,8 @@ from trimtab.store.files import write_text
 from trimtab.training.attention import attention_for
 from trimtab.training.checkpoints import resume_point
 from trimtab.training.data_parallel import make_whole
+from trimtab.training.job import TrainingJob
 from trimtab.training.resumable_trainer import ResumableTrainer
-from trimtab.training.session import Session
 from trimtab.training.trackers import tracking
 
 _log = logging.getLogger(__name__)
@@ -57,10 +57,10 @@ def train_and_save(
     model: PreTrainedModel,
     vocabulary: Vocabulary,
     longest: int,
-    session: Session,
+    job: TrainingJob,
     trackers: Sequence[str] = (),
 ) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    """Train `model`, write `model`, `adapter` (if any) and `log.jsonl` into the session's folder, and empty the model.
+    """Train `model`, write `model`, `adapter` (if any) and `log.jsonl` into the job's folder, and empty the model.
 
     `trainer_of` makes the trainer from a tokenizer that can pad; no row is longer than `longest` tokens. All launched
     processes call this, the main one writes, and all return when it has written.
@@ -72,12 +72,12 @@ def train_and_save(
         ModelError: training diverged.
         ConfigurationError: a tracker refuses to begin.
     """
-    main, checkpoints = launched().main, session.checkpoints.folder
+    main, checkpoints = launched().main, job.checkpoints.folder
     given = _as_given(model, vocabulary.tokenizer)
     padding = able_to_pad(vocabulary.tokenizer, vocabulary.end_id, model.get_input_embeddings().weight.shape[0])
-    with _quiet(), session.writing():
+    with _quiet(), job.writing():
         start = resume_point(checkpoints) if main else None
-        names, files = trackers if main else (), session.trackers or session.folder / "trackers"
+        names, files = trackers if main else (), job.trackers or job.folder / "trackers"
         with tracking(names, files, checkpoints, start) as track, attention_for(model.device, longest):
             trainer = trainer_of(padding)
             track(trainer)
@@ -90,8 +90,8 @@ def train_and_save(
         if sharding() == "FSDP":
             make_whole(trainer.model)
         if main:
-            _write_log(trainer.state.log_history, session.folder)
-            _save_model(trainer.model, given, session.folder)
+            _write_log(trainer.state.log_history, job.folder)
+            _save_model(trainer.model, given, job.folder)
         trainer.accelerator.wait_for_everyone()
     # trainer, callbacks and model refer to each other in circles, whose memory would wait for the garbage collector
     model.to("meta")

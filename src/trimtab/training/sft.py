@@ -13,14 +13,14 @@ from trl import SFTConfig, SFTTrainer, pack_dataset
 from trimtab.config.training import SftConfig
 from trimtab.errors import ConfigurationError, DataError
 from trimtab.models.context import context_of
-from trimtab.models.language_model import check_rows
+from trimtab.models.language_model import check_ids
 from trimtab.models.lm_head import head_of
 from trimtab.models.roles import vocabulary_of
 from trimtab.training.batches import arrange
+from trimtab.training.job import TrainingJob
 from trimtab.training.pair_forward import PairForward
 from trimtab.training.resumable_trainer import Batch, ResumableTrainer
 from trimtab.training.saved_model import train_and_save
-from trimtab.training.session import Session
 from trimtab.training.tokens import TextTokens, encode_texts
 from trimtab.training.trl_arguments import shared_arguments, training_steps, use_one_device
 
@@ -31,12 +31,12 @@ def fine_tune(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     config: SftConfig,
-    session: Session,
+    job: TrainingJob,
     start_token: str | None = None,
 ) -> dict[str, Any]:
     """Train `model` on whole texts and keep the weights of the best evaluation on the held-out ones.
 
-    Writes into the session's folder `model` (an ordinary transformers folder, an adapter merged into it), `adapter`
+    Writes into the job's folder `model` (an ordinary transformers folder, an adapter merged into it), `adapter`
     where there is one, and `log.jsonl`, one line for each logged step; `loss` in nats a token. `model` is trained in
     place, on the device and in the dtype that it has, and emptied at the end; bfloat16 weights are trained under
     autocast. Each text begins with the start token (`start_token`, or the tokenizer's own) and ends with the end token
@@ -59,11 +59,11 @@ def fine_tune(
         raise DataError("there are no texts: fine-tuning needs training and held-out reviews")
     rows, others = (encode_texts(texts, vocabulary, config.max_length) for texts in (train, heldout))
     size = model.get_input_embeddings().weight.shape[0]
-    check_rows("the small model", vocabulary, size, (row.input_ids for row in (*rows, *others)))
-    rows, others = arrange(rows, config.batch_size, session.seed), sorted(others, key=lambda row: row.length)
+    check_ids("the small model", vocabulary, size, (row.input_ids for row in (*rows, *others)))
+    rows, others = arrange(rows, config.batch_size, job.seed), sorted(others, key=lambda row: row.length)
     longest = config.max_length if config.packing else max(row.length for row in (*rows, *others))
     summary, _ = train_and_save(
-        lambda padding: TextTrainer(model, padding, rows, others, config, session), model, vocabulary, longest, session
+        lambda padding: TextTrainer(model, padding, rows, others, config, job), model, vocabulary, longest, job
     )
     counts = {
         "reviews": len(train),
@@ -89,15 +89,13 @@ class TextTrainer(ResumableTrainer, SFTTrainer):
         train: Sequence[TextTokens],
         heldout: Sequence[TextTokens],
         config: SftConfig,
-        session: Session,
+        job: TrainingJob,
     ) -> None:
         tables = _table(train, config), _table(heldout, config)
         steps = training_steps(len(tables[0]), config)
-        arguments = SFTConfig(
-            **shared_arguments(model, config, session, steps), packing=config.packing, report_to="none"
-        )
+        arguments = SFTConfig(**shared_arguments(model, config, job, steps), packing=config.packing, report_to="none")
         use_one_device(arguments)
-        super().__init__(model, tokenizer, tables, arguments, config, session)
+        super().__init__(model, tokenizer, tables, arguments, config, job)
         plain = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         if not config.packing and (head := head_of(plain)) is not None:
             PairForward(plain, 0, head.scale, head.cap).install()

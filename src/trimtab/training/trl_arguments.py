@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from trimtab.config.training import TrainingConfig
 from trimtab.errors import ConfigurationError, ModelError
 from trimtab.store.distributed import launched, sharding
-from trimtab.training.session import Session
+from trimtab.training.job import TrainingJob
 
 _log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ def training_steps(rows: int, config: TrainingConfig) -> int:
     return max(1, math.ceil(config.epochs * updates))
 
 
-def shared_arguments(model: PreTrainedModel, config: TrainingConfig, session: Session, steps: int) -> dict[str, Any]:
+def shared_arguments(model: PreTrainedModel, config: TrainingConfig, job: TrainingJob, steps: int) -> dict[str, Any]:
     """The arguments of any of TRL's trainers.
 
     Raises:
@@ -32,7 +32,7 @@ def shared_arguments(model: PreTrainedModel, config: TrainingConfig, session: Se
     if model.dtype == torch.float16:
         raise ModelError("the small model is in float16, which cannot be tuned: set small.dtype to float32 or bfloat16")
     return {
-        "output_dir": str(session.checkpoints.folder),
+        "output_dir": str(job.checkpoints.folder),
         "max_length": None,  # rows are cut already
         "max_steps": steps,
         "per_device_train_batch_size": math.ceil(config.batch_size / launched().count),
@@ -55,7 +55,7 @@ def shared_arguments(model: PreTrainedModel, config: TrainingConfig, session: Se
         "bf16": model.dtype == torch.bfloat16,
         "use_cpu": model.device.type == "cpu",
         "dataloader_pin_memory": model.device.type != "cpu",
-        "seed": session.seed,
+        "seed": job.seed,
         "disable_tqdm": True,
     }
 

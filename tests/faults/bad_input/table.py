@@ -133,7 +133,7 @@ CONFIGURATION = [
     (SETTING, "a loss that there is not", checked("tune.loss=ppo"),
      "…: tune.loss: 'ppo' is no loss: known are sigmoid, hinge, hinge_sft"),
     (SETTING, "a label that training does not make", checked("reward.positive_label=GOOD"),
-     "…: reward.positive_label: 'GOOD' is no label of what training makes: give negative (0) or positive (1)"),
+     "…: reward.positive_label: 'GOOD' is no label of a trained reward: give negative (0) or positive (1)"),
     (SETTING, "a boolean for a label", checked("reward.positive_label=yes"),
      "…: reward.positive_label: True is no number, YAML takes yes, no, on and off for true or false: put a text in "
      "quotation marks, or give a number"),
@@ -142,7 +142,7 @@ CONFIGURATION = [
     (SETTING, "a reward by two", checked("reward={by: rewards.py:score, model: me/mine}"),
      "…: reward: by names what gives the reward: drop model"),
     (SETTING, "training of a scalar head", checked("reward={model: me/mine, definition: scalar, training: {}}"),
-     "…: reward: training makes a classifier of two labels: drop it, or definition scalar"),
+     "…: reward: definition scalar does not read training: drop it, or give definition margin or positive_logit"),
     (SETTING, "a template without the response", checked("reward={model: a, definition: scalar, template: '{prompt}'}"),
      "…: reward: template '{prompt}' must hold {prompt} and {response}, or be chat"),
     (SETTING, "training without reviews", checked("data.instructions=my.jsonl", "data.reviews=null"),

@@ -11,7 +11,7 @@ from trimtab.training.checkpoints import Saving
 
 
 @dataclass(frozen=True)
-class Session:
+class TrainingJob:
     """Where a training writes its result (`folder`), its seed, and how it reports progress: `advance(done, total)`.
 
     `saving` names a folder for checkpoints, which stay there: a training that was killed resumes from the last whole
