@@ -21,7 +21,7 @@ from trimtab.search.chunk_beam import Search
 from trimtab.search.hypothesis import Hypothesis
 from trimtab.search.proposer import LanguageModelProposer
 from trimtab.search.value import ImplicitValue
-from trimtab.training.pair_tokens import encode_pairs
+from trimtab.training.tokens import encode_pairs
 
 TURNS: list[Message] = [
     {"role": "user", "content": "A film?"},
