@@ -13,7 +13,7 @@ from trimtab.executors.messages import Event, Order, Tell, listening
 from trimtab.executors.run import enough_memory
 from trimtab.models.load import quiet_libraries
 from trimtab.pipeline.experiment_steps import steps
-from trimtab.pipeline.make import Session
+from trimtab.pipeline.make import StepRunner
 from trimtab.pipeline.step import Identities, Plan
 from trimtab.pipeline.workspace import Workspace
 from trimtab.store.artifacts import RunDirectory
@@ -67,7 +67,7 @@ class InProcess:
             self._plans[order.experiment] = experiment, plan
         experiment, plan = self._plans[order.experiment]
         step, watch = plan.step(order.digest), listening(order.digest, tell, self._worker)
-        session = Session(plan, self._workspace, watch, beside=order.beside, links=False)
+        session = StepRunner(plan, self._workspace, watch, beside=order.beside, links=False)
         with enough_memory([step], experiment, self._workspace.assets), quiet_libraries():
             if order.blocks is None:
                 session.make(step)

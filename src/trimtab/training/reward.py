@@ -104,7 +104,7 @@ def train_reward(
 
 def _calibrate(
     model: PreTrainedModel,
-    reward: ClassifierReward,
+    reward: ModelReward,
     heldout: Sequence[Review],
     config: RewardTrainingConfig,
     rng: np.random.Generator,
@@ -226,7 +226,7 @@ def _as_reward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, confi
 
 
 def heldout_margins(
-    reward: ClassifierReward, reviews: Sequence[Review], words: tuple[int, int], rng: np.random.Generator
+    reward: ModelReward, reviews: Sequence[Review], words: tuple[int, int], rng: np.random.Generator
 ) -> Floats:
     """The reward's margin on one snippet of each review, [reviews].
 
