@@ -38,7 +38,7 @@ def check(
         from rich.console import Console
 
         from trimtab.assets.resolve import Assets
-        from trimtab.models.survey import print_survey
+        from trimtab.pipeline.survey import print_survey
 
         print_survey(experiments, Assets(path_map=path_map), Console(width=max(Console().width, 100)))
 
