@@ -19,7 +19,7 @@ import tyro
 from trimtab.cli.launch import launch_processes, planned_launch, print_configuration
 from trimtab.cli.options import SHIPPED, Every, Jobs, Options, Shard, Trace, experiment_file
 from trimtab.cli.results import compare, export, merge, push, save
-from trimtab.cli.show import assets, check, entries, guides, status, trace
+from trimtab.cli.show import assets, check, entries, guides, plan, status, trace
 from trimtab.config.experiment import Experiment
 from trimtab.errors import TrimtabError, one_line
 from trimtab.executors.threads import wait_briefly
@@ -152,6 +152,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "assets": assets,
     "guides": guides,
     "entries": entries,
+    "plan": plan,
     "check": check,
 }
 NAMED_IN_HELP = {"tune": ("loss", "tune.loss"), "pairs": ("strategy", "pairs.strategy")}

@@ -1,4 +1,4 @@
-"""The subcommands that show something and run nothing: `check`, `entries`, `assets`, `guides`, `status` and `trace`.
+"""The subcommands that show something and run nothing, from `plan` and `check` to `status` and `trace`.
 
 $ trimtab check quickstart --models
 """
@@ -52,6 +52,23 @@ def _read(options: ExperimentOptions) -> tuple[list[Experiment], str]:
     experiment = options.load()
     names = ", ".join(decoder.name for decoder in experiment.guide.decoders)
     return [experiment], f"{experiment.name}: sound; decoders {names}"
+
+
+def plan(
+    options: Annotated[ExperimentOptions, tyro.conf.arg(name="")], runs: Path = Path("runs"), path_map: PathMap = None
+) -> None:
+    """List the steps of an experiment: which were made, what each needs, and what it will cost. Makes nothing.
+
+    Args:
+        runs: The folder that holds run directories.
+    """
+    from rich.console import Console
+
+    from trimtab.assets.resolve import Assets
+    from trimtab.pipeline.show_plan import plan_table
+
+    table = plan_table(options.load(), runs, Assets(path_map=path_map))
+    Console(width=max(Console().width, 100)).print(table)
 
 
 def entries(file: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[EXPERIMENT]")] = None) -> None:
