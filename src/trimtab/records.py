@@ -15,6 +15,7 @@ from typing import Any, Literal, NotRequired, TypedDict, TypeVar
 
 from trimtab.errors import DataError
 
+Split = Literal["train", "validation", "test"]
 Finish = Literal["eos", "length", "stop", "failed", "unvalued", "too_long"]
 """Why a response ended. The last three say that there is none: the prompt was set aside."""
 SET_ASIDE: dict[Finish, str] = {
@@ -106,7 +107,7 @@ class Pair:
     prompt_ids: list[int]
     token_ids: list[list[int]]
     ended: list[bool]
-    split: Literal["train", "validation", "test"] = "train"
+    split: Split = "train"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab.data.rows import read_rows_of
-from trimtab.data.tables import read_table
+from trimtab.assets.rows import SUFFIXES, NamedRow, files_in, read_rows, read_table
 from trimtab.errors import DataError
 from trimtab.records import Pair, Prompt, from_json, lines_of, read_jsonl
 
@@ -55,6 +54,11 @@ def commas(rows: list[dict[str, Any]], end: str = "\n") -> bytes:
     out.writeheader()
     out.writerows(rows)
     return file.getvalue().encode()
+
+
+def read_rows_of(place: Path, pattern: str | None = None) -> list[NamedRow]:
+    """The rows of a file, or of a folder's."""
+    return read_rows([place] if place.is_file() else files_in(place, SUFFIXES, "instructions", pattern))
 
 
 Write = Callable[[list[dict[str, Any]]], bytes]

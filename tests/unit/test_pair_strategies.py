@@ -16,9 +16,8 @@ from trimtab.config.file import parse_experiment
 from trimtab.config.pairs import PairsConfig, Threshold
 from trimtab.errors import ConfigurationError, DataError
 from trimtab.preferences import strategies
-from trimtab.preferences.bins import count_bins
 from trimtab.preferences.pairs import make_pairs, resolve_bounds, summarize
-from trimtab.preferences.strategies import STRATEGIES, Bounds
+from trimtab.preferences.strategies import STRATEGIES, Bounds, count_bins
 from trimtab.records import Generation, Pair
 
 # few different values, so that equal rewards and rewards on an edge or a threshold come up often
