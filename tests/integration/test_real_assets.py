@@ -77,5 +77,5 @@ def test_imdb_has_its_official_halves(assets: Assets) -> None:
 def test_everything_now_lies_in_the_cache(assets: Assets) -> None:
     for entry in CATALOG.values():
         assets.catalogued(entry.name)
-    places = [row.place for row in assets.describe()]
+    places = [assets.present(entry) for entry in CATALOG.values()]
     assert all(isinstance(place, Path) and place.is_dir() for place in places)

@@ -16,7 +16,6 @@ from trimtab.assets import rows
 from trimtab.assets.resolve import Assets
 from trimtab.cli import SHIPPED
 from trimtab.config.data import DataConfig, InstructionsConfig
-from trimtab.config.experiment import Experiment
 from trimtab.config.file import load_experiment, parse_experiment
 from trimtab.data.instructions import instructions_identity, load_instructions, split_instructions
 from trimtab.data.parts import draw_parts

@@ -60,13 +60,14 @@ def assets(path_map: PathMap = None) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from trimtab.assets.catalog import CATALOG
     from trimtab.assets.resolve import Assets
 
     found = Assets(path_map=path_map)
     table = Table("name", "kind", "what", "licence", "size", "lies in", title=Text(f"cache: {found.cache}"))
-    for row in found.describe():
-        place = str(row.place) if row.place is not None else "not downloaded"
-        table.add_row(row.name, row.kind, row.what, row.licence, f"{row.size / 1e6:.0f} MB", Text(place))
+    for entry in CATALOG.values():
+        place = str(found.present(entry) or "not downloaded")
+        table.add_row(entry.name, entry.kind, entry.what, entry.licence, f"{entry.size / 1e6:.0f} MB", Text(place))
     Console().print(table)
 
 
