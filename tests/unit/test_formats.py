@@ -124,7 +124,7 @@ def test_records_of_our_own_hold_every_text(tmp_path_factory, both):
         ("a.jsonl", '{"prompt": ' + "[" * 9000 + "]" * 9000 + "}", "a.jsonl, line 1 is not JSON .*nested"),
         ("a.jsonl", '{"prompt": ' + "9" * 5000 + "}", "a.jsonl, line 1 is not JSON"),
         ("a.jsonl", '"a text"', "a.jsonl, line 1 holds 'a text', which is not a JSON object"),
-        ("a.json", '[{"prompt": "x"},\n {]', "a.json is not JSON .*line 2"),
+        ("a.json", '[{"prompt": "x"},\n {]', "a.json, line 1 is not JSON .*line 2"),
         ("a.parquet", "PAR1", "a.parquet cannot be read"),
         ("a.jsonl.gz", "{}", "a.jsonl.gz cannot be read"),
         ("a.parquet.gz", "x", "of no known kind: give a file that ends in .jsonl"),

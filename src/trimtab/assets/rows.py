@@ -12,6 +12,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import sys
 import zlib
 from collections import Counter
@@ -36,6 +37,7 @@ STANDARD_INPUT = "-"
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
 _BINARY = (".parquet", ".arrow")
 _SEPARATORS = {".csv": (",", "commas"), ".tsv": ("\t", "tabs")}
+_NO_SPACE = re.compile(r"\S")
 _DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 
 Values = dict[str, Any]
@@ -161,48 +163,38 @@ def _decoded(content: bytes, origin: str, remedy: str) -> str:
 
 
 def values_in_text(text: str, origin: str, *, plain: bool | None = None) -> Iterator[Values]:
-    """Rows of JSON, as one list or one on each line; or plain lines. `plain` None: the first character decides.
+    """Rows of JSON, in one list or one after the other; or plain lines. `plain` None: the first character decides.
 
     Raises:
         DataError: the text is no JSON, or holds something else than objects.
     """
     first = text.lstrip()[:1]
-    if plain or (plain is None and first not in ("{", "[")):
+    if plain or (plain is None and first not in ("[", "{")):
         lines = (line.strip(" \t\r") for line in text.split("\n"))
         yield from ({LINE: line} for line in lines if line.strip())
         return
-    document = first == "[" or _spans_lines(text.lstrip())
-    parts = [(origin, text)]
-    if not document:
-        lines = text.split("\n")
-        parts = [(f"{origin}, line {number}", line) for number, line in enumerate(lines, start=1) if line.strip()]
-    for place, part in parts:
-        value = _parsed(part, place)
-        for entry in value if document and isinstance(value, list) else [value]:
+    begin, end, line = 0, 0, 1
+    while start := _NO_SPACE.search(text, end):
+        line += text.count("\n", begin, start.start())
+        begin, place = start.start(), f"{origin}, line {line}"
+        value, end = _parsed(text, begin, place)
+        for entry in value if first == "[" and isinstance(value, list) else [value]:
             if not isinstance(entry, dict):
                 raise DataError(f"{place} holds {shown(entry)}, which is not a JSON object: give columns by name")
             yield entry
 
 
-def _spans_lines(text: str) -> bool:
-    """Whether the first object of a text goes on after its first line, as in an indented document."""
+def _parsed(text: str, begin: int, place: str) -> tuple[Any, int]:
+    """The JSON value that begins there, and where it ends."""
     try:
-        _, end = json.JSONDecoder().raw_decode(text)
-    except (ValueError, RecursionError):  # then the message is about the whole document, where it looks like one
-        end = 0
-    return "\n" in text[:end] or text.partition("\n")[0].strip() == "{"
-
-
-def _parsed(text: str, origin: str) -> Any:
-    try:
-        return json.loads(text, object_pairs_hook=_object)
+        return json.JSONDecoder(object_pairs_hook=_object).raw_decode(text, begin)
     except json.JSONDecodeError as error:
-        reason = error.msg if "\n" not in text.strip() else f"{error.msg}, line {error.lineno}"
+        reason = f"{error.msg}, line {error.lineno}" if "\n" in text[begin : error.pos].strip() else error.msg
     except RecursionError:
         reason = "too deeply nested"
     except ValueError as error:  # a key given twice, a number of too many digits
         reason = str(error)
-    raise DataError(f"{origin} is not JSON ({reason}): mend or drop it")
+    raise DataError(f"{place} is not JSON ({reason}): mend or drop it")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Values:
