@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trimtab.executors.threads import wait_briefly
-from trimtab.plugins.registry import REGISTRIES
+from trimtab.plugins.registry import REGISTRIES, Registry
 
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -46,9 +46,10 @@ def _plugins_stay_in_their_test() -> Iterator[None]:
     yield
     for place in REGISTRIES.values():
         module, _, name = place.partition(":")
-        entries = vars(sys.modules[module]).get(name, {}) if module in sys.modules else {}
-        for entry in [entry for entry in entries.values() if not entry.own]:
-            entries.discard(entry.name)
+        entries = vars(sys.modules[module]).get(name) if module in sys.modules else None
+        if isinstance(entries, Registry):
+            for entry in [entry for entry in entries.values() if not entry.own]:
+                entries.discard(entry.name)
 
 
 @pytest.fixture(autouse=True)
