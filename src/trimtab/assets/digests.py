@@ -27,14 +27,14 @@ Known = dict[str, tuple[int, int, str]]
 """By relative name: size in bytes, time of change in ns, sha256."""
 
 
-def content_digest(place: Path, memory: Path) -> str:
-    """A hash of names and contents of the files that `place` is read from; `memory` is a folder for known hashes.
+def content_digest(path: Path, memory: Path) -> str:
+    """A hash of names and contents of the files that `path` is read from; `memory` is a folder for known hashes.
 
     Raises:
         AssetError: a file cannot be read.
     """
-    files = content_files(place)
-    note = memory / f"{hashlib.sha256(str(place.resolve()).encode()).hexdigest()[:24]}.json"
+    files = content_files(path)
+    note = memory / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]}.json"
     remembered = _remembered(note)
     try:
         facts = {name: (file.stat().st_size, file.stat().st_mtime_ns) for name, file in files.items()}
@@ -42,11 +42,11 @@ def content_digest(place: Path, memory: Path) -> str:
         hashes |= {name: sha256 for name, file in files.items() if (sha256 := _blob_sha256(file)) is not None}
         unknown = [name for name in files if name not in hashes]
         if sum(facts[name][0] for name in unknown) > SLOW_BYTES:
-            _log.info("reading %s once, to know it again", place)
+            _log.info("reading %s once, to know it again", path)
         with ThreadPoolExecutor(THREADS) as pool:
             hashes |= zip(unknown, pool.map(sha256_of, [files[name] for name in unknown]), strict=True)
     except OSError as error:
-        raise AssetError(f"{error.filename or place} cannot be read: {error.strerror}") from None
+        raise AssetError(f"{error.filename or path} cannot be read: {error.strerror}") from None
     if unknown:
         with contextlib.suppress(OSError, RunError):  # without a note the next look is as slow as this one
             note.parent.mkdir(parents=True, exist_ok=True)
@@ -54,18 +54,18 @@ def content_digest(place: Path, memory: Path) -> str:
     return hashlib.sha256("\n".join(f"{name} {hashes[name]}" for name in files).encode()).hexdigest()[:16]
 
 
-def content_files(place: Path) -> dict[str, Path]:
+def content_files(path: Path) -> dict[str, Path]:
     """The files that a model or data set is read from, by relative name in order; pickles only without safetensors.
 
     A single file has the name "", so that renaming it changes nothing.
     """
-    if not place.is_dir():
-        return {"": place}
-    paths = {path.relative_to(place).as_posix(): path for path in sorted(place.rglob("*")) if path.is_file()}
-    read = {name: path for name, path in paths.items() if path.suffix in READ}
-    if any(path.suffix == ".safetensors" for path in read.values()):
+    if not path.is_dir():
+        return {"": path}
+    files = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
+    read = {name: file for name, file in files.items() if file.suffix in READ}
+    if any(file.suffix == ".safetensors" for file in read.values()):
         return read
-    return read | {name: path for name, path in paths.items() if path.suffix == ".bin"} or paths
+    return read | {name: file for name, file in files.items() if file.suffix == ".bin"} or files
 
 
 def _blob_sha256(file: Path) -> str | None:

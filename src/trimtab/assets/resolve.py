@@ -41,26 +41,26 @@ class Assets:
         Raises:
             AssetError: the name resolves to nothing, or to weights that are pickled, against `allow_pickle`.
         """
-        place = self._resolved(name, "model", allow_pickle=allow_pickle)
-        if place.suffix == ".gguf":
-            return self._converted(place)
-        if not place.is_dir():
-            raise AssetError(f"{place} is not a folder: give the folder that holds config.json and the weights")
-        if any(place.glob("*.safetensors")):
-            return place
-        ggufs = sorted(place.glob("*.gguf"))
+        path = self._resolved(name, "model", allow_pickle=allow_pickle)
+        if path.suffix == ".gguf":
+            return self._converted(path)
+        if not path.is_dir():
+            raise AssetError(f"{path} is not a folder: give the folder that holds config.json and the weights")
+        if any(path.glob("*.safetensors")):
+            return path
+        ggufs = sorted(path.glob("*.gguf"))
         if len(ggufs) == 1:
             return self._converted(ggufs[0])
         if ggufs:
-            raise AssetError(f"{place} holds {len(ggufs)} GGUF files: name one of them, such as {ggufs[0]}")
-        if not any(place.glob("*.bin")):
-            raise AssetError(f"{place} holds no weights: a model folder needs *.safetensors or one *.gguf")
+            raise AssetError(f"{path} holds {len(ggufs)} GGUF files: name one of them, such as {ggufs[0]}")
+        if not any(path.glob("*.bin")):
+            raise AssetError(f"{path} holds no weights: a model folder needs *.safetensors or one *.gguf")
         if not allow_pickle:
             raise AssetError(
-                f"{place} has only pickled weights (*.bin), which can run code when read: convert them to safetensors, "
+                f"{path} has only pickled weights (*.bin), which can run code when read: convert them to safetensors, "
                 f"or set allow_pickle: true if you trust their origin"
             )
-        return place
+        return path
 
     def dataset(self, name: str) -> Path:
         """The file or folder of a data set.
@@ -97,17 +97,17 @@ class Assets:
         """The downloaded folder of an entry of the catalogue, whatever else has its name."""
         return download(CATALOG[name], self._download_folder(CATALOG[name]))
 
-    def entry_of(self, place: Path) -> Entry | None:
-        """The entry of the catalogue that `place` was downloaded for; None where it came from elsewhere."""
-        return next((entry for entry in CATALOG.values() if place == self._download_folder(entry)), None)
+    def entry_of(self, path: Path) -> Entry | None:
+        """The entry of the catalogue that `path` was downloaded for; None where it came from elsewhere."""
+        return next((entry for entry in CATALOG.values() if path == self._download_folder(entry)), None)
 
-    def identity(self, place: Path) -> str:
+    def identity(self, path: Path) -> str:
         """A hash of what the files of a model or data set hold, wherever they lie: see `digests`.
 
         Raises:
             AssetError: a file cannot be read.
         """
-        return content_digest(place, self.cache / "digests")
+        return content_digest(path, self.cache / "digests")
 
     def present(self, entry: Entry) -> Path | None:
         """Where an entry of the catalogue lies; None where it is not downloaded. Downloads nothing."""

@@ -48,7 +48,7 @@ def instructions_identity(config: InstructionsConfig, assets: Assets) -> str:
     """
     if config.name == STANDARD_INPUT:
         return _digest(standard_input())[:16]
-    return assets.identity(_place(config.name, assets))
+    return assets.identity(_path(config.name, assets))
 
 
 def load_instructions(config: InstructionsConfig, assets: Assets) -> list[Prompt]:
@@ -63,8 +63,8 @@ def load_instructions(config: InstructionsConfig, assets: Assets) -> list[Prompt
     if config.name == STANDARD_INPUT:
         rows = standard_input_rows()
     else:
-        place = _place(config.name, assets)
-        rows = read_rows([place] if place.is_file() else files_in(place, SUFFIXES, "instructions", config.files))
+        path = _path(config.name, assets)
+        rows = read_rows([path] if path.is_file() else files_in(path, SUFFIXES, "instructions", config.files))
     if not rows:
         raise DataError(f"{_shown_name(config)} holds no instructions: give at least one row")
     prompts: dict[str, Prompt] = {}
@@ -113,7 +113,7 @@ def split_instructions(prompts: Sequence[Prompt], config: DataConfig, seed: int)
     }
 
 
-def _place(name: str, assets: Assets) -> Path:
+def _path(name: str, assets: Assets) -> Path:
     return SHIPPED[name] if name in SHIPPED else assets.dataset(name)
 
 
@@ -122,21 +122,15 @@ def _shown_name(config: InstructionsConfig) -> str:
 
 
 def _prompt(row: NamedRow, columns: ColumnsConfig) -> PromptInput:
-    """The prompt of a row.
-
-    Raises:
-        DataError: the row has none.
-    """
-    messages = columns.messages or (_conversation_column(row) if columns.prompt is None else None)
-    if messages is not None:
-        return _question(row, messages)
-    name = columns.prompt or _usual(row, "prompt")
+    """The prompt of a row."""
+    conversation = columns.messages or (_conversation_column(row) if columns.prompt is None else None)
+    name = conversation or columns.prompt or _usual(row, "prompt")
     if name is None:
         raise DataError(
             f"{row.origin} has no column of prompts (its columns: {row.columns}): name it in columns.prompt"
         )
     value = _cell(row, name)
-    if isinstance(value, list) or is_written_out(value):
+    if conversation or isinstance(value, list) or is_written_out(value):
         for beside in (columns.input, columns.system):
             if beside is not None and _cell(row, beside):
                 raise DataError(
@@ -154,11 +148,7 @@ def _prompt(row: NamedRow, columns: ColumnsConfig) -> PromptInput:
 
 
 def _question(row: NamedRow, name: str) -> list[Message]:
-    """The conversation of a cell up to the user's last message.
-
-    Raises:
-        DataError: the cell holds no messages, none of them is the user's, or there are tools beside them.
-    """
+    """The conversation of a cell up to the user's last message."""
     value, origin = _cell(row, name), f"{row.origin}: {name}"
     if isinstance(value, str):
         value = read_written_out(value, origin)
@@ -201,11 +191,7 @@ def _text(row: NamedRow, name: str | None) -> str:
 
 
 def _cell(row: NamedRow, name: str) -> Any:
-    """A cell, None where it is empty.
-
-    Raises:
-        DataError: there is no such column.
-    """
+    """A cell, None where it is empty."""
     if name not in row.values:
         raise DataError(
             f"{row.origin} has no column {name} (its columns: {row.columns}): mend data.instructions.columns"

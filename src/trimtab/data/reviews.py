@@ -91,7 +91,7 @@ def split_reviews(reviews: Sequence[Review], config: DataConfig, seed: int) -> d
     """Draw the reviews or prompts of each part; they depend on the seed and the set of reviews alone.
 
     `test` prompts are cut from the test half, everything else comes from the train half. Every part ranks the reviews
-    by random numbers of its own, so that asking for more of a part leaves what it had in place, first to last.
+    by random numbers of its own, so that asking for more of a part keeps what it had, first to last.
 
     Raises:
         DataError: a half holds fewer reviews than the parts ask for.
@@ -138,15 +138,13 @@ def split_reviews(reviews: Sequence[Review], config: DataConfig, seed: int) -> d
     }
 
 
-def _files(place: Path) -> list[tuple[Path, str]]:
+def _files(path: Path) -> list[tuple[Path, str]]:
     """The files of reviews, each with the half that its name says, or "". Of a folder where some do, only those."""
-    if place.is_file():
-        if kind_of(place) not in _KINDS:
-            raise DataError(
-                f"{place} is neither CSV, JSON lines nor Parquet: give one that ends in {', '.join(_KINDS)}"
-            )
-        return [(place, "")]
-    paths = files_in(place, _KINDS, "reviews")
+    if path.is_file():
+        if kind_of(path) not in _KINDS:
+            raise DataError(f"{path} is neither CSV, JSON lines nor Parquet: give one that ends in {', '.join(_KINDS)}")
+        return [(path, "")]
+    paths = files_in(path, _KINDS, "reviews")
     with_half = [(path, half) for path in paths for half in ("train", "test") if half in path.stem.lower()]
     return with_half or [(path, "") for path in paths]
 

@@ -1,14 +1,12 @@
 """Pairs as a `datasets` folder, and any preference data set as pairs.
 
-Written is the schema of ZHZisZZ/imdb_preference (`prompt`, `responses`, `chosen`; splits train, validation, test)
-with our own columns beside it, as Parquet files that `datasets.load_dataset(folder)` reads. Read are that schema and
-the common `prompt`, `chosen`, `rejected`, of texts or of messages, from a hub layout, a `save_to_disk` folder, or
-Parquet, JSON or CSV files named after their splits. Of messages `chosen` and `rejected` may also be whole
-conversations, with the prompt in them. A data set that has only text gives pairs without ids.
+`write_dataset` writes the schema of ZHZisZZ/imdb_preference (`prompt`, `responses`, `chosen`; splits train, validation,
+test) with further columns of ours, as Parquet files that `datasets.load_dataset(folder)` reads. `read_dataset` reads
+that schema and the common `prompt`, `chosen`, `rejected`, which are texts, messages, or whole conversations, from a hub
+layout, a `save_to_disk` folder, or Parquet, JSON or CSV files named after their splits.
 
-`datasets` says which files make a split, by their names, their folders or the README's settings. It does not read them:
-it would guess the types of JSON and CSV, and make timestamps of texts that look like dates. It only reads what it has
-saved itself, with the types that were saved.
+`datasets` only says which files make a split, by their names, their folders or the README's settings. It reads no JSON
+or CSV, since it guesses types and makes timestamps of texts that look like dates.
 """
 
 import contextlib
@@ -115,11 +113,7 @@ def _features(message_fields: Collection[str]) -> datasets.Features:
 
 
 def _splits(folder: Path) -> Mapping[str, datasets.Dataset | list[Path]]:
-    """Each split's saved table or files, by its name.
-
-    Raises:
-        DataError: the folder holds no data set.
-    """
+    """Each split's saved table or files, by its name."""
     try:
         if (folder / "dataset_dict.json").exists():
             return {str(name): table for name, table in datasets.DatasetDict.load_from_disk(folder).items()}

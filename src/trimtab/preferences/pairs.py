@@ -69,8 +69,8 @@ def resolve_bounds(generations: Sequence[Generation], config: PairsConfig) -> Bo
         DataError: a generation has no reward, none is finite, or `low` is not below `high` where bins are used.
     """
     groups, uses = _groups(generations), STRATEGIES[config.strategy].uses
-    rewards = np.array([reward for each in generations if math.isfinite(reward := _reward(each))])
-    distinct = [np.array([_reward(each) for each in responses]) for responses in groups.values()]
+    rewards = np.array([reward for reward in map(_reward, generations) if math.isfinite(reward)])
+    distinct = [np.array(list(map(_reward, responses))) for responses in groups.values()]
     margin, bins = config.margin.value, None
     if config.margin.deviations is not None:
         margin = config.margin.deviations * float(np.std(rewards))

@@ -85,8 +85,8 @@ def pair_of(row: NamedRow, split: Split, name: str, ended: bool) -> Pair:
 
 
 def _with_messages(row: NamedRow) -> Values:
-    """The row with messages as lists that stand in it as texts. Both answers must be such texts, so that one that is
-    about JSON stays what it is."""
+    """The row with lists of messages in the place of texts that spell them. Answers are read so only if both spell
+    messages: one may be a text about JSON."""
     names = ["prompt", *(SIDES if all(is_written_out(row.values.get(side)) for side in SIDES) else ())]
     written = [name for name in names if is_written_out(row.values.get(name))]
     return {**row.values, **{name: read_written_out(row.values[name], f"{row.origin}: {name}") for name in written}}
@@ -115,8 +115,8 @@ def _indexed_responses(values: Values, origin: str) -> tuple[list[str], int]:
 def _conversation(values: Values, origin: str) -> tuple[PromptInput, list[str]]:
     """The prompt and both answers.
 
-    The prompt of whole conversations is what both begin with. A text beside them repeats its last message, and is not
-    read.
+    Without a column of prompts, or with one whose text only repeats a message, the prompt is what both conversations
+    begin with.
     """
     if not isinstance(values.get("rejected"), list):
         raise DataError(
