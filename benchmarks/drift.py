@@ -23,9 +23,9 @@ from rich.table import Table
 
 from search import OPENINGS, SAMPLING, SMOLLM, Workload, load, machine
 from trimtab.config.models import Dtype
-from trimtab.models.cached_model import TransformersModel
+from trimtab.models.cached_model import CachedModel
+from trimtab.models.hardware import default_device, pick_dtype
 from trimtab.models.language_model import sequence_log_probabilities
-from trimtab.models.load import default_device, pick_dtype
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Prompt
 from trimtab.search.chunk_beam import Search
@@ -37,7 +37,7 @@ LAYERS = 30
 
 
 def worth(
-    tuned: TransformersModel, untuned: TransformersModel, prompts: Sequence[str], found: Sequence[Sequence[Hypothesis]]
+    tuned: CachedModel, untuned: CachedModel, prompts: Sequence[str], found: Sequence[Sequence[Hypothesis]]
 ) -> list[list[float]]:
     """The log-ratio of every hypothesis, from one pass over each text."""
     texts = [prompt for prompt, group in zip(prompts, found, strict=True) for _ in group]
@@ -70,8 +70,8 @@ def measure(prompts: Sequence[str], tokens: int, dtype: Dtype) -> dict[str, dict
         Workload(SMOLLM, Search(4, 4, 5, tokens), LAYERS), pick_dtype(dtype, default_device()), default_device()
     )
     vocabulary = Vocabulary(models.guide_tokenizer)
-    wide = [TransformersModel(copy.deepcopy(each).float(), vocabulary) for each in (models.tuned, models.untuned)]
-    base, tuned, untuned = (TransformersModel(m, vocabulary) for m in (models.base, models.tuned, models.untuned))
+    wide = [CachedModel(copy.deepcopy(each).float(), vocabulary) for each in (models.tuned, models.untuned)]
+    base, tuned, untuned = (CachedModel(m, vocabulary) for m in (models.base, models.tuned, models.untuned))
     proposer = LanguageModelProposer(base, SAMPLING, seed=0, ignore_eos=True)
     records = [Prompt(str(number), prompt) for number, prompt in enumerate(prompts)]
     found = Search(4, 4, 5, tokens).run(records, proposer, ImplicitValue(tuned, untuned, base))

@@ -45,9 +45,10 @@ from random_models import GPT2, GPT2_XL, byte_pairs, random_gpt2
 from trimtab.assets.resolve import Assets
 from trimtab.config.models import Dtype, ModelConfig
 from trimtab.config.search import SamplingConfig
-from trimtab.models.cached_model import TransformersModel
+from trimtab.models.cached_model import CachedModel
 from trimtab.models.emulated import emulate
-from trimtab.models.load import default_device, load_causal_lm, pick_dtype
+from trimtab.models.hardware import default_device, pick_dtype
+from trimtab.models.load import load_causal_lm
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Prompt
 from trimtab.search.chunk_beam import Search
@@ -322,9 +323,9 @@ class _Passes:
 
 def trimtab_run(models: Models, workload: Workload) -> tuple[Callable[[Sequence[str]], None], Callable[[], float]]:
     """A function that decodes prompts, and one that tells how many guide tokens were read for each base token."""
-    base = TransformersModel(copy.deepcopy(models.base), Vocabulary(models.base_tokenizer))
+    base = CachedModel(copy.deepcopy(models.base), Vocabulary(models.base_tokenizer))
     tuned, untuned = (
-        TransformersModel(copy.deepcopy(m), Vocabulary(models.guide_tokenizer)) for m in (models.tuned, models.untuned)
+        CachedModel(copy.deepcopy(m), Vocabulary(models.guide_tokenizer)) for m in (models.tuned, models.untuned)
     )
     model = base if workload.beta is None else emulate(base, [(tuned, untuned, workload.beta)])
     guided = workload.guides is not None and workload.beta is None

@@ -28,8 +28,9 @@ from search import OPENINGS, SMOLLM, machine
 from trimtab.assets.resolve import Assets
 from trimtab.config.models import Dtype, ModelConfig
 from trimtab.config.pairs import SynthesizeConfig
-from trimtab.models.cached_model import TransformersModel
-from trimtab.models.load import default_device, load_causal_lm, pick_dtype
+from trimtab.models.cached_model import CachedModel
+from trimtab.models.hardware import default_device, pick_dtype
+from trimtab.models.load import load_causal_lm
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Prompt
 from trimtab.search.chunk_beam import Search
@@ -60,7 +61,7 @@ def prompts_of(count: int) -> list[str]:
 def trimtab_sampler(model: ModelConfig, config: SynthesizeConfig) -> Callable[[list[str]], int]:
     """A function that samples and tells how many tokens it has."""
     causal, tokenizer = load_causal_lm(model, Assets())
-    proposer = LanguageModelProposer(TransformersModel(causal, Vocabulary(tokenizer)), config.sampling, seed=0)
+    proposer = LanguageModelProposer(CachedModel(causal, Vocabulary(tokenizer)), config.sampling, seed=0)
     search = Search(successors=config.samples, max_new_tokens=config.max_new_tokens, keep=config.samples)
     size = max(1, ROWS // config.samples)
 

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -34,7 +35,8 @@ def _imports_stay_in_their_test(tmp_path_factory: pytest.TempPathFactory) -> Ite
     yield
     sys.path[:] = path
     for name in set(sys.modules) - before:
-        values = vars(sys.modules[name])
+        module = sys.modules[name]
+        values = vars(module) if isinstance(module, ModuleType) else {}  # six puts other things there
         places = [values["__file__"]] if values.get("__file__") else list(values.get("__path__", []))
         if any(Path(place).is_relative_to(base) for place in places):
             del sys.modules[name]

@@ -23,11 +23,12 @@ from trimtab.assets.resolve import Assets
 from trimtab.config.models import ModelConfig
 from trimtab.config.reward import RewardConfig
 from trimtab.config.search import SamplingConfig
-from trimtab.models.cached_model import TransformersModel
+from trimtab.models.cached_model import CachedModel
 from trimtab.models.emulated import emulate
 from trimtab.models.families import CausalModel, language_model_of
+from trimtab.models.hardware import default_device
 from trimtab.models.language_model import sequence_log_probabilities
-from trimtab.models.load import default_device, load_classifier
+from trimtab.models.load import load_classifier
 from trimtab.models.roles import Weights, load_language_model
 from trimtab.models.sampling import draw
 from trimtab.models.vocabulary import Vocabulary
@@ -72,7 +73,7 @@ def _as_model(model: PreTrainedModel) -> CausalModel:
 
 def _ways(*models: CausalModel) -> list[float]:
     """Whether each model is read through the cache, and records its steps or has none: the slower ways are quiet."""
-    cached = [model for model in models if isinstance(model, TransformersModel)]
+    cached = [model for model in models if isinstance(model, CachedModel)]
     return [len(cached), sum(model._static is not None and model._static._budget == 0 for model in cached)]
 
 

@@ -7,7 +7,7 @@ import torch
 
 from tiny import full_log_probabilities, language_model
 from trimtab.config.search import SamplingConfig
-from trimtab.models.cached_model import TransformersModel
+from trimtab.models.cached_model import CachedModel
 from trimtab.models.sampling import draw, prompt_key, uniforms
 from trimtab.records import Finish, Prompt
 from trimtab.search.chunk_beam import Hypothesis, Search
@@ -28,7 +28,7 @@ ENDS = range(40, 52)  # tokens that end a response of the base, besides its own 
 
 def searched(
     search: Search, *, same_vocabulary: bool = True, prompts: Sequence[Prompt] = PROMPTS
-) -> tuple[list[list[Hypothesis]], TransformersModel, TransformersModel, TransformersModel]:
+) -> tuple[list[list[Hypothesis]], CachedModel, CachedModel, CachedModel]:
     """The search's hypotheses, and the base, tuned and untuned models behind them."""
     size = 320 if same_vocabulary else 300
     base = language_model(0, ends=ENDS)
@@ -38,14 +38,14 @@ def searched(
     return found, base, tuned, untuned
 
 
-def log_ratio(tuned: TransformersModel, untuned: TransformersModel, prompt: Prompt, response: Sequence[int]) -> float:
+def log_ratio(tuned: CachedModel, untuned: CachedModel, prompt: Prompt, response: Sequence[int]) -> float:
     """log p_tuned - log p_untuned of a response, each from one pass without a cache."""
     ids = tuned.vocabulary.encode_prompt(prompt.text, tuned.template)
     logs = [sum(full_log_probabilities(model.model, ids, response)) for model in (tuned, untuned)]
     return logs[0] - logs[1]
 
 
-def sample(base: TransformersModel, prompt: Prompt, slot: int, response: list[int], tokens: int) -> list[int]:
+def sample(base: CachedModel, prompt: Prompt, slot: int, response: list[int], tokens: int) -> list[int]:
     """Continue a response by plain sampling, one prompt alone, everything read anew for every token."""
     ids = base.vocabulary.encode_prompt(prompt.text, base.template)
     response = list(response)
@@ -60,7 +60,7 @@ def sample(base: TransformersModel, prompt: Prompt, slot: int, response: list[in
 
 
 def reference_beam_search(
-    search: Search, base: TransformersModel, tuned: TransformersModel, untuned: TransformersModel, prompt: Prompt
+    search: Search, base: CachedModel, tuned: CachedModel, untuned: CachedModel, prompt: Prompt
 ) -> list[tuple[list[int], float]]:
     """The paper's algorithm, one prompt at a time, with no cache, no batch and no incremental value."""
     ends = base.vocabulary.eos_ids

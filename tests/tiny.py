@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from trimtab.models.cached_model import TransformersModel
+from trimtab.models.cached_model import CachedModel
 from trimtab.models.placement import input_device
 from trimtab.models.vocabulary import Vocabulary
 
@@ -72,9 +72,9 @@ def language_model(
     template: str = "{prompt}",
     ends: Collection[int] = (),
     dtype: torch.dtype = torch.float64,
-) -> TransformersModel:
+) -> CachedModel:
     """A tiny Llama as a `LanguageModel`; `ends` are further end tokens, so that a random model ends now and then."""
-    return TransformersModel(llama(seed, size, dtype=dtype), Vocabulary(tokenizer(size), ends), template)
+    return CachedModel(llama(seed, size, dtype=dtype), Vocabulary(tokenizer(size), ends), template)
 
 
 @torch.no_grad()

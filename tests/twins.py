@@ -8,18 +8,18 @@ import pytest
 import torch
 
 from tiny import tokenizer
-from trimtab.models.cached_model import TransformersModel, TransformersState
+from trimtab.models.cached_model import CachedModel, CachedState
 from trimtab.models.static_step import Record
 from trimtab.models.vocabulary import Vocabulary
 
 BUDGET = 1 << 30
 TEXTS = ["I really", "This was the worst film that I have ever seen.", "Here is a movie"]
-Pair = tuple[TransformersModel, TransformersModel]
+Pair = tuple[CachedModel, CachedModel]
 
 
 def pair(make: Callable[[int], torch.nn.Module], record: Record, budget: int = BUDGET) -> Pair:
     """The same model twice; the second records its steps, the first never does."""
-    plain, recorded = (TransformersModel(make(0), Vocabulary(tokenizer())) for _ in range(2))
+    plain, recorded = (CachedModel(make(0), Vocabulary(tokenizer())) for _ in range(2))
     plain._static = None
     recorded.record_steps(record, budget)
     return plain, recorded
@@ -30,7 +30,7 @@ class Twins:
     """A state of each model, always treated alike. `close` is what logits and log-probabilities may differ by."""
 
     models: Pair
-    states: list[TransformersState]
+    states: list[CachedState]
     close: float = 1e-12
 
     @classmethod

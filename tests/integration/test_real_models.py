@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from finished import run
 from tiny import full_log_probabilities
 from trimtab import cli
 from trimtab.assets.resolve import Assets
 from trimtab.config.file import load_experiment
 from trimtab.config.models import ModelConfig
 from trimtab.config.search import SamplingConfig
-from trimtab.models.cached_model import TransformersModel
+from trimtab.models.cached_model import CachedModel
 from trimtab.models.language_model import sequence_log_probabilities
-from trimtab.models.large import quantised_as
+from trimtab.models.load_options import quantization_of
 from trimtab.models.roles import load_language_model
-from trimtab.pipeline.run import run
 from trimtab.records import Prompt
 from trimtab.search.chunk_beam import Search
 from trimtab.search.proposer import LanguageModelProposer
@@ -32,18 +32,18 @@ FLOAT32 = 5e-6  # nats a token
 
 
 @pytest.fixture(scope="module")
-def smol() -> TransformersModel:
+def smol() -> CachedModel:
     return load_language_model(ModelConfig(name="HuggingFaceTB/SmolLM2-135M-Instruct", dtype="float32"), Assets())
 
 
 @pytest.fixture(scope="module")
-def gemma() -> TransformersModel:
+def gemma() -> CachedModel:
     template = "Here is a movie review from imdb: {prompt}"
     return load_language_model(ModelConfig(name="google/gemma-3-270m", template=template, dtype="float32"), Assets())
 
 
 @pytest.fixture(scope="module")
-def tuned(smol: TransformersModel) -> TransformersModel:
+def tuned(smol: CachedModel) -> CachedModel:
     """SmolLM2 with its upper 12 layers nudged, as tuning them would."""
     model = copy.deepcopy(smol.model)
     torch.manual_seed(0)
@@ -51,12 +51,12 @@ def tuned(smol: TransformersModel) -> TransformersModel:
         for layer in model.model.layers[-12:]:
             for weight in layer.parameters():
                 weight.add_(torch.randn_like(weight) * weight.std(), alpha=0.05)
-    return TransformersModel(model, smol.vocabulary, smol.template)
+    return CachedModel(model, smol.vocabulary, smol.template)
 
 
 @pytest.mark.parametrize("cross", [False, True])
 def test_values_are_those_of_whole_passes(
-    smol: TransformersModel, tuned: TransformersModel, gemma: TransformersModel, cross: bool
+    smol: CachedModel, tuned: CachedModel, gemma: CachedModel, cross: bool
 ) -> None:
     """Over the same tokenizer and across tokenizers, batched, cached and incremental: 5e-6 nats a token and model."""
     base = gemma if cross else smol
@@ -73,14 +73,14 @@ def test_values_are_those_of_whole_passes(
             assert each.value == pytest.approx(logs[0] - logs[1], abs=2 * FLOAT32 * (len(response) + 1))
 
 
-def test_a_batch_decodes_as_each_prompt_alone(smol: TransformersModel) -> None:
+def test_a_batch_decodes_as_each_prompt_alone(smol: CachedModel) -> None:
     proposer = LanguageModelProposer(smol, SAMPLING, 1)
     together = Search(max_new_tokens=10).run(PROMPTS, proposer, None)
     alone = [Search(max_new_tokens=10).run([prompt], proposer, None)[0] for prompt in PROMPTS]
     assert [group[0].token_ids for group in together] == [group[0].token_ids for group in alone]
 
 
-def test_gemma_continues_a_review_in_english(gemma: TransformersModel) -> None:
+def test_gemma_continues_a_review_in_english(gemma: CachedModel) -> None:
     """The conversion from GGUF is sound: the text is likely, and begins where the prompt ended."""
     ids = gemma.vocabulary.encode_prompt("This film", gemma.template)
     response = gemma.vocabulary.encode_response(" is one of the best movies I have ever seen.")
@@ -111,12 +111,12 @@ def test_the_quickstart_runs_on_a_few_prompts(tmp_path: Path) -> None:
     assert -6 < float(rows["base"]["fluency"]) < 0
 
 
-def test_four_bits_say_nearly_what_all_bits_say(smol: TransformersModel) -> None:
+def test_four_bits_say_nearly_what_all_bits_say(smol: CachedModel) -> None:
     """On the CPU: weights of a third of the size, and log-probabilities within half a nat a token on the mean."""
     pytest.importorskip("bitsandbytes")
     config = ModelConfig(name="HuggingFaceTB/SmolLM2-135M-Instruct", dtype="float32", quantization="4bit")
     small = load_language_model(config, Assets())
-    assert quantised_as(small.model) == "4bit" and quantised_as(smol.model) is None
+    assert quantization_of(small.model) == "4bit" and quantization_of(smol.model) is None
     layers = [sum(part.nbytes for part in each.model.model.layers.parameters()) for each in (small, smol)]
     assert layers[0] < 0.2 * layers[1]
     texts = [" was one of the best that I have seen this year.", " was a waste of time and money."]

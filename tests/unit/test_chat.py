@@ -12,7 +12,7 @@ from tiny import CORPUS, full_log_probabilities, llama, tokenizer
 from trimtab.config.search import SamplingConfig
 from trimtab.errors import ModelError
 from trimtab.evaluation.fluency import fluency_under
-from trimtab.models.cached_model import TransformersModel
+from trimtab.models.cached_model import CachedModel
 from trimtab.models.chat import ChatTemplate
 from trimtab.models.chat_turn import Turn
 from trimtab.models.roles import vocabulary_of
@@ -165,11 +165,11 @@ def test_a_refusal_and_a_missing_template_are_one_line() -> None:
 def test_guide_and_base_read_one_conversation_each_in_its_own_template() -> None:
     """Across tokenizers and templates, values are those of the guides' own rendering, and end at their own turn's."""
 
-    def model(style: str, seed: int, size: int) -> TransformersModel:
+    def model(style: str, seed: int, size: int) -> CachedModel:
         made = llama(seed, size)
         made.generation_config.eos_token_id = [*range(20, 60)]
         vocabulary = vocabulary_of(made, chat_tokenizer(style, size), None, chat=True)
-        return TransformersModel(made, vocabulary, "chat", name=style)
+        return CachedModel(made, vocabulary, "chat", name=style)
 
     base, tuned, untuned = model("llama-3", 0, 330), model("chatml", 1, 340), model("chatml", 2, 340)
     assert base.vocabulary.eos_ids == {*range(20, 60), base.vocabulary.end_id, base.vocabulary.tokenizer.eos_token_id}
@@ -195,9 +195,9 @@ def test_guide_and_base_read_one_conversation_each_in_its_own_template() -> None
 def test_guides_read_an_answer_as_their_own_template_writes_it(style: str, base_style: str) -> None:
     """Whatever the base's template puts before an answer, and the guide's around it, stands there once and its own."""
 
-    def model(name: str, seed: int) -> TransformersModel:
+    def model(name: str, seed: int) -> CachedModel:
         made = llama(seed, 340)
-        return TransformersModel(made, vocabulary_of(made, chat_tokenizer(name), None, chat=True), "chat", name=name)
+        return CachedModel(made, vocabulary_of(made, chat_tokenizer(name), None, chat=True), "chat", name=name)
 
     base, tuned, untuned = model(base_style, 0), model(style, 1), model(style, 2)
     value = ImplicitValue(tuned, untuned, base)
@@ -216,7 +216,7 @@ def test_guides_read_an_answer_as_their_own_template_writes_it(style: str, base_
 @ALL
 def test_fluency_is_of_the_answer_as_the_bases_template_writes_it(style: str) -> None:
     made = llama(0, 340)
-    base = TransformersModel(made, vocabulary_of(made, chat_tokenizer(style), None, chat=True), "chat")
+    base = CachedModel(made, vocabulary_of(made, chat_tokenizer(style), None, chat=True), "chat")
     pair = Pair("p", TURNS, ["An oak.", "A bush."], 0, [], 0.5, [], [], [False, False])
     row = encode_pairs([pair], base.vocabulary, "chat", 512, 340).rows[0]
     read = base.vocabulary.encode_prompt(TURNS, "chat")

@@ -11,7 +11,7 @@ from tiny import language_model, tokenizer
 from trimtab.config.models import EndpointConfig
 from trimtab.config.search import SamplingConfig
 from trimtab.errors import ConfigurationError, DataError, EndpointError, ModelError
-from trimtab.models.cached_model import TransformersModel
+from trimtab.models.cached_model import CachedModel
 from trimtab.models.language_model import sequence_log_probabilities
 from trimtab.models.served_model import Choice, CompletionsModel, Question, Usage, share_out
 from trimtab.models.vocabulary import Vocabulary
@@ -26,12 +26,12 @@ SAMPLING = SamplingConfig(temperature=1.0, top_k=0)
 
 
 @pytest.fixture(scope="module")
-def base() -> TransformersModel:
+def base() -> CachedModel:
     return language_model(0, ends=range(40, 60))
 
 
 @pytest.fixture
-def server(base: TransformersModel) -> Iterator[Server]:
+def server(base: CachedModel) -> Iterator[Server]:
     with serving(base) as server:
         yield server
 
@@ -96,7 +96,7 @@ def test_values_of_a_pair_are_those_of_the_texts(server: Server) -> None:
 
 
 @pytest.mark.parametrize("vllm", [True, False])
-def test_stop_strings_end_a_response_also_across_chunks(base: TransformersModel, vllm: bool) -> None:
+def test_stop_strings_end_a_response_also_across_chunks(base: CachedModel, vllm: bool) -> None:
     """The server sees a chunk at a time, so a string that spans two is found here; the text is cut before it."""
     with serving(base, vllm=vllm) as server:
         free, _ = searched(server, Search(successors=4, max_new_tokens=12, keep=4))
@@ -227,7 +227,7 @@ def test_prompts_stand_in_the_template_as_they_are() -> None:
     assert model.prompt_text("{prompt} $1 \\g<0>") == "<{prompt} $1 \\g<0>> {{x}}"
 
 
-def test_a_chunk_that_ends_inside_a_character_goes_on_before_it(base: TransformersModel) -> None:
+def test_a_chunk_that_ends_inside_a_character_goes_on_before_it(base: CachedModel) -> None:
     """Fault of the original: a chunk can end inside a multi-byte character. Here every token is one byte of one."""
     vocabulary = Vocabulary(tokenizer(), ())
     ids = vocabulary.tokenizer.encode("😀好", add_special_tokens=False)
@@ -322,7 +322,7 @@ def test_a_dead_server_ends_all_requests_at_once(server: Server) -> None:
     assert not [thread for thread in threading.enumerate() if "ThreadPool" in thread.name]
 
 
-def test_the_key_comes_from_the_environment_alone(base: TransformersModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_comes_from_the_environment_alone(base: CachedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(base, key="s3cret") as server:
         with pytest.raises(EndpointError, match=r"401: .*Incorrect API key"):
             closed(server).complete([Question("I", 1, 2, 0)], SAMPLING)
@@ -333,7 +333,7 @@ def test_the_key_comes_from_the_environment_alone(base: TransformersModel, monke
             closed(server, key_variable="LARGE_KEY")
 
 
-def test_log_probabilities_are_those_of_the_served_model(server: Server, base: TransformersModel) -> None:
+def test_log_probabilities_are_those_of_the_served_model(server: Server, base: CachedModel) -> None:
     prompt, response = "I really", " liked this movie, it was"
     ids = base.vocabulary.encode_response(response)
     (expected,) = sequence_log_probabilities(base, [prompt], [ids])

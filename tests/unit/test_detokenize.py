@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tiny import llama
 from token_kinds import KINDS, WHOLE_TEXTS, kind_of_tokenizer
 from trimtab.config.search import SamplingConfig
-from trimtab.models.cached_model import TransformersModel
+from trimtab.models.cached_model import CachedModel
 from trimtab.models.roles import vocabulary_of
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.rewards.function import FunctionReward
@@ -130,7 +130,7 @@ def test_a_streams_pieces_are_the_text_of_generate(kind: str, search: str, stop:
         model = llama(seed, size)
         model.lm_head.weight.data[often] *= 2
         model.generation_config.eos_token_id = [often[1]]
-        base = TransformersModel(model, vocabulary_of(model, made, None), "{prompt}")
+        base = CachedModel(model, vocabulary_of(model, made, None), "{prompt}")
         guided = GuidedModel(base, reward, SEARCHES[search], SamplingConfig(temperature=2.0, top_k=0), stop, seed)
         for prompt in ("so 😀", "the film"):
             text = guided.generate(prompt)

@@ -12,7 +12,7 @@ import tape
 from identities import PROMPTS, SEED, log_ratio
 from tiny import gpt2, llama, tokenizer
 from trimtab.config.search import SamplingConfig
-from trimtab.models.cached_model import TransformersModel
+from trimtab.models.cached_model import CachedModel
 from trimtab.models.sampling import draw
 from trimtab.models.static_step import CudaGraphs, Record
 from trimtab.models.vocabulary import Vocabulary
@@ -37,16 +37,16 @@ def recorder(device: torch.device) -> Record:
     return CudaGraphs(torch.device("cuda", torch.cuda.current_device())) if device.type == "cuda" else tape.record
 
 
-def model(seed: int, device: torch.device, dtype: torch.dtype, *, ends: range = range(0)) -> TransformersModel:
+def model(seed: int, device: torch.device, dtype: torch.dtype, *, ends: range = range(0)) -> CachedModel:
     """A tiny Llama that records its steps."""
-    made = TransformersModel(llama(seed, dtype=dtype).to(device), Vocabulary(tokenizer(), ends))
+    made = CachedModel(llama(seed, dtype=dtype).to(device), Vocabulary(tokenizer(), ends))
     made.record_steps(recorder(device), BUDGET)
     return made
 
 
 def searched(
     device: torch.device, dtype: torch.dtype, search: Search
-) -> tuple[list[list[Hypothesis]], list[TransformersModel]]:
+) -> tuple[list[list[Hypothesis]], list[CachedModel]]:
     """What CBS finds, and its base, tuned and untuned model."""
     models = [model(0, device, dtype, ends=range(40, 52)), model(1, device, dtype), model(2, device, dtype)]
     proposer = LanguageModelProposer(models[0], SAMPLING, SEED)
@@ -67,7 +67,7 @@ def test_recorded_steps_read_what_plain_ones_do(
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_values_are_those_of_the_returned_ids(dtype: torch.dtype, device: torch.device) -> None:
     found, _ = searched(device, dtype, Search(2, 3, 4, 14))
-    plain = [TransformersModel(llama(seed, dtype=dtype), Vocabulary(tokenizer())) for seed in (1, 2)]
+    plain = [CachedModel(llama(seed, dtype=dtype), Vocabulary(tokenizer())) for seed in (1, 2)]
     for prompt, group in zip(PROMPTS, found, strict=True):
         for each in group:
             expected = log_ratio(*plain, prompt, each.token_ids)
@@ -81,8 +81,8 @@ def test_in_float64_each_device_finds_what_the_processor_finds(
     search = Search(2, 3, 4, 14)
     with caplog.at_level(logging.WARNING):
         found, _ = searched(device, torch.float64, search)
-    plain = TransformersModel(llama(0), Vocabulary(tokenizer(), range(40, 52)))
-    guides = [TransformersModel(llama(seed), Vocabulary(tokenizer())) for seed in (1, 2)]
+    plain = CachedModel(llama(0), Vocabulary(tokenizer(), range(40, 52)))
+    guides = [CachedModel(llama(seed), Vocabulary(tokenizer())) for seed in (1, 2)]
     expected = search.run(PROMPTS, LanguageModelProposer(plain, SAMPLING, SEED), ImplicitValue(*guides, plain))
     assert [[each.token_ids for each in group] for group in found] == [
         [each.token_ids for each in group] for group in expected
@@ -92,7 +92,7 @@ def test_in_float64_each_device_finds_what_the_processor_finds(
 
 def test_steps_are_recorded_where_they_are_asked_for(device: torch.device) -> None:
     """On CUDA without being told to, elsewhere when told to; a search replays them."""
-    plain = TransformersModel(llama(0).to(device), Vocabulary(tokenizer()))
+    plain = CachedModel(llama(0).to(device), Vocabulary(tokenizer()))
     assert (plain._static is not None) == (device.type == "cuda")
     _, models = searched(device, torch.float32, Search(2, 2, 3, 9))
     assert all(each._static is not None and each._static._steps for each in models)

@@ -12,10 +12,10 @@ from identities import ENDS, SAMPLING, SEED, reference_beam_search
 from tiny import full_log_probabilities, tokenizer
 from trimtab.errors import ModelError
 from trimtab.models import families
-from trimtab.models.cached_model import TransformersModel
+from trimtab.models.cached_model import CachedModel
 from trimtab.models.families import CausalModel, language_model_of
-from trimtab.models.shared_layers import share_trunk
-from trimtab.models.uncached_model import RereadingModel
+from trimtab.models.shared_layers import share_lower_layers
+from trimtab.models.uncached_model import UncachedModel
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Prompt
 from trimtab.search.chunk_beam import Search
@@ -75,7 +75,7 @@ def test_decoding_goes_on_from_forks_and_cuts(name: str) -> None:
 @pytest.mark.parametrize("name", CACHED)
 def test_tokens_are_read_once(name: str) -> None:
     language = as_language_model(CACHED[name](0))
-    assert isinstance(language, TransformersModel)
+    assert isinstance(language, CachedModel)
     language.next_logits(language.start_ids(PROMPTS, room=4))
     assert language.tokens_read == sum(map(len, PROMPTS))
 
@@ -98,7 +98,7 @@ def test_what_cannot_be_forked_is_read_anew_and_says_so_once(name: str, caplog: 
     model = REREAD[name](0)
     with caplog.at_level(logging.WARNING):
         models = [as_language_model(model) for _ in range(2)]
-    assert all(isinstance(model, RereadingModel) for model in models)
+    assert all(isinstance(model, UncachedModel) for model in models)
     (warning,) = [record for record in caplog.records if record.name.startswith("trimtab.")]
     assert "reads its texts anew for every token" in warning.getMessage()
 
@@ -114,7 +114,7 @@ def test_a_shared_trunk_changes_no_bit(name: str) -> None:
             weight.add_(0.1)
     pair = as_language_model(untuned), as_language_model(tuned)
     alone = [scored(model) for model in pair]
-    first, second = share_trunk(*pair)
+    first, second = share_lower_layers(*pair)
     start = [model.start_ids(PROMPTS, room=8) for model in (first, second)]
     parents = [0, 1, 2, 0]
     lengths = [len(PROMPTS[parent]) for parent in parents]
@@ -146,17 +146,17 @@ def test_logits_that_no_head_gives_are_the_models_own(spoil: Callable[[torch.Ten
 
     model.forward = forward
     language = as_language_model(model)
-    assert isinstance(language, RereadingModel)
+    assert isinstance(language, UncachedModel)
     for prompt, response, found in zip(PROMPTS, RESPONSES, scored(language)[0], strict=False):
         assert found == pytest.approx(full_log_probabilities(model, prompt, response), abs=1e-9)
 
 
 def test_a_model_whose_cached_reading_differs_is_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """As one would that masks by something other than positions; here a wrong token stands for a wrong mask."""
-    sound = families.TransformersModel.start_ids
+    sound = families.CachedModel.start_ids
 
-    def shifted(self: TransformersModel, prompts: list[list[int]], room: int) -> object:
+    def shifted(self: CachedModel, prompts: list[list[int]], room: int) -> object:
         return sound(self, [[*ids[:-1], 9] for ids in prompts], room)
 
-    monkeypatch.setattr(families.TransformersModel, "start_ids", shifted)
-    assert isinstance(as_language_model(CACHED["llama"](0)), RereadingModel)
+    monkeypatch.setattr(families.CachedModel, "start_ids", shifted)
+    assert isinstance(as_language_model(CACHED["llama"](0)), UncachedModel)

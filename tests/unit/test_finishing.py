@@ -8,7 +8,7 @@ import torch
 from identities import EXACT, PROMPTS, SAMPLING, SEED, log_ratio
 from tiny import language_model
 from trimtab.config.search import SamplingConfig
-from trimtab.models.cached_model import TransformersModel
+from trimtab.models.cached_model import CachedModel
 from trimtab.records import Prompt
 from trimtab.search.chunk_beam import Search
 from trimtab.search.hypothesis import Hypothesis
@@ -18,11 +18,11 @@ from trimtab.search.value import ImplicitValue
 CBS = Search(3, 3, 2, 16)
 
 
-def response_text(base: TransformersModel, prompt: Prompt, ids: Sequence[int]) -> str:
+def response_text(base: CachedModel, prompt: Prompt, ids: Sequence[int]) -> str:
     return base.vocabulary.decode_response(base.vocabulary.encode_prompt(prompt.text, "{prompt}"), ids)
 
 
-def stop_across_tokens(base: TransformersModel) -> str:
+def stop_across_tokens(base: CachedModel) -> str:
     """Two characters that plain samples have on both sides of a token's end, and of a chunk's end."""
     for group, prompt in zip(Search(successors=24, max_new_tokens=16, keep=24).run(
         PROMPTS, LanguageModelProposer(base, SAMPLING, SEED), None

@@ -5,7 +5,7 @@ import pytest
 from identities import SAMPLING, SEED
 from tiny import language_model
 from trimtab.errors import ConfigurationError
-from trimtab.models.cached_model import TransformersModel
+from trimtab.models.cached_model import CachedModel
 from trimtab.models.language_model import ModelSize
 from trimtab.records import Prompt
 from trimtab.search.chunk_beam import Search
@@ -16,7 +16,7 @@ from trimtab.search.value import ImplicitValue
 PROMPT = Prompt("a", "This was the worst film")
 
 
-def models() -> tuple[TransformersModel, TransformersModel, TransformersModel]:
+def models() -> tuple[CachedModel, CachedModel, CachedModel]:
     return language_model(0), language_model(1), language_model(2)
 
 

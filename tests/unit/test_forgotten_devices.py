@@ -121,8 +121,8 @@ MODULES = (
 SOUND = {
     # an index on the processor: torch takes it along, and waits
     "models.attention.row_mask: torch.arange(len(starts), device=device)",
-    "models.cache.SlotLayer.update: torch.arange(key_states.shape[0], device=key_states.device)",
-    "models.cache.SlotLayer.update: torch.arange(key_states.shape[1], device=key_states.device)",
+    "models.kv_cache.SlotLayer.update: torch.arange(key_states.shape[0], device=key_states.device)",
+    "models.kv_cache.SlotLayer.update: torch.arange(key_states.shape[1], device=key_states.device)",
     "models.sampling.draw: on_device(rows, logits.device)",
     "models.sampling.penalized: on_device(rows[known], logits.device)",
     "models.sampling.penalized: on_device(tokens[known], logits.device)",
@@ -138,7 +138,7 @@ SOUND = {
     "rewards.scalar.ValueHead.__call__: mask.to(device)",
     "rewards.sequence_logits.SequenceLogits._read: mask.to(model.device)",
     # counts where a head lies apart from the layers below it, as no path here has it
-    "models.rereading.RereadingModel._read: flat.to(self._head.device, self._head.weight.dtype)",
+    "models.uncached_model.UncachedModel._read: flat.to(self._head.device, self._head.weight.dtype)",
     "models.device.on_device: torch.arange(values.start, values.stop, values.step, device=device)",
 }
 """Calls that may as well forget their device: `module.function: call`."""

@@ -15,7 +15,7 @@ from completions_server import serving
 from tiny import language_model, llama, tokenizer
 from tiny_hub import save_causal_lm
 from trimtab.errors import AssetError, ConfigurationError, ModelError, VocabularyError
-from trimtab.models.cached_model import TransformersModel
+from trimtab.models.cached_model import CachedModel
 from trimtab.search.guide import Guide
 from trimtab.search.guided_model import GuidedModel
 from trimtab.search.proposer import LanguageModelProposer
@@ -40,11 +40,11 @@ def guide() -> Guide:
 
 
 @pytest.fixture(scope="module")
-def base() -> TransformersModel:
+def base() -> CachedModel:
     return language_model(0, ends=range(40, 60))
 
 
-def steered(guide: Guide, base: TransformersModel, name: str = "CBS", **settings: object) -> GuidedModel:
+def steered(guide: Guide, base: CachedModel, name: str = "CBS", **settings: object) -> GuidedModel:
     return guide.steer(base, search=SEARCHES[name], sampling=SAMPLING, **settings)
 
 
@@ -83,7 +83,7 @@ def test_a_loaded_model_brings_its_tokenizer_where_its_folder_has_one(tmp_path: 
         trimtab.load(str(tmp_path / "nowhere"))
 
 
-def test_an_adapter_that_someone_holds_guides_as_its_merged_model_does(base: TransformersModel) -> None:
+def test_an_adapter_that_someone_holds_guides_as_its_merged_model_does(base: CachedModel) -> None:
     model = llama(6)
     torch.manual_seed(1)
     adapted = get_peft_model(copy.deepcopy(model), LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
@@ -99,9 +99,7 @@ def test_an_adapter_that_someone_holds_guides_as_its_merged_model_does(base: Tra
 
 @pytest.mark.parametrize("name", SEARCHES)
 @pytest.mark.parametrize("stop", [(), ("e", "the worst"), (" a", "i")])
-def test_a_stream_gives_the_text_of_generate(
-    guide: Guide, base: TransformersModel, name: str, stop: tuple[str, ...]
-) -> None:
+def test_a_stream_gives_the_text_of_generate(guide: Guide, base: CachedModel, name: str, stop: tuple[str, ...]) -> None:
     """Each piece was final when it was given: nothing is taken back, and a half stop string is not given."""
     guided = steered(guide, base, name, stop=stop)
     for prompt in PROMPTS:
@@ -110,7 +108,7 @@ def test_a_stream_gives_the_text_of_generate(
         assert all(pieces)
 
 
-def test_a_stream_comes_piece_by_piece(guide: Guide, base: TransformersModel) -> None:
+def test_a_stream_comes_piece_by_piece(guide: Guide, base: CachedModel) -> None:
     assert len(list(steered(guide, base, "base").stream("I really"))) > 4
     endless = language_model(0)
     assert len(list(steered(guide, endless, "one beam").stream("I really"))) > 2
@@ -132,7 +130,7 @@ def test_prompts_are_one_or_several_strings_or_conversations(guide: Guide) -> No
     assert guided.generate([]) == []
 
 
-def test_a_prompt_gets_the_same_answer_alone_and_among_others(guide: Guide, base: TransformersModel) -> None:
+def test_a_prompt_gets_the_same_answer_alone_and_among_others(guide: Guide, base: CachedModel) -> None:
     guided = steered(guide, base)
     together = guided.generate(PROMPTS)
     assert together == [guided.generate(prompt) for prompt in PROMPTS]
@@ -142,14 +140,14 @@ def test_a_prompt_gets_the_same_answer_alone_and_among_others(guide: Guide, base
     assert dataclasses.replace(guided, seed=1).generate(PROMPTS) != together
 
 
-def test_hypotheses_tell_values_and_ends(guide: Guide, base: TransformersModel) -> None:
+def test_hypotheses_tell_values_and_ends(guide: Guide, base: CachedModel) -> None:
     guided = dataclasses.replace(steered(guide, base), search=trimtab.Search(3, 2, 2, 14, keep=3))
     (found,) = guided.hypotheses(["I really"])
     assert len(found) == 3 and [each.value for each in found] == sorted((e.value for e in found), reverse=True)
     assert {each.finish for each in found} <= {"eos", "length"}
 
 
-def test_rewards_and_means_guide(base: TransformersModel) -> None:
+def test_rewards_and_means_guide(base: CachedModel) -> None:
     long, short = (Guide.by_reward(lambda texts, sign=sign: [sign * len(t) for t in texts]) for sign in (1.0, -1.0))
     lengths = {
         name: sum(map(len, steered(each, base, "best of 5").generate(PROMPTS)))
@@ -165,7 +163,7 @@ def test_a_mean_of_nothing_is_one_line() -> None:
             Guide.mean(parts)
 
 
-def test_beta_adds_the_pairs_logits(guide: Guide, base: TransformersModel) -> None:
+def test_beta_adds_the_pairs_logits(guide: Guide, base: CachedModel) -> None:
     tuned, untuned = guide.pair
     emulated = trimtab.emulate(base, [(tuned, untuned, 0.5)])
     search = trimtab.Search(max_new_tokens=10)
@@ -180,7 +178,7 @@ def test_beta_adds_the_pairs_logits(guide: Guide, base: TransformersModel) -> No
         Guide(language_model(5), language_model(6, size=300)).steer(base)
 
 
-def test_a_base_behind_an_endpoint_is_steered_by_text(guide: Guide, base: TransformersModel) -> None:
+def test_a_base_behind_an_endpoint_is_steered_by_text(guide: Guide, base: CachedModel) -> None:
     with serving(base) as server:
         closed = trimtab.CompletionsModel(server.url, "tiny")
         guided = guide.steer(closed, search=SEARCHES["CBS"], sampling=SAMPLING)
@@ -207,7 +205,7 @@ def test_a_prompt_without_numbers_has_no_text_and_a_warning(guide: Guide, caplog
 
 
 def test_progress_is_shown_where_it_is_asked_for(
-    guide: Guide, base: TransformersModel, capsys: pytest.CaptureFixture[str]
+    guide: Guide, base: CachedModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
     guided = steered(guide, base)
     guided.generate(PROMPTS)

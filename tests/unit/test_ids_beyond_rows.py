@@ -21,7 +21,7 @@ from identities import EXACT
 from tiny import llama, tokenizer
 from trimtab.config.training import SftConfig, TuneConfig
 from trimtab.errors import ModelError, VocabularyError
-from trimtab.models.cached_model import TransformersModel
+from trimtab.models.cached_model import CachedModel
 from trimtab.models.emulated import emulate
 from trimtab.models.open_model import load
 from trimtab.models.vocabulary import Vocabulary
@@ -62,15 +62,15 @@ def with_added(added: Added, size: int = SIZE) -> PreTrainedTokenizerFast:
 
 
 @functools.cache
-def model(seed: int, rows: int, added: Added = (), size: int = SIZE) -> TransformersModel:
+def model(seed: int, rows: int, added: Added = (), size: int = SIZE) -> CachedModel:
     """A random model that likes the ids from `size` on."""
     held = llama(seed, rows)
     with torch.no_grad():
         held.lm_head.weight[size:] *= 2
-    return TransformersModel(held, Vocabulary(with_added(added, size), range(40, 52)), name=f"model-{seed}")
+    return CachedModel(held, Vocabulary(with_added(added, size), range(40, 52)), name=f"model-{seed}")
 
 
-def as_read(each: Hypothesis, base: TransformersModel, guides: Sequence[TransformersModel]) -> list[int]:
+def as_read(each: Hypothesis, base: CachedModel, guides: Sequence[CachedModel]) -> list[int]:
     """The ids that a pair of guides reads where the base wrote `each`: the rule of docs/search.md, spelled out."""
     tokens = [{i: t for t, i in one.vocabulary.tokenizer.get_vocab().items()} for one in (base, *guides)]
     rows = min(one.model.config.vocab_size for one in guides)
@@ -94,7 +94,7 @@ def as_read(each: Hypothesis, base: TransformersModel, guides: Sequence[Transfor
 
 
 @torch.no_grad()
-def log_p(one: TransformersModel, prompt: str, response: Sequence[int], rows: int) -> float:
+def log_p(one: CachedModel, prompt: str, response: Sequence[int], rows: int) -> float:
     """log p of a response by transformers alone, over the first `rows` ids."""
     ids = one.vocabulary.encode_prompt(prompt, "{prompt}")
     logits = one.model(input_ids=torch.tensor([[*ids, *response]]), use_cache=False).logits[0, :, :rows]
@@ -163,7 +163,7 @@ def test_eft_is_the_sum_over_the_ids_that_all_models_have(
     emulated = emulate(base, [(tuned, untuned, 0.7)])
     found = emulated.next_logits(emulated.start(["I really"], room=1))[0]
     width = min(base_rows, tuned_rows, untuned_rows)
-    assert found.shape == (width,) and emulated.rows == width
+    assert found.shape == (width,) and emulated.vocab_size == width
     ids = torch.tensor([base.vocabulary.encode_prompt("I really", "{prompt}")])
     with torch.no_grad():
         parts = [one.model(input_ids=ids).logits[0, -1, :width] for one in (base, tuned, untuned)]
@@ -184,7 +184,7 @@ def test_eft_is_the_sum_over_the_ids_that_all_models_have(
 def test_eft_without_the_bases_end_token_is_one_line() -> None:
     ended = with_added(ADDED[3])
     ended.eos_token = "<|im_end|>"
-    base = TransformersModel(llama(0, 322), Vocabulary(ended), name="chatty")
+    base = CachedModel(llama(0, 322), Vocabulary(ended), name="chatty")
     with pytest.raises(VocabularyError, match=r"chatty's end token <\|im_end\|> \(id 321\) is none of model-1's"):
         emulate(base, [(model(1, 320), model(2, 320), 1.0)])
     # with the tokens in its tokenizer and no rows for them, too
@@ -198,7 +198,7 @@ def test_the_end_of_a_base_alone_is_read_as_the_guides_end() -> None:
     held = llama(0, 322)
     with torch.no_grad():
         held.lm_head.weight[321] *= 3
-    base = TransformersModel(held, Vocabulary(ended), name="chatty")
+    base = CachedModel(held, Vocabulary(ended), name="chatty")
     tuned, untuned = model(1, 320), model(2, 320)
     search = trimtab.Search(successors=20, max_new_tokens=8, keep=20)
     found = search.run(PROMPTS, LanguageModelProposer(base, SAMPLING, 3), ImplicitValue(tuned, untuned, base))
@@ -349,7 +349,7 @@ def test_a_head_and_embeddings_of_unlike_sizes(rows: tuple[int, int]) -> None:
     with torch.no_grad():
         model.lm_head.weight[320:] *= 50  # likely, where they can be written at all
     language = load(model.eval(), tokenizer())
-    assert language.rows == 320 and isinstance(language, TransformersModel)
+    assert language.vocab_size == 320 and isinstance(language, CachedModel)
     assert language.next_logits(language.start_ids([[1, 40]], room=2)).shape == (1, 320)
     steered = Guide.by_reward(lambda texts: [0.0 for _ in texts]).steer(language, search=SEARCHES[0])
     for hypothesis in steered.hypotheses(["I really"], 8)[0]:

@@ -6,17 +6,17 @@ import pytest
 import torch
 
 from trimtab.models import lm_head as head
-from trimtab.models.lm_head import Head
+from trimtab.models.lm_head import LMHead
 
 WIDTH, SIZE, ROWS = 6, 21, 5
 
 
-def made(dtype: torch.dtype = torch.float32, shift: float = 0.0) -> tuple[Head, torch.Tensor, torch.Tensor]:
+def made(dtype: torch.dtype = torch.float32, shift: float = 0.0) -> tuple[LMHead, torch.Tensor, torch.Tensor]:
     """A head whose bias shifts all logits, hidden states, and the logits themselves."""
     generator = torch.Generator().manual_seed(1)
     weight, hidden = (torch.randn(rows, WIDTH, generator=generator).to(dtype) for rows in (SIZE, ROWS))
     bias = torch.full((SIZE,), shift, dtype=dtype)
-    return Head(weight, bias), hidden, hidden @ weight.t() + bias
+    return LMHead(weight, bias), hidden, hidden @ weight.t() + bias
 
 
 @pytest.mark.parametrize("shift", [0.0, 90.0, -90.0, -120.0, -3e4])
@@ -55,6 +55,6 @@ def test_no_probability_exceeds_one(dtype: torch.dtype) -> None:
     weight = torch.zeros(SIZE, WIDTH, dtype=dtype)
     weight[3] = torch.tensor([4.0, 2.0, 1.0, 0.5, 0.25, 0.0625]).to(dtype)
     hidden = torch.tensor([[4.0, 2.0, 0.0, 0.0, 0.0, 1.0]]).to(dtype)
-    sure = Head(weight, None)
+    sure = LMHead(weight, None)
     found = sure.logit_of(hidden, torch.tensor([3])) - sure.log_normalizer(hidden)
     assert found.dtype == torch.float32 and -1e-6 < found.item() <= 0

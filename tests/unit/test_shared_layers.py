@@ -13,10 +13,10 @@ from transformers import AutoModelForCausalLM, GPT2LMHeadModel, LlamaForCausalLM
 
 from identities import PROMPTS, SAMPLING, SEED
 from tiny import gpt2, language_model, llama, tokenizer
-from trimtab.models.cached_model import TransformersModel
+from trimtab.models.cached_model import CachedModel
 from trimtab.models.emulated import emulate
 from trimtab.models.kv_cache import SlotCache
-from trimtab.models.shared_layers import equal_layers, share_trunk
+from trimtab.models.shared_layers import equal_layers, share_lower_layers
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Prompt
 from trimtab.search.chunk_beam import Search
@@ -38,8 +38,8 @@ def tuned_above(model: Causal, layer: int) -> Causal:
     return tuned
 
 
-def as_language_model(model: Causal, template: str = "{prompt}") -> TransformersModel:
-    return TransformersModel(model, Vocabulary(tokenizer()), template)
+def as_language_model(model: Causal, template: str = "{prompt}") -> CachedModel:
+    return CachedModel(model, Vocabulary(tokenizer()), template)
 
 
 MODELS = {"llama": lambda: llama(3, layers=4), "gpt2": lambda: gpt2(3)}
@@ -59,7 +59,7 @@ def test_values_are_those_of_two_whole_models_to_the_bit(architecture: str, monk
     before = [model.flops for model in pair]
     shared = values()
     cost = [model.flops - start for model, start in zip(pair, before, strict=True)]
-    monkeypatch.setattr("trimtab.search.value.share_trunk", lambda first, second: (first, second))
+    monkeypatch.setattr("trimtab.search.value.share_lower_layers", lambda first, second: (first, second))
     assert values() == shared
     assert cost[0] < cost[1]  # the tuned model's own layers only
 
@@ -75,7 +75,7 @@ def test_the_sum_of_logits_is_that_of_two_whole_models_to_the_bit(monkeypatch: p
     before = tuned.flops
     shared = texts()
     cost = tuned.flops - before
-    monkeypatch.setattr("trimtab.models.emulated.share_trunk", lambda first, second: (first, second))
+    monkeypatch.setattr("trimtab.models.emulated.share_lower_layers", lambda first, second: (first, second))
     assert texts() == shared
     assert tuned.flops - before > 2 * cost > 0
 
@@ -89,7 +89,7 @@ def test_a_tuned_base_asked_first_is_summed_as_two_whole_models(monkeypatch: pyt
         return model.next_logits(model.start(["I really", "This was"], room=2)).clone()
 
     shared = logits()
-    monkeypatch.setattr("trimtab.models.emulated.share_trunk", lambda first, second: (first, second))
+    monkeypatch.setattr("trimtab.models.emulated.share_lower_layers", lambda first, second: (first, second))
     assert torch.equal(logits(), shared)
 
 
@@ -97,7 +97,7 @@ def test_a_call_that_was_cut_off_between_the_two_leaves_nothing_for_the_next() -
     """As Ctrl-C in a notebook does; the states of both prompts are of one shape."""
     small = llama(3)
     whole = as_language_model(tuned_above(small, 1))
-    first, second = share_trunk(as_language_model(small), as_language_model(whole.model))
+    first, second = share_lower_layers(as_language_model(small), as_language_model(whole.model))
     first.start_ids([[20, 21, 22, 23]], room=2)
     prompt = [[30, 31, 32, 33]]
     asked = [model.start_ids(prompt, room=2) for model in (first, second)]
@@ -108,7 +108,7 @@ def test_a_call_that_was_cut_off_between_the_two_leaves_nothing_for_the_next() -
 def test_rows_are_selected_on_the_device_of_the_layers_that_hold_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second model's lower layers hold nothing; its upper ones may lie on an accelerator, as on `meta` here."""
     small = llama(3)
-    first, second = share_trunk(as_language_model(small), as_language_model(tuned_above(small, 1)))
+    first, second = share_lower_layers(as_language_model(small), as_language_model(tuned_above(small, 1)))
     first.start(["I really"], room=2)
     state = second.start(["I really"], room=2)
     lower, upper = state.cache.slots
@@ -164,7 +164,7 @@ SHOWN = st.builds(
 def test_values_are_right_however_the_two_are_shown_prompts(
     first: tuple[Vocabulary, str], second: tuple[Vocabulary, str], texts: list[str]
 ) -> None:
-    untuned, tuned = TransformersModel(SMALL, *first), TransformersModel(TUNED, *second)
+    untuned, tuned = CachedModel(SMALL, *first), CachedModel(TUNED, *second)
     prompts = [Prompt(str(number), text) for number, text in enumerate(texts)]
 
     def values() -> list[list[float]]:
@@ -174,7 +174,7 @@ def test_values_are_right_however_the_two_are_shown_prompts(
 
     shared = values()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trimtab.search.value.share_trunk", lambda first, second: (first, second))
+        patch.setattr("trimtab.search.value.share_lower_layers", lambda first, second: (first, second))
         assert values() == shared
 
 
@@ -186,7 +186,7 @@ BASE = language_model(0, ends=range(40, 52))
 def test_the_cost_of_what_each_reads_for_itself_is_counted() -> None:
     small = llama(3)
     pair = as_language_model(small), as_language_model(tuned_above(small, 1), "Review: {prompt}")
-    first, second = share_trunk(*pair)
+    first, second = share_lower_layers(*pair)
     whole = as_language_model(pair[1].model, "Review: {prompt}")
     for model in (first, second, whole):
         model.next_logits(model.start(["I really"], room=2))
@@ -257,7 +257,7 @@ def test_what_saving_writes_into_a_configuration_keeps_nothing_apart(architectur
 
 def test_a_second_model_that_is_asked_alone_is_noticed() -> None:
     small = llama(3)
-    first, second = share_trunk(as_language_model(small), as_language_model(tuned_above(small, 1)))
+    first, second = share_lower_layers(as_language_model(small), as_language_model(tuned_above(small, 1)))
     states = [model.start(["I really liked this"], room=2) for model in (first, second)]
     with pytest.raises(AssertionError, match="asked before the first"):
         second.next_logits(states[1])

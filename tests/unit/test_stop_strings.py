@@ -10,7 +10,7 @@ from tiny import llama
 from token_kinds import kind_of_tokenizer
 from trimtab.config.search import SamplingConfig
 from trimtab.errors import ConfigurationError
-from trimtab.models.cached_model import TransformersModel
+from trimtab.models.cached_model import CachedModel
 from trimtab.models.emulated import emulate
 from trimtab.models.language_model import LanguageModel
 from trimtab.models.roles import vocabulary_of
@@ -44,7 +44,7 @@ SEARCHES = {
 
 
 @cache
-def base(kind: str, seed: int = 0) -> TransformersModel:
+def base(kind: str, seed: int = 0) -> CachedModel:
     """A model that writes special tokens often."""
     made = kind_of_tokenizer(kind)
     made.add_special_tokens({"additional_special_tokens": ["<|bot|>", "<|user|>"]})
@@ -52,7 +52,7 @@ def base(kind: str, seed: int = 0) -> TransformersModel:
     often = made.convert_tokens_to_ids(["<|user|>", "<|bot|>", "<eot>"])
     model.lm_head.weight.data[often] *= 2.5
     model.generation_config.eos_token_id = None
-    return TransformersModel(model, vocabulary_of(model, made, None), "{prompt}")
+    return CachedModel(model, vocabulary_of(model, made, None), "{prompt}")
 
 
 def spelled(vocabulary: Vocabulary, prompt: list[int], ids: list[int]) -> tuple[str, list[int]]:

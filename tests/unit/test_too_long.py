@@ -21,12 +21,12 @@ from trimtab.evaluation.divergence import divergence
 from trimtab.evaluation.evaluate import Cost, summarise
 from trimtab.evaluation.fluency import fluency_served, fluency_under
 from trimtab.evaluation.scoring import score_decoder
-from trimtab.models.cached_model import TransformersModel
+from trimtab.models.cached_model import CachedModel
 from trimtab.models.emulated import emulate
 from trimtab.models.families import CausalModel
 from trimtab.models.language_model import sequence_log_probabilities
 from trimtab.models.served_model import CompletionsModel
-from trimtab.models.uncached_model import RereadingModel
+from trimtab.models.uncached_model import UncachedModel
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.preferences.synthesize import check_some_fit
 from trimtab.records import SET_ASIDE, Generation, Prompt
@@ -42,25 +42,25 @@ SAMPLING = SamplingConfig(temperature=1.3, top_k=0)
 NEW = 8
 
 
-def limited(seed: int, context: int, template: str = "{prompt}", size: int = 320) -> TransformersModel:
+def limited(seed: int, context: int, template: str = "{prompt}", size: int = 320) -> CachedModel:
     held = llama(seed, size)
     held.config.max_position_embeddings = context
-    return TransformersModel(held, Vocabulary(tokenizer(size), range(40, 48)), template, name=f"model-{seed}")
+    return CachedModel(held, Vocabulary(tokenizer(size), range(40, 48)), template, name=f"model-{seed}")
 
 
-def of_gpt2(context: int) -> TransformersModel:
+def of_gpt2(context: int) -> CachedModel:
     """A model whose positions are a table: reading beyond the last one is an IndexError."""
     held = gpt2(0)
     held.transformer.wpe = torch.nn.Embedding.from_pretrained(held.transformer.wpe.weight[:context])
     held.config.n_positions = context
-    return TransformersModel(held, Vocabulary(tokenizer(), range(40, 48)), name="gpt2")
+    return CachedModel(held, Vocabulary(tokenizer(), range(40, 48)), name="gpt2")
 
 
-def rereading(context: int) -> RereadingModel:
+def rereading(context: int) -> UncachedModel:
     held = gpt2(0)
     held.transformer.wpe = torch.nn.Embedding.from_pretrained(held.transformer.wpe.weight[:context])
     held.config.n_positions = context
-    return RereadingModel(held, Vocabulary(tokenizer(), range(40, 48)), "{prompt}", "reread", None)
+    return UncachedModel(held, Vocabulary(tokenizer(), range(40, 48)), "{prompt}", "reread", None)
 
 
 def sum_of_three(context: int):

@@ -12,7 +12,7 @@ from tiny import full_log_probabilities, gpt2, llama, tokenizer
 from trimtab.config.search import SamplingConfig
 from trimtab.config.training import SftConfig
 from trimtab.errors import ConfigurationError, DataError, ModelError
-from trimtab.models.cached_model import TransformersModel
+from trimtab.models.cached_model import CachedModel
 from trimtab.models.roles import vocabulary_of
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Prompt
@@ -79,7 +79,7 @@ def test_the_trained_model_writes_such_texts_from_its_start_token(tmp_path, chan
     run(tmp_path, settings(lora=None, learning_rate=3e-3, **changes))
     written = []
     for model in (llama(0, dtype=torch.float32), AutoModelForCausalLM.from_pretrained(tmp_path / "model")):
-        wrapped = TransformersModel(model.eval(), vocabulary_of(model, tokenizer(), None))
+        wrapped = CachedModel(model.eval(), vocabulary_of(model, tokenizer(), None))
         proposer = LanguageModelProposer(wrapped, SamplingConfig(temperature=0), seed=0)
         ((best, *_),) = Search(max_new_tokens=60).run([Prompt("p", "")], proposer, None)
         written.append((best.text.startswith("This film is "), best.finish))

@@ -11,8 +11,8 @@ from tiny import gpt2, tokenizer
 from trimtab.config.search import SamplingConfig
 from trimtab.models import cached_model as transformers_model
 from trimtab.models import emulated
-from trimtab.models.cached_model import TransformersModel
-from trimtab.models.lm_head import Head
+from trimtab.models.cached_model import CachedModel
+from trimtab.models.lm_head import LMHead
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Prompt
 from trimtab.search import value
@@ -33,14 +33,14 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
         return [0.0 if tensor.is_floating_point() else 2] * len(tensor)
 
     monkeypatch.setattr(torch.Tensor, "tolist", numbers)
-    monkeypatch.setattr(transformers_model, "head_of", lambda model: Head(model.get_output_embeddings().weight, None))
+    monkeypatch.setattr(transformers_model, "head_of", lambda model: LMHead(model.get_output_embeddings().weight, None))
     for module in (emulated, value):
-        monkeypatch.setattr(module, "share_trunk", lambda first, second: (first, second))
+        monkeypatch.setattr(module, "share_lower_layers", lambda first, second: (first, second))
     return asked
 
 
-def without_numbers(seed: int, vocabulary: int = 320) -> TransformersModel:
-    model = TransformersModel(gpt2(seed, vocabulary, torch.float32).to("meta"), Vocabulary(tokenizer()))
+def without_numbers(seed: int, vocabulary: int = 320) -> CachedModel:
+    model = CachedModel(gpt2(seed, vocabulary, torch.float32).to("meta"), Vocabulary(tokenizer()))
     model.record_steps(tape.record, BUDGET)
     return model
 

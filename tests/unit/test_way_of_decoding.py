@@ -24,11 +24,11 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from tiny import full_log_probabilities, llama, tokenizer
 from trimtab.errors import ModelError
 from trimtab.models.cache_check import alike
-from trimtab.models.cached_model import TransformersModel
+from trimtab.models.cached_model import CachedModel
 from trimtab.models.families import CausalModel, language_model_of
 from trimtab.models.lm_head import find_head, head_of
 from trimtab.models.open_model import load
-from trimtab.models.uncached_model import RereadingModel
+from trimtab.models.uncached_model import UncachedModel
 from trimtab.models.vocabulary import Vocabulary
 from zoo import CACHED, REREAD
 
@@ -64,8 +64,8 @@ def test_a_family_is_decoded_in_one_way_in_every_element_type(name: str, dtype: 
     model = FAMILIES[name](0).to(dtype)
     whole = copy.deepcopy(model)
     language = as_language_model(model)
-    assert isinstance(language, RereadingModel if name in REREAD else TransformersModel)
-    if isinstance(language, RereadingModel):
+    assert isinstance(language, UncachedModel if name in REREAD else CachedModel)
+    if isinstance(language, UncachedModel):
         assert language.reason == REASONS[name]
     state, _ = language.score(language.start_ids(PROMPTS, room=8), [0, 1, 2, 0], [10, 1, 3, 10], [[60], [70], [], [80]])
     state.append([90, 91, 92, 93])
@@ -191,7 +191,7 @@ def test_a_head_that_is_another_is_found_out(difference: str, dtype: torch.dtype
     assert head_of(model) is not None
     HEADS[difference](model.lm_head)
     language = as_language_model(model)
-    assert isinstance(language, RereadingModel) and "output embedding" in language.reason
+    assert isinstance(language, UncachedModel) and "output embedding" in language.reason
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -220,7 +220,7 @@ def test_logits_may_be_wider_than_the_weights(way: str, dtype: torch.dtype) -> N
         model.lm_head = copy.deepcopy(head).float()
         model.lm_head.forward = lambda hidden: functional.linear(hidden.float(), model.lm_head.weight)
     language = as_language_model(model)
-    assert isinstance(language, TransformersModel)
+    assert isinstance(language, CachedModel)
     _, logs = language.score(language.start_ids(PROMPTS, room=4), [0, 2], [10, 3], [[60, 61], [70]])
     with torch.no_grad():
         for prompt, response, found in zip([PROMPTS[0], PROMPTS[2]], [[60, 61], [70]], logs, strict=True):
@@ -239,7 +239,7 @@ def test_weights_of_a_head_that_are_codes_are_not_multiplied_with() -> None:
 
 def test_a_model_that_is_read_anew_says_why_with_the_numbers() -> None:
     found = as_language_model(changed(CACHED["gpt2"](0).float(), lambda logits: 1.1 * logits))
-    assert isinstance(found, RereadingModel)
+    assert isinstance(found, UncachedModel)
     assert found.reason == (
         "its logits differ from its output embedding's by 9.09 % in norm (0.005 % allowed in float32)"
     )
@@ -247,26 +247,26 @@ def test_a_model_that_is_read_anew_says_why_with_the_numbers() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_cache_that_changes_what_is_read_says_how_much(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    sound = TransformersModel.start_ids
+    sound = CachedModel.start_ids
 
-    def shifted(self: TransformersModel, prompts: list[list[int]], room: int) -> object:
+    def shifted(self: CachedModel, prompts: list[list[int]], room: int) -> object:
         return sound(self, [[*ids[:-1], 9] for ids in prompts], room)
 
-    monkeypatch.setattr(TransformersModel, "start_ids", shifted)
+    monkeypatch.setattr(CachedModel, "start_ids", shifted)
     language = as_language_model(CACHED["llama"](0).to(dtype))
-    assert isinstance(language, RereadingModel)
+    assert isinstance(language, UncachedModel)
     assert language.reason.startswith("reading it through a cache gives logits ")
     assert " % apart from those of one pass (" in language.reason
     assert language.reason.endswith(f"allowed in {str(dtype).removeprefix('torch.')})")
 
 
 def test_a_model_that_takes_no_such_cache_says_what_it_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: TransformersModel, *args: object) -> None:
+    def fail(self: CachedModel, *args: object) -> None:
         raise TypeError("unexpected argument\nmore")
 
-    monkeypatch.setattr(TransformersModel, "score", fail)
+    monkeypatch.setattr(CachedModel, "score", fail)
     language = as_language_model(CACHED["llama"](0))
-    assert isinstance(language, RereadingModel)
+    assert isinstance(language, UncachedModel)
     assert language.reason == "it cannot be read through a cache (TypeError: unexpected argument)"
 
 
@@ -318,7 +318,7 @@ def test_gpt2s_shape_is_decoded_through_the_cache_with_bfloat16_units_and_withou
     environment = {**os.environ, **processor, "PYTHONPATH": os.pathsep.join(map(str, (tests, tests.parent)))}
     run = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.count("TransformersModel") == 3, run.stdout + run.stderr
+    assert run.stdout.count("CachedModel") == 3, run.stdout + run.stderr
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -22,7 +22,7 @@ def fluency_under(model: LanguageModel, generations: Sequence[Generation]) -> tu
     turns = [vocabulary.turn(generation.prompt) for generation in generations]
     texts = [generation.text for generation in generations]
     encoded = vocabulary.encode_answers(turns, texts, [False] * len(texts))
-    responses = [[token for token in ids if token < model.rows] for ids in encoded]
+    responses = [[token for token in ids if token < model.vocab_size] for ids in encoded]
     logs = sequence_log_probabilities(model, [generation.prompt for generation in generations], responses)
     return logs, [len(response) for response in responses]
 

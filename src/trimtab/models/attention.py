@@ -4,7 +4,7 @@ A model builds its masks itself, by its own layers' kinds, and asks for each one
 it runs. Under the names below it gets masks whose rows stand at positions of their own: so windows, chunks and biases
 by distance are those of the model's code, whatever its family. Elsewhere, as in training, they are transformers' own.
 
-    >>> model.set_attn_implementation(OURS["sdpa"])                                     # doctest: +SKIP
+    >>> model.set_attn_implementation(CACHE_ATTENTION["sdpa"])                                     # doctest: +SKIP
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from transformers.masking_utils import (
 )
 
 GROUPED, EAGER, FLASH = "trimtab_grouped", "trimtab_eager", "trimtab_rows"
-OURS = {"sdpa": GROUPED, "eager": EAGER, "flash_attention_2": FLASH}
+CACHE_ATTENTION = {"sdpa": GROUPED, "eager": EAGER, "flash_attention_2": FLASH}
 """Names of transformers' implementations, and of those here that take their place."""
 
 PLAIN_COLUMNS, PLAIN_DIMENSION = 128, 128

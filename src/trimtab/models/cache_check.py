@@ -14,8 +14,8 @@ import torch
 from transformers import PreTrainedModel
 
 from trimtab.models.agreement import dtype_name
-from trimtab.models.large import quantised_as
 from trimtab.models.lm_head import probe_ids
+from trimtab.models.load_options import quantization_of
 from trimtab.models.placement import input_device
 
 APART, APART_OTHERWISE = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 0.1}, 0.25
@@ -58,7 +58,7 @@ def readings_apart(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 def allowed_apart(model: PreTrainedModel) -> tuple[float, str]:
     """How far two readings of a model may be apart, and the name of the weights' type that this follows from."""
-    bits = quantised_as(model)
+    bits = quantization_of(model)
     if bits is not None:
         return APART_OTHERWISE, bits
     types = {weight.dtype for weight in model.parameters() if weight.is_floating_point()}

@@ -2,7 +2,7 @@
 
 Reads only new tokens, each once per row, through a `SlotCache`.
 
-    >>> model = TransformersModel(causal_lm, Vocabulary(tokenizer), template="{prompt}")    # doctest: +SKIP
+    >>> model = CachedModel(causal_lm, Vocabulary(tokenizer), template="{prompt}")    # doctest: +SKIP
     >>> model.next_logits(model.start(["I really"], room=40)).shape                         # doctest: +SKIP
     torch.Size([1, 49152])
 """
@@ -15,15 +15,15 @@ import torch
 from transformers import PreTrainedModel
 
 from trimtab.errors import ModelError
-from trimtab.models.attention import OURS
+from trimtab.models.attention import CACHE_ATTENTION
 from trimtab.models.context import context_of
 from trimtab.models.device import on_device
 from trimtab.models.flop_count import Work, body_weights
 from trimtab.models.kv_cache import SlotCache
-from trimtab.models.language_model import ModelSize, check_length, check_rows, check_text, cut_to, why_too_long
-from trimtab.models.lm_head import Head, check_numbers, head_of
+from trimtab.models.language_model import ModelSize, check_ids, check_length, check_text, cut_to, why_too_long
+from trimtab.models.lm_head import LMHead, check_numbers, head_of
 from trimtab.models.placement import input_device
-from trimtab.models.static_step import SHARE, CudaGraphs, Record, StaticSteps
+from trimtab.models.static_step import MEMORY_FRACTION, CudaGraphs, Record, StaticSteps
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import PromptInput
 
@@ -33,7 +33,7 @@ TOKENS_ON_ACCELERATOR = 32_768
 
 
 @dataclass
-class TransformersState:
+class CachedState:
     """Rows of ids, how many of each are prompt, and how many of each the cache holds.
 
     `apart`: the model reads them by its own body, though it has been given another (`with_body`).
@@ -45,11 +45,11 @@ class TransformersState:
     cache: SlotCache
     apart: bool = False
 
-    def select(self, rows: Sequence[int]) -> "TransformersState":
+    def select(self, rows: Sequence[int]) -> "CachedState":
         device = self.cache.device or torch.device("cpu")
         index = on_device(rows, device)
         cached = [self.cached[row] for row in rows]
-        return TransformersState(
+        return CachedState(
             ids=[list(self.ids[row]) for row in rows],
             prompt_lengths=[self.prompt_lengths[row] for row in rows],
             cached=cached,
@@ -76,14 +76,14 @@ class TransformersState:
         return [ids[cached:] for ids, cached in zip(self.ids, self.cached, strict=True)]
 
 
-class TransformersModel:
+class CachedModel:
     """A causal language model of transformers with a prompt template. Its weights may be shared with others.
 
     `head` is its head where that is known already. Whether a model of some unknown family reads through the cache as
     it does without is for `families.language_model_of` to find out.
 
     Raises:
-        ModelError: its logits are no function of its output embedding that `Head` knows, or no numbers.
+        ModelError: its logits are no function of its output embedding that `LMHead` knows, or no numbers.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class TransformersModel:
         vocabulary: Vocabulary,
         template: str = "{prompt}",
         name: str | None = None,
-        head: Head | None = None,
+        head: LMHead | None = None,
     ) -> None:
         self.model = model
         self.vocabulary = vocabulary
@@ -104,10 +104,12 @@ class TransformersModel:
         if head is None and (head := head_of(model)) is None:
             check_numbers(model)
             raise ModelError(f"{self.name} changes its logits after the output embedding: it has no cached decoding")
-        self.rows = min(model.get_input_embeddings().weight.shape[0], head.size)
-        self._head = head if head.size == self.rows else head.narrowed(self.rows)  # what it predicts, it can read
-        if model.config._attn_implementation in OURS and model._can_set_attn_implementation():
-            model.set_attn_implementation(OURS[model.config._attn_implementation])
+        self.vocab_size = min(model.get_input_embeddings().weight.shape[0], head.size)
+        self._head = (
+            head if head.size == self.vocab_size else head.narrowed(self.vocab_size)
+        )  # what it predicts, it can read
+        if model.config._attn_implementation in CACHE_ATTENTION and model._can_set_attn_implementation():
+            model.set_attn_implementation(CACHE_ATTENTION[model.config._attn_implementation])
         self._body = self._own_body = model.base_model
         self._device = input_device(model)
         self._layers = int(model.config.get_text_config().num_hidden_layers)
@@ -117,7 +119,7 @@ class TransformersModel:
         self._static: StaticSteps | None = None
         if self._device.type == "cuda" and {part.device for part in model.parameters()} == {self._device}:
             free, _ = torch.cuda.mem_get_info(self._device)
-            self.record_steps(CudaGraphs(self._device), int(SHARE * free))
+            self.record_steps(CudaGraphs(self._device), int(MEMORY_FRACTION * free))
 
     def record_steps(self, record: Record, budget: int) -> None:
         """Decode by recorded steps, whose keys and values take up to `budget` bytes; on CUDA it does so anyway."""
@@ -133,11 +135,11 @@ class TransformersModel:
         """The weights that a token is multiplied with."""
         return ModelSize(body=float(self._body_weights), head=float(self._head.weight.numel()))
 
-    def narrowed(self, rows: int) -> "TransformersModel":
+    def narrowed(self, rows: int) -> "CachedModel":
         if rows >= self._head.size:
             return self
         other = copy.copy(self)
-        other._head, other.rows = self._head.narrowed(rows), min(rows, self.rows)
+        other._head, other.vocab_size = self._head.narrowed(rows), min(rows, self.vocab_size)
         return other
 
     def too_long(self, prompt: PromptInput, room: int) -> str | None:
@@ -158,7 +160,7 @@ class TransformersModel:
         idle_weights: int,
         begin: Callable[[], None],
         fits: Callable[[Sequence[Sequence[int]]], bool],
-    ) -> "TransformersModel":
+    ) -> "CachedModel":
         """This model with another body in its place, of whose weights so many do nothing; FLOPs are counted with it.
 
         `begin` is called whenever the model is asked for something, before the body is. `fits` says of prompts' ids
@@ -170,18 +172,18 @@ class TransformersModel:
         other._static = None  # a body that passes tensors on beside its output cannot be recorded
         return other
 
-    def start(self, prompts: Sequence[PromptInput], room: int, *, cut: bool = False) -> TransformersState:
+    def start(self, prompts: Sequence[PromptInput], room: int, *, truncate: bool = False) -> CachedState:
         encoded = [self.vocabulary.encode_prompt(prompt, self.template) for prompt in prompts]
-        return self.start_ids([cut_to(self, ids, room) for ids in encoded] if cut else encoded, room)
+        return self.start_ids([cut_to(self, ids, room) for ids in encoded] if truncate else encoded, room)
 
     @torch.inference_mode()
-    def start_ids(self, prompts: Sequence[Sequence[int]], room: int) -> TransformersState:
+    def start_ids(self, prompts: Sequence[Sequence[int]], room: int) -> CachedState:
         """`start` from ids, each at least one."""
         self._begin()
         longest = max(map(len, prompts), default=1)
         check_length(self, longest, room)
-        check_rows(self.name, self.vocabulary, self.rows, prompts)
-        state = TransformersState(
+        check_ids(self.name, self.vocabulary, self.vocab_size, prompts)
+        state = CachedState(
             ids=[list(ids) for ids in prompts],
             prompt_lengths=[len(ids) for ids in prompts],
             cached=[0] * len(prompts),
@@ -193,7 +195,7 @@ class TransformersModel:
         return state
 
     @torch.inference_mode()
-    def next_logits(self, state: TransformersState) -> torch.Tensor:
+    def next_logits(self, state: CachedState) -> torch.Tensor:
         self._begin()
         if not any(state.pending()):
             state.rewind([len(ids) for ids in state.ids])  # asked for the second time: the last tokens are read again
@@ -203,10 +205,10 @@ class TransformersModel:
 
     @torch.inference_mode()
     def score(
-        self, state: TransformersState, parents: Sequence[int], keep: Sequence[int], tokens: Sequence[Sequence[int]]
-    ) -> tuple[TransformersState, list[list[float]]]:
+        self, state: CachedState, parents: Sequence[int], keep: Sequence[int], tokens: Sequence[Sequence[int]]
+    ) -> tuple[CachedState, list[list[float]]]:
         self._begin()
-        check_rows(self.name, self.vocabulary, self.rows, tokens)
+        check_ids(self.name, self.vocabulary, self.vocab_size, tokens)
         # A parent's last token is read once, however many children it has: their first new token is predicted from
         # the same hidden state. Children that are cut back read the token at their cut again, each for itself.
         uncut = [bool(new) and kept == len(state.ids[p]) for p, kept, new in zip(parents, keep, tokens, strict=True)]
@@ -242,7 +244,7 @@ class TransformersModel:
     def _count_heads(self, rows: int) -> None:
         self._work.flops += 2.0 * self._head.weight.numel() * rows
 
-    def _read(self, state: TransformersState, feeds: Sequence[Sequence[int]]) -> torch.Tensor:
+    def _read(self, state: CachedState, feeds: Sequence[Sequence[int]]) -> torch.Tensor:
         """Read feeds[r] at the end of what row r's cache holds; hidden states [rows, longest feed, width]."""
         sizes = [len(feed) for feed in feeds]
         count = max(sizes, default=0)
@@ -271,9 +273,7 @@ class TransformersModel:
         self._work.flops += 2.0 * (self._own_weights if state.apart else self._body_weights) * tokens
         return hidden
 
-    def _read_window(
-        self, state: TransformersState, rows: slice, feeds: Sequence[Sequence[int]], count: int
-    ) -> torch.Tensor:
+    def _read_window(self, state: CachedState, rows: slice, feeds: Sequence[Sequence[int]], count: int) -> torch.Tensor:
         """Hidden states [rows, count, width] of the feeds of these rows, padded to `count`."""
         starts, device = state.cached[rows], self._device
         padded = [[*feed, *[0] * (count - len(feed))] for feed in feeds]

@@ -16,8 +16,8 @@ from typing import Self
 import torch
 
 from trimtab.errors import VocabularyError
-from trimtab.models.language_model import DecodeState, LanguageModel, check_rows
-from trimtab.models.shared_layers import share_trunk
+from trimtab.models.language_model import DecodeState, LanguageModel, check_ids
+from trimtab.models.shared_layers import share_lower_layers
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import PromptInput
 
@@ -59,9 +59,9 @@ class EmulatedModel:
         self.name = name
         self.template = self.models[0].template
         self.context = min(model.context for model in self.models)
-        self.rows = min(model.rows for model in self.models)
+        self.vocab_size = min(model.vocab_size for model in self.models)
         unlike = [self.vocabulary.unlike_ids(model.vocabulary) for model in self.models[1:]]
-        self._without = sorted({token for ids in unlike for token in ids or () if token < self.rows})
+        self._without = sorted({token for ids in unlike for token in ids or () if token < self.vocab_size})
 
     def narrowed(self, rows: int) -> "EmulatedModel":
         terms = zip(self.models, self.weights, strict=True)
@@ -75,8 +75,8 @@ class EmulatedModel:
     def flops(self) -> float:
         return sum(model.flops for model in self.models)
 
-    def start(self, prompts: Sequence[PromptInput], room: int, *, cut: bool = False) -> EmulatedState:
-        return EmulatedState([model.start(prompts, room, cut=cut) for model in self.models])
+    def start(self, prompts: Sequence[PromptInput], room: int, *, truncate: bool = False) -> EmulatedState:
+        return EmulatedState([model.start(prompts, room, truncate=truncate) for model in self.models])
 
     def start_ids(self, prompts: Sequence[Sequence[int]], room: int) -> EmulatedState:
         return EmulatedState([model.start_ids(prompts, room) for model in self.models])
@@ -84,9 +84,9 @@ class EmulatedModel:
     def next_logits(self, state: EmulatedState) -> torch.Tensor:
         # each model's logits are valid until its own next call only, and heads may be padded to unlike widths
         parts = [model.next_logits(part) for model, part in zip(self.models, state.states, strict=True)]
-        total = parts[0][:, : self.rows] * self.weights[0]
+        total = parts[0][:, : self.vocab_size] * self.weights[0]
         for part, weight in zip(parts[1:], self.weights[1:], strict=True):
-            total += weight * part[:, : self.rows].to(total.device)  # heads may lie on unlike devices
+            total += weight * part[:, : self.vocab_size].to(total.device)  # heads may lie on unlike devices
         if self._without:
             total[:, self._without] = -torch.inf
         return total
@@ -94,7 +94,7 @@ class EmulatedModel:
     def score(
         self, state: EmulatedState, parents: Sequence[int], keep: Sequence[int], tokens: Sequence[Sequence[int]]
     ) -> tuple[EmulatedState, list[list[float]]]:
-        check_rows(self.name, self.vocabulary, self.rows, tokens)
+        check_ids(self.name, self.vocabulary, self.vocab_size, tokens)
         # A sum of logits has a normalizer of its own, so the models advance together, a token at a time.
         short = [len(state.ids[p]) - kept for p, kept in zip(parents, keep, strict=True)]
         states: list[DecodeState] = []
@@ -146,7 +146,7 @@ def _check_end(base: LanguageModel, guide: LanguageModel) -> None:
     vocabulary = base.vocabulary
     end = vocabulary.end_id
     unlike = vocabulary.unlike_ids(guide.vocabulary) or frozenset()
-    if end < base.rows and (end in unlike or end >= guide.rows):
+    if end < base.vocab_size and (end in unlike or end >= guide.vocab_size):
         token = vocabulary.tokenizer.convert_ids_to_tokens(end)
         raise VocabularyError(
             f"EFT adds logits, and {base.name}'s end token {token} (id {end}) is none of {guide.name}'s tokens, so "
@@ -173,7 +173,7 @@ def emulate(base: LanguageModel, pairs: Sequence[tuple[LanguageModel, LanguageMo
     tuned, untuned, _ = pairs[0]
     # a tuned base is asked first, and so cannot take up what the untuned model has computed
     if len(pairs) == 1 and tuned is not base and {id(tuned), id(untuned)} <= {id(model) for model, _ in kept}:
-        shared = dict(zip((id(untuned), id(tuned)), share_trunk(untuned, tuned), strict=True))
+        shared = dict(zip((id(untuned), id(tuned)), share_lower_layers(untuned, tuned), strict=True))
         kept = [(shared.get(id(model), model), weight) for model, weight in kept]
     name = " + ".join([base.name, *(f"{weight:g} ({tuned.name} - {untuned.name})" for tuned, untuned, weight in pairs)])
     return EmulatedModel(kept, name)

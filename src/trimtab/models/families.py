@@ -4,9 +4,9 @@ The cache is for models whose layers remember keys and values. Whether a model r
 found out by trying, before it decodes anything.
 
     >>> language_model_of(mistral, Vocabulary(tokenizer))                               # doctest: +SKIP
-    <trimtab.models.cached_model.TransformersModel object at ...>
+    <trimtab.models.cached_model.CachedModel object at ...>
     >>> language_model_of(mamba, Vocabulary(tokenizer))                                 # doctest: +SKIP
-    <trimtab.models.uncached_model.RereadingModel object at ...>
+    <trimtab.models.uncached_model.UncachedModel object at ...>
 """
 
 import logging
@@ -19,13 +19,13 @@ from transformers import PreTrainedModel
 from trimtab.errors import ModelError
 from trimtab.models.agreement import percent
 from trimtab.models.cache_check import alike, allowed_apart, first_logits, readings_apart
-from trimtab.models.cached_model import TransformersModel
-from trimtab.models.lm_head import FoundHead, Head, check_numbers, find_head, probe_ids
+from trimtab.models.cached_model import CachedModel
+from trimtab.models.lm_head import FoundHead, LMHead, check_numbers, find_head, probe_ids
 from trimtab.models.shared_weights import hooked
-from trimtab.models.uncached_model import RereadingModel
+from trimtab.models.uncached_model import UncachedModel
 from trimtab.models.vocabulary import Vocabulary
 
-CausalModel: TypeAlias = TransformersModel | RereadingModel
+CausalModel: TypeAlias = CachedModel | UncachedModel
 """A transformers model as a `LanguageModel`."""
 
 CACHED_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
@@ -72,7 +72,7 @@ def language_model_of(
         _warned.add(model)
         what = f"{called}, a {model.config.model_type} model," if called else f"a {model.config.model_type} model"
         _log.warning("%s reads its texts anew for every token, which is slow: %s", what, reason)
-    return RereadingModel(model, vocabulary, template, called, found.head, reason)
+    return UncachedModel(model, vocabulary, template, called, found.head, reason)
 
 
 def cannot_fork(model: PreTrainedModel) -> str:
@@ -89,13 +89,13 @@ def cannot_fork(model: PreTrainedModel) -> str:
 
 
 def _through_cache(
-    model: PreTrainedModel, vocabulary: Vocabulary, template: str, name: str, head: Head, whole: torch.Tensor
-) -> tuple[TransformersModel | None, str]:
+    model: PreTrainedModel, vocabulary: Vocabulary, template: str, name: str, head: LMHead, whole: torch.Tensor
+) -> tuple[CachedModel | None, str]:
     """The model read through a cache; None and why, unless rows of unlike lengths that are forked, cut back and
     continued have the logits of one whole pass, `whole` [tokens, vocabulary]."""
     ids = probe_ids(model)
     try:
-        cached = TransformersModel(model, vocabulary, template, name, head)
+        cached = CachedModel(model, vocabulary, template, name, head)
         state = cached.start_ids([ids[:2], ids[:1]], room=len(ids))
         state, _ = cached.score(state, [0, 1], [2, 1], [ids[2:5], ids[1:2]])
         children, _ = cached.score(state, [0, 1, 0], [5, 2, 3], [ids[5:7], ids[2:3], []])
@@ -105,7 +105,7 @@ def _through_cache(
     except _UNFIT as error:
         said = (str(error).splitlines() or [""])[0][:160]
         return None, f"it cannot be read through a cache ({type(error).__name__}: {said})"
-    apart = readings_apart(found, whole[[len(row) - 1 for row in children.ids], : cached.rows])
+    apart = readings_apart(found, whole[[len(row) - 1 for row in children.ids], : cached.vocab_size])
     allowed, kind = allowed_apart(model)
     if apart > allowed:
         numbers = f"{percent(apart)} apart from those of one pass ({percent(allowed)} allowed in {kind})"

@@ -74,7 +74,7 @@ class StatefulModel(Protocol[State]):
     def flops(self) -> float: ...
 
     @property
-    def rows(self) -> int: ...
+    def vocab_size(self) -> int: ...
 
     @property
     def context(self) -> int: ...
@@ -87,7 +87,7 @@ class StatefulModel(Protocol[State]):
         """Why the prompt cannot be given `room` new tokens within the context; None where it can."""
         ...
 
-    def start(self, prompts: Sequence[PromptInput], room: int, *, cut: bool = False) -> State:
+    def start(self, prompts: Sequence[PromptInput], room: int, *, truncate: bool = False) -> State:
         """A state of one row a prompt, with room for `room` more tokens a row (it grows where that is not enough).
 
         With `cut`, a prompt that is too long loses its first tokens.
@@ -137,22 +137,22 @@ def cut_to(model: LanguageModel, prompt_ids: list[int], room: int) -> list[int]:
 
 def check_length(model: LanguageModel, prompt_tokens: int, room: int) -> None:
     """Raise ModelError where a prompt of so many tokens cannot be continued by `room` more."""
-    refuse_too_long(why_too_long(model, prompt_tokens, room))
+    raise_if_too_long(why_too_long(model, prompt_tokens, room))
 
 
 def check_text(model: LanguageModel, tokens: int) -> None:
     """Raise ModelError where a text of so many tokens is longer than the model's context."""
     if tokens > model.context:
-        refuse_too_long(f"a text of {tokens} tokens exceeds {model.name}'s context of {model.context}")
+        raise_if_too_long(f"a text of {tokens} tokens exceeds {model.name}'s context of {model.context}")
 
 
-def refuse_too_long(reason: str | None) -> None:
+def raise_if_too_long(reason: str | None) -> None:
     """Raise ModelError where there is a reason, as `why_too_long` gives it."""
     if reason is not None:
         raise ModelError(f"{reason}: shorten the prompt or lower max_new_tokens")
 
 
-def check_rows(name: str, vocabulary: Vocabulary, rows: int, texts: Iterable[Sequence[int]]) -> None:
+def check_ids(name: str, vocabulary: Vocabulary, rows: int, texts: Iterable[Sequence[int]]) -> None:
     """Raise ModelError where texts hold an id that the model of this name, with embeddings of `rows` ids, lacks."""
     for ids in texts:
         if min(ids, default=0) < 0:

@@ -16,7 +16,7 @@ import torch
 
 from trimtab.config.fields import CHAT, fill
 from trimtab.errors import ModelError
-from trimtab.models.language_model import LanguageModel, check_rows
+from trimtab.models.language_model import LanguageModel, check_ids
 from trimtab.records import PromptInput
 
 BATCH = 32  # rows read together
@@ -118,11 +118,11 @@ def _batches(keys: Sequence[Any]) -> Iterator[list[int]]:
 @torch.inference_mode()
 def _stepwise(model: LanguageModel, texts: Sequence[Continued]) -> list[tuple[float, bool]]:
     """The answers for continuations of one length, which all have a context or all have none."""
-    check_rows(model.name, model.vocabulary, model.rows, [each.ids for each in texts])
+    check_ids(model.name, model.vocabulary, model.vocab_size, [each.ids for each in texts])
     contexts = [each.context for each in texts if each.context is not None]
     room = len(texts[0].ids) - 1  # the last token is predicted and never read
     bare = [[_start_id(model)]] * len(texts)
-    state = model.start(contexts, room, cut=True) if contexts else model.start_ids(bare, room)
+    state = model.start(contexts, room, truncate=True) if contexts else model.start_ids(bare, room)
     found = [(0.0, True)] * len(texts)
     for step in range(room + 1):
         logits = model.next_logits(state)

@@ -30,10 +30,10 @@ SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multipl
 UNCALLABLE = (AttributeError, TypeError, ValueError, RuntimeError, IndexError, KeyError, NotImplementedError)
 """What a model raises that cannot be called with token ids alone, or gives no logits."""
 MULTIPLIED = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-"""Element types of weights that `Head` multiplies with; others are codes of a quantisation."""
+"""Element types of weights that `LMHead` multiplies with; others are codes of a quantisation."""
 
 
-class Head:
+class LMHead:
     """Logits of hidden states [rows, width] under a weight [vocabulary, width] and an optional bias [vocabulary].
 
     They are multiplied by `scale`, and then kept within +-`cap` as cap * tanh(logit / cap) (Gemma 2).
@@ -50,7 +50,7 @@ class Head:
         # on an accelerator one large product is faster than many small ones
         self._slice = SLICE if weight.device.type == "cpu" else self.size
 
-    def narrowed(self, size: int) -> "Head":
+    def narrowed(self, size: int) -> "LMHead":
         """The head of the first `size` tokens alone; it shares the weights."""
         other = copy.copy(self)
         other.size = size
@@ -141,12 +141,12 @@ class FoundHead:
     """What a model does to the output of its body.
 
     Attributes:
-        head: its head; None where the model does something to its logits that `Head` does not know.
+        head: its head; None where the model does something to its logits that `LMHead` does not know.
         reason: why there is none, with the numbers that were compared.
         logits: the model's own of the tokens `probe_ids`, read in one pass without a cache, [tokens, vocabulary].
     """
 
-    head: Head | None
+    head: LMHead | None
     reason: str
     logits: torch.Tensor
 
@@ -156,7 +156,7 @@ def probe_ids(model: PreTrainedModel) -> list[int]:
     return list(range(min(8, model.get_input_embeddings().weight.shape[0])))
 
 
-def head_of(model: PreTrainedModel) -> Head | None:
+def head_of(model: PreTrainedModel) -> LMHead | None:
     """The head whose logits are the model's; None where the model does something else to them.
 
     Raises:
@@ -243,14 +243,14 @@ def _overridden(model: PreTrainedModel) -> str:
     return ""
 
 
-def _candidates(weight: torch.Tensor, bias: torch.Tensor | None, config: PretrainedConfig) -> Iterator[Head]:
+def _candidates(weight: torch.Tensor, bias: torch.Tensor | None, config: PretrainedConfig) -> Iterator[LMHead]:
     written = config.to_dict()
     cap = written.get("final_logit_softcapping")
-    yield Head(weight, bias, cap=cap)
+    yield LMHead(weight, bias, cap=cap)
     for name in SCALES:
         if written.get(name):
-            yield Head(weight, bias, float(written[name]), cap)
-            yield Head(weight, bias, 1 / float(written[name]), cap)
+            yield LMHead(weight, bias, float(written[name]), cap)
+            yield LMHead(weight, bias, 1 / float(written[name]), cap)
 
 
 def _widen(values: torch.Tensor) -> torch.Tensor:

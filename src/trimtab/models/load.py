@@ -24,37 +24,12 @@ from trimtab.config.models import Dtype, ModelConfig
 from trimtab.errors import ModelError
 from trimtab.models.adapter import beside, merged
 from trimtab.models.allocator import keep_freed_memory
-from trimtab.models.large import loading, quantised_as, use_flash_attention
+from trimtab.models.hardware import default_device, pick_dtype
+from trimtab.models.load_options import loading, quantization_of, use_flash_attention
 from trimtab.models.placement import offloaded
 
 # What transformers and peft raise for folders that they cannot read.
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError, UnpicklingError)
-
-
-def default_device() -> torch.device:
-    """The first CUDA device, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def pick_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
-    """The element type for a model: as named, or for `auto` bfloat16 where the hardware multiplies it, else float32.
-
-    A CPU multiplies it with AMX or AVX512-BF16; without them it is several times slower than float32.
-    """
-    named: dict[str, torch.dtype] = {
-        "float32": torch.float32,
-        "bfloat16": torch.bfloat16,
-        "float16": torch.float16,
-        "float64": torch.float64,
-    }
-    if dtype != "auto":
-        return named[dtype]
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        able = torch.cpu.get_capabilities()
-        fast = device.type == "cpu" and any(able.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
-    return torch.bfloat16 if fast else torch.float32
 
 
 @contextlib.contextmanager
@@ -106,7 +81,7 @@ def load_causal_lm(config: ModelConfig, assets: Assets) -> tuple[PreTrainedModel
     if info["missing_keys"]:
         lacking = sorted(info["missing_keys"])[0]
         raise ModelError(f"{folder} holds no causal language model: its weights lack {lacking}; name one that has it")
-    assert quantised_as(model) == config.quantization, f"{config.name} is quantised against the option"
+    assert quantization_of(model) == config.quantization, f"{config.name} is quantised against the option"
     if flash:
         use_flash_attention(model, device, config.name)
     model = (model if "device_map" in placing else model.to(device)).eval()

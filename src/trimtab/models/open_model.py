@@ -21,14 +21,14 @@ from trimtab.models.language_model import LanguageModel
 from trimtab.models.load import load_tokenizer
 from trimtab.models.roles import load_language_model, vocabulary_of
 
-Held: TypeAlias = PreTrainedModel | PeftModel
+LoadedModel: TypeAlias = PreTrainedModel | PeftModel
 """A model of transformers that someone has loaded, with an adapter of PEFT or without."""
-Given: TypeAlias = str | Path | ModelConfig | Held | LanguageModel
+ModelSource: TypeAlias = str | Path | ModelConfig | LoadedModel | LanguageModel
 """A folder or name, a configuration, a loaded model, or what `load` made of one."""
 
 
 def load(
-    model: Given,
+    model: ModelSource,
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
     template: str = "{prompt}",

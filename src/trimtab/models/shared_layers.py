@@ -4,7 +4,7 @@ Where the second model reads what the first has read, the hidden states between 
 are not are computed by the first and recalled by the second, which runs its upper layers alone. Every number stays what
 it was, to the bit. Whether both read the same is seen at each prompt: by its ids.
 
-    >>> untuned, tuned = share_trunk(untuned, tuned)                                    # doctest: +SKIP
+    >>> untuned, tuned = share_lower_layers(untuned, tuned)                                    # doctest: +SKIP
     >>> untuned.next_logits(a), tuned.next_logits(b)    # always in this order          # doctest: +SKIP
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from trimtab.models.cached_model import TransformersModel
+from trimtab.models.cached_model import CachedModel
 from trimtab.models.language_model import LanguageModel
 from trimtab.models.placement import input_device, offloaded
 from trimtab.models.shared_weights import hooked
@@ -28,14 +28,14 @@ NAMES = {
 """Fields of configurations and models that change nothing of what layers compute; of types, the weights tell."""
 
 
-def share_trunk(first: LanguageModel, second: LanguageModel) -> tuple[LanguageModel, LanguageModel]:
+def share_lower_layers(first: LanguageModel, second: LanguageModel) -> tuple[LanguageModel, LanguageModel]:
     """The same two models, where their lower layers are equal so that the second takes up what the first has computed.
 
     Of the returned models, the first must be asked first each time, and then the second the same. They may be shown a
     prompt in unlike ways, by a template, a system message or a tokenizer of their own: then each reads it for itself.
     Their FLOPs are counted with those of the given ones. Models that have nothing to share are returned as they are.
     """
-    if not (isinstance(first, TransformersModel) and isinstance(second, TransformersModel)):
+    if not (isinstance(first, CachedModel) and isinstance(second, CachedModel)):
         return first, second
     depth = equal_layers(first.model, second.model) if first is not second else 0
     if depth == 0:

@@ -29,7 +29,9 @@ Record = Callable[[Step], Step]
 COLUMNS = 32  # the fewest of a buffer
 STEPS = 16  # recorded ones at most
 WARM_UPS = 2  # runs before a recording, in which libraries pick their kernels and take their workspaces
-SHARE = 0.25  # of the memory that an accelerator has left beside the weights: for keys and values of recorded steps
+MEMORY_FRACTION = (
+    0.25  # of the memory that an accelerator has left beside the weights: for keys and values of recorded steps
+)
 _log = logging.getLogger(__name__)
 
 

@@ -18,12 +18,12 @@ from trimtab.assets.resolve import Assets
 from trimtab.config.experiment import Experiment
 from trimtab.config.models import ModelConfig
 from trimtab.models.agreement import dtype_name
-from trimtab.models.attention import OURS
-from trimtab.models.large import quantised_as
+from trimtab.models.attention import CACHE_ATTENTION
+from trimtab.models.load_options import quantization_of
 from trimtab.models.roles import Weights, load_language_model
-from trimtab.models.uncached_model import RereadingModel
+from trimtab.models.uncached_model import UncachedModel
 
-TRANSFORMERS = {ours: name for name, ours in OURS.items()}
+TRANSFORMERS = {ours: name for name, ours in CACHE_ATTENTION.items()}
 """What configurations call the implementations of attention that decoding puts in transformers' place."""
 
 
@@ -91,7 +91,7 @@ def _surveyed(parts: str, config: ModelConfig, weights: Weights) -> Survey:
         return Survey(parts, called, f"served at {config.endpoint.url}, which sends back texts")
     language = load_language_model(config, weights)
     decoded = "through a cache"
-    if isinstance(language, RereadingModel):
+    if isinstance(language, UncachedModel):
         decoded = f"read anew for every token: {language.reason}"
     attention = str(language.model.config._attn_implementation)
     attention = TRANSFORMERS.get(attention, attention)
@@ -106,5 +106,5 @@ def _devices(model: PreTrainedModel) -> str:
 def _dtype(model: PreTrainedModel) -> str:
     types = {weight.dtype for weight in model.parameters() if weight.is_floating_point()}
     names = " and ".join(dtype_name(each) for each in sorted(types, key=lambda each: torch.finfo(each).bits))
-    bits = quantised_as(model)
+    bits = quantization_of(model)
     return names if bits is None else f"{bits}, computed in {names}"

@@ -2,7 +2,7 @@
 
 For models whose memory of a text cannot be forked or cut back, such as state-space ones. Slower, and just as exact.
 
-    >>> model = RereadingModel(causal_lm, Vocabulary(tokenizer), "{prompt}", "mamba", head)  # doctest: +SKIP
+    >>> model = UncachedModel(causal_lm, Vocabulary(tokenizer), "{prompt}", "mamba", head)  # doctest: +SKIP
     >>> model.next_logits(model.start(["I really"], room=40)).shape                         # doctest: +SKIP
     torch.Size([1, 50280])
 """
@@ -17,22 +17,22 @@ from transformers import PreTrainedModel
 from trimtab.models.cached_model import TOKENS
 from trimtab.models.context import context_of
 from trimtab.models.flop_count import Work, body_weights
-from trimtab.models.language_model import ModelSize, check_length, check_rows, check_text, cut_to, why_too_long
-from trimtab.models.lm_head import Head
+from trimtab.models.language_model import ModelSize, check_ids, check_length, check_text, cut_to, why_too_long
+from trimtab.models.lm_head import LMHead
 from trimtab.models.placement import input_device
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import PromptInput
 
 
 @dataclass
-class RereadingState:
+class UncachedState:
     """Rows of ids, and how many of each are prompt; nothing else is remembered."""
 
     ids: list[list[int]]
     prompt_lengths: list[int]
 
-    def select(self, rows: Sequence[int]) -> "RereadingState":
-        return RereadingState([list(self.ids[row]) for row in rows], [self.prompt_lengths[row] for row in rows])
+    def select(self, rows: Sequence[int]) -> "UncachedState":
+        return UncachedState([list(self.ids[row]) for row in rows], [self.prompt_lengths[row] for row in rows])
 
     def append(self, tokens: Sequence[int | None]) -> None:
         for ids, token in zip(self.ids, tokens, strict=True):
@@ -41,7 +41,7 @@ class RereadingState:
 
 
 class _GivenLogits:
-    """In the place of a `Head` where a model's logits are no function of its body's output that `Head` knows."""
+    """In the place of a `LMHead` where a model's logits are no function of its body's output that `LMHead` knows."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -61,7 +61,7 @@ class _GivenLogits:
         return [[next(values) for _ in row] for row in tokens]
 
 
-class RereadingModel:
+class UncachedModel:
     """A causal language model of transformers with a prompt template; without a `head`, its own logits are taken.
 
     `reason` says why it is not read through a cache.
@@ -73,7 +73,7 @@ class RereadingModel:
         vocabulary: Vocabulary,
         template: str,
         name: str,
-        head: Head | None,
+        head: LMHead | None,
         reason: str = "",
     ) -> None:
         self.model = model
@@ -83,8 +83,8 @@ class RereadingModel:
         self.reason = reason
         self._work = Work()
         found = head or _GivenLogits(model.get_output_embeddings().weight.shape[0])
-        self.rows = min(model.get_input_embeddings().weight.shape[0], found.size)
-        self._head = found.narrowed(self.rows)
+        self.vocab_size = min(model.get_input_embeddings().weight.shape[0], found.size)
+        self._head = found.narrowed(self.vocab_size)
         self._body = model if head is None else model.base_model
         self._device = input_device(model)
         self.context = context_of(model)
@@ -106,35 +106,35 @@ class RereadingModel:
         """The weights that a token is multiplied with."""
         return ModelSize(body=float(self._body_weights), head=float(self._head_weights))
 
-    def narrowed(self, rows: int) -> "RereadingModel":
+    def narrowed(self, rows: int) -> "UncachedModel":
         if rows >= self._head.size:
             return self
         other = copy.copy(self)
-        other._head, other.rows = self._head.narrowed(rows), min(rows, self.rows)
+        other._head, other.vocab_size = self._head.narrowed(rows), min(rows, self.vocab_size)
         return other
 
     def too_long(self, prompt: PromptInput, room: int) -> str | None:
         return why_too_long(self, len(self.vocabulary.encode_prompt(prompt, self.template)), room)
 
-    def start(self, prompts: Sequence[PromptInput], room: int, *, cut: bool = False) -> RereadingState:
+    def start(self, prompts: Sequence[PromptInput], room: int, *, truncate: bool = False) -> UncachedState:
         encoded = [self.vocabulary.encode_prompt(prompt, self.template) for prompt in prompts]
-        return self.start_ids([cut_to(self, ids, room) for ids in encoded] if cut else encoded, room)
+        return self.start_ids([cut_to(self, ids, room) for ids in encoded] if truncate else encoded, room)
 
-    def start_ids(self, prompts: Sequence[Sequence[int]], room: int) -> RereadingState:
+    def start_ids(self, prompts: Sequence[Sequence[int]], room: int) -> UncachedState:
         """`start` from ids, each at least one."""
         check_length(self, max(map(len, prompts), default=1), room)
-        check_rows(self.name, self.vocabulary, self.rows, prompts)
-        return RereadingState([list(ids) for ids in prompts], [len(ids) for ids in prompts])
+        check_ids(self.name, self.vocabulary, self.vocab_size, prompts)
+        return UncachedState([list(ids) for ids in prompts], [len(ids) for ids in prompts])
 
     @torch.inference_mode()
-    def next_logits(self, state: RereadingState) -> torch.Tensor:
+    def next_logits(self, state: UncachedState) -> torch.Tensor:
         return self._head.logits(self._read(state.ids, [slice(len(ids) - 1, None) for ids in state.ids]))
 
     @torch.inference_mode()
     def score(
-        self, state: RereadingState, parents: Sequence[int], keep: Sequence[int], tokens: Sequence[Sequence[int]]
-    ) -> tuple[RereadingState, list[list[float]]]:
-        check_rows(self.name, self.vocabulary, self.rows, tokens)
+        self, state: UncachedState, parents: Sequence[int], keep: Sequence[int], tokens: Sequence[Sequence[int]]
+    ) -> tuple[UncachedState, list[list[float]]]:
+        check_ids(self.name, self.vocabulary, self.vocab_size, tokens)
         children = state.select(parents)
         for ids, kept, new in zip(children.ids, keep, tokens, strict=True):
             ids[kept:] = [int(token) for token in new]
@@ -162,7 +162,7 @@ class RereadingModel:
         self._work.flops += 2.0 * (self._body_weights * tokens + self._head_weights * places)
         flat = torch.cat(found)
         # some bodies give float32 to a head of 16 bits (Mamba)
-        return flat.to(self._head.device, self._head.weight.dtype) if isinstance(self._head, Head) else flat
+        return flat.to(self._head.device, self._head.weight.dtype) if isinstance(self._head, LMHead) else flat
 
     def _batches(self, rows: Sequence[Sequence[int]]) -> Iterator[slice]:
         """Rows that are read at once: of one length, where code of someone else's may look at the padding."""

@@ -16,12 +16,7 @@ from trimtab.report import reward_words
 from trimtab.report.columns import duration, interval, number, percent, short_names, times
 from trimtab.report.missing_values import NO_JUDGE
 from trimtab.report.verdict import NOTHING, Finding, findings
-
-LOSSES = {
-    "sigmoid": "DPO",
-    "hinge": "SLiC-HF (hinge loss)",
-    "hinge_sft": "SLiC-HF (hinge loss with a likelihood term)",
-}
+from trimtab.training.losses import LOSSES
 
 
 def lead(experiment: Experiment) -> str:
@@ -66,7 +61,9 @@ def _steering(experiment: Experiment) -> list[str]:
             sources["the difference of other models"] = None
         if decoder.guided_by_gold:
             sources["the gold reward itself"] = None
-        sources |= dict.fromkeys(f"the function {value.function}" for value in decoder.value if value.function)
+        for value in decoder.value:
+            if not (value.uses_pair or value.uses_gold):
+                sources[f"the function {value.function}" if value.function else value.words] = None
     if not sources:
         return []
     large = _names(experiment)[experiment.base.name]
@@ -139,7 +136,8 @@ def _tuning(experiment: Experiment) -> str:
     first = ""
     if experiment.sft is not None:
         first = f"first trained on the text of {experiment.data.sft_reviews:,} {experiment.data.reviews} reviews, then "
-    return f"The small model was {first}tuned by {LOSSES[tune.loss]} at beta {tune.beta:g} on {source}, in {weights}."
+    loss = f"{LOSSES[tune.loss].words} at beta {tune.beta:g}"
+    return f"The small model was {first}tuned by {loss} on {source}, in {weights}."
 
 
 def _by_how_much(experiment: Experiment, rows: Sequence[Row], found: Sequence[Finding]) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 
 from trimtab.config.search import EarlyRejection, search_faults
 from trimtab.errors import ConfigurationError
-from trimtab.models.language_model import refuse_too_long
+from trimtab.models.language_model import raise_if_too_long
 from trimtab.records import SET_ASIDE, Prompt
 from trimtab.search.hypothesis import Hypothesis, Step
 from trimtab.search.proposer import Continuation, Fork, Proposer, ProposerState
@@ -115,7 +115,7 @@ class Search:
             if reason is None:
                 return  # the others are encoded when it is their turn
             first = first or reason
-        refuse_too_long(first)
+        raise_if_too_long(first)
 
     def run(
         self,

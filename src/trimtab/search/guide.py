@@ -15,7 +15,7 @@ from trimtab.config.search import SamplingConfig
 from trimtab.errors import ConfigurationError
 from trimtab.models.emulated import emulate
 from trimtab.models.language_model import LanguageModel
-from trimtab.models.open_model import Given, load
+from trimtab.models.open_model import ModelSource, load
 from trimtab.models.served_model import CompletionsModel
 from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.reward import Reward
@@ -41,7 +41,7 @@ class Guide:
         AssetError, ModelError: a model cannot be loaded.
     """
 
-    def __init__(self, tuned: Given, untuned: Given, *, template: str = "{prompt}") -> None:
+    def __init__(self, tuned: ModelSource, untuned: ModelSource, *, template: str = "{prompt}") -> None:
         pair = load(tuned, template=template), load(untuned, template=template)
         self.pair: tuple[LanguageModel, LanguageModel] | None = pair
         self._value: Callable[[LanguageModel | None], Value] = lambda base: ImplicitValue(*pair, base)
@@ -79,7 +79,7 @@ class Guide:
 
     def steer(
         self,
-        base: Given | CompletionsModel,
+        base: ModelSource | CompletionsModel,
         *,
         search: Search = CBS,
         sampling: SamplingConfig | None = None,

@@ -17,7 +17,7 @@ from trimtab.config.search import SamplingConfig
 from trimtab.errors import ConfigurationError
 from trimtab.messages import prompt_of
 from trimtab.models.encoding import common_prefix
-from trimtab.models.language_model import LanguageModel, refuse_too_long
+from trimtab.models.language_model import LanguageModel, raise_if_too_long
 from trimtab.models.served_model import CompletionsModel
 from trimtab.records import SET_ASIDE, Message, Prompt, PromptInput
 from trimtab.search.chunk_beam import Search
@@ -105,7 +105,7 @@ class GuidedModel:
         proposer, search = self._proposer(), self._search(max_new_tokens)
         every = _numbered(prompts)
         for prompt in every:  # before anything is decoded that would be lost
-            refuse_too_long(search.too_long(prompt, proposer, self.value))
+            raise_if_too_long(search.too_long(prompt, proposer, self.value))
         size = block_size(self.rows, search.candidates)
         found: list[list[Hypothesis]] = []
         with watching(quiet=not progress) as watch, watch("generate") as advance:
@@ -125,7 +125,7 @@ class GuidedModel:
         if search.candidates == 1 and not isinstance(self.base, CompletionsModel):
             search = replace(search, chunk=1)
         (numbered,), proposer = _numbered([prompt]), self._proposer()
-        refuse_too_long(search.too_long(numbered, proposer, self.value))
+        raise_if_too_long(search.too_long(numbered, proposer, self.value))
         given = ""
         for step in search.steps([numbered], proposer, self.value):
             (kept,) = step.kept
@@ -148,7 +148,7 @@ class GuidedModel:
 
     def _text(self, found: Sequence[Hypothesis]) -> str:
         if found[0].finish == "too_long":  # as only a server finds out
-            refuse_too_long("a prompt leaves no room for a response in a model's context")
+            raise_if_too_long("a prompt leaves no room for a response in a model's context")
         elif found[0].finish in SET_ASIDE:
             _log.warning("a prompt has no response: %s", SET_ASIDE[found[0].finish])
         return found[0].text

@@ -18,7 +18,7 @@ from trimtab.errors import VocabularyError
 from trimtab.models.chat_turn import Turn
 from trimtab.models.encoding import common_prefix
 from trimtab.models.language_model import DecodeState, LanguageModel
-from trimtab.models.shared_layers import share_trunk
+from trimtab.models.shared_layers import share_lower_layers
 from trimtab.records import Finish, Prompt, PromptInput
 from trimtab.rewards.reward import Reward
 from trimtab.rewards.reward_values import scores_of
@@ -113,8 +113,8 @@ class ImplicitValue:
                 f"a guide compares two models token by token, and {tuned.name} and {untuned.name} have unlike "
                 "vocabularies: give the untuned model that the tuned one was made from"
             )
-        self._rows = min(tuned.rows, untuned.rows)
-        self.untuned, self.tuned = share_trunk(untuned.narrowed(self._rows), tuned.narrowed(self._rows))
+        self._rows = min(tuned.vocab_size, untuned.vocab_size)
+        self.untuned, self.tuned = share_lower_layers(untuned.narrowed(self._rows), tuned.narrowed(self._rows))
         self._unlike = unlike
         foreign = None if base is None else base.vocabulary.unlike_ids(tuned.vocabulary)
         self._base = base

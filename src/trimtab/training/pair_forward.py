@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
-from trimtab.models.lm_head import Head
+from trimtab.models.lm_head import LMHead
 from trimtab.models.shared_layers import recalling_body, recording_body
 
 KEPT_BYTES = 1 << 30  # of lower layers' outputs; batches beyond are computed each time
@@ -24,7 +24,7 @@ KEPT_BYTES = 1 << 30  # of lower layers' outputs; batches beyond are computed ea
 class PairForward:
     """The forward pass of one model whose embeddings and lowest `frozen_layers` layers are not trained.
 
-    `scale` and `cap` are what the model does to its logits behind the head, as `Head` says.
+    `scale` and `cap` are what the model does to its logits behind the head, as `LMHead` says.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class HeadStatistics(torch.autograd.Function):
 
     All [tokens], float32 or wider, entropy in nats; only the log-probability has a gradient:
     d log p_t / d z_j = [j = t] - p_j. Tiles of the logits are computed anew for it rather than kept. Logits are scaled
-    and capped as `Head` says.
+    and capped as `LMHead` says.
     """
 
     @staticmethod
@@ -111,7 +111,7 @@ class HeadStatistics(torch.autograd.Function):
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         largest = torch.full((len(hidden),), torch.finfo(wide).min, dtype=wide, device=hidden.device)
         mass, moment, total, target = (torch.zeros_like(largest) for _ in range(4))
-        for rows, start, logits in Head(weight, bias, scale, cap).slices(hidden):
+        for rows, start, logits in LMHead(weight, bias, scale, cap).slices(hidden):
             token, place = _inside(targets[rows], start, len(logits))
             target[rows] = target[rows].index_put((place,), logits[token, place])
             total[rows] += logits.sum(0)
@@ -137,7 +137,7 @@ class HeadStatistics(torch.autograd.Function):
             torch.zeros_like(tensor, dtype=normalizer.dtype) if needed else None
             for tensor, needed in zip((hidden, weight, bias), ctx.needs_input_grad, strict=False)
         )
-        head = Head(weight, bias, *ctx.shape)
+        head = LMHead(weight, bias, *ctx.shape)
         for rows, start, logits in head.slices(hidden):
             slope = head.slope(logits)
             of_logits = logits.sub_(normalizer[rows]).exp_().mul_(-gradient[rows])

@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from trimtab.errors import DataError, VocabularyError
-from trimtab.models.language_model import check_rows
+from trimtab.models.language_model import check_ids
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Pair
 
@@ -65,7 +65,7 @@ def encode_pairs(
         prompt, responses = _ids(pair, vocabulary, prompt_template)
         foreign = [token for ids in (prompt, *responses) for token in ids if not 0 <= token < vocabulary_size]
         if not pair.token_ids:
-            check_rows("the small model", vocabulary, vocabulary_size, (prompt, *responses))
+            check_ids("the small model", vocabulary, vocabulary_size, (prompt, *responses))
         if foreign:
             raise VocabularyError(
                 f"pair {pair.prompt_id} holds token {foreign[0]} and the model has {vocabulary_size}: "

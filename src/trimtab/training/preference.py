@@ -20,7 +20,7 @@ from trimtab.config.fields import CHAT, check_template
 from trimtab.config.training import TuneConfig
 from trimtab.errors import ConfigurationError, DataError, ModelError
 from trimtab.models.context import context_of
-from trimtab.models.large import quantised_as
+from trimtab.models.load_options import quantization_of
 from trimtab.models.roles import vocabulary_of
 from trimtab.records import Pair
 from trimtab.store.distributed import decided_by_main, launched, sharding
@@ -79,7 +79,7 @@ def tune(
     check_trackers(config.trackers)
     check_template(prompt_template)
     encoded = {}
-    if quantised_as(model) is not None:
+    if quantization_of(model) is not None:
         raise ModelError("quantised weights cannot be tuned: drop quantization from the small model")
     vocabulary = vocabulary_of(model, tokenizer, start_token, chat=prompt_template == CHAT, system=system)
     size = model.get_input_embeddings().weight.shape[0]

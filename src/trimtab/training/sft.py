@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trimtab.config.training import SftConfig
 from trimtab.errors import ConfigurationError, DataError
 from trimtab.models.context import context_of
-from trimtab.models.language_model import check_rows
+from trimtab.models.language_model import check_ids
 from trimtab.models.roles import vocabulary_of
 from trimtab.training.attention import attention_for
 from trimtab.training.batches import arrange
@@ -67,7 +67,7 @@ def fine_tune(
         raise DataError("there are no texts: fine-tuning needs training and held-out reviews")
     rows, others = (encode_texts(texts, vocabulary, config.max_length) for texts in (train, heldout))
     size = model.get_input_embeddings().weight.shape[0]
-    check_rows("the small model", vocabulary, size, (row.input_ids for row in (*rows, *others)))
+    check_ids("the small model", vocabulary, size, (row.input_ids for row in (*rows, *others)))
     rows, others = arrange(rows, config.batch_size, seed), sorted(others, key=lambda row: row.length)
     own = Saving(folder / "checkpoints")
     shutil.rmtree(own.folder, ignore_errors=True)

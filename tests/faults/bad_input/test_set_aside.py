@@ -23,7 +23,7 @@ from trimtab.config.search import SamplingConfig
 from trimtab.evaluation.coverage import set_aside
 from trimtab.evaluation.evaluate import Cost, summarise
 from trimtab.evaluation.scoring import score_decoder
-from trimtab.models.cached_model import TransformersModel
+from trimtab.models.cached_model import CachedModel
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Generation, Prompt
 from trimtab.search.chunk_beam import Hypothesis, Search
@@ -45,8 +45,8 @@ def poison(model: LlamaForCausalLM, size: int, *, broken: bool) -> LlamaForCausa
     return model
 
 
-def of(seed: int, *, broken: bool = False) -> TransformersModel:
-    return TransformersModel(poison(llama(seed), 320, broken=broken), Vocabulary(tokenizer(320)))
+def of(seed: int, *, broken: bool = False) -> CachedModel:
+    return CachedModel(poison(llama(seed), 320, broken=broken), Vocabulary(tokenizer(320)))
 
 
 def found(search: Search, prompts: Sequence[Prompt], base, guide) -> dict[str, list[Hypothesis]]:

@@ -95,7 +95,7 @@ def _layers_at(place: str, folder: Path, device: torch.device) -> dict[str, Any]
     return {**around, **{f"{prefix}.{number}": place for number in range(len(layers))}}
 
 
-def quantised_as(model: PreTrainedModel) -> str | None:
+def quantization_of(model: PreTrainedModel) -> str | None:
     """How a loaded model's weights are quantised: 4bit, 8bit, or not at all."""
     kinds = {type(module).__name__ for module in model.modules()}
     return next((name for name, kind in (("4bit", "Linear4bit"), ("8bit", "Linear8bitLt")) if kind in kinds), None)

@@ -15,9 +15,9 @@ from trimtab.assets.resolve import Assets
 from trimtab.config.models import ModelConfig
 from trimtab.config.training import TuneConfig
 from trimtab.errors import ModelError
-from trimtab.models import large, load
+from trimtab.models import load, load_options
 from trimtab.models.attention import EAGER, FLASH, GROUPED
-from trimtab.models.cached_model import TransformersModel
+from trimtab.models.cached_model import CachedModel
 from trimtab.models.families import language_model_of
 from trimtab.models.load import load_causal_lm
 from trimtab.models.roles import Weights, load_language_model
@@ -52,7 +52,7 @@ def test_layers_that_wait_on_a_disk_decode_as_ever(folder: Path, assets: Assets,
 
 
 def test_what_is_missing_is_said_in_one_line(folder: Path, assets: Assets, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(large.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(load_options.importlib.util, "find_spec", lambda name: None)
     for option, line in [
         (
             {"quantization": "4bit"},
@@ -77,7 +77,7 @@ def test_a_model_that_is_quantised_against_the_option_is_caught(
 ) -> None:
     """As scripts did that quantise even when told not to. Planted: the loader quantises whatever it is told."""
     pytest.importorskip("bitsandbytes")
-    sound = large.loading
+    sound = load_options.loading
 
     def always(config: ModelConfig, *places: object) -> object:
         return sound(config.model_copy(update={"quantization": "4bit"}), *places)
@@ -109,7 +109,7 @@ def test_a_quantised_model_decodes_as_its_whole_pass_with_an_adapter_or_without(
     for adapter in (None, str(tmp_path / "adapter")):
         config = ModelConfig.model_validate({**plain, "quantization": bits, "adapter": adapter})
         model = load_language_model(config, weights)
-        assert large.quantised_as(model.model) == bits and isinstance(model, TransformersModel)
+        assert load_options.quantization_of(model.model) == bits and isinstance(model, CachedModel)
         _, logs = model.score(model.start_ids(PROMPTS, room=4), [0, 1], [10, 1], RESPONSES)
         for prompt, response, row in zip(PROMPTS, RESPONSES, logs, strict=True):
             assert row == pytest.approx(full_log_probabilities(model.model, prompt, response), abs=rounded[bits])
