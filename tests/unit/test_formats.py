@@ -58,7 +58,7 @@ def commas(rows: list[dict[str, Any]], end: str = "\n") -> bytes:
 
 def read_rows_of(place: Path, pattern: str | None = None) -> list[NamedRow]:
     """The rows of a file, or of a folder's."""
-    return read_rows([place] if place.is_file() else files_in(place, SUFFIXES, "instructions", pattern))
+    return read_rows(files_in(place, SUFFIXES, "instructions", pattern))
 
 
 Write = Callable[[list[dict[str, Any]]], bytes]

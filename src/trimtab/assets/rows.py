@@ -56,6 +56,10 @@ class NamedRow:
         """The names of the row's columns, for messages."""
         return ", ".join(self.values) or "none"
 
+    def column(self, names: Iterable[str]) -> str | None:
+        """The first of these names that is a column of the row."""
+        return next((name for name in names if name in self.values), None)
+
 
 def read_rows(paths: Iterable[Path]) -> list[NamedRow]:
     """All rows of these files, in order.
@@ -116,13 +120,16 @@ def kind_of(path: Path) -> str:
 
 
 def files_in(folder: Path, kinds: Sequence[str], content: str, pattern: str | None = None) -> list[Path]:
-    """The files of a folder, at any depth, that are of one of these kinds and fit the pattern, in order of their paths.
+    """The files of a folder, at any depth, that are of one of these kinds and fit the pattern, in order of their paths;
+    a file itself.
 
     What `datasets` writes beside a saved table is left out. `content` says in messages what the files should hold.
 
     Raises:
         DataError: there is no such file, or `pattern` is none.
     """
+    if folder.is_file():
+        return [folder]
     try:
         paths = [path for path in folder.glob(pattern or "**/*") if kind_of(path) in kinds and path.is_file()]
     except (ValueError, NotImplementedError) as error:

@@ -30,9 +30,6 @@ class Threshold(Config):
         return self
 
 
-LOW, HIGH = Threshold(quantile=0.01), Threshold(quantile=0.99)
-
-
 class PairsConfig(Config):
     """Which two responses make a pair, and who wins.
 
@@ -49,8 +46,8 @@ class PairsConfig(Config):
     total: int | None = Field(None, ge=1)
     margin: Threshold = Threshold(value=1.0)
     threshold: Threshold = Threshold(quantile=0.5)
-    low: Threshold = LOW
-    high: Threshold = HIGH
+    low: Threshold = Threshold(quantile=0.01)
+    high: Threshold = Threshold(quantile=0.99)
     bins: int = Field(20, ge=2)
 
     @field_validator("labels")

@@ -20,14 +20,7 @@ from trimtab.assets.rows import (
 )
 from trimtab.config.data import ColumnsConfig, DataConfig, InstructionsConfig
 from trimtab.errors import DataError
-from trimtab.messages import (
-    check_nothing_beside,
-    is_missing,
-    is_written_out,
-    messages_of,
-    read_written_out,
-    text_of,
-)
+from trimtab.messages import check_nothing_beside, is_missing, is_written_out, messages_of, read_written_out, text_of
 from trimtab.records import Message, Prompt, PromptInput
 
 SHIPPED = {"trimtab/instructions": Path(__file__).parents[1] / "config" / "presets" / "instructions.jsonl"}
@@ -63,8 +56,7 @@ def load_instructions(config: InstructionsConfig, assets: Assets) -> list[Prompt
     if config.name == STANDARD_INPUT:
         rows = standard_input_rows()
     else:
-        path = _path(config.name, assets)
-        rows = read_rows([path] if path.is_file() else files_in(path, SUFFIXES, "instructions", config.files))
+        rows = read_rows(files_in(_path(config.name, assets), SUFFIXES, "instructions", config.files))
     if not rows:
         raise DataError(f"{_shown_name(config)} holds no instructions: give at least one row")
     prompts: dict[str, Prompt] = {}
@@ -124,7 +116,7 @@ def _shown_name(config: InstructionsConfig) -> str:
 def _prompt(row: NamedRow, columns: ColumnsConfig) -> PromptInput:
     """The prompt of a row."""
     conversation = columns.messages or (_conversation_column(row) if columns.prompt is None else None)
-    name = conversation or columns.prompt or _usual(row, "prompt")
+    name = conversation or columns.prompt or row.column(USUAL["prompt"])
     if name is None:
         raise DataError(
             f"{row.origin} has no column of prompts (its columns: {row.columns}): name it in columns.prompt"
@@ -167,7 +159,7 @@ def _conversation_column(row: NamedRow) -> str | None:
         value = row.values[name]
         if isinstance(value, list) or (isinstance(value, str) and value.lstrip().startswith("[")):
             return name
-    return names[0] if names and _usual(row, "prompt") is None else None
+    return names[0] if names and row.column(USUAL["prompt"]) is None else None
 
 
 def _source(row: NamedRow, columns: ColumnsConfig) -> str:
@@ -175,7 +167,7 @@ def _source(row: NamedRow, columns: ColumnsConfig) -> str:
 
     A column that only has the usual name and holds no text or number is the data set's own, and is not read.
     """
-    name = columns.source or _usual(row, "source")
+    name = columns.source or row.column(USUAL["source"])
     value = None if name is None else _cell(row, name)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -198,10 +190,6 @@ def _cell(row: NamedRow, name: str) -> Any:
         )
     value = row.values[name]
     return None if is_missing(value) else value
-
-
-def _usual(row: NamedRow, what: str) -> str | None:
-    return next((name for name in USUAL[what] if name in row.values), None)
 
 
 def _without_case_and_spacing(prompt: PromptInput) -> str:

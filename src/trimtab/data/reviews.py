@@ -205,7 +205,7 @@ def _spelled(cell: Any, row: NamedRow) -> str:
 
 
 def _column(row: NamedRow, names: tuple[str, ...]) -> str:
-    column = next((name for name in names if name in row.values), None)
+    column = row.column(names)
     if column is None:
         raise DataError(f"{row.origin} has no column {' or '.join(names)} (its columns: {row.columns}): rename one")
     return column

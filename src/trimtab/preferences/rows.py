@@ -56,7 +56,6 @@ def pair_of(row: NamedRow, split: Split, name: str, ended: bool) -> Pair:
         prompt = prompt_of(values.get("prompt"), f"{origin}: prompt")
         responses, chosen = _indexed_responses(values, origin)
     elif isinstance(values.get("chosen"), list):
-        check_nothing_beside(values, origin)
         prompt, responses = _conversation(values, origin)
         whole = [bool(text) for text in responses]  # of an empty answer nothing is learned, not even its end
     elif "prompt" in values:
