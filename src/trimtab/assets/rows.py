@@ -1,7 +1,7 @@
 """Reads the rows of data files, of standard input or of tables, with every text as it is written.
 
 Nothing guesses types: JSON, Parquet and Arrow are read by their own. A cell of a CSV is a text, and an empty one is
-None. A row ends at a line feed, with or without a carriage return before it; other characters that break lines on a
+None. A line ends at a line feed, with or without a carriage return before it; other characters that break lines on a
 screen, such as U+2028 or a form feed, belong to its text.
 
     >>> list(values_in_text('{"prompt": "Name a tree."}', "a.jsonl"))
