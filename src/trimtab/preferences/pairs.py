@@ -10,9 +10,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from trimtab.config.pairs import PairsConfig
-from trimtab.errors import ConfigurationError, DataError, shown
-from trimtab.plugins.user_errors import fault_in
-from trimtab.preferences.strategies import STRATEGIES, Bounds, Positions, Rewards, Strategy, count_bins
+from trimtab.errors import DataError
+from trimtab.preferences.strategies import STRATEGIES, Bounds, Rewards, Strategy, count_bins
 from trimtab.records import Generation, Pair, Split
 from trimtab.rewards.thresholds import reward_at
 
@@ -48,7 +47,7 @@ def make_pairs(
         rng = np.random.default_rng([seed, int.from_bytes(hashlib.sha256(prompt_id.encode()).digest()[:8], "little")])
         ordered = sorted(responses, key=_reward)
         rewards = np.array([_reward(response) for response in ordered], dtype=np.float64)
-        for low, high in _positions(strategy, rewards, bounds, count, rng):
+        for low, high in strategy.draw(rewards, bounds, count, rng):
             pairs.append(_pair(ordered[low], ordered[high], labels, rng, split))
     if not pairs:
         raise DataError(_nothing_left(groups, strategy, bounds, split))
@@ -115,27 +114,6 @@ def _groups(generations: Sequence[Generation]) -> dict[str, list[Generation]]:
     if not groups:
         raise DataError(f"none of {len(generations)} generations has a finite reward: check the reward model's scores")
     return {prompt_id: list(texts.values()) for prompt_id, texts in groups.items()}
-
-
-def _positions(strategy: Strategy, rewards: Rewards, bounds: Bounds, count: int, rng: np.random.Generator) -> Positions:
-    """The pairs that a strategy gives; those of a plug-in are checked."""
-    try:
-        pairs = np.asarray(strategy.function(rewards, bounds, count, rng))
-    except Exception as error:
-        if strategy.own:
-            raise
-        raise ConfigurationError(f"the strategy {strategy.name} failed {fault_in(error)}: mend it") from error
-    if strategy.own:
-        return pairs
-    if pairs.size == 0:
-        return np.empty((0, 2), dtype=np.int64)
-    fits = pairs.ndim == 2 and pairs.shape[1] == 2 and len(pairs) <= count and np.issubdtype(pairs.dtype, np.integer)
-    if not fits or pairs.min() < 0 or pairs.max() >= len(rewards) or (pairs[:, 0] == pairs[:, 1]).any():
-        raise ConfigurationError(
-            f"the strategy {strategy.name} gives {shown(pairs.tolist())} for {len(rewards)} rewards: give at most "
-            f"{count} pairs of two different positions, whole numbers from 0"
-        )
-    return pairs
 
 
 def _difference_quantile(groups: Sequence[Rewards], share: float) -> float:

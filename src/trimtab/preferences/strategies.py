@@ -13,7 +13,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from trimtab.errors import ConfigurationError, TrimtabError, shown
 from trimtab.plugins.registry import Entry, Registry
+from trimtab.plugins.user_errors import fault_in
 
 Rewards = NDArray[np.float64]
 Positions = NDArray[np.int64]
@@ -72,6 +74,30 @@ class Strategy(Entry):
 
     uses: tuple[Literal["margin", "threshold", "bins"], ...] = ()
     decides_winner: bool = False
+
+    def draw(self, rewards: Rewards, bounds: Bounds, count: int, rng: np.random.Generator) -> Positions:
+        """The pairs that the function gives.
+
+        Raises:
+            ConfigurationError: a plug-in's function fails, or gives anything but pairs of different positions.
+        """
+        if self.own:
+            return np.asarray(self.function(rewards, bounds, count, rng))
+        try:
+            pairs = np.asarray(self.function(rewards, bounds, count, rng))
+        except (TrimtabError, MemoryError):
+            raise
+        except (Exception, SystemExit) as error:  # whatever a user's code raises
+            raise ConfigurationError(f"the strategy {self.origin} failed {fault_in(error)}: mend it") from error
+        if pairs.size == 0:
+            return np.empty((0, 2), dtype=np.int64)
+        shape_fits = pairs.ndim == 2 and pairs.shape[1] == 2 and len(pairs) <= count
+        if not shape_fits or not np.isin(pairs, np.arange(len(rewards))).all() or (pairs[:, 0] == pairs[:, 1]).any():
+            raise ConfigurationError(
+                f"the strategy {self.origin} returned {shown(pairs.tolist())} for {len(rewards)} rewards: return at "
+                f"most {count} pairs of two different positions, counted from 0"
+            )
+        return pairs.astype(np.int64)
 
 
 STRATEGIES: Registry[Strategy] = Registry("strategy", arguments=("rewards", "bounds", "count", "rng"))
@@ -184,7 +210,7 @@ for entry in (
         name="best_worst",
         function=best_worst,
         words="the best and the worst of a prompt's samples",
-        paper="Self-Rewarding Language Models (Yuan et al. 2024, arXiv 2401.10020)",
+        paper="Yuan et al. 2024 (Self-Rewarding Language Models), arXiv 2401.10020",
         limits="A prompt gives at most half as many pairs as it has samples.",
     ),
     Strategy(
