@@ -20,7 +20,14 @@ from trimtab.assets.rows import (
 )
 from trimtab.config.data import ColumnsConfig, DataConfig, InstructionsConfig
 from trimtab.errors import DataError
-from trimtab.messages import check_nothing_beside, is_missing, is_written_out, messages_of, read_written_out, text_of
+from trimtab.messages import (
+    check_template_columns,
+    is_missing,
+    looks_like_messages,
+    messages_of,
+    parse_messages,
+    text_of,
+)
 from trimtab.records import Message, Prompt, PromptInput
 
 SHIPPED = {"trimtab/instructions": Path(__file__).parents[1] / "config" / "presets" / "instructions.jsonl"}
@@ -122,7 +129,7 @@ def _prompt(row: NamedRow, columns: ColumnsConfig) -> PromptInput:
             f"{row.origin} has no column of prompts (its columns: {row.columns}): name it in columns.prompt"
         )
     value = _cell(row, name)
-    if conversation or isinstance(value, list) or is_written_out(value):
+    if conversation or isinstance(value, list) or looks_like_messages(value):
         for beside in (columns.input, columns.system):
             if beside is not None and _cell(row, beside):
                 raise DataError(
@@ -143,8 +150,8 @@ def _question(row: NamedRow, name: str) -> list[Message]:
     """The conversation of a cell up to the user's last message."""
     value, origin = _cell(row, name), f"{row.origin}: {name}"
     if isinstance(value, str):
-        value = read_written_out(value, origin)
-    check_nothing_beside(row.values, row.origin)
+        value = parse_messages(value, origin)
+    check_template_columns(row.values, row.origin)
     messages = messages_of(value, origin)
     last = max((index for index, message in enumerate(messages) if message["role"] == "user"), default=None)
     if last is None:

@@ -16,12 +16,12 @@ from trimtab.assets.rows import NamedRow
 from trimtab.errors import DataError, shown
 from trimtab.messages import (
     answer_of,
-    check_nothing_beside,
+    check_template_columns,
     is_missing,
-    is_written_out,
+    looks_like_messages,
     messages_of,
+    parse_messages,
     prompt_of,
-    read_written_out,
     text_of,
 )
 from trimtab.records import Message, Pair, PromptInput, Split
@@ -66,7 +66,7 @@ def pair_of(row: NamedRow, split: Split, name: str, ended: bool) -> Pair:
             f"{origin}: chosen and rejected are texts, and there is no prompt: give one, or conversations; mend the row"
         )
     if not isinstance(prompt, str):
-        check_nothing_beside(values, origin)
+        check_template_columns(values, origin)
     prompt_ids, token_ids = _ids(values, indexed, origin)
     probability = _own(values, "probability", indexed, origin)
     return Pair(
@@ -86,9 +86,9 @@ def pair_of(row: NamedRow, split: Split, name: str, ended: bool) -> Pair:
 def _with_messages(row: NamedRow) -> Values:
     """The row with lists of messages in the place of texts that spell them. Answers are read so only if both spell
     messages: one may be a text about JSON."""
-    names = ["prompt", *(SIDES if all(is_written_out(row.values.get(side)) for side in SIDES) else ())]
-    written = [name for name in names if is_written_out(row.values.get(name))]
-    return {**row.values, **{name: read_written_out(row.values[name], f"{row.origin}: {name}") for name in written}}
+    names = ["prompt", *(SIDES if all(looks_like_messages(row.values.get(side)) for side in SIDES) else ())]
+    written = [name for name in names if looks_like_messages(row.values.get(name))]
+    return {**row.values, **{name: parse_messages(row.values[name], f"{row.origin}: {name}") for name in written}}
 
 
 def _is_indexed(values: Values) -> bool:

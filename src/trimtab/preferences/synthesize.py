@@ -13,7 +13,7 @@ from trimtab.models.roles import Roles
 from trimtab.records import SET_ASIDE, Prompt
 from trimtab.rewards.reward import Reward
 from trimtab.search.chunk_beam import Search
-from trimtab.search.decoders import decode_block
+from trimtab.search.decoders import BlockDecoder
 from trimtab.search.proposer import LanguageModelProposer
 from trimtab.store.blocks import Block
 
@@ -36,7 +36,7 @@ def synthesize(prompts: Sequence[Prompt], config: SynthesizeConfig, roles: Roles
     """
     proposer = LanguageModelProposer(roles["untuned"], config.sampling, seed)
     before = reward.flops
-    block = decode_block(prompts, _search(config), proposer, None, roles)
+    block = BlockDecoder(_search(config), proposer, None, roles).decode(prompts)
     rewards = reward.score([record.prompt for record in block.records], [record.text for record in block.records])
     records = [
         dataclasses.replace(
