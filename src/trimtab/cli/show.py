@@ -91,13 +91,14 @@ def entries(file: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(meta
 
 def assets(path_map: PathMap = None) -> None:
     """List the models and data sets that need no hub: where they lie, their licences and sizes."""
+    from trimtab.assets.catalog import CATALOG
     from trimtab.assets.resolve import Assets
 
     found = Assets(path_map=path_map)
-    rows = [
-        (row.name, row.kind, row.what, row.licence, f"{row.size / 1e6:.0f} MB", str(row.place or "not downloaded"))
-        for row in found.describe()
-    ]
+    rows = []
+    for entry in CATALOG.values():
+        place = str(found.present(entry) or "not downloaded")
+        rows.append((entry.name, entry.kind, entry.what, entry.licence, f"{entry.size / 1e6:.0f} MB", place))
     _print_table(["name", "kind", "what", "licence", "size", "lies in"], rows, title=f"cache: {found.cache}")
 
 
