@@ -5,10 +5,11 @@ import sys
 from collections import Counter
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 
-from finished import Finished, run
+from finished import run
 from small_run import SETTINGS
 from tiny_hub import tiny_hub
 from trimtab import cli
@@ -19,19 +20,16 @@ from trimtab.errors import ConfigurationError, RunError
 from trimtab.models.roles import Weights
 from trimtab.pipeline import workspace
 from trimtab.pipeline.experiment_steps import steps, up_to
+from trimtab.pipeline.make import StepRunner
+from trimtab.pipeline.step import Plan, Step
+from trimtab.pipeline.workspace import Workspace
+from trimtab.plugins.user_functions import named_function
 from trimtab.search.chunk_beam import Search
+from trimtab.store.artifacts import RunDirectory
 from trimtab.store.progress import Watch
 
 READY_REWARD = ["reward.training=null", "reward.model=lvwerra/distilbert-imdb", "reward.positive_label=POSITIVE"]
 SMALL = [each for each in SETTINGS if not each.startswith("reward.training.")] + READY_REWARD
-STRATEGY = """
-from trimtab.preferences.strategies import STRATEGIES, Strategy
-
-def broken(candidates, config, rng):
-    return candidates["nothing"]
-
-STRATEGIES.add(Strategy(name="broken", function=broken, words="no pairs at all"))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -62,27 +60,25 @@ def test_a_stage_without_steps_is_named() -> None:
 def test_from_the_command_line_to_one_step_of_the_search_are_at_most_eight_frames(
     tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of trimtab's own code, `main` and the step itself among them."""
-    names = [name for name in vars(Search) if name in ("step", "_step")]
-    assert len(names) == 1, "the method that does one step of the search"
-    method, depths = vars(Search)[names[0]], list[list[str]]()
+    """Of trimtab's own code, `main` and `Search.steps`, which does one step each time it goes on, among them."""
+    selecting, depths = Search._selected, list[list[str]]()
 
-    def counted(self: Search, *given: object, **named: object) -> object:
+    def counted(self: Search, *given: Any) -> Any:
         frame: FrameType | None = sys._getframe(1)
-        own = ["step"]
+        own = []
         while frame is not None:
             if "/trimtab/" in frame.f_code.co_filename:
-                own.append(frame.f_code.co_qualname if sys.version_info >= (3, 11) else frame.f_code.co_name)
+                own.append(frame.f_code.co_qualname)
             frame = frame.f_back
         depths.append(own)
-        return method(self, *given, **named)
+        return selecting(self, *given)
 
-    monkeypatch.setattr(Search, names[0], counted)
+    monkeypatch.setattr(Search, "_selected", counted)
     monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path / "cache"))
     command = ["trimtab", "guide", "quickstart", "--quiet", "--runs", str(tmp_path), "--path-map", str(hub), "--set"]
     monkeypatch.setattr("sys.argv", [*command, *SMALL])
     cli.main()
-    assert depths and max(map(len, depths)) <= 8, max(depths, key=len)
+    assert depths and depths[0][0] == "Search.steps" and max(map(len, depths)) <= 8, max(depths, key=len)
 
 
 def test_nothing_is_loaded_twice_in_a_process(tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,16 +103,22 @@ def test_nothing_is_loaded_twice_in_a_process(tmp_path: Path, hub: Path, monkeyp
     assert sorted(rest.values()) in ([1, 2], [3]), rest
 
 
-def test_a_step_that_raises_is_named_and_what_was_made_stays(tmp_path: Path, hub: Path) -> None:
-    (tmp_path / "mine.py").write_text(STRATEGY, encoding="utf-8")
-    broken = experiment(f"plugins=[{tmp_path / 'mine.py'}]", "pairs.strategy=broken")
-    assets = Assets(cache=tmp_path / "cache", path_map=hub)
-    with pytest.raises(RunError, match=r"^pairs failed in .*mine.py, line 5 \(TypeError: .*\): mend it, and the same"):
-        run(broken, tmp_path, assets, Watch())
-    planned = Finished.planned(broken, tmp_path / "quickstart", assets)
-    assert all(planned.artifact(name).whole for name in ("data", "reward", "synthesize tuning"))
-    assert not planned.pairs.whole
-    assert "Traceback" in (tmp_path / "quickstart" / "log.txt").read_text()
+def test_a_step_that_raises_is_named_and_what_was_made_stays(tmp_path: Path) -> None:
+    """A user's code is at fault; a fault of trimtab's own keeps its traceback, which names the step, too."""
+    (tmp_path / "mine.py").write_text("def make(job):\n    return {}['nothing']\n", encoding="utf-8")
+    first = Step("data", lambda job: None)
+    users = Step("pairs", named_function(f"{tmp_path / 'mine.py'}:make"), needs=(first,))
+    ours = Step("tune", lambda job: 1 / 0, needs=(first,))
+    assets = Assets(cache=tmp_path / "cache")
+    plan = Plan([users, ours], RunDirectory(tmp_path / "run"), assets)
+    runner = StepRunner(plan, Workspace(assets), Watch(), links=False)
+    runner.make(first)
+    with pytest.raises(RunError, match=r"^pairs failed in .*mine.py, line 2 \(KeyError: 'nothing'\): mend it, and the"):
+        runner.make(users)
+    with pytest.raises(ZeroDivisionError) as raised:
+        runner.make(ours)
+    assert "in the step tune" in raised.value.__notes__
+    assert [plan.artifacts[step].whole for step in (first, users, ours)] == [True, False, False]
 
 
 def test_the_plan_says_what_was_made_and_what_the_rest_needs(
