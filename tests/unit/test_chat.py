@@ -13,8 +13,7 @@ from trimtab.config.search import SamplingConfig
 from trimtab.errors import ModelError
 from trimtab.evaluation.fluency import fluency_under
 from trimtab.models.cached_model import CachedModel
-from trimtab.models.chat import ChatTemplate
-from trimtab.models.chat_turn import Turn
+from trimtab.models.chat import ChatTemplate, Turn
 from trimtab.models.roles import vocabulary_of
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Generation, Message, Pair, Prompt
@@ -22,7 +21,7 @@ from trimtab.search.chunk_beam import Search
 from trimtab.search.hypothesis import Hypothesis
 from trimtab.search.proposer import LanguageModelProposer
 from trimtab.search.value import ImplicitValue
-from trimtab.training.pair_tokens import encode_pairs
+from trimtab.training.tokens import encode_pairs
 
 TURNS: list[Message] = [
     {"role": "user", "content": "A film?"},

@@ -18,7 +18,7 @@ from trimtab.config.search import SamplingConfig
 from trimtab.errors import DataError, ModelError
 from trimtab.evaluation.coverage import set_aside, too_long, without
 from trimtab.evaluation.divergence import divergence
-from trimtab.evaluation.evaluate import Cost, summarise
+from trimtab.evaluation.evaluate import Cost, model_names, summarise
 from trimtab.evaluation.fluency import fluency_served, fluency_under
 from trimtab.evaluation.scoring import score_decoder
 from trimtab.models.cached_model import CachedModel
@@ -60,7 +60,7 @@ def rereading(context: int) -> UncachedModel:
     held = gpt2(0)
     held.transformer.wpe = torch.nn.Embedding.from_pretrained(held.transformer.wpe.weight[:context])
     held.config.n_positions = context
-    return UncachedModel(held, Vocabulary(tokenizer(), range(40, 48)), "{prompt}", "reread", None)
+    return UncachedModel(held, Vocabulary(tokenizer(), range(40, 48)), "{prompt}", "reread", None, "")
 
 
 def sum_of_three(context: int):
@@ -308,7 +308,8 @@ def summarised(long_for: dict[str, set[int]], prompts: int = 6):
         for name, each in generations.items()
     }
     costs = {name: Cost(1.0, 1.0) for name in scores}
-    rows = summarise(EXPERIMENT, scores, generations, lambda text: list(text.encode()), costs)
+    settings = EXPERIMENT.guide, EXPERIMENT.evaluate, EXPERIMENT.seed, model_names(EXPERIMENT.small, EXPERIMENT.base)
+    rows = summarise(*settings, scores, generations, lambda text: list(text.encode()), costs)
     excluded = too_long(generations)
     aside = [each for name in scores for each in set_aside(name, generations[name], scores[name], excluded)]
     return {row.decoder: row for row in rows}, aside, without(excluded, scores)

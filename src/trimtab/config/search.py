@@ -56,7 +56,7 @@ class ValueConfig(Config):
     @field_validator("steps")
     @classmethod
     def _steps_are_scored(cls, steps: str | None, info: ValidationInfo) -> str | None:
-        by, known = str(info.data.get("by")), registry("value")
+        by, known = info.data.get("by", ""), registry("value")
         if steps is not None and by in known and known[by].sums_tokens:
             raise ValueError(f"the {by} value is a sum over tokens already: drop steps")
         return steps

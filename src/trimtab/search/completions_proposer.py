@@ -13,7 +13,8 @@ from trimtab.config.search import SamplingConfig
 from trimtab.models.detokenize import REPLACEMENT
 from trimtab.models.language_model import LanguageModel
 from trimtab.models.sampling import prompt_key, uniforms
-from trimtab.models.served_model import Choice, CompletionsModel, Question
+from trimtab.models.served_answer import Choice
+from trimtab.models.served_model import CompletionsModel, Question
 from trimtab.records import Finish, Prompt
 from trimtab.search.proposer import Continuation, Fork, LanguageModelProposer, Proposer
 from trimtab.search.stop_strings import Written

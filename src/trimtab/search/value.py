@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from trimtab.errors import VocabularyError
-from trimtab.models.chat_turn import Turn
+from trimtab.models.chat import Turn
 from trimtab.models.encoding import common_prefix
 from trimtab.models.language_model import DecodeState, LanguageModel
 from trimtab.models.shared_layers import share_lower_layers
