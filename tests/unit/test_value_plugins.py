@@ -11,7 +11,7 @@ from trimtab.config.guide import DecoderConfig
 from trimtab.config.search import ValueConfig
 from trimtab.errors import ConfigurationError
 from trimtab.records import Prompt
-from trimtab.report.columns import description
+from trimtab.report.decoder_words import description
 from trimtab.search.decoders import Decoder
 
 PLUGIN = """
