@@ -113,13 +113,13 @@ def _run(options: Options, until: str, shard: str | None = None, trace: bool = F
 def _print_report(experiment: Experiment, rows: "Sequence[Row]", aside: "Sequence[SetAside]", folder: Path) -> None:
     from rich.console import Console
 
-    from trimtab.report.columns import columns_of
+    from trimtab.report.overview import table_columns
     from trimtab.report.tables import terminal_table
     from trimtab.report.verdict import verdict
 
     width = max(Console().width, 100)  # the table needs it, even where the output is a file
     console = Console(width=width)
-    console.print(terminal_table(rows, width, columns_of(experiment, rows)))
+    console.print(terminal_table(rows, width, table_columns(experiment, rows)))
     # without markup: in a user's names `[red]` is no colour
     for prompt in aside[:MAX_SET_ASIDE]:
         print(f"{prompt.decoder}: prompt {one_line(prompt.prompt_id)} is set aside, {prompt.why}")

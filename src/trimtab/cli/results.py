@@ -56,7 +56,7 @@ def compare(first: Decoder, second: Decoder, json: bool = False, resamples: int 
 
     from trimtab.evaluation.comparison import compare as compare_answers
     from trimtab.pipeline.decoded import read_decoded
-    from trimtab.report.comparison_table import comparison_table, comparison_values
+    from trimtab.report.tables import comparison_table, comparison_values
 
     ours, theirs = read_decoded(first), read_decoded(second)
     if ours.reward != theirs.reward:

@@ -113,8 +113,8 @@ class Experiment(Config):
         faults = [
             f"{decoder.name} needs {what}, and large is behind an endpoint, which gives text alone: drop {setting}"
             for decoder in users
-            for setting, what, used in decoder.beyond_text
-            if used and large.endpoint is not None
+            for setting, what in decoder.beyond_text
+            if large.endpoint is not None
         ]
         if faults:
             raise ValueError("; ".join(faults))
