@@ -274,7 +274,7 @@ def test_a_wrong_plugin_is_one_line(plugin: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"failed in .*my_strategy\.py, line \d+ \(IndexError: .*\): mend"):
         make_pairs(scored([-1.0, 2.0]), config, seed=0)
     plugin.write_text(PLUGIN.replace("def broken(rewards, bounds, count, rng)", "def broken(rewards)"))
-    with pytest.raises(ConfigurationError, match=r"plugins: .*broken has the function .*\): mend its arguments$"):
+    with pytest.raises(ConfigurationError, match=r"plugins\.0: .*broken has the function .*\): mend its arguments$"):
         parsed(plugin, strategy="broken")
 
 

@@ -124,7 +124,7 @@ def test_a_kind_reads_the_settings_that_its_entry_names() -> None:
 
 
 FAULTS = {
-    "a file that is not there": ("", "nowhere.py", r"plugins: there is no plug-in nowhere\.py: give the path"),
+    "a file that is not there": ("", "nowhere.py", r"plugins.0: there is no plug-in nowhere\.py: give the path"),
     "a module that is not there": ("", "nowhere_at_all", "no plug-in nowhere_at_all: give the path of its file"),
     "a function instead of a module": ("", "my_kind.py:vowels", r"no plug-in my_kind\.py:vowels: give the path"),
     "code that fails": ("1 / 0\n", "my_kind.py", r"my_kind\.py cannot be imported in .*my_kind\.py, line 1 \(ZeroDiv"),

@@ -26,6 +26,7 @@ from trimtab.executors.threads import wait_briefly
 from trimtab.plugins.load import load_plugins
 from trimtab.plugins.registry import registry
 from trimtab.store.distributed import Terminated, first_to_fail, launched
+from trimtab.store.lock import command_line
 from trimtab.study.options import StudyOptions
 
 if TYPE_CHECKING:
@@ -74,8 +75,6 @@ def tune(
     if planned is None:
         _run(options, "tune")
         return
-    from trimtab.store.lock import command_line
-
     _run(options, "pairs")  # in this process alone
     sys.exit(launch_processes(*planned, sys.argv[1:], command_line()))
 
@@ -161,8 +160,6 @@ NAMED_IN_HELP = {"tune": ("loss", "tune.loss"), "pairs": ("strategy", "pairs.str
 
 def main() -> None:
     """The entry point: a user's mistake is one line and exit code 2; Ctrl-C and SIGTERM one line and 130 or 143."""
-    from trimtab.store.lock import command_line
-
     wait_briefly()  # before anything imports torch
     try:
         if {"-h", "--help"} & set(sys.argv[2:]) and sys.argv[1] in NAMED_IN_HELP:
