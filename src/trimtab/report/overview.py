@@ -104,7 +104,8 @@ def _decoding(experiment: Experiment, rows: Sequence[Row]) -> str:
     limits += f", top-k {sampling.top_k}" if sampling.top_k else ""
     limits += f", top-p {sampling.top_p:g}" if sampling.top_p < 1 else ""
     if guide.unprompted is not None:
-        return f"{writers} wrote {guide.unprompted:,} texts with each decoder, from nothing but a start token, of {limits}."
+        texts = f"{guide.unprompted:,} texts with each decoder"
+        return f"{writers} wrote {texts}, from nothing but a start token, of {limits}."
     low, high = data.prompt_words
     prompts = f"the first {low} to {high} words of held-out {data.reviews} reviews"
     if data.instructions is not None:

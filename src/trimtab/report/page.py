@@ -5,6 +5,7 @@ The page needs no network and no script, and escapes everything that models or u
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -135,14 +136,14 @@ def _pictures(
             "reward-distributions",
             f"Smoothed distributions of the gold reward in {unit}, one above the other; means: "
             f"{', '.join(means.values())}.",
-            lambda narrow: plots.reward_distributions(rewards, unit=unit, narrow=narrow),
+            partial(plots.reward_distributions, rewards, unit=unit),
         ),
         picture(
             folder,
             "reward-against-cost",
             f"Mean gold reward in {unit} with its interval against the arithmetic for one prompt; the same numbers "
             "stand in the table.",
-            lambda narrow: plots.reward_against_cost(rows, unit=unit, confidence=confidence, narrow=narrow),
+            partial(plots.reward_against_cost, rows, unit=unit, confidence=confidence),
         ),
     ]
     plain = {each.model: each.name for each in reversed(experiment.guide.decoders) if each.plain}
@@ -155,8 +156,12 @@ def _pictures(
                 folder,
                 "before-after",
                 f"Histograms of the small model's gold reward in {unit} before and after tuning; means: {compared}.",
-                lambda narrow: plots.before_after(
-                    rewards[untuned], rewards[tuned], unit=unit, tints=(tints[untuned], tints[tuned]), narrow=narrow
+                partial(
+                    plots.before_after,
+                    rewards[untuned],
+                    rewards[tuned],
+                    unit=unit,
+                    tints=(tints[untuned], tints[tuned]),
                 ),
             )
         )
