@@ -24,7 +24,7 @@ from trimtab.report.palette import STYLE
 
 CLEARANCE = 7.0  # pixels around a point that labels keep out of
 MIN_STEPS, MAX_STEPS, MAX_WORK = 50, 500, 50_000
-"""Bounds on the steps of placing labels, each of which takes work that grows with the square of their number. A limit in
+"""Bounds on the steps of placing labels; the work of each step grows with the square of the number of labels. A limit in
 seconds would make figures differ from run to run."""
 LEGEND_LINE = 0.21  # inches that a line of the legend takes
 LABEL: dict[str, Any] = {
