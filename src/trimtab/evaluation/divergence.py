@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from trimtab.models.language_model import LanguageModel
 from trimtab.records import SET_ASIDE, Generation, Prompt
-from trimtab.search.value import Candidate, ImplicitValue
+from trimtab.search.hypothesis import Hypothesis
+from trimtab.search.value import ImplicitValue
 
 BATCH_ROWS = 64  # responses read together
 
@@ -44,7 +45,8 @@ def divergence(
         group = fitting[start : start + BATCH_ROWS]
         # caches grow as needed: room for the longest response may be more than a long prompt leaves
         state = value.start([prompts[n] for n in group], 0)
-        candidates = [Candidate(kept[n].token_ids, kept[n].text, kept[n].finish) for n in group]
+        given = [(prompts[n], kept[n]) for n in group]
+        candidates = [Hypothesis(p, each.prompt_ids, each.token_ids, each.text, each.finish) for p, each in given]
         for n, ratio in zip(group, value.advance(state, range(len(group)), candidates)[1], strict=True):
             ratios[n] = ratio
         advance(start + len(group), len(fitting))

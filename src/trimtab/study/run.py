@@ -79,7 +79,7 @@ def run_study(
         plan = plan_study(study, directory, assets)
         _tell_memory(study, assets, watch, jobs)
         view.shows(plan)
-        with _executor(directory, assets, jobs, threads) as executor:
+        with _executor(directory, jobs, threads) as executor:
             _keep_index(plan, directory, threads)
             failed = carry_out(plan, executor, assets, watch, threads, processes_a_device(jobs, default_device().type))
         failures = _reasons(plan, failed)
@@ -168,13 +168,13 @@ def _reasons(plan: Plan, failed: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _executor(directory: RunDirectory, assets: Assets, jobs: int, threads: int) -> Iterator[Executor]:
+def _executor(directory: RunDirectory, jobs: int, threads: int) -> Iterator[Executor]:
     if jobs > 1:
         with Pool(directory.path, range(1, jobs + 1), threads) as pool:
             yield pool
         return
     with with_threads(threads):
-        yield InProcess(directory.path, assets)
+        yield InProcess(directory.path)
 
 
 def _keep_index(plan: Plan, directory: RunDirectory, threads: int) -> None:

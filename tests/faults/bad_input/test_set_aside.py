@@ -26,7 +26,8 @@ from trimtab.evaluation.scoring import score_decoder
 from trimtab.models.cached_model import CachedModel
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Generation, Prompt
-from trimtab.search.chunk_beam import Hypothesis, Search
+from trimtab.search.chunk_beam import Search
+from trimtab.search.hypothesis import Hypothesis
 from trimtab.search.proposer import LanguageModelProposer
 from trimtab.search.value import ImplicitValue, RewardValue
 
@@ -171,15 +172,15 @@ def test_a_run_goes_on_past_a_prompt_of_nan_and_says_so_everywhere(world: World)
 
 
 def test_samples_without_a_reward_are_counted_and_make_no_pair(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trimtab.rewards.classifier import ClassifierReward
+    from trimtab.rewards.model_reward import ModelReward
 
-    sound = ClassifierReward.score
+    sound = ModelReward.score
 
     def moody(self, prompts, responses):
         scores = sound(self, prompts, responses)
         return [math.nan if number % 7 == 3 else score for number, score in enumerate(scores)]
 
-    monkeypatch.setattr(ClassifierReward, "score", moody)
+    monkeypatch.setattr(ModelReward, "score", moody)
     said = command(world, "pairs", "synthesize.samples=6", runs=world.bad / "runs")
     assert said.code == 0, said.err
     run = world.bad / "runs" / "quickstart"
