@@ -24,8 +24,8 @@ from trimtab.report.palette import STYLE
 
 CLEARANCE = 7.0  # pixels around a point that labels keep out of
 MIN_STEPS, MAX_STEPS, MAX_WORK = 50, 500, 50_000
-"""Bounds on the steps of placing labels; the work of each step grows with the square of the number of labels. A limit in
-seconds would make figures differ from run to run."""
+"""Bounds on the steps of placing labels; a step's work grows with the square of their number. With a limit in seconds
+figures would differ from run to run."""
 LEGEND_LINE = 0.21  # inches that a line of the legend takes
 LABEL: dict[str, Any] = {
     "weight": "bold",
