@@ -138,7 +138,7 @@ SOUND = {
     "rewards.model_reward.ValueHead.__call__: mask.to(device)",
     "rewards.sequence_logits.SequenceLogits._read: mask.to(model.device)",
     # counts where a head lies apart from the layers below it, as no path here has it
-    "models.uncached_model.UncachedModel._read: flat.to(self._head.device, self._head.weight.dtype)",
+    "models.uncached_model.UncachedModel._read: flat.to(self._head.weight.device, self._head.weight.dtype)",
     "models.device.on_device: torch.arange(values.start, values.stop, values.step, device=device)",
 }
 """Calls that may as well forget their device: `module.function: call`."""

@@ -22,6 +22,7 @@ from trimtab.models.families import language_model_of
 from trimtab.models.load import load_causal_lm
 from trimtab.models.roles import Weights, load_language_model
 from trimtab.models.vocabulary import Vocabulary
+from trimtab.training.job import TrainingJob
 from trimtab.training.preference import tune
 from zoo import CACHED
 
@@ -77,13 +78,13 @@ def test_a_model_that_is_quantised_against_the_option_is_caught(
 ) -> None:
     """As scripts did that quantise even when told not to. Planted: the loader quantises whatever it is told."""
     pytest.importorskip("bitsandbytes")
-    sound = load_options.loading
+    sound = load_options.load_options
 
     def always(config: ModelConfig, *places: object) -> object:
         return sound(config.model_copy(update={"quantization": "4bit"}), *places)
 
     load_causal_lm(ModelConfig(name=str(folder)), assets)
-    monkeypatch.setattr(load, "loading", always)
+    monkeypatch.setattr(load, "load_options", always)
     with pytest.raises(AssertionError, match="quantised against the option"):
         load_causal_lm(ModelConfig(name=str(folder)), assets)
 
@@ -116,7 +117,7 @@ def test_a_quantised_model_decodes_as_its_whole_pass_with_an_adapter_or_without(
         found.append(logs)
     assert max(abs(a - b) for one, two in zip(*found, strict=True) for a, b in zip(one, two, strict=True)) > 0.01
     with pytest.raises(ModelError, match="quantised weights cannot be tuned: drop quantization"):
-        tune([], [], weights.of(config)[0], tokenizer(), TuneConfig(), tmp_path, 0, lambda done, total: None)
+        tune([], [], weights.of(config)[0], tokenizer(), TuneConfig(), TrainingJob(tmp_path))
 
 
 def test_eager_attention_is_the_same(folder: Path, assets: Assets) -> None:

@@ -21,12 +21,13 @@ from trimtab import FunctionReward
 from trimtab.config.experiment import Experiment
 from trimtab.config.search import SamplingConfig
 from trimtab.evaluation.coverage import set_aside
-from trimtab.evaluation.evaluate import Cost, summarise
+from trimtab.evaluation.evaluate import Cost, model_names, summarise
 from trimtab.evaluation.scoring import score_decoder
 from trimtab.models.cached_model import CachedModel
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Generation, Prompt
-from trimtab.search.chunk_beam import Hypothesis, Search
+from trimtab.search.chunk_beam import Search
+from trimtab.search.hypothesis import Hypothesis
 from trimtab.search.proposer import LanguageModelProposer
 from trimtab.search.value import ImplicitValue, RewardValue
 
@@ -114,7 +115,8 @@ def rows_of(reward: Callable[[str], float], failed: Sequence[str] = ()):
         for name, each in generations.items()
     }
     costs = {name: Cost(1.0, 1.0) for name in scores}
-    rows = summarise(EXPERIMENT, scores, generations, lambda text: list(text.encode()), costs)
+    settings = EXPERIMENT.guide, EXPERIMENT.evaluate, EXPERIMENT.seed, model_names(EXPERIMENT.small, EXPERIMENT.base)
+    rows = summarise(*settings, scores, generations, lambda text: list(text.encode()), costs)
     aside = [each for name in scores for each in set_aside(name, generations[name], scores[name])]
     return {row.decoder: row for row in rows}, aside
 
