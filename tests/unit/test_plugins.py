@@ -14,7 +14,7 @@ from trimtab.config.file import parse_experiment
 from trimtab.config.reward import RewardConfig
 from trimtab.errors import ConfigurationError
 from trimtab.plugins.load import load_installed, load_plugins
-from trimtab.plugins.registry import Entry, Registry, registry
+from trimtab.plugins.registry import REGISTRIES, Entry, Registry, registry
 from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.kinds import REWARD_KINDS, RewardKind
 from trimtab.rewards.load import load_reward
@@ -201,8 +201,14 @@ def test_an_installed_plugin_that_fails_is_one_line_and_fails_again(
         assert "\n" not in str(caught.value)
 
 
-def test_importing_the_registry_of_reward_kinds_imports_nothing_heavy() -> None:
-    code = "import sys, trimtab.rewards.kinds; print({'torch', 'transformers', 'httpx2', 'numpy'} & set(sys.modules))"
+@pytest.mark.parametrize("noun", REGISTRIES)
+def test_importing_a_registry_imports_nothing_heavy(noun: str) -> None:
+    code = f"""
+import sys
+from trimtab.plugins.registry import registry
+assert registry({noun!r})
+print({{"torch", "transformers", "httpx2", "pandas", "sklearn"}} & set(sys.modules))
+"""
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.stdout == "set()\n", result.stderr
 

@@ -118,7 +118,7 @@ def lowered(steps: Iterable[Step], experiment: Experiment, assets: Assets, jobs:
         value, least = settings.get(need.setting, (need.value, fits))
         settings[need.setting] = max(value, need.value), min(least, fits)
     options = [f"{name} from {value} to {fits}" for name, (value, fits) in settings.items() if value > 1]
-    batch = experiment.reward.batch_size
+    batch = experiment.reward.batch_size if "batch_size" in experiment.reward.entry.reads else 1
     options += [f"reward.batch_size from {batch} to {batch // 2}"] if batch > 1 else []
     return " or ".join(filter(None, [", ".join(options[:-1]), *options[-1:]])) or "the sizes of your models"
 
