@@ -100,11 +100,11 @@ def test_what_cannot_be_forked_is_read_anew_and_says_so_once(name: str, caplog: 
         models = [as_language_model(model) for _ in range(2)]
     assert all(isinstance(model, UncachedModel) for model in models)
     (warning,) = [record for record in caplog.records if record.name.startswith("trimtab.")]
-    assert "reads its texts anew for every token" in warning.getMessage()
+    assert "is decoded without a cache" in warning.getMessage()
 
 
 @pytest.mark.parametrize("name", CACHED)
-def test_a_shared_trunk_changes_no_bit(name: str) -> None:
+def test_shared_layers_change_no_bit(name: str) -> None:
     untuned = CACHED[name](0)
     tuned = copy.deepcopy(untuned)
     with torch.no_grad():

@@ -78,13 +78,13 @@ def test_a_model_that_is_quantised_against_the_option_is_caught(
 ) -> None:
     """As scripts did that quantise even when told not to. Planted: the loader quantises whatever it is told."""
     pytest.importorskip("bitsandbytes")
-    sound = load_options.loading
+    sound = load_options.load_options
 
     def always(config: ModelConfig, *places: object) -> object:
         return sound(config.model_copy(update={"quantization": "4bit"}), *places)
 
     load_causal_lm(ModelConfig(name=str(folder)), assets)
-    monkeypatch.setattr(load, "loading", always)
+    monkeypatch.setattr(load, "load_options", always)
     with pytest.raises(AssertionError, match="quantised against the option"):
         load_causal_lm(ModelConfig(name=str(folder)), assets)
 

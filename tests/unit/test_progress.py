@@ -82,11 +82,11 @@ def test_the_memory_is_said_and_a_lack_of_it_warned_of(tmp_path: Path, monkeypat
 
     sizes = budget.model_sizes(experiment.small, assets)
     llama = (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48 + 2 * 32) * 2 + 32 + 2 * 320 * 32  # layers, norm, both tables
-    assert (sizes.weights, sizes.element, sizes.vocabulary) == (llama, 4, 320)
-    assert sizes.token == 2 * 2 * 2 * 8 * 4  # keys and values, layers, key heads, their width, bytes
+    assert (sizes.weights, sizes.weight_bytes, sizes.vocabulary) == (llama, 4, 320)
+    assert sizes.token_bytes == 2 * 2 * 2 * 8 * 4  # keys and values, layers, key heads, their width, bytes
 
     # a model of 400 times the layers: it must be said which setting to lower, and to what
-    large = dataclasses.replace(sizes, token=sizes.token * 400)
+    large = dataclasses.replace(sizes, token_bytes=sizes.token_bytes * 400)
     monkeypatch.setattr(budget, "model_sizes", lambda model, assets: large)
     needs = {need.step: need for need in budget.memory_needs(steps(experiment), assets)}
     warnings = budget.memory_lines(steps(experiment), experiment, assets)[1:]

@@ -259,5 +259,5 @@ def test_a_second_model_that_is_asked_alone_is_noticed() -> None:
     small = llama(3)
     first, second = share_lower_layers(as_language_model(small), as_language_model(tuned_above(small, 1)))
     states = [model.start(["I really liked this"], room=2) for model in (first, second)]
-    with pytest.raises(AssertionError, match="asked before the first"):
+    with pytest.raises(AssertionError, match="called before the first"):
         second.next_logits(states[1])

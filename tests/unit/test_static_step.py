@@ -10,7 +10,7 @@ import tape
 from identities import PROMPTS, SAMPLING, SEED
 from tiny import gpt2, language_model, llama
 from trimtab.models.emulated import emulate
-from trimtab.models.static_step import COLUMNS, Record, StaticSteps, Step, bucket
+from trimtab.models.static_step import MIN_COLUMNS, Record, StaticSteps, Step, bucket
 from trimtab.records import Prompt
 from trimtab.search.chunk_beam import Search
 from trimtab.search.proposer import LanguageModelProposer
@@ -44,9 +44,9 @@ def counted(record: Record) -> tuple[Record, list[int]]:
 def test_a_state_grows_past_its_room_into_larger_buffers() -> None:
     record, replays = counted(tape.record)
     twins = Twins.start(pair(llama, record), room=1)
-    for _ in range(3 * COLUMNS):
+    for _ in range(3 * MIN_COLUMNS):
         twins.step(random.Random(1))
-    assert len(replays) > 1 and sum(replays) == 3 * COLUMNS
+    assert len(replays) > 1 and sum(replays) == 3 * MIN_COLUMNS
 
 
 def test_states_that_want_the_same_buffers_take_turns() -> None:
@@ -102,7 +102,7 @@ def test_buffers_stay_within_their_budget() -> None:
         twins.select([row % 3 for row in range(size)]).step(random.Random(size))
         steps = model._static
         assert isinstance(steps, StaticSteps)
-        assert sum(steps._bytes.values()) <= 2 * one
+        assert steps._bytes <= 2 * one
     assert sum(replays) == len(sizes) - 1  # 12 rows are too many, and read without
     assert len(replays) > len(set(sizes)) - 1  # what was given up is recorded again
 

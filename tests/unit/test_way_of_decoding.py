@@ -278,7 +278,7 @@ def test_each_model_gives_its_own_reason_once(caplog: pytest.LogCaptureFixture) 
             language_model_of(model, Vocabulary(tokenizer()), name=name)
     ours = [record for record in caplog.records if record.name.startswith("trimtab.")]  # transformers has its own, once
     warnings = [record.getMessage() for record in ours]
-    assert len(warnings) == 3 and all("reads its texts anew for every token" in each for each in warnings)
+    assert len(warnings) == 3 and all("is decoded without a cache" in each for each in warnings)
     assert warnings[0].startswith("small, a mamba model,") and warnings[1].startswith("large, a mamba model,")
     assert STATE in warnings[0] and warnings[2].startswith("tuned, a llama model,") and "in norm" in warnings[2]
 

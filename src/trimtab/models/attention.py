@@ -1,10 +1,9 @@
-"""Attention over a `SlotCache`: what a row may attend to, and three ways of computing it, registered with transformers.
+"""Attention over a `SlotCache`, registered with transformers: masks for rows of unlike lengths, and three kernels.
 
 A model builds its masks itself, by its own layers' kinds, and asks for each one by the name of the implementation that
-it runs. Under the names below it gets masks whose rows stand at positions of their own: so windows, chunks and biases
-by distance are those of the model's code, whatever its family. Elsewhere, as in training, they are transformers' own.
-
-    >>> model.set_attn_implementation(CACHE_ATTENTION["sdpa"])                                     # doctest: +SKIP
+it runs. Under the names registered here it gets masks whose rows begin at columns of their own. So windows, chunks and
+biases by distance are those of the model's code, whatever its family. Without a `SlotCache`, as in training, the masks
+are transformers' own. transformers passes further arguments for other kernels and masks: hence each `**kwargs` here.
 """
 
 from collections.abc import Callable
@@ -14,22 +13,15 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import (
-    AttentionMaskInterface,
-    causal_mask_function,
-    eager_mask,
-    sdpa_mask,
-)
+from transformers.masking_utils import AttentionMaskInterface, causal_mask_function, eager_mask, sdpa_mask
 
 GROUPED, EAGER, FLASH = "trimtab_grouped", "trimtab_eager", "trimtab_rows"
 CACHE_ATTENTION = {"sdpa": GROUPED, "eager": EAGER, "flash_attention_2": FLASH}
-"""Names of transformers' implementations, and of those here that take their place."""
+"""Names of transformers' implementations, and of those that take their place over a `SlotCache`."""
 
-PLAIN_COLUMNS, PLAIN_DIMENSION = 128, 128
+PRODUCT_COLUMNS, PRODUCT_DIMENSION = 128, 128
 """Up to these, matrix products are faster on a CPU than torch's fused attention, by up to 2.4 times (192 rows of 40 new
 tokens, 9 heads of 64, bfloat16 with AVX512-BF16, torch 2.13); beyond 256 columns they are slower for single tokens."""
-
-MaskFunction = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def grouped_attention(
@@ -42,16 +34,15 @@ def grouped_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention as transformers' interface asks for it.
+    """Attention without copies of keys and values for the query heads that share them.
 
-    With several new tokens a row, transformers' `sdpa` first repeats keys and values for every query head: for short
-    chunks after long contexts that copying costs more than the attention itself. Here query heads that share a
-    key-value head are read as further queries of it, which is the same arithmetic. Short rows on a CPU are read by
-    plain matrix products.
+    With several new tokens per row, transformers' `sdpa` first repeats keys and values for every query head: for short
+    chunks after long contexts that costs more than the attention itself. Here query heads that share a key-value head
+    become further queries of it, which is the same arithmetic. Short rows on a CPU are computed by plain products.
 
     Args:
         query: [rows, heads, new, dimension]; key, value: [rows, key-value heads, all, dimension].
-        attention_mask: [rows, 1, new, all], added to the scores. Without one it is `sdpa` itself.
+        attention_mask: [rows, 1, new, all], added to the scores. Without one this is `sdpa` itself.
 
     Returns:
         [rows, new, heads, dimension].
@@ -59,7 +50,8 @@ def grouped_attention(
     rows, heads, new, dimension = query.shape
     groups = heads // key.shape[1]
     biased = kwargs.get("position_bias") is not None
-    if not biased and _in_products(key, attention_mask):
+    short = key.device.type == "cpu" and key.shape[2] <= PRODUCT_COLUMNS and key.shape[3] <= PRODUCT_DIMENSION
+    if short and not biased and attention_mask is not None and attention_mask.is_floating_point():
         return eager_attention(module, query, key, value, attention_mask, dropout, scaling)
     if attention_mask is None or attention_mask.shape[1] != 1 or groups == 1 or biased:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
@@ -67,12 +59,6 @@ def grouped_attention(
     mask = attention_mask.repeat(1, 1, groups, 1)
     attended = functional.scaled_dot_product_attention(folded, key, value, mask, dropout, scale=scaling)
     return attended.reshape(rows, heads, new, -1).transpose(1, 2).contiguous(), None
-
-
-def _in_products(key: torch.Tensor, mask: torch.Tensor | None) -> bool:
-    """Whether rows are short, on a CPU, and have a mask that is added."""
-    added = mask is not None and mask.is_floating_point()
-    return added and key.device.type == "cpu" and key.shape[2] <= PLAIN_COLUMNS and key.shape[3] <= PLAIN_DIMENSION
 
 
 def eager_attention(
@@ -87,8 +73,8 @@ def eager_attention(
     s_aux: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """The same, step by step, for models whose scores are capped at +-`softcap` (Gemma 2) or share their mass with a
-    sink, one logit `s_aux` a head (gpt-oss)."""
+    """`grouped_attention` in plain products, for models whose scores are capped at +-`softcap` (Gemma 2) or share their
+    mass with a sink, one logit `s_aux` per head (gpt-oss)."""
     rows, heads, new, dimension = query.shape
     folded = (query * (dimension**-0.5 if scaling is None else scaling)).reshape(rows, key.shape[1], -1, dimension)
     scores = (folded @ key.transpose(2, 3)).view(rows, heads, new, -1)
@@ -121,7 +107,7 @@ def flash_attention(
 
     Dao 2023, arXiv 2307.08691; the kernel reads a cache in place and aligns its causal mask with each row's end.
     """
-    if attention_mask is None or attention_mask.dim() != 1:  # without a cache, as where the head is tried
+    if attention_mask is None or attention_mask.dim() != 1:  # without a cache, as in `find_head`
         return eager_attention(module, query, key, value, attention_mask, dropout, scaling, softcap, **kwargs)
     if kwargs.get("s_aux") is not None:
         raise ValueError("flash_attention_2 knows no attention sinks")
@@ -144,22 +130,22 @@ def row_mask(
     starts: torch.Tensor,
     q_length: int,
     kv_length: int,
-    mask_function: MaskFunction = causal_mask_function,
+    mask_function: Callable[..., torch.Tensor] = causal_mask_function,
     local_size: int | None = None,
     dtype: torch.dtype = torch.float32,
-    **asked: Any,
+    **kwargs: Any,
 ) -> torch.Tensor:
-    """What is added to the scores of rows that each begin to read at a column of their own.
+    """The mask that is added to the scores of rows whose new tokens begin at different columns.
 
     Args:
         starts: the column of each row's first new token, [rows, 1, 1, 1].
-        mask_function: of row, head, query and key positions, whether the one may attend to the other.
-        local_size: a window or chunk; where no text is longer, causal is all there is to it.
+        mask_function: of row, head, query and key positions: whether the query may attend to the key.
+        local_size: a window or chunk; where no text is longer, the causal mask is enough.
 
     Returns:
         [rows, 1, new, all]: 0 where a token may attend, else the least number of `dtype`.
     """
-    if asked.get("use_vmap"):
+    if kwargs.get("use_vmap"):
         raise ValueError("a mask that is no function of positions alone")
     device = starts.device
     queries = starts + torch.arange(q_length, device=device)[:, None]
@@ -171,17 +157,18 @@ def row_mask(
     return mask.masked_fill_(~allowed, torch.finfo(dtype).min)
 
 
-def row_lengths(starts: torch.Tensor, q_length: int, **asked: Any) -> torch.Tensor:
-    """How many columns of each row there are once it has read its new tokens, int32 [rows]."""
+def row_lengths(starts: torch.Tensor, q_length: int, **kwargs: Any) -> torch.Tensor:
+    """The length of each row once it has read its new tokens, int32 [rows]."""
     return (starts.flatten() + q_length).to(torch.int32)
 
 
-def _over_slots(own: Callable[..., torch.Tensor], plain: Callable[..., Any]) -> Callable[..., Any]:
-    """A mask of transformers' interface: `own` over a `SlotCache`, whose rows begin at unlike columns, else `plain`."""
+def _by_cache(over_slots: Callable[..., torch.Tensor], otherwise: Callable[..., Any]) -> Callable[..., Any]:
+    """A mask of transformers' interface: `over_slots` over a `SlotCache`, whose offset is a column per row."""
 
-    def mask(*, q_offset: Any = 0, **asked: Any) -> Any:
-        over_slots = isinstance(q_offset, torch.Tensor) and q_offset.dim() == 4
-        return own(q_offset, **asked) if over_slots else plain(q_offset=q_offset, **asked)
+    def mask(*, q_offset: Any = 0, **kwargs: Any) -> Any:
+        if isinstance(q_offset, torch.Tensor) and q_offset.dim() == 4:
+            return over_slots(q_offset, **kwargs)
+        return otherwise(q_offset=q_offset, **kwargs)
 
     return mask
 
@@ -189,8 +176,8 @@ def _over_slots(own: Callable[..., torch.Tensor], plain: Callable[..., Any]) -> 
 AttentionInterface.register(GROUPED, grouped_attention)
 AttentionInterface.register(EAGER, eager_attention)
 AttentionInterface.register(FLASH, flash_attention)
-AttentionMaskInterface.register(FLASH, _over_slots(row_lengths, eager_mask))
-for _own, _plain, _mask in ((GROUPED, "sdpa", sdpa_mask), (EAGER, "eager", eager_mask)):
-    AttentionMaskInterface.register(_own, _over_slots(row_mask, _mask))
-    # for families that compute attention themselves, and so keep transformers' name (Falcon, Bloom, MPT)
-    AttentionMaskInterface.register(_plain, _over_slots(row_mask, _mask))
+AttentionMaskInterface.register(FLASH, _by_cache(row_lengths, eager_mask))
+# under transformers' names too, which families that compute attention themselves keep (Falcon, Bloom, MPT)
+for _names, _mask in (((GROUPED, "sdpa"), sdpa_mask), ((EAGER, "eager"), eager_mask)):
+    for _name in _names:
+        AttentionMaskInterface.register(_name, _by_cache(row_mask, _mask))

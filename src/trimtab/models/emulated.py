@@ -2,11 +2,8 @@
 
 logits = base + sum_i w_i (tuned_i - untuned_i) (Mitchell et al. 2024, "An Emulator for Fine-Tuning Large Language
 Models using Small Language Models"). Each model reads the prompt in its own template and keeps its own cache. A model
-that stands in the sum more than once is run once, with the sum of its weights, and not at all where that is 0: so
+that occurs in the sum more than once is run once, with the sum of its weights, and not at all where that is 0: so
 weight 0 is the base itself, and over the untuned model weight 1 is the tuned one itself.
-
-    >>> emulate(base, [(tuned, untuned, 0.5)]).name                                     # doctest: +SKIP
-    'base + 0.5 (tuned - untuned)'
 """
 
 from collections.abc import Sequence
@@ -24,13 +21,12 @@ from trimtab.records import PromptInput
 
 @dataclass
 class EmulatedState:
-    """One state a model, all of the same responses."""
+    """One state per model, all with the same responses; `ids` are the rows as the first model reads them."""
 
     states: list[DecodeState]
 
     @property
     def ids(self) -> list[list[int]]:
-        """The rows as the first model reads them."""
         return self.states[0].ids
 
     @property
@@ -48,8 +44,8 @@ class EmulatedState:
 class EmulatedModel:
     """A sum of language models that share one vocabulary; `terms` are (model, weight), the base first.
 
-    It is over the ids that all of them have: those below the least number of rows, without those that stand for
-    different tokens in any two of them (`Vocabulary.unlike_ids`), which have no probability.
+    It reads and predicts the ids that all of them have: those below the least vocabulary size. Ids that stand for
+    different tokens in any two of them (`Vocabulary.unlike_ids`) have no probability.
     """
 
     def __init__(self, terms: Sequence[tuple[LanguageModel, float]], name: str) -> None:
@@ -61,11 +57,11 @@ class EmulatedModel:
         self.context = min(model.context for model in self.models)
         self.vocab_size = min(model.vocab_size for model in self.models)
         unlike = [self.vocabulary.unlike_ids(model.vocabulary) for model in self.models[1:]]
-        self._without = sorted({token for ids in unlike for token in ids or () if token < self.vocab_size})
+        self._excluded = sorted({token for ids in unlike for token in ids or () if token < self.vocab_size})
 
-    def narrowed(self, rows: int) -> "EmulatedModel":
+    def narrowed(self, vocab_size: int) -> "EmulatedModel":
         terms = zip(self.models, self.weights, strict=True)
-        return EmulatedModel([(model.narrowed(rows), weight) for model, weight in terms], self.name)
+        return EmulatedModel([(model.narrowed(vocab_size), weight) for model, weight in terms], self.name)
 
     def too_long(self, prompt: PromptInput, room: int) -> str | None:
         reasons = (model.too_long(prompt, room) for model in self.models)
@@ -87,56 +83,50 @@ class EmulatedModel:
         total = parts[0][:, : self.vocab_size] * self.weights[0]
         for part, weight in zip(parts[1:], self.weights[1:], strict=True):
             total += weight * part[:, : self.vocab_size].to(total.device)  # heads may lie on unlike devices
-        if self._without:
-            total[:, self._without] = -torch.inf
+        if self._excluded:
+            total[:, self._excluded] = -torch.inf
         return total
 
     def score(
         self, state: EmulatedState, parents: Sequence[int], keep: Sequence[int], tokens: Sequence[Sequence[int]]
     ) -> tuple[EmulatedState, list[list[float]]]:
         check_ids(self.name, self.vocabulary, self.vocab_size, tokens)
-        # A sum of logits has a normalizer of its own, so the models advance together, a token at a time.
-        short = [len(state.ids[p]) - kept for p, kept in zip(parents, keep, strict=True)]
-        states: list[DecodeState] = []
+        # A sum of logits has its own normalizer, so the models advance together, a token at a time.
+        cut = [len(state.ids[p]) - kept for p, kept in zip(parents, keep, strict=True)]
+        forks: list[DecodeState] = []
         for model, part in zip(self.models, state.states, strict=True):
-            kept = [len(part.ids[p]) - cut for p, cut in zip(parents, short, strict=True)]
-            states.append(model.score(part, parents, kept, [[] for _ in parents])[0])
-        children, rows = EmulatedState(states), [[0.0] * len(new) for new in tokens]
+            kept = [len(part.ids[p]) - count for p, count in zip(parents, cut, strict=True)]
+            forks.append(model.score(part, parents, kept, [[] for _ in parents])[0])
+        logs = [[0.0] * len(new) for new in tokens]
         order = list(range(len(tokens)))
-        current = children.select(order)  # a copy: the children themselves are read by `_completed`
+        current = EmulatedState(forks).select(order)  # a copy: the forks themselves read all tokens at once below
         for step in range(max(map(len, tokens), default=0)):
-            going = [place for place, row in enumerate(order) if step < len(tokens[row])]
+            going = [index for index, row in enumerate(order) if step < len(tokens[row])]
             current = current.select(going) if len(going) < len(order) else current
-            order = [order[place] for place in going]
+            order = [order[index] for index in going]
             wanted = torch.tensor([tokens[row][step] for row in order])
             logits = self.next_logits(current)
             normalized = torch.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=-1)
             values = normalized.gather(1, wanted.to(logits.device)[:, None])
             for row, value in zip(order, values.flatten().tolist(), strict=True):
-                rows[row][step] = value
+                logs[row][step] = value
             current.append(wanted.tolist())
-        return self._completed(children, tokens), rows
-
-    def _completed(self, children: EmulatedState, tokens: Sequence[Sequence[int]]) -> EmulatedState:
-        """The children with all their tokens, read by each model."""
-        lengths = [[len(row) for row in part.ids] for part in children.states]
-        return EmulatedState(
-            [
-                model.score(part, range(len(tokens)), kept, tokens)[0]
-                for model, part, kept in zip(self.models, children.states, lengths, strict=True)
-            ]
-        )
+        children = [
+            model.score(fork, range(len(tokens)), [len(row) for row in fork.ids], tokens)[0]
+            for model, fork in zip(self.models, forks, strict=True)
+        ]
+        return EmulatedState(children), logs
 
 
-def check_one_vocabulary(base: str, ours: Vocabulary, guide: str, theirs: Vocabulary) -> None:
+def check_one_vocabulary(base: str, base_vocabulary: Vocabulary, guide: str, guide_vocabulary: Vocabulary) -> None:
     """Raise VocabularyError unless two models, called `base` and `guide`, have the same tokens under the same ids.
 
     Added tokens of one of them alone do no harm.
     """
-    if ours.unlike_ids(theirs) is None:
+    if base_vocabulary.unlike_ids(guide_vocabulary) is None:
         raise VocabularyError(
             f"EFT adds logits, and {base} and {guide} have unlike vocabularies "
-            f"({len(ours.tokenizer)} and {len(theirs.tokenizer)} tokens): "
+            f"({len(base_vocabulary.tokenizer)} and {len(guide_vocabulary.tokenizer)} tokens): "
             "use best-of-N or CBS, which work across vocabularies, or a guide with the base's tokenizer"
         )
 
@@ -165,8 +155,8 @@ def emulate(base: LanguageModel, pairs: Sequence[tuple[LanguageModel, LanguageMo
         _check_end(base, model)
     terms: dict[int, tuple[LanguageModel, float]] = {id(base): (base, 1.0)}
     for tuned, untuned, weight in pairs:
-        for model, share in ((untuned, -weight), (tuned, weight)):
-            terms[id(model)] = (model, terms.get(id(model), (model, 0.0))[1] + share)
+        for model, change in ((untuned, -weight), (tuned, weight)):
+            terms[id(model)] = (model, terms.get(id(model), (model, 0.0))[1] + change)
     kept = [(model, weight) for model, weight in terms.values() if weight != 0]
     if len(kept) == 1 and kept[0][1] == 1:
         return kept[0][0]

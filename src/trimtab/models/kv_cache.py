@@ -1,11 +1,12 @@
 """A key-value cache whose rows have lengths of their own.
 
 Every row begins at column 0 and is written at its own end, so rows of unlike lengths need no left padding, a row is cut
-back by lowering its length, and what stands beyond a row's length is never attended to. Knows nothing of tokens.
+back by lowering its length, and columns beyond a row's length are never attended to.
 
-    >>> cache = SlotCache.empty(layers=30, rows=4, capacity=64)                         # doctest: +SKIP
-    >>> positions = cache.place(slice(0, 4), torch.tensor([3, 5, 2, 2]), count=1, used=6)  # doctest: +SKIP
-    >>> model(input_ids=tokens, position_ids=positions, past_key_values=cache)          # doctest: +SKIP
+    >>> cache = SlotCache.empty(layers=2, rows=2, capacity=64)
+    >>> cache.prepare(slice(0, 2), torch.tensor([3, 5]), count=2, used=7)    # columns, which are the positions
+    tensor([[3, 4],
+            [5, 6]])
 """
 
 from collections.abc import Sequence
@@ -24,10 +25,10 @@ class SlotLayer(CacheLayerMixin):
         super().__init__()
         self.rows = rows
         self.capacity = capacity
-        self.window = slice(0, rows)
+        self.window = slice(0, rows)  # the rows that are being read into
         self.columns: torch.Tensor | None = None
         self.used = 0
-        self.before = 0  # of `used`, the columns there were before the tokens that are being read
+        self.used_before = 0  # without the tokens that are being read
         self.filled = 0  # columns that hold numbers; memory beyond them has not been touched
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
@@ -40,7 +41,10 @@ class SlotLayer(CacheLayerMixin):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write the new columns of each row of the window and return all of its columns in use."""
+        """Write the new columns of each row of the window and return all of its columns in use.
+
+        transformers' interface has the further arguments, for layers of other kinds.
+        """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.columns is not None and self.keys is not None and self.values is not None
@@ -51,33 +55,25 @@ class SlotLayer(CacheLayerMixin):
             self.filled = self.used
         rows = torch.arange(key_states.shape[0], device=key_states.device)[:, None, None]
         heads = torch.arange(key_states.shape[1], device=key_states.device)[None, :, None]
-        columns = self.columns.to(key_states.device)[:, None, :]  # a layer may lie on a device of its own
+        columns = self.columns.to(key_states.device)[:, None, :]  # layers may lie on several devices
         keys, values = self.keys[self.window], self.values[self.window]
         keys[rows, heads, columns] = key_states
         values[rows, heads, columns] = value_states
         return keys[:, :, : self.used], values[:, :, : self.used]
 
-    def selected(self, rows: torch.Tensor, used: int, capacity: int, into: "SlotLayer | None" = None) -> "SlotLayer":
-        """A layer that holds these rows' first `used` columns; in the first rows of `into` where it is given."""
+    def fork(self, rows: torch.Tensor, used: int, capacity: int, into: "SlotLayer | None" = None) -> "SlotLayer":
+        """A layer with these rows' first `used` columns; in the memory of the first rows of `into`, if given."""
         layer = SlotLayer(len(rows), capacity)
-        if self.keys is None or self.values is None:
-            return layer
-        used = min(used, self.filled)
-        layer.filled = used
-        if into is None:
-            layer.keys, layer.values = _fork(self.keys, rows, used, capacity), _fork(self.values, rows, used, capacity)
-        else:
-            assert into.keys is not None and into.values is not None
-            layer.keys, layer.values = into.keys[: len(rows)], into.values[: len(rows)]
-            for kept, own in ((layer.keys, self.keys), (layer.values, self.values)):
-                kept[:, :, :used] = own[:, :, :used].index_select(0, rows)
-                kept[:, :, used:] = 0
-            layer.filled = capacity
-        layer.is_initialized = True
+        if self.keys is not None and self.values is not None:
+            used = min(used, self.filled)
+            layer.filled = used if into is None else capacity
+            layer.keys = _copied(self.keys, rows, used, capacity, None if into is None else into.keys)
+            layer.values = _copied(self.values, rows, used, capacity, None if into is None else into.values)
+            layer.is_initialized = True
         return layer
 
-    def blank(self, rows: int, capacity: int) -> "SlotLayer":
-        """A layer of zeros whose heads and dimensions are this one's; like this one, it may hold nothing at all."""
+    def zeros(self, rows: int, capacity: int) -> "SlotLayer":
+        """A layer of zeros with this one's heads and dimension; not allocated if this one is not."""
         layer = SlotLayer(rows, capacity)
         if self.keys is not None and self.values is not None:
             layer.keys, layer.values = (
@@ -89,7 +85,7 @@ class SlotLayer(CacheLayerMixin):
         return layer
 
     def adopt(self, other: "SlotLayer") -> None:
-        """Hold what the other holds, where it does."""
+        """Use the tensors of another layer from now on."""
         self.keys, self.values = other.keys, other.values
         self.capacity, self.filled, self.is_initialized = other.capacity, other.filled, other.is_initialized
 
@@ -97,34 +93,39 @@ class SlotLayer(CacheLayerMixin):
         return self.used, 0
 
     def get_seq_length(self) -> int:
-        return self.before
+        return self.used_before
 
     def get_max_length(self) -> int:
         return -1
 
 
-def _fork(tensor: torch.Tensor, rows: torch.Tensor, used: int, capacity: int) -> torch.Tensor:
-    fork = tensor.new_empty(len(rows), tensor.shape[1], capacity, tensor.shape[3])
-    fork[:, :, :used] = tensor[:, :, :used].index_select(0, rows.to(tensor.device))
-    return fork
+def _copied(
+    states: torch.Tensor, rows: torch.Tensor, used: int, capacity: int, into: torch.Tensor | None
+) -> torch.Tensor:
+    """The first `used` columns of these rows, in new memory or in the first rows of `into`, zero beyond `used`."""
+    shape = len(rows), states.shape[1], capacity, states.shape[3]
+    copy = states.new_empty(shape) if into is None else into[: len(rows)]
+    copy[:, :, :used] = states[:, :, :used].index_select(0, rows.to(states.device))
+    if into is not None:
+        copy[:, :, used:] = 0
+    return copy
 
 
-class Home(Protocol):
-    """Where forks of a cache may find room that is there already."""
+class BufferPool(Protocol):
+    """Buffers that are allocated already, into which a cache may be forked."""
 
     def fork(self, source: "SlotCache", rows: torch.Tensor, used: int, capacity: int) -> "SlotCache | None":
-        """`SlotCache.fork` in such room, whose capacity may be more; None where there is none."""
-        ...
+        """`SlotCache.fork` into such buffers, perhaps with more capacity; None where none are free."""
 
 
 class SlotCache(Cache):
-    """The layers of one state. `place` says where the next read writes; `attention` makes masks of it."""
+    """The layers of one state. `prepare` says where the next read writes; `attention` makes masks of it."""
 
     def __init__(self, layers: Sequence[SlotLayer], capacity: int) -> None:
         super().__init__(layers=list(layers))
         self.slots = list(layers)
         self.capacity = capacity
-        self.home: Home | None = None
+        self.pool: BufferPool | None = None
         self.starts = torch.zeros(0, 1, 1, 1, dtype=torch.long)
 
     @classmethod
@@ -136,20 +137,15 @@ class SlotCache(Cache):
         return self.slots[0].rows
 
     @property
-    def begun(self) -> bool:
-        """Whether anything has been read."""
-        return any(layer.is_initialized for layer in self.slots)
-
-    @property
     def device(self) -> torch.device | None:
-        """Where the keys and values lie, the first of them; None before anything has been read."""
-        # the lower layers of a shared trunk never hold anything, and each may lie on a device of its own
+        """The device of the first keys; None before anything has been read."""
+        # the lower layers of models that share them never hold anything, and layers may lie on several devices
         return next((layer.keys.device for layer in self.slots if layer.keys is not None), None)
 
-    def place(self, window: slice, starts: torch.Tensor, count: int, used: int) -> torch.Tensor:
+    def prepare(self, window: slice, starts: torch.Tensor, count: int, used: int) -> torch.Tensor:
         """Prepare to read `count` tokens into each row of the window, into its r-th from column starts[r] on.
 
-        `used` is the number of columns that are attended to, no fewer than the longest row will have.
+        `used` is the number of columns that are attended to, at least as many as the longest row will have.
 
         Returns positions [window, count], which are the columns.
         """
@@ -157,39 +153,39 @@ class SlotCache(Cache):
         assert used <= self.capacity, f"{used} columns in a cache of {self.capacity}"
         self.starts = starts[:, None, None, None]
         for layer in self.slots:
-            layer.window, layer.columns, layer.used, layer.before = window, columns, used, used - count
+            layer.window, layer.columns, layer.used, layer.used_before = window, columns, used, used - count
         return columns
 
     def get_query_offset(self, layer_idx: int = 0) -> torch.Tensor:
-        """Where the tokens that are being read begin, a column for each row, [window, 1, 1, 1]."""
+        """The first column that is being read in each row, [window, 1, 1, 1]."""
         return self.starts
 
     def select(self, rows: torch.Tensor, used: int, capacity: int) -> "SlotCache":
         """These rows, in this order, with room for `capacity` columns; their first `used` columns are kept."""
-        fork = None if self.home is None else self.home.fork(self, rows, used, capacity)
+        fork = None if self.pool is None else self.pool.fork(self, rows, used, capacity)
         if fork is None:
             fork = self.fork(rows, used, capacity)
-            fork.home = self.home
+            fork.pool = self.pool
         return fork
 
     @torch.inference_mode()
     def fork(self, rows: torch.Tensor, used: int, capacity: int, into: "SlotCache | None" = None) -> "SlotCache":
-        """`select`, in memory of its own or in the first rows of `into`, whose capacity it is then."""
-        places = [None] * len(self.slots) if into is None else into.slots
-        layers = [layer.selected(rows, used, capacity, place) for layer, place in zip(self.slots, places, strict=True)]
+        """`select` in new memory, or in the first rows of `into`, whose capacity must be `capacity`."""
+        targets = [None] * len(self.slots) if into is None else into.slots
+        layers = [layer.fork(rows, used, capacity, target) for layer, target in zip(self.slots, targets, strict=True)]
         return SlotCache(layers, capacity)
 
-    def blank(self, rows: int, capacity: int) -> "SlotCache":
-        """A cache of so many rows and columns of zeros, whose layers have the shapes of this one's."""
-        return SlotCache([layer.blank(rows, capacity) for layer in self.slots], capacity)
+    def zeros(self, rows: int, capacity: int) -> "SlotCache":
+        """A cache of zeros whose layers have this one's heads and dimensions."""
+        return SlotCache([layer.zeros(rows, capacity) for layer in self.slots], capacity)
 
     def bytes_of(self, rows: int, capacity: int) -> int:
-        """What `blank` takes."""
+        """The memory of `zeros(rows, capacity)`."""
         tensors = [states for layer in self.slots for states in (layer.keys, layer.values) if states is not None]
-        return sum(rows * capacity * each.shape[1] * each.shape[3] * each.element_size() for each in tensors)
+        return sum(rows * capacity * states.shape[1] * states.shape[3] * states.element_size() for states in tensors)
 
     def adopt(self, other: "SlotCache") -> None:
-        """Hold what the other holds, where it does; it has the same rows."""
+        """Use the tensors of another cache of the same rows from now on."""
         self.capacity = other.capacity
-        for layer, theirs in zip(self.slots, other.slots, strict=True):
-            layer.adopt(theirs)
+        for layer, other_layer in zip(self.slots, other.slots, strict=True):
+            layer.adopt(other_layer)

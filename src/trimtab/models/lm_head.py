@@ -1,12 +1,13 @@
-"""The last matrix of a language model, applied in slices of the vocabulary.
+"""The output matrix of a language model, multiplied in slices of the vocabulary.
 
 The logits of many rows over a large vocabulary are the largest tensor of a step. They are stored by token, the rows of
 one token side by side: with so many more tokens than rows, CPU libraries multiply faster that way round. For
-log-probabilities they are taken slice by slice, so that a slice stays in the processor's cache while it is reduced, and
-rows x vocabulary never stands at once.
+log-probabilities they are computed slice by slice, so that a slice stays in the processor's cache while it is reduced,
+and [rows, vocabulary] never exists at once.
 
-    >>> head = head_of(model)                                                           # doctest: +SKIP
-    >>> head.log_normalizer(hidden)                                                     # doctest: +SKIP
+    >>> head = LMHead(torch.eye(2), bias=None)
+    >>> head.log_normalizer(torch.zeros(1, 2))
+    tensor([0.6931])
 """
 
 import copy
@@ -23,14 +24,14 @@ from trimtab.models.agreement import LogitsApart, dtype_name, unit_of
 from trimtab.models.device import on_device
 from trimtab.models.placement import input_device, offloaded
 
-SLICE = 4096  # columns of the vocabulary at a time: 256 rows of them in float32 are 4 MB
+SLICE = 4096  # tokens of the vocabulary at a time: logits of 256 rows in float32 are 4 MB
 ROWS = 512
 SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
 """Fields of configurations by which logits are multiplied, or divided (Cohere, Granite, Falcon-H1)."""
-UNCALLABLE = (AttributeError, TypeError, ValueError, RuntimeError, IndexError, KeyError, NotImplementedError)
+FORWARD_ERRORS = (AttributeError, TypeError, ValueError, RuntimeError, IndexError, KeyError, NotImplementedError)
 """What a model raises that cannot be called with token ids alone, or gives no logits."""
-MULTIPLIED = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-"""Element types of weights that `LMHead` multiplies with; others are codes of a quantisation."""
+WEIGHT_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+"""Element types that `LMHead` multiplies with; others are codes of a quantisation."""
 
 
 class LMHead:
@@ -54,12 +55,8 @@ class LMHead:
         """The head of the first `size` tokens alone; it shares the weights."""
         other = copy.copy(self)
         other.size = size
-        other._buffer = self.weight.new_empty(0)  # one of its own: the logits of both may be needed at once
+        other._buffer = self.weight.new_empty(0)  # not shared: the logits of both may be needed at once
         return other
-
-    @property
-    def device(self) -> torch.device:
-        return self.weight.device
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[rows, vocabulary], a view of a buffer that the next call overwrites."""
@@ -79,7 +76,7 @@ class LMHead:
     def slices(self, hidden: torch.Tensor) -> Iterator[tuple[slice, int, torch.Tensor]]:
         """Some rows of `hidden`, the first token of a slice of the vocabulary, and their logits [slice, rows].
 
-        The logits are float32 or wider, and may stand in a buffer that the next ones overwrite.
+        The logits are float32 or wider, and may be a view of a buffer that the next ones overwrite.
         """
         for first in range(0, len(hidden), ROWS):
             rows = slice(first, min(first + ROWS, len(hidden)))
@@ -88,9 +85,9 @@ class LMHead:
                 yield rows, start, _widen(self._by_token(columns, start, min(start + self._slice, self.size)))
 
     def logit_of(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """The logit of one token a row, [rows]; rounded as `_by_token` rounds, lest a probability exceed 1."""
+        """The logit of one token per row, [rows]; rounded as in `_by_token`, or a probability could exceed 1."""
         logit = (_widen(hidden) * _widen(self.weight[tokens])).sum(-1).to(self.weight.dtype)
-        return _widen(self.shaped(logit if self.bias is None else logit + self.bias[tokens]))
+        return _widen(self.scaled(logit if self.bias is None else logit + self.bias[tokens]))
 
     def log_probabilities(
         self, hidden: torch.Tensor, sources: Sequence[int], tokens: Sequence[Sequence[int]]
@@ -100,11 +97,10 @@ class LMHead:
             return [[] for _ in tokens]
         index = on_device(sources, hidden.device)
         wanted = on_device([int(token) for row in tokens for token in row], hidden.device)
-        values = iter((self.logit_of(hidden[index], wanted) - self.log_normalizer(hidden)[index]).tolist())
-        return [[next(values) for _ in row] for row in tokens]
+        return _by_row(self.logit_of(hidden[index], wanted) - self.log_normalizer(hidden)[index], tokens)
 
     def slope(self, logits: torch.Tensor) -> torch.Tensor | float:
-        """The derivative of these logits by what weight and bias give, whose scaled and capped selves they are."""
+        """The derivative of scaled and capped logits by those before scaling and capping."""
         return self.scale if self.cap is None else self.scale * (1 - (logits / self.cap) ** 2)
 
     def _by_token(self, columns: torch.Tensor, start: int, end: int) -> torch.Tensor:
@@ -113,37 +109,53 @@ class LMHead:
         if self._buffer.numel() < shape[0] * shape[1]:
             self._buffer = columns.new_empty(shape[0] * shape[1])
         logits = torch.mm(self.weight[start:end], columns, out=self._buffer[: shape[0] * shape[1]].view(shape))
-        return self.shaped(logits if self.bias is None else logits.add_(self.bias[start:end, None]))
+        return self.scaled(logits if self.bias is None else logits.add_(self.bias[start:end, None]))
 
     @property
     def roundings(self) -> int:
         """How often a logit is rounded: in the product, in scaling, and in each of a cap's three steps."""
         return 1 + (self.scale != 1) + 3 * (self.cap is not None)
 
-    def shaped(self, logits: torch.Tensor) -> torch.Tensor:
-        """What a model does to its logits behind the head, in place."""
+    def scaled(self, logits: torch.Tensor) -> torch.Tensor:
+        """The logits scaled and capped, in place."""
         if self.scale != 1:
             logits.mul_(self.scale)
         return logits if self.cap is None else logits.div_(self.cap).tanh_().mul_(self.cap)
 
 
-@torch.inference_mode()
-def check_numbers(model: PreTrainedModel) -> None:
-    """Raise ModelError where a model's logits are no numbers."""
-    probe = torch.zeros(1, 2, dtype=torch.long, device=input_device(model))
-    if not model(input_ids=probe, use_cache=False).logits.isfinite().any():
-        name = model.config._name_or_path
-        raise ModelError(f"{name}'s logits are not numbers: set its dtype to float32 or bfloat16, or mend its weights")
+class GivenLogits:
+    """Used instead of an `LMHead` where a model computes its logits in another way: passes on what the model gives."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def narrowed(self, size: int) -> "GivenLogits":
+        return GivenLogits(size)
+
+    def logits(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits[:, : self.size]
+
+    def log_probabilities(
+        self, logits: torch.Tensor, sources: Sequence[int], tokens: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        logs = self.logits(logits).log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        return _by_row(logs[list(sources), [int(token) for row in tokens for token in row]], tokens)
+
+
+def _by_row(flat: torch.Tensor, tokens: Sequence[Sequence[int]]) -> list[list[float]]:
+    """One number per token, cut into rows as the tokens are."""
+    numbers = iter(flat.tolist())
+    return [[next(numbers) for _ in row] for row in tokens]
 
 
 @dataclass(frozen=True)
 class FoundHead:
-    """What a model does to the output of its body.
+    """How a model makes logits of its body's output.
 
     Attributes:
-        head: its head; None where the model does something to its logits that `LMHead` does not know.
-        reason: why there is none, with the numbers that were compared.
-        logits: the model's own of the tokens `probe_ids`, read in one pass without a cache, [tokens, vocabulary].
+        head: None where it does something that `LMHead` cannot do.
+        reason: why there is none, with the numbers that were compared; else empty.
+        logits: the model's own for `probe_ids`, read in one pass without a cache, [tokens, vocabulary].
     """
 
     head: LMHead | None
@@ -157,25 +169,21 @@ def probe_ids(model: PreTrainedModel) -> list[int]:
 
 
 def head_of(model: PreTrainedModel) -> LMHead | None:
-    """The head whose logits are the model's; None where the model does something else to them.
-
-    Raises:
-        ModelError: it has no output embedding.
-    """
+    """`find_head`'s head alone."""
     return find_head(model).head
 
 
 @torch.inference_mode()
 def find_head(model: PreTrainedModel) -> FoundHead:
-    """Compare the model's logits of a few tokens with those that its output embedding gives of its body's output.
+    """Compare the model's logits of a few tokens with those that its output embedding gives for its body's output.
 
-    They are multiplied as a model multiplies them, in a call of the same shape. Two calls of other shapes would round
-    differently in 16 bits, and the difference would have to be allowed for.
+    The product is computed as the model does, in a call of the same shape. Calls of other shapes would round
+    differently in 16 bits, and that difference would have to be allowed for.
 
-    Where the model's class overrides its family's forward there is none: a few tokens do not show all that it does.
+    A class that overrides its family's forward has no head here: a few tokens do not show all that it does.
 
     Raises:
-        ModelError: it has no output embedding, or cannot be called with token ids alone.
+        ModelError: it has no output embedding, cannot be called with token ids alone, or its logits are not numbers.
     """
     output = model.get_output_embeddings()
     name = model.config._name_or_path or "the model"
@@ -185,10 +193,10 @@ def find_head(model: PreTrainedModel) -> FoundHead:
         logits, hidden = _one_pass(model)
     except torch.OutOfMemoryError:
         raise
-    except UNCALLABLE as error:
-        said = " ".join(str(error).split())[:160]
+    except FORWARD_ERRORS as error:
+        message = " ".join(str(error).split())[:160]
         raise ModelError(
-            f"{name} cannot be run as a causal language model ({type(error).__name__}: {said}): give one that takes "
+            f"{name} cannot be run as a causal language model ({type(error).__name__}: {message}): give one that takes "
             "input_ids and use_cache, and gives logits"
         ) from None
     if len(logits) != hidden.shape[1]:
@@ -197,21 +205,22 @@ def find_head(model: PreTrainedModel) -> FoundHead:
             "(logits_to_keep=0)"
         )
     if not logits.isfinite().any():
-        return FoundHead(None, "its logits are not numbers", logits)
-    with align_module_device(output):  # it may have been left in memory or on a disk, off the device
+        raise ModelError(f"{name}'s logits are not numbers: set its dtype to float32 or bfloat16, or mend its weights")
+    with align_module_device(output):  # it may have been offloaded
         weight, bias = output.weight.detach(), None if output.bias is None else output.bias.detach()
-        weight, bias = (weight.clone(), None if bias is None else bias.clone()) if offloaded(output) else (weight, bias)
-    if weight.dtype not in MULTIPLIED:
+        if offloaded(output):
+            weight, bias = weight.clone(), None if bias is None else bias.clone()
+    if weight.dtype not in WEIGHT_TYPES:
         return FoundHead(None, f"the weights of its output embedding are stored as {dtype_name(weight.dtype)}", logits)
     hidden = hidden.to(weight.device, weight.dtype)
     raw = functional.linear(hidden, weight, bias)[0].double()
     coarsest = max((weight.dtype, logits.dtype), key=unit_of)
     expected, faults = logits.to(raw.device).double(), []
     for head in _candidates(weight, bias, model.config.get_text_config()):
-        apart = LogitsApart.of(head.shaped(raw.clone()), expected)
+        apart = LogitsApart(head.scaled(raw.clone()), expected)
         fault = apart.fault(coarsest, head.roundings)
         if fault is None:
-            fault = LogitsApart.of(head.logits(hidden[0]).double(), expected).product_fault(coarsest)
+            fault = LogitsApart(head.logits(hidden[0]).double(), expected).product_fault(coarsest)
         if fault is None:
             fault = _overridden(model)
             return FoundHead(None if fault else head, fault, logits)
@@ -228,29 +237,28 @@ def _one_pass(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
         logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits[0]
     finally:
         hook.remove()
-    if not outputs:  # some call a part of it alone (OPT)
+    if not outputs:  # some call only a part of the body (OPT)
         outputs.append(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
     return logits, outputs[-1]
 
 
 def _overridden(model: PreTrainedModel) -> str:
-    """Why the class of a model may change its logits: it is derived from a family's, and overrides `forward`."""
-    with_forward = [
-        kind for kind in type(model).__mro__ if issubclass(kind, PreTrainedModel) and "forward" in vars(kind)
-    ]
-    if len(with_forward) > 1 and not with_forward[0].__module__.startswith("transformers."):
-        return f"its class {with_forward[0].__name__} overrides forward and may change its logits"
+    """Why a model's class may change its logits: it is derived from a family's class and overrides `forward`."""
+    classes = [kind for kind in type(model).__mro__ if issubclass(kind, PreTrainedModel) and "forward" in vars(kind)]
+    if len(classes) > 1 and not classes[0].__module__.startswith("transformers."):
+        return f"its class {classes[0].__name__} overrides forward and may change its logits"
     return ""
 
 
 def _candidates(weight: torch.Tensor, bias: torch.Tensor | None, config: PretrainedConfig) -> Iterator[LMHead]:
-    written = config.to_dict()
-    cap = written.get("final_logit_softcapping")
+    """Heads with each scale that the configuration names, multiplied and divided, and its cap."""
+    settings = config.to_dict()
+    cap = settings.get("final_logit_softcapping")
     yield LMHead(weight, bias, cap=cap)
     for name in SCALES:
-        if written.get(name):
-            yield LMHead(weight, bias, float(written[name]), cap)
-            yield LMHead(weight, bias, 1 / float(written[name]), cap)
+        if settings.get(name):
+            yield LMHead(weight, bias, float(settings[name]), cap)
+            yield LMHead(weight, bias, 1 / float(settings[name]), cap)
 
 
 def _widen(values: torch.Tensor) -> torch.Tensor:

@@ -1,12 +1,10 @@
-"""Loads models and their tokenizers: the element type, the attention, adapters, and one-line errors.
-
-model, tokenizer = load_causal_lm(ModelConfig(name="google/gemma-3-270m"), Assets())
-"""
+"""Loads models and their tokenizers from folders, with one-line errors."""
 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 import transformers
@@ -22,19 +20,21 @@ from transformers import (
 from trimtab.assets.resolve import Assets
 from trimtab.config.models import Dtype, ModelConfig
 from trimtab.errors import ModelError
-from trimtab.models.adapter import beside, merged
+from trimtab.models.adapter import load_adapter, merge_adapter
 from trimtab.models.allocator import keep_freed_memory
 from trimtab.models.hardware import default_device, pick_dtype
-from trimtab.models.load_options import loading, quantization_of, use_flash_attention
+from trimtab.models.load_options import load_options, quantization_of, use_flash_attention
 from trimtab.models.placement import offloaded
 
-# What transformers and peft raise for folders that they cannot read.
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError, UnpicklingError)
+READ_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError, UnpicklingError)
+"""What transformers and peft raise for folders that they cannot read."""
+SAFELY: dict[str, Any] = {"weights_only": True, "trust_remote_code": False, "local_files_only": True}
+"""Arguments of `from_pretrained`: no code of a checkpoint runs, and nothing is downloaded."""
 
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Inside, transformers shows no bars and makes no remarks: what matters of them is raised as an error."""
+    """Inside, transformers shows no progress bars and logs errors only: what matters is raised as an error."""
     logs = transformers.utils.logging
     level, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
     logs.disable_progress_bar()
@@ -47,12 +47,23 @@ def quiet_libraries() -> Iterator[None]:
             logs.enable_progress_bar()
 
 
+@contextlib.contextmanager
+def _reading(folder: Path, kind: str) -> Iterator[None]:
+    """Turn the libraries' errors into a ModelError: the folder holds no such `kind`."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except READ_ERRORS as error:
+        raise ModelError(f"{folder} holds no {kind} ({_first_line(error)}): name one") from None
+
+
 @quiet_libraries()
 def load_causal_lm(config: ModelConfig, assets: Assets) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model in evaluation mode where its configuration places it, its adapter merged into it; its tokenizer.
+    """The model, in evaluation mode on its configured device with its adapter merged into it, and its tokenizer.
 
     Raises:
-        AssetError: the name or the adapter resolves to nothing that may be read.
+        AssetError: the name or the adapter cannot be found or trusted.
         ModelError: the folder holds no whole causal language model with a tokenizer, or the adapter does not fit.
     """
     folder = assets.model(config.name, allow_pickle=config.allow_pickle)
@@ -61,30 +72,25 @@ def load_causal_lm(config: ModelConfig, assets: Assets) -> tuple[PreTrainedModel
     tokenizer = load_tokenizer(folder)
     keep_freed_memory()
     flash = config.attention == "flash_attention_2"
-    try:
-        placing = loading(config, folder, device, dtype, assets.cache / "offloaded")
+    with _reading(folder, "causal language model"):
+        options = load_options(config, folder, device, dtype, assets.cache / "offloaded")
         model, info = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             attn_implementation=None if flash else config.attention,  # None: sdpa where the family has it
-            **placing,
             use_safetensors=None if config.allow_pickle else True,
-            weights_only=True,
-            trust_remote_code=False,
-            local_files_only=True,
             output_loading_info=True,
+            **SAFELY,
+            **options,
         )
-    except torch.OutOfMemoryError:
-        raise
-    except _UNREADABLE as error:
-        raise ModelError(f"{folder} holds no causal language model ({_line(error)}): name one") from None
-    if info["missing_keys"]:
-        lacking = sorted(info["missing_keys"])[0]
-        raise ModelError(f"{folder} holds no causal language model: its weights lack {lacking}; name one that has it")
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(
+            f"{folder} holds no causal language model: its weights lack {missing[0]}; name one that has it"
+        )
     assert quantization_of(model) == config.quantization, f"{config.name} is quantised against the option"
     if flash:
         use_flash_attention(model, device, config.name)
-    model = (model if "device_map" in placing else model.to(device)).eval()
+    model = (model if "device_map" in options else model.to(device)).eval()
     if config.adapter is not None:
         model = with_adapter(model, config.adapter, assets, merge=True)
     return model, tokenizer
@@ -94,18 +100,19 @@ def with_adapter(model: PreTrainedModel, name: str, assets: Assets, *, merge: bo
     """A model of the same weights with an adapter beside them; with `merge`, the model with the adapter in its weights.
 
     Raises:
-        AssetError: the name resolves to nothing that may be read.
+        AssetError: the adapter cannot be found or trusted.
         ModelError: the adapter does not fit.
     """
     folder = assets.adapter(name)
     try:
-        return merged(model, folder) if merge else beside(model, folder)
+        return merge_adapter(model, folder) if merge else load_adapter(model, folder)
     except torch.OutOfMemoryError:
         raise
-    except (*_UNREADABLE, AttributeError) as error:  # the latter of methods that know no merging
-        waits = any(offloaded(module) for module in model.modules())
-        remedy = "leave out device_map, or name its own" if waits else "name its own"
-        raise ModelError(f"the adapter in {folder} does not fit its model ({_line(error)}): {remedy}") from None
+    except (*READ_ERRORS, AttributeError) as error:  # the latter by methods that cannot merge
+        remedy = "name its own"
+        if any(offloaded(module) for module in model.modules()):
+            remedy = "leave out device_map, or name its own"
+        raise ModelError(f"the adapter in {folder} does not fit its model ({_first_line(error)}): {remedy}") from None
 
 
 @quiet_libraries()
@@ -114,53 +121,45 @@ def load_classifier(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A sequence classifier in `dtype` and evaluation mode on the default device, and its tokenizer.
 
-    With `num_labels`, an encoder is taken and given a new head of that many classes, drawn from torch's global
-    generator; without, the folder must hold a ready classifier.
+    With `num_labels`, an encoder gets a new head of that many classes, drawn from torch's global generator; without,
+    the folder must hold a ready classifier.
 
     Raises:
-        AssetError: the name resolves to nothing that may be read.
-        ModelError: the folder holds no encoder with a tokenizer, or a ready classifier was needed and is not there.
+        AssetError: the name cannot be found or trusted.
+        ModelError: the folder holds no encoder with a tokenizer, or no ready classifier where one is needed.
     """
     folder = assets.model(name, allow_pickle=allow_pickle)
     tokenizer = load_tokenizer(folder)
     keep_freed_memory()
     head = {} if num_labels is None else {"num_labels": num_labels}
-    try:
+    with _reading(folder, "sequence classifier"):
         model, info = AutoModelForSequenceClassification.from_pretrained(
             folder,
             dtype=pick_dtype(dtype, default_device()),
             use_safetensors=None if allow_pickle else True,
-            weights_only=True,
-            trust_remote_code=False,
-            local_files_only=True,
             output_loading_info=True,
+            **SAFELY,
             **head,
         )
-    except _UNREADABLE as error:
-        raise ModelError(f"{folder} holds no sequence classifier ({_line(error)}): name one") from None
-    if num_labels is None and info["missing_keys"]:
+    if num_labels is None and (missing := sorted(info["missing_keys"])):
         raise ModelError(
-            f"{folder} holds no ready classifier, its weights lack {sorted(info['missing_keys'])[0]}: "
-            f"name a fine-tuned one, or train one with reward.training"
+            f"{folder} holds no ready classifier, its weights lack {missing[0]}: name a fine-tuned one, or train one "
+            "with reward.training"
         )
     return model.to(default_device()).eval(), tokenizer
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder.
-
-    Raises:
-        ModelError: the folder holds none that can be read.
-    """
+    """The tokenizer of a model folder; ModelError if it holds none that can be read."""
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:
-        if not isinstance(error, _UNREADABLE) and type(error) is not Exception:  # as which tokenizers raises its own
+        if not isinstance(error, READ_ERRORS) and type(error) is not Exception:  # tokenizers raises plain `Exception`s
             raise
-        raise ModelError(f"{folder} holds no tokenizer ({_line(error)}): save one beside the weights") from None
+        raise ModelError(f"{folder} holds no tokenizer ({_first_line(error)}): save one beside the weights") from None
 
 
-def _line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     """The start of a library's message, on one line."""
     if isinstance(error, UnpicklingError):  # torch's message would advise to switch the check off
         return "its pickle holds more than tensors, and was not run"

@@ -1,12 +1,4 @@
-"""What a model that is large for its machine is loaded with: fewer bits, several devices, memory and disk.
-
-Turns a configuration into arguments of `from_pretrained`, and says in one line what is missing. Knows nothing of
-prompts or search.
-
-    >>> config = ModelConfig(name="meta-llama/Llama-2-70b-chat-hf", quantization="4bit", device_map="auto")
-    >>> loading(config, folder, device, torch.bfloat16, offload)                        # doctest: +SKIP
-    {'quantization_config': BitsAndBytesConfig {...}, 'device_map': 'auto', 'offload_folder': ...}
-"""
+"""Options for loading a model that is large for its machine: quantisation, several devices, offload, FlashAttention."""
 
 import importlib.util
 from pathlib import Path
@@ -21,21 +13,21 @@ from trimtab.models.attention import FLASH
 from trimtab.models.shared_layers import layer_stack
 
 
-def loading(
+def load_options(
     config: ModelConfig, folder: Path, device: torch.device, dtype: torch.dtype, offload: Path
 ) -> dict[str, Any]:
-    """Arguments of `from_pretrained`: none for a model that is loaded whole, as it is stored, onto one device.
+    """Arguments of `from_pretrained`: none for a model that is loaded as it is stored, whole, onto one device.
 
     Args:
         folder: the model's files.
         device: where it runs; `device_map` may name more.
-        dtype: of what is computed, and of weights that are not quantised.
-        offload: a folder for weights that wait on a disk and are not in safetensors.
+        dtype: of the computation, and of weights that are not quantised.
+        offload: a folder for weights that are offloaded to the disk and are not stored as safetensors.
 
     Raises:
-        ModelError: the model is stored quantised against the option, or a package is missing.
+        ModelError: the model is stored with another quantisation than configured, or a package is missing.
     """
-    arguments: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     stored = _stored_quantization(folder)
     if stored is not None and stored != config.quantization:
         remedy = f"set quantization: {stored}" if stored in ("4bit", "8bit") else "its method is not supported"
@@ -46,17 +38,16 @@ def loading(
                 f"quantization: {config.quantization} needs bitsandbytes: pip install 'trimtab[quantized]', or drop it"
             )
         if stored is None:
-            arguments["quantization_config"] = _quantization(config, dtype)
-        arguments["device_map"] = {"": str(device)}
+            options["quantization_config"] = _quantization(config, dtype)
+        options["device_map"] = {"": str(device)}
     if config.device_map in ("cpu", "disk"):
-        arguments |= {"device_map": _layers_at(config.device_map, folder, device), "offload_folder": offload}
+        options |= {"device_map": _offload_map(config.device_map, folder, device), "offload_folder": offload}
     elif config.device_map is not None:
-        arguments |= {"device_map": config.device_map, "offload_folder": offload}
+        options |= {"device_map": config.device_map, "offload_folder": offload}
         if config.gpu_memory is not None:
-            count = torch.cuda.device_count()
-            bounds: dict[int | str, Any] = dict.fromkeys(range(count), f"{config.gpu_memory}GB")
-            arguments["max_memory"] = {**bounds, "cpu": "1000GB"}
-    return arguments
+            gpus: list[int | str] = list(range(torch.cuda.device_count()))
+            options["max_memory"] = {**dict.fromkeys(gpus, f"{config.gpu_memory}GB"), "cpu": "1000GB"}
+    return options
 
 
 def _quantization(config: ModelConfig, dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -79,24 +70,23 @@ def _stored_quantization(folder: Path) -> str | None:
     return str(stored.get("quant_method"))
 
 
-def _layers_at(place: str, folder: Path, device: torch.device) -> dict[str, Any]:
-    """A device map that leaves the layers at `place` until they run, and all the rest on the device."""
+def _offload_map(target: str, folder: Path, device: torch.device) -> dict[str, Any]:
+    """A device map that keeps the layers on `target` (cpu, disk) until they run, and all the rest on the device."""
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     with torch.device("meta"):
-        shell = AutoModelForCausalLM.from_config(
-            AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        )
+        shell = AutoModelForCausalLM.from_config(config)
     stack, layers = layer_stack(shell)
     if not layers:
         raise ModelError(f"{folder}'s model has no stack of layers to leave: give another device_map, such as auto")
     prefix = f"{shell.base_model_prefix}.{stack}"
-    # a weight that is tied has several names, each of which a device is asked for
+    # a tied weight has several names, and each of them needs a device
     tensors = [*shell.named_parameters(remove_duplicate=False), *shell.named_buffers()]
     around = {name: str(device) for name, _ in tensors if not name.startswith(f"{prefix}.")}
-    return {**around, **{f"{prefix}.{number}": place for number in range(len(layers))}}
+    return {**around, **{f"{prefix}.{number}": target for number in range(len(layers))}}
 
 
 def quantization_of(model: PreTrainedModel) -> str | None:
-    """How a loaded model's weights are quantised: 4bit, 8bit, or not at all."""
+    """How a loaded model's weights are quantised: 4bit, 8bit, or None."""
     kinds = {type(module).__name__ for module in model.modules()}
     return next((name for name, kind in (("4bit", "Linear4bit"), ("8bit", "Linear8bitLt")) if kind in kinds), None)
 
@@ -105,7 +95,7 @@ def use_flash_attention(model: PreTrainedModel, device: torch.device, name: str)
     """Have the model compute attention with FlashAttention 2.
 
     Raises:
-        ModelError: it cannot be had, or not for this model.
+        ModelError: the package is missing, or does not support this device, type or model.
     """
     if importlib.util.find_spec("flash_attn") is None or device.type != "cuda":
         raise ModelError("attention: flash_attention_2 needs the package flash-attn and a CUDA device: leave it out")

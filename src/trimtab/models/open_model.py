@@ -1,8 +1,4 @@
-"""A language model in whatever form someone has it: a name, a configuration, or the objects of transformers.
-
->>> load("google/gemma-3-270m", template="Here is a movie review from imdb: {prompt}")  # doctest: +SKIP
->>> load(model, tokenizer)                                                          # doctest: +SKIP
-"""
+"""`trimtab.load`: a language model from a name, a configuration, or the objects of transformers."""
 
 from pathlib import Path
 from typing import TypeAlias
@@ -21,10 +17,8 @@ from trimtab.models.language_model import LanguageModel
 from trimtab.models.load import load_tokenizer
 from trimtab.models.roles import load_language_model, vocabulary_of
 
-LoadedModel: TypeAlias = PreTrainedModel | PeftModel
-"""A model of transformers that someone has loaded, with an adapter of PEFT or without."""
-ModelSource: TypeAlias = str | Path | ModelConfig | LoadedModel | LanguageModel
-"""A folder or name, a configuration, a loaded model, or what `load` made of one."""
+ModelSource: TypeAlias = str | Path | ModelConfig | PreTrainedModel | PeftModel | LanguageModel
+"""A folder or name, a configuration, a loaded model (with an adapter or without), or a result of `load`."""
 
 
 def load(
@@ -38,48 +32,50 @@ def load(
 
     Args:
         model: a folder, a name in the path map, of the model hub or of trimtab's catalogue; a `ModelConfig`, which says
-            more (adapter, dtype, ...); or a model of transformers or PEFT. The latter is used where it is, without a
-            copy, in evaluation mode; an adapter is merged into a copy.
+            more (adapter, dtype, ...); or a model of transformers or PEFT. A loaded model is used where it is, without
+            a copy, in evaluation mode; an adapter is merged into a copy.
         tokenizer: the tokenizer of a loaded model; without it, the one beside the files that the model came from.
-        template: what a string is put into before the model reads it, with `{prompt}` in it; `chat` is the tokenizer's
-            own chat template. A `ModelConfig` has its own.
+        template: the text that a string prompt is put into, with `{prompt}` in it; `chat` is the tokenizer's own chat
+            template. A `ModelConfig` has its own.
         assets: where names are looked up (default: the usual places).
 
     Raises:
         ConfigurationError: the template has no place for the prompt.
-        AssetError: a name resolves to nothing that may be read.
+        AssetError: a name cannot be found or trusted.
         ModelError: it is no causal language model, or its tokenizer is missing or not its own.
+
+    >>> load("google/gemma-3-270m", template="Here is a movie review from imdb: {prompt}")  # doctest: +SKIP
+    >>> load(model, tokenizer)                                                              # doctest: +SKIP
     """
     check_template(template)
     if isinstance(model, str | Path):
         model = ModelConfig(name=str(model), template=template)
-    if isinstance(model, ModelConfig) and model.endpoint is not None:
-        raise ModelError(
-            f"{model.name} is behind an endpoint and gives texts alone: only Guide.steer takes it, as a base"
-        )
     if isinstance(model, ModelConfig):
+        if model.endpoint is not None:
+            raise ModelError(
+                f"{model.name} is behind an endpoint and gives texts alone: only Guide.steer takes it, as a base"
+            )
         return load_language_model(model, assets or Assets())
     if isinstance(model, torch.nn.Module):
         view = _view_of(model)
-        tokenizer = tokenizer or _tokenizer_of(view, assets)
-        vocabulary = vocabulary_of(view, tokenizer, None, chat=template == CHAT)
+        vocabulary = vocabulary_of(view, tokenizer or _tokenizer_of(view, assets), None, chat=template == CHAT)
         return language_model_of(view, vocabulary, template)
     if isinstance(model, PreTrainedTokenizerBase):
-        raise _no_model(model)
+        raise _not_a_model(model)
     return model
 
 
 def _view_of(model: torch.nn.Module) -> PreTrainedModel:
-    """A model over the weights of one that someone holds, which stays as it is."""
+    """A model over the weights of a loaded one, which itself stays unchanged."""
     model = model._modules.get("_orig_mod") or model  # as torch.compile gives it
-    held = model.get_base_model() if isinstance(model, PeftModel) else model
-    if not isinstance(held, PreTrainedModel) or not held.can_generate() or held.config.is_encoder_decoder:
-        raise _no_model(held)
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    if not isinstance(inner, PreTrainedModel) or not inner.can_generate() or inner.config.is_encoder_decoder:
+        raise _not_a_model(inner)
     return adapted_view(model) if isinstance(model, PeftModel) else plain_view(model)
 
 
-def _no_model(given: object) -> ModelError:
-    kind = type(given).__name__
+def _not_a_model(value: object) -> ModelError:
+    kind = type(value).__name__
     return ModelError(f"a {kind} is no causal language model of transformers: give the model first, then its tokenizer")
 
 

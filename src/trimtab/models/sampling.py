@@ -1,4 +1,4 @@
-"""Drawing tokens: filters as transformers defines them, and random numbers that depend on nothing but their place.
+"""Drawing tokens: filters as transformers defines them, and random numbers that do not depend on the batch.
 
 The number that decides a draw is a function of (run seed, prompt id, slot, step): neither the batch nor the order of
 prompts nor the device plays a part. Tokens are drawn by inverting the distribution function in the order of their ids,
@@ -18,17 +18,15 @@ import torch
 from trimtab.config.search import SamplingConfig
 from trimtab.models.device import on_device
 
-FAILED = -1  # what is drawn from logits that are not numbers
-GROUP = 128  # columns whose maximum stands for them in the first pass of `top`
-CANDIDATES = 1024  # tokens among which top-p and min-p look first
+FAILED = -1  # instead of a token, where logits are not numbers
+GROUP = 128  # columns that are reduced to one number in a first pass
+CANDIDATES = 1024  # tokens that top-p and min-p sort first, before the whole vocabulary
+Integers = Sequence[int] | np.ndarray
 
 
 def prompt_key(prompt_id: str) -> int:
     """A 64-bit number for a prompt's id."""
     return int.from_bytes(hashlib.sha256(prompt_id.encode()).digest()[:8], "little")
-
-
-Integers = Sequence[int] | np.ndarray
 
 
 def uniforms(seed: int, keys: Integers, slots: Integers, steps: Integers) -> np.ndarray:
@@ -61,19 +59,21 @@ def draw(
         numbers: uniform in [0, 1), [draws].
         settings: transformers' processors in its order: repetition penalty, temperature, top-k, top-p, min-p.
             Temperature 0 takes the most likely token, after the penalty.
-        seen: each row's tokens so far, its prompt's among them, which only the repetition penalty asks for.
+        seen: each row's tokens so far with its prompt's, which only the repetition penalty needs.
 
     Returns:
         The tokens; `FAILED` where a row holds NaN, or no finite number, or infinity.
     """
     if settings.repetition_penalty != 1:
-        assert seen is not None, "the repetition penalty needs to know each row's tokens"
+        assert seen is not None, "the repetition penalty needs each row's tokens"
         logits = penalized(logits, seen, settings.repetition_penalty)
     index = on_device(rows, logits.device)
     if settings.temperature == 0:
         tokens = _likeliest(logits)[index]
-    elif settings.top_k or (settings.top_p == 1 and settings.min_p == 0) or logits.shape[1] <= 4 * CANDIDATES:
-        tokens = _drawn(logits, index, numbers, settings)
+    elif not settings.top_k and settings.top_p == 1 and settings.min_p == 0:
+        tokens = _draw_unfiltered(logits, index, numbers, settings.temperature)
+    elif settings.top_k or logits.shape[1] <= 4 * CANDIDATES:
+        tokens = _draw_filtered(logits, index, numbers, settings)
     else:
         tokens = _draw_of_few(logits, np.array(rows, dtype=np.int64), numbers, settings)
     drawn: list[int] = tokens.tolist()
@@ -81,31 +81,31 @@ def draw(
 
 
 def penalized(logits: torch.Tensor, seen: Sequence[Sequence[int]], penalty: float) -> torch.Tensor:
-    """A copy in which what a row has seen is less likely for a penalty above 1 (Keskar et al. 2019): its positive
-    logits are divided by the penalty, negative ones multiplied with it, however often they were seen."""
+    """A copy in which tokens that a row has seen are less likely for a penalty above 1 (Keskar et al. 2019): positive
+    logits are divided by the penalty and negative ones multiplied by it, once however often a token was seen."""
     changed = logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)
     tokens = np.fromiter(itertools.chain.from_iterable(seen), dtype=np.int64)
     rows = np.repeat(np.arange(len(seen)), [len(row) for row in seen])
     known = tokens < logits.shape[1]
-    places = on_device(rows[known], logits.device), on_device(tokens[known], logits.device)
-    values = changed[places]
-    changed[places] = torch.where(values < 0, values * penalty, values / penalty)
+    indices = on_device(rows[known], logits.device), on_device(tokens[known], logits.device)
+    values = changed[indices]
+    changed[indices] = torch.where(values < 0, values * penalty, values / penalty)
     return changed
 
 
-def _drawn(logits: torch.Tensor, index: torch.Tensor, numbers: np.ndarray, settings: SamplingConfig) -> torch.Tensor:
+def _draw_filtered(
+    logits: torch.Tensor, index: torch.Tensor, numbers: np.ndarray, settings: SamplingConfig
+) -> torch.Tensor:
     """Tokens from the candidates that the filters leave of the whole vocabulary."""
-    if not settings.top_k and settings.top_p == 1 and settings.min_p == 0:
-        return _draw_of_all(logits, index, numbers, settings.temperature)
     ids, probabilities = filtered(logits, settings)
     return _inverted_by_id(ids, probabilities, index, numbers)
 
 
 def _draw_of_few(logits: torch.Tensor, rows: np.ndarray, numbers: np.ndarray, settings: SamplingConfig) -> torch.Tensor:
-    """`_drawn` where no top-k bounds the candidates: most rows' filters leave fewer than `CANDIDATES` tokens.
+    """`_draw_filtered` without top-k, where most rows' filters leave fewer than `CANDIDATES` tokens.
 
-    So only those are sorted; a row whose filters leave more is drawn from the whole vocabulary. Which of the two
-    happens to a row depends on this row alone.
+    So only the most likely `CANDIDATES` are sorted; a row whose filters leave more is drawn from the whole vocabulary.
+    Which of the two happens to a row depends on this row alone.
     """
     ids = top(logits, CANDIDATES).sort(-1).values
     largest = logits.gather(1, ids)
@@ -122,7 +122,7 @@ def _draw_of_few(logits: torch.Tensor, rows: np.ndarray, numbers: np.ndarray, se
         tokens[on_device(np.flatnonzero(few), device)] = drawn
     if not few.all():
         rest, where = np.unique(rows[~few], return_inverse=True)
-        drawn = _drawn(logits[on_device(rest, device)], on_device(where, device), numbers[~few], settings)
+        drawn = _draw_filtered(logits[on_device(rest, device)], on_device(where, device), numbers[~few], settings)
         tokens[on_device(np.flatnonzero(~few), device)] = drawn
     return tokens
 
@@ -144,12 +144,12 @@ def _masses(logits: torch.Tensor, largest: torch.Tensor, temperature: float) -> 
 def _inverted_by_id(
     ids: torch.Tensor | None, probabilities: torch.Tensor, index: torch.Tensor, numbers: np.ndarray
 ) -> torch.Tensor:
-    """One token for each number, by inverting its row's probabilities in the order of ids (None: the columns are)."""
+    """One token for each number, by inverting its row's probabilities in the order of ids (None: the columns')."""
     cumulative = probabilities.cumsum(-1)[index]
     targets = on_device(numbers, cumulative.device)[:, None] * cumulative[:, -1:]
     column = _inverted(cumulative, targets).squeeze(1)
     tokens = column if ids is None else ids[index, column]
-    # what is not a number is among the largest logits, and spoils the sum of probabilities
+    # NaN counts as one of the largest logits, and spoils the sum of probabilities
     return tokens.where(cumulative[:, -1].isfinite(), FAILED)
 
 
@@ -166,7 +166,7 @@ def filtered(logits: torch.Tensor, settings: SamplingConfig) -> tuple[torch.Tens
 
 
 def _kept(probabilities: torch.Tensor, settings: SamplingConfig) -> torch.Tensor:
-    """The probabilities with top-p and min-p applied: 0 for what they drop, the rest with a sum of 1."""
+    """The probabilities with top-p and min-p applied: 0 for dropped tokens, the rest with a sum of 1."""
     if settings.top_p < 1:
         probabilities = _nucleus(probabilities, settings.top_p)
     if settings.min_p > 0:
@@ -178,18 +178,17 @@ def _kept(probabilities: torch.Tensor, settings: SamplingConfig) -> torch.Tensor
 
 def _nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
     """Zero all but the smallest set of most likely tokens whose mass reaches top_p (Holtzman et al. 2020)."""
-    ordered, places = probabilities.sort(dim=-1, descending=True, stable=True)
+    ordered, columns = probabilities.sort(dim=-1, descending=True, stable=True)
     before = ordered.cumsum(-1) - ordered
     ordered = ordered.masked_fill(before >= top_p, 0.0)
-    kept = torch.zeros_like(probabilities).scatter_(1, places, ordered)
+    kept = torch.zeros_like(probabilities).scatter_(1, columns, ordered)
     return kept / kept.sum(-1, keepdim=True)
 
 
 def top(logits: torch.Tensor, count: int) -> torch.Tensor:
     """The ids of the `count` largest logits of each row, in no order.
 
-    The largest `count` values lie in the `count` groups of columns with the largest maxima, so all but those groups
-    are left out before the values themselves are compared.
+    They lie in the `count` groups of columns with the largest maxima, so only those groups' values are compared.
     """
     rows, size = logits.shape
     groups = size // GROUP
@@ -203,14 +202,16 @@ def top(logits: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def _likeliest(logits: torch.Tensor) -> torch.Tensor:
-    """The most likely token of each row; of several the one with the lowest id, as long as they are no more than 8."""
+    """The most likely token of each row; of up to 8 equally likely ones the one with the lowest id."""
     ids = top(logits, min(8, logits.shape[1])).sort(-1).values
-    best, place = logits.gather(1, ids).max(-1)
-    return ids.gather(1, place[:, None]).squeeze(1).where(best.isfinite(), FAILED)
+    best, column = logits.gather(1, ids).max(-1)
+    return ids.gather(1, column[:, None]).squeeze(1).where(best.isfinite(), FAILED)
 
 
-def _draw_of_all(logits: torch.Tensor, index: torch.Tensor, numbers: np.ndarray, temperature: float) -> torch.Tensor:
-    """One token for each number from the unfiltered distribution, by inverting it in two steps: group, then token."""
+def _draw_unfiltered(
+    logits: torch.Tensor, index: torch.Tensor, numbers: np.ndarray, temperature: float
+) -> torch.Tensor:
+    """One token for each number from the whole distribution, by inverting it in two steps: group, then token."""
     largest = logits.amax(-1, keepdim=True)
     masses = _masses(logits, largest, temperature)
     groups = _by_group(masses, torch.sum).double().cumsum(-1)[index]

@@ -1,16 +1,13 @@
 """Two models that differ in their upper layers only, such as a model and its LoRA-tuned self, share the lower ones.
 
-Where the second model reads what the first has read, the hidden states between the layers that are equal and those that
-are not are computed by the first and recalled by the second, which runs its upper layers alone. Every number stays what
-it was, to the bit. Whether both read the same is seen at each prompt: by its ids.
-
-    >>> untuned, tuned = share_lower_layers(untuned, tuned)                                    # doctest: +SKIP
-    >>> untuned.next_logits(a), tuned.next_logits(b)    # always in this order          # doctest: +SKIP
+Where the second model reads what the first has read, the first computes the hidden states between the equal and the
+unequal layers, and the second takes them over and runs its upper layers alone. Every number stays the same to the bit.
+Whether both read the same is seen at each prompt, by its ids.
 """
 
 import copy
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,15 +22,15 @@ NAMES = {
     "_name_or_path", "name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype", "use_cache",
     "bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings",
 }  # fmt: skip
-"""Fields of configurations and models that change nothing of what layers compute; of types, the weights tell."""
+"""Fields of configurations and models that change nothing of what layers compute; types: see the weights."""
 
 
 def share_lower_layers(first: LanguageModel, second: LanguageModel) -> tuple[LanguageModel, LanguageModel]:
-    """The same two models, where their lower layers are equal so that the second takes up what the first has computed.
+    """The same two models; where their lower layers are equal, the second reuses what the first has computed.
 
-    Of the returned models, the first must be asked first each time, and then the second the same. They may be shown a
-    prompt in unlike ways, by a template, a system message or a tokenizer of their own: then each reads it for itself.
-    Their FLOPs are counted with those of the given ones. Models that have nothing to share are returned as they are.
+    Each call of the first returned model must be followed by the same call of the second. If a prompt becomes other ids
+    for them, by a template, a system message or a tokenizer, each reads it for itself. Their FLOPs are counted with
+    those of the given models. Models without equal layers are returned as they are.
     """
     if not (isinstance(first, CachedModel) and isinstance(second, CachedModel)):
         return first, second
@@ -50,16 +47,16 @@ def share_lower_layers(first: LanguageModel, second: LanguageModel) -> tuple[Lan
     def same(ids: Sequence[Sequence[int]]) -> bool:
         return prompts == [list(row) for row in ids]
 
-    skipped = sum(weight.numel() for layer in _stack(second.model)[1][:depth] for weight in layer.parameters())
+    idle = sum(weight.numel() for layer in _stack(second.model)[1][:depth] for weight in layer.parameters())
     return (
-        # what an error or Ctrl-C between the two has left of an earlier call is none of this one's
+        # clearing: an error or Ctrl-C between the two calls may have left something of an earlier one
         first.with_body(recording_body(first.model, depth, passed), 0, passed.clear, remember),
-        second.with_body(recalling_body(second.model, depth, passed), skipped, lambda: None, same),
+        second.with_body(recalling_body(second.model, depth, passed), idle, lambda: None, same),
     )
 
 
 def equal_layers(first: PreTrainedModel, second: PreTrainedModel) -> int:
-    """How many of the lowest layers of two models compute the same; 0 where anything beside their layers differs.
+    """How many of the lowest layers of two models compute the same; 0 where anything but their layers differs.
 
     Equal weights are not enough: configurations set how far a layer looks, how positions turn, how scores are capped.
     """
@@ -68,89 +65,94 @@ def equal_layers(first: PreTrainedModel, second: PreTrainedModel) -> int:
     if _settings(first) != _settings(second):
         return 0
     if any(offloaded(module) for model in (first, second) for module in model.modules()):
-        return 0  # weights that are not there cannot be compared
-    (name, layers), (_, others) = _stack(first), _stack(second)
-    stack = name.removesuffix(".")
-    if len(layers) != len(others) or not _equal(*(_parts(model.base_model, stack) for model in (first, second))):
+        return 0  # offloaded weights cannot be compared
+    (stack, layers), (_, other_layers) = _stack(first), _stack(second)
+    if len(layers) != len(other_layers) or not _equal(first.base_model, second.base_model, but=stack):
         return 0
-    alike = [_equal(_parts(ours), _parts(theirs)) for ours, theirs in zip(layers, others, strict=True)]
-    depth = [*alike, False].index(False)
-    return depth if depth > 0 and _hands_on_hidden(first) else 0
+    equal = [_equal(layer, other) for layer, other in zip(layers, other_layers, strict=True)]
+    depth = [*equal, False].index(False)
+    return depth if depth > 0 and _passes_hidden_states(first) else 0
 
 
 def _settings(model: PreTrainedModel) -> dict[str, Any]:
-    """What a model computes by, beside its weights: all of its configuration but names and special tokens."""
-    written = _without_names(model.config.to_dict())
-    inner = model.config.get_text_config()
-    return {**written, "attention": inner._attn_implementation, "experts": inner._experts_implementation}
+    """The whole configuration without names and special tokens, with the implementations of attention and experts."""
+    config = model.config.get_text_config()
+    settings = _without_names(model.config.to_dict())
+    return {**settings, "attention": config._attn_implementation, "experts": config._experts_implementation}
 
 
-def _without_names(written: dict[str, Any]) -> dict[str, Any]:
+def _without_names(settings: dict[str, Any]) -> dict[str, Any]:
     return {
         name: _without_names(value) if isinstance(value, dict) else value
-        for name, value in written.items()
+        for name, value in settings.items()
         if name not in NAMES
     }
 
 
 def untrained_layers(model: PreTrainedModel) -> int:
-    """How many of the lowest layers no gradient is asked for; 0 where one is asked for anything beside the layers."""
-    name, layers = _stack(model)
-    if any(weight.requires_grad for n, weight in model.base_model.named_parameters() if not n.startswith(name)):
+    """How many of the lowest layers are not trained; 0 where anything below or beside the layers is."""
+    stack, layers = _stack(model)
+    around = (weight for name, weight in model.base_model.named_parameters() if not name.startswith(f"{stack}."))
+    if any(weight.requires_grad for weight in around):
         return 0
     trained = [any(weight.requires_grad for weight in layer.parameters()) for layer in layers]
-    return [*trained, True].index(True) if _hands_on_hidden(model) else 0
+    return [*trained, True].index(True) if _passes_hidden_states(model) else 0
 
 
 @torch.no_grad()
-def _hands_on_hidden(model: PreTrainedModel) -> bool:
-    """Whether a layer gives hidden states and nothing else to the next, as all but a few older families' do."""
-    given: list[bool] = []
+def _passes_hidden_states(model: PreTrainedModel) -> bool:
+    """Whether a layer gives hidden states and nothing else to the next, as in all but a few older families."""
     _, layers = _stack(model)
     if not layers:
         return False
-    hook = layers[0].register_forward_hook(lambda module, _, output: given.append(isinstance(output, torch.Tensor)))
+    is_tensor: list[bool] = []
+    hook = layers[0].register_forward_hook(lambda layer, _, output: is_tensor.append(isinstance(output, torch.Tensor)))
     training = model.training
     model.eval()  # dropout would draw from the generator that training draws from
     model.base_model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=input_device(model)), use_cache=False)
     model.train(training)
     hook.remove()
-    return given == [True]
+    return is_tensor == [True]
 
 
-def _parts(module: torch.nn.Module, but: str = "-") -> dict[str, torch.nn.Module]:
-    """A module and all below it by name, without the one called `but` and what is below that."""
-    return {name: part for name, part in module.named_modules() if name != but and not name.startswith(f"{but}.")}
+def _equal(first: torch.nn.Module, second: torch.nn.Module, but: str = "-") -> bool:
+    """Whether two modules and all below them are equal, apart from what is called `but` and below."""
+    parts, other_parts = (
+        {name: part for name, part in module.named_modules() if name != but and not name.startswith(f"{but}.")}
+        for module in (first, second)
+    )
+    return parts.keys() == other_parts.keys() and all(_same(part, other_parts[name]) for name, part in parts.items())
 
 
-def _equal(ours: Mapping[str, torch.nn.Module], theirs: Mapping[str, torch.nn.Module]) -> bool:
-    return ours.keys() == theirs.keys() and all(_same(part, theirs[name]) for name, part in ours.items())
-
-
-def _same(ours: torch.nn.Module, theirs: torch.nn.Module) -> bool:
-    """Whether two modules are of one kind, changed by nobody, with equal numbers and tensors of their own."""
-    if type(ours) is not type(theirs) or hooked(ours) or hooked(theirs) or _numbers(ours) != _numbers(theirs):
+def _same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+    """Whether two modules are of one class, without hooks, and have equal attributes and tensors themselves."""
+    if type(first) is not type(second) or hooked(first) or hooked(second) or _numbers(first) != _numbers(second):
         return False
-    mine, other = ({**part._parameters, **part._buffers} for part in (ours, theirs))
-    return mine.keys() == other.keys() and all(_equal_tensors(tensor, other[name]) for name, tensor in mine.items())
+    tensors, other_tensors = ({**module._parameters, **module._buffers} for module in (first, second))
+    return tensors.keys() == other_tensors.keys() and all(
+        _equal_tensors(tensor, other_tensors[name]) for name, tensor in tensors.items()
+    )
 
 
-def _equal_tensors(ours: torch.Tensor | None, theirs: torch.Tensor | None) -> bool:
-    if ours is None or theirs is None or ours.dtype != theirs.dtype or ours.device != theirs.device:
-        return ours is theirs
-    if type(ours) not in (torch.Tensor, torch.nn.Parameter):  # quantised: its numbers mean nothing without its scales
-        return ours.data_ptr() == theirs.data_ptr()
-    return torch.equal(ours, theirs)
+def _equal_tensors(first: torch.Tensor | None, second: torch.Tensor | None) -> bool:
+    if first is None or second is None or first.dtype != second.dtype or first.device != second.device:
+        return first is second
+    if type(first) not in (torch.Tensor, torch.nn.Parameter):  # quantised: codes mean nothing without their scales
+        return first.data_ptr() == second.data_ptr()
+    return torch.equal(first, second)
 
 
 def _numbers(module: torch.nn.Module) -> dict[str, float | str]:
-    """What a module computes by and keeps outside of its tensors, such as the epsilon of a norm."""
-    public = {name: value for name, value in vars(module).items() if not name.startswith("_") and name not in NAMES}
-    return {name: value for name, value in public.items() if isinstance(value, int | float | str)}
+    """Public numbers and strings that a module keeps outside of its tensors, such as the epsilon of a norm."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if not name.startswith("_") and name not in NAMES and isinstance(value, int | float | str)
+    }
 
 
 def layer_stack(model: PreTrainedModel) -> tuple[str, list[torch.nn.Module]]:
-    """The stack of decoder layers: its name within the model's body, and its layers, none where there is no stack."""
+    """The stack of decoder layers: its name within the model's body, and its layers; empty where there is no stack."""
     count = model.config.get_text_config().num_hidden_layers
     for name, module in model.base_model.named_modules():
         if isinstance(module, torch.nn.ModuleList) and len(module) == count:
@@ -159,27 +161,28 @@ def layer_stack(model: PreTrainedModel) -> tuple[str, list[torch.nn.Module]]:
 
 
 def _stack(model: PreTrainedModel) -> tuple[str, list[torch.nn.Module]]:
-    """The stack that is a part of the model's body itself, its name with a dot; none where it lies deeper."""
+    """`layer_stack` where it is an attribute of the body itself; empty where it lies deeper."""
     name, layers = layer_stack(model)
-    return ("", []) if not layers or "." in name else (f"{name}.", layers)
+    return ("", []) if "." in name else (name, layers)
 
 
 def recording_body(model: PreTrainedModel, depth: int, passed: deque[torch.Tensor]) -> torch.nn.Module:
-    """A view of the model's body whose lowest `depth` layers leave what the last of them gives in `passed`."""
+    """A view of the model's body that appends the output of its lowest `depth` layers to `passed`."""
     name, layers = _stack(model)
     last = copy.copy(layers[depth - 1])
     last._forward_hooks = OrderedDict(last._forward_hooks)
-    last.register_forward_hook(lambda module, given, hidden: passed.append(hidden))
+    last.register_forward_hook(lambda module, _, hidden: passed.append(hidden))
     return _with_layers(model.base_model, name, [*layers[: depth - 1], last, *layers[depth:]])
 
 
 def recalling_body(model: PreTrainedModel, depth: int, passed: deque[torch.Tensor]) -> torch.nn.Module:
     """A view of the model's body that takes the output of its lowest `depth` layers from `passed`."""
 
+    # layers are called with masks, positions and the cache besides
     def recall(hidden: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
-        assert passed, "the second model of a shared trunk was asked before the first"
+        assert passed, "the second model with shared layers was called before the first"
         recalled = passed.popleft()
-        assert recalled.shape == hidden.shape, "the two models of a shared trunk were asked for different things"
+        assert recalled.shape == hidden.shape, "two models with shared layers were called for different things"
         return recalled
 
     name, layers = _stack(model)
@@ -191,7 +194,7 @@ def recalling_body(model: PreTrainedModel, depth: int, passed: deque[torch.Tenso
 
 
 def _with_layers(body: torch.nn.Module, name: str, layers: list[torch.nn.Module]) -> torch.nn.Module:
-    """A body that shares everything with the given one but the list of its layers."""
+    """A body that shares everything with the given one but the list of its layers, called `name`."""
     view = copy.copy(body)
-    view._modules = {**body._modules, name.removesuffix("."): torch.nn.ModuleList(layers)}
+    view._modules = {**body._modules, name: torch.nn.ModuleList(layers)}
     return view

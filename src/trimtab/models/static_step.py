@@ -1,13 +1,10 @@
-"""One token a row through buffers that keep their place, so that a step's launches are recorded once and replayed.
+"""One token per row through buffers at fixed addresses, so that a step's kernel launches are recorded and replayed.
 
 At few rows an accelerator waits for the host, which launches the kernels of each layer one by one. A CUDA graph
 launches them all at once, but repeats them over the same addresses and shapes. So rows and columns are rounded up to a
 few sizes; each size has its own buffers for ids, positions, keys and values, and a recorded step over them. A state
-that decodes lives in such buffers until it is dropped, forks are copied right into free ones, and a state that is in
-another's way is moved out. Recording is a function that is passed in, so all the rest runs on any device.
-
-    >>> steps = StaticSteps(forward, CudaGraphs(device), 20 << 30)                     # doctest: +SKIP
-    >>> hidden = steps.read(state.cache, tokens=[17, 4], starts=[5, 9])                 # doctest: +SKIP
+that decodes stays in such buffers until it is dropped, forks are copied right into free ones, and a state is moved out
+when another one needs its buffers. Recording is a function that is passed in, so all the rest runs on any device.
 """
 
 import logging
@@ -20,18 +17,16 @@ import torch
 from trimtab.models.kv_cache import SlotCache
 
 Forward = Callable[[torch.Tensor, SlotCache, slice, torch.Tensor, int], torch.Tensor]
-"""Of ids [rows, new], a cache, a window of its rows, their first new columns [rows] and the columns in use: the hidden
-states [rows, new, width]."""
+"""Hidden states [rows, new, width] of ids [rows, new], given a cache, a window of its rows, their first new columns
+[rows] and the number of columns in use."""
 Step = Callable[[], torch.Tensor]
 Record = Callable[[Step], Step]
-"""Of a step that reads and writes the same tensors each time, a step that does the same, faster."""
+"""Turns a step that reads and writes the same tensors each time into one that does the same, faster."""
 
-COLUMNS = 32  # the fewest of a buffer
-STEPS = 16  # recorded ones at most
+MIN_COLUMNS = 32  # of a buffer
+MAX_STEPS = 16  # that are recorded at the same time
 WARM_UPS = 2  # runs before a recording, in which libraries pick their kernels and take their workspaces
-MEMORY_FRACTION = (
-    0.25  # of the memory that an accelerator has left beside the weights: for keys and values of recorded steps
-)
+MEMORY_FRACTION = 0.25  # for the buffers, of the memory that an accelerator has left beside the weights
 _log = logging.getLogger(__name__)
 
 
@@ -46,7 +41,7 @@ def bucket(count: int) -> int:
 
 
 class CudaGraphs:
-    """Records steps as CUDA graphs. They share the memory of what they compute in between, and so run one at a time."""
+    """Records steps as CUDA graphs. They share the memory of their intermediate results, and so run one at a time."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -72,105 +67,99 @@ class CudaGraphs:
 
 
 class StaticStep:
-    """Buffers of `rows` rows and `columns` columns, the recorded step over them, and the cache that lives in them."""
+    """Buffers of `rows` rows and `columns` columns, the recorded step over them, and the cache that occupies them."""
 
     def __init__(self, forward: Forward, record: Record, like: SlotCache, rows: int, columns: int) -> None:
-        self.rows, self.columns = rows, columns
-        self._buffers = like.blank(rows, columns)
+        self.columns = columns
+        self.bytes = like.bytes_of(rows, columns)
+        self._buffers = like.zeros(rows, columns)
         device = like.device
         self._ids = torch.zeros(rows, 1, dtype=torch.long, device=device)
         self._starts = torch.zeros(rows, dtype=torch.long, device=device)
-        # recorded over empty buffers: what a recording writes is no row's
+        # recorded while no cache is in the buffers, since a recording writes into them
         self._run = record(lambda: forward(self._ids, self._buffers, slice(0, rows), self._starts, columns))
-        self._tenant: Callable[[], SlotCache | None] = lambda: None
+        self.occupant: Callable[[], SlotCache | None] = lambda: None  # a weak reference
 
-    @property
-    def vacant(self) -> bool:
-        return self._tenant() is None
-
-    def houses(self, cache: SlotCache) -> bool:
-        return self._tenant() is cache
-
-    def take(self, source: SlotCache, rows: torch.Tensor, used: int) -> SlotCache:
-        """A fork of these rows of `source` that lives here; another cache that does is moved out."""
-        tenant = self._tenant()
-        if tenant is not None:
-            everything = torch.arange(tenant.rows, device=rows.device)
-            tenant.adopt(tenant.fork(everything, tenant.capacity, tenant.capacity))
+    def fork(self, source: SlotCache, rows: torch.Tensor, used: int) -> SlotCache:
+        """A fork of these rows of `source` in the buffers; the cache that occupies them now is moved out."""
+        occupant = self.occupant()
+        if occupant is not None:
+            all_rows = torch.arange(occupant.rows, device=rows.device)
+            occupant.adopt(occupant.fork(all_rows, occupant.capacity, occupant.capacity))
         fork = source.fork(rows, used, self.columns, into=self._buffers)
-        self._tenant = weakref.ref(fork)
+        self.occupant = weakref.ref(fork)
         return fork
 
-    def admit(self, cache: SlotCache, used: int) -> None:
-        """Move a cache in."""
-        fork = self.take(cache, torch.arange(cache.rows, device=self._starts.device), used)
-        cache.adopt(fork)
-        self._tenant = weakref.ref(cache)
+    def move_in(self, cache: SlotCache, used: int) -> None:
+        cache.adopt(self.fork(cache, torch.arange(cache.rows, device=self._starts.device), used))
+        self.occupant = weakref.ref(cache)
 
     def read(self, tokens: Sequence[int], starts: Sequence[int]) -> torch.Tensor:
-        """Hidden states [rows, 1, width] of one token a row of the cache that lives here, at column starts[r]."""
+        """Hidden states [rows, 1, width] of one token per row of the occupant, at column starts[r]."""
         self._ids[: len(tokens), 0].copy_(torch.tensor(tokens), non_blocking=True)
         self._starts[: len(starts)].copy_(torch.tensor(starts), non_blocking=True)
         return self._run()[: len(tokens)].clone()  # the next run of any recorded step overwrites it
 
 
 class StaticSteps:
-    """The recorded steps of one model, made when they are first asked for.
+    """The recorded steps of one model, each made when it is first needed.
 
     Args:
         forward: the model's body over a cache.
         record: makes a step fast.
-        budget: bytes that all buffers may take together; the ones that have not been used for longest are given up, and
-            a batch that is too large even alone is read without: it keeps an accelerator busy as it is.
+        budget: bytes that all buffers may take together. The least recently used ones are given up. A batch that is too
+            large even alone is read without a recorded step: it keeps an accelerator busy as it is.
     """
 
     def __init__(self, forward: Forward, record: Record, budget: int) -> None:
         self._forward, self._record, self._budget = forward, record, budget
-        self._steps: OrderedDict[tuple[int, int], StaticStep] = OrderedDict()
-        self._bytes: dict[tuple[int, int], int] = {}
+        self._steps: OrderedDict[tuple[int, int], StaticStep] = OrderedDict()  # the least recently used one first
 
     def read(self, cache: SlotCache, tokens: Sequence[int], starts: Sequence[int]) -> torch.Tensor | None:
-        """Hidden states [rows, 1, width] of one token a row, which the cache holds afterwards at column starts[r].
+        """Hidden states [rows, 1, width] of one token per row, which the cache then holds at column starts[r].
 
-        None where no step is recorded for it: it holds nothing yet, is too large, or its model cannot be recorded.
+        None where no step can be recorded: the cache is empty or too large, or the model cannot be recorded.
         """
-        if not cache.begun:
+        if cache.device is None:
             return None
         size = bucket(cache.rows), _columns(max(cache.capacity, max(starts) + 1))
-        step = self._steps.get(size) or self._made(cache, *size)
+        step = self._steps.get(size) or self._recorded(cache, *size)
         if step is None:
             return None
         self._steps.move_to_end(size)
-        if not step.houses(cache):
-            step.admit(cache, max(starts))
-        cache.home = self
+        if step.occupant() is not cache:
+            step.move_in(cache, max(starts))
+        cache.pool = self
         return step.read(tokens, starts)
 
     def fork(self, source: SlotCache, rows: torch.Tensor, used: int, capacity: int) -> SlotCache | None:
-        """A fork in buffers that wait for one of its size; None where none do."""
+        """A fork in free buffers of its size; None where there are none."""
         step = self._steps.get((bucket(len(rows)), _columns(capacity)))
-        if step is None or not step.vacant or not len(rows):
+        if step is None or step.occupant() is not None or not len(rows):
             return None
-        fork = step.take(source, rows, used)
-        fork.home = self
+        fork = step.fork(source, rows, used)
+        fork.pool = self
         return fork
 
-    def _made(self, like: SlotCache, rows: int, columns: int) -> StaticStep | None:
+    def _recorded(self, like: SlotCache, rows: int, columns: int) -> StaticStep | None:
         needed = like.bytes_of(rows, columns)
         if needed > self._budget:
             return None
-        while self._steps and (len(self._steps) >= STEPS or sum(self._bytes.values()) + needed > self._budget):
-            dropped, _ = self._steps.popitem(last=False)
-            del self._bytes[dropped]
+        while self._steps and (len(self._steps) >= MAX_STEPS or self._bytes + needed > self._budget):
+            self._steps.popitem(last=False)
         try:
             step = StaticStep(self._forward, self._record, like, rows, columns)
-        except RuntimeError as error:  # as torch raises where a model does what cannot be recorded
+        except RuntimeError as error:  # which torch raises where a model does what cannot be recorded
             _log.warning("steps are not recorded, and decode slower: %s", str(error).splitlines()[0])
             self._budget = 0
             return None
-        self._steps[rows, columns], self._bytes[rows, columns] = step, needed
+        self._steps[rows, columns] = step
         return step
+
+    @property
+    def _bytes(self) -> int:
+        return sum(step.bytes for step in self._steps.values())
 
 
 def _columns(count: int) -> int:
-    return COLUMNS * bucket(-(-count // COLUMNS))
+    return MIN_COLUMNS * bucket(-(-count // MIN_COLUMNS))

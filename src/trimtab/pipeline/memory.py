@@ -95,7 +95,7 @@ def _waiting_warnings(experiment: Experiment, assets: Assets) -> list[str]:
     """A warning where `device_map: cpu` leaves more weights in the host's memory than it has room for."""
     if default_device().type != "cuda":
         return []
-    waiting = sum(model_sizes(model, assets).waiting for model in {experiment.small, experiment.base})
+    waiting = sum(model_sizes(model, assets).host_bytes for model in {experiment.small, experiment.base})
     free = psutil.virtual_memory().available
     if waiting <= free:
         return []
@@ -196,7 +196,7 @@ def of_sampling(experiment: Experiment, assets: Assets, jobs: int) -> Need:
     """The untuned model's rows in `synthesize`."""
     config, small = experiment.synthesize, model_sizes(experiment.small, assets)
     tokens = prompt_tokens(experiment) + len(experiment.small.template) // 4 + config.max_new_tokens
-    row = FORK_COPIES * tokens * small.token + LOGIT_BYTES * small.vocabulary
+    row = FORK_COPIES * tokens * small.token_bytes + LOGIT_BYTES * small.vocabulary
     beside = processes_a_device(jobs, default_device().type)
     rows = _rows(config.rows, config.samples, small.bytes, row, _takes_all(experiment, jobs), beside)
     return Need("synthesize", small.bytes, row, rows, "synthesize.rows", rows, beside=beside)
@@ -208,7 +208,7 @@ def of_decoding(experiment: Experiment, decoder: DecoderConfig, assets: Assets, 
     base = large if decoder.model == "large" else small
     tokens = prompt_tokens(experiment) + len(experiment.base.template) // 4 + guide.max_new_tokens
     pair = 2 * decoder.guided_by_pair + 2 * len(decoder.terms)
-    row = FORK_COPIES * tokens * (base.token + pair * small.token) + LOGIT_BYTES * base.vocabulary
+    row = FORK_COPIES * tokens * (base.token_bytes + pair * small.token_bytes) + LOGIT_BYTES * base.vocabulary
     beside = guide.tuned is not None and guide.tuned.adapter is not None
     weights = (1 if beside else 2) * small.bytes + (0 if experiment.large is None else large.bytes)
     processes = processes_a_device(jobs, default_device().type)
@@ -251,6 +251,6 @@ def _training(
     small = model_sizes(experiment.small, assets)
     trained = small.weights if config.lora is None else 0  # an adapter is too small to count
     layers = small.layers if config.lora is None else config.lora.top_layers or small.layers
-    row = tokens * layers * small.width * ACTIVATION_BYTES * small.element / 2 + LOGIT_BYTES * small.vocabulary
-    weights = small.bytes + 3 * trained * small.element
+    row = tokens * layers * small.width * ACTIVATION_BYTES * small.weight_bytes / 2 + LOGIT_BYTES * small.vocabulary
+    weights = small.bytes + 3 * trained * small.weight_bytes
     return Need(step, weights, row, rows, f"{step}.batch_size", config.batch_size)

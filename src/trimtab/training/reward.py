@@ -30,10 +30,11 @@ from trimtab.errors import ConfigurationError, DataError, ModelError
 from trimtab.models.hardware import pick_dtype
 from trimtab.models.load import load_classifier
 from trimtab.records import Review
-from trimtab.rewards.batches import padded
-from trimtab.rewards.classifier import ClassifierReward, readable_length
+from trimtab.rewards.classifier import classifier_reward, readable_length
+from trimtab.rewards.model_reward import ModelReward
 from trimtab.rewards.sequence_logits import padding_id
 from trimtab.rewards.snippets import cut_snippet
+from trimtab.rewards.token_rows import padded
 from trimtab.store.files import write_json
 from trimtab.training.attention import attention_for
 from trimtab.training.calibration import (
@@ -103,7 +104,7 @@ def train_reward(
 
 def _calibrate(
     model: PreTrainedModel,
-    reward: ClassifierReward,
+    reward: ModelReward,
     heldout: Sequence[Review],
     config: RewardTrainingConfig,
     rng: np.random.Generator,
@@ -212,9 +213,9 @@ def _fit(
         trainer.train(resume_from_checkpoint=None if start is None else str(start))
 
 
-def _as_reward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RewardConfig) -> ClassifierReward:
+def _as_reward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RewardConfig) -> ModelReward:
     """The model as the reward that it will be."""
-    return ClassifierReward(
+    return classifier_reward(
         model,
         tokenizer,
         definition="margin",
@@ -225,7 +226,7 @@ def _as_reward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, confi
 
 
 def heldout_margins(
-    reward: ClassifierReward, reviews: Sequence[Review], words: tuple[int, int], rng: np.random.Generator
+    reward: ModelReward, reviews: Sequence[Review], words: tuple[int, int], rng: np.random.Generator
 ) -> Floats:
     """The reward's margin on one snippet of each review, [reviews].
 
