@@ -110,7 +110,7 @@ class PairTrainer(ResumableTrainer, DPOTrainer):
         kept = self._folder / f"reference-{name}.json"
         logps = decided_by_main(lambda: json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else None)
         if logps is not None:
-            self._done += math.ceil(len(dataset) / batch_size)
+            self._done += math.ceil(len(dataset) / self._batch_size)
         else:
             logps = self._reference(dataset)
             if launched().main:

@@ -83,9 +83,9 @@ def train_reward(
     rng = np.random.default_rng(job.seed)
     model, tokenizer = load_classifier(config.model, assets, allow_pickle=config.allow_pickle, num_labels=2)
     model.config.id2label, model.config.label2id = dict(LABELS), {name: index for index, name in LABELS.items()}
-    head_of(model)
+    head_of(model)  # refuses before training what could not be calibrated after it
     freeze(model, config.training.frozen_layers)
-    _as_reward(model, tokenizer, config)  # refuses before training what it would refuse after it
+    _as_reward(model, tokenizer, config)  # likewise
     snippets = training_snippets(train, tokenizer, config.training, readable_length(config, model), rng)
     with job.writing():
         _fit(model, snippets, config.training, job)
