@@ -24,8 +24,8 @@ from rich.table import Table
 from search import OPENINGS, SAMPLING, SMOLLM, Workload, load, machine
 from trimtab.config.models import Dtype
 from trimtab.models.cached_model import CachedModel
+from trimtab.models.hardware import default_device, pick_dtype
 from trimtab.models.language_model import sequence_log_probabilities
-from trimtab.models.load import default_device, pick_dtype
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Prompt
 from trimtab.search.chunk_beam import Search

@@ -47,7 +47,8 @@ from trimtab.config.models import Dtype, ModelConfig
 from trimtab.config.search import SamplingConfig
 from trimtab.models.cached_model import CachedModel
 from trimtab.models.emulated import emulate
-from trimtab.models.load import default_device, load_causal_lm, pick_dtype
+from trimtab.models.hardware import default_device, pick_dtype
+from trimtab.models.load import load_causal_lm
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Prompt
 from trimtab.search.chunk_beam import Search

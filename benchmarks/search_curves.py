@@ -21,7 +21,7 @@ from rich.table import Table
 
 from search import OPENINGS, machine, measure, workloads
 from trimtab.config.models import Dtype
-from trimtab.models.load import default_device
+from trimtab.models.hardware import default_device
 from trimtab.search.chunk_beam import Search
 
 POINTS = {"prompts": (1, 4, 16, 64), "tokens": (25, 50, 100, 200), "candidates": (4, 16, 36, 64)}

@@ -34,7 +34,8 @@ from trimtab.assets.resolve import Assets
 from trimtab.config.models import ModelConfig
 from trimtab.config.training import LoraSettings, TuneConfig
 from trimtab.data.reviews import load_reviews
-from trimtab.models.load import default_device, load_causal_lm
+from trimtab.models.hardware import default_device
+from trimtab.models.load import load_causal_lm
 from trimtab.training.adapter import lora_config
 from trimtab.training.attention import attention_for
 from trimtab.training.batches import BatchOrder, arrange

@@ -5,10 +5,12 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from trimtab.executors.threads import wait_briefly
+from trimtab.plugins.registry import REGISTRIES, registry
 
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -33,10 +35,22 @@ def _imports_stay_in_their_test(tmp_path_factory: pytest.TempPathFactory) -> Ite
     yield
     sys.path[:] = path
     for name in set(sys.modules) - before:
-        values = vars(sys.modules[name])
+        module = sys.modules[name]
+        values = vars(module) if isinstance(module, ModuleType) else {}  # six puts other things there
         places = [values["__file__"]] if values.get("__file__") else list(values.get("__path__", []))
         if any(Path(place).is_relative_to(base) for place in places):
             del sys.modules[name]
+
+
+@pytest.fixture(autouse=True)
+def _plugins_stay_in_their_test() -> Iterator[None]:
+    """Entries that a test's plug-in added end with it."""
+    yield
+    for noun, place in REGISTRIES.items():
+        if place.partition(":")[0] in sys.modules:
+            entries = registry(noun)
+            for name in [name for name, entry in entries.items() if not entry.own]:
+                entries.discard(name)
 
 
 @pytest.fixture(autouse=True)

@@ -26,8 +26,9 @@ from trimtab.config.search import SamplingConfig
 from trimtab.models.cached_model import CachedModel
 from trimtab.models.emulated import emulate
 from trimtab.models.families import CausalModel, language_model_of
+from trimtab.models.hardware import default_device
 from trimtab.models.language_model import sequence_log_probabilities
-from trimtab.models.load import default_device, load_classifier
+from trimtab.models.load import load_classifier
 from trimtab.models.roles import Weights, load_language_model
 from trimtab.models.sampling import draw
 from trimtab.models.vocabulary import Vocabulary

@@ -90,7 +90,7 @@ def _warm_up() -> None:
     import torch
 
     import trimtab.cli
-    import trimtab.pipeline.run
+    import trimtab.executors.run
     import trimtab.store.status  # noqa: F401
 
     torch.set_num_threads(1)

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from trimtab.config.models import ModelConfig
     from trimtab.config.search import SamplingConfig
     from trimtab.errors import TrimtabError
+    from trimtab.executors.run import run
     from trimtab.models.emulated import emulate
     from trimtab.models.open_model import load
     from trimtab.models.served_model import CompletionsModel
-    from trimtab.pipeline.run import run
     from trimtab.preferences.pairs import make_pairs
     from trimtab.rewards.function import FunctionReward
     from trimtab.rewards.load import load_reward
@@ -50,7 +50,7 @@ _PLACES = {
     "load_experiment": "config.file",
     "load_reward": "rewards.load",
     "make_pairs": "preferences.pairs",
-    "run": "pipeline.run",
+    "run": "executors.run",
     "tune": "training.preference",
     "watching": "store.progress",
 }

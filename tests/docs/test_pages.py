@@ -26,9 +26,13 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_experiments_are_sound(page: str, tmp_path: Path) -> None:
+def test_experiments_are_sound(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = blocks(page, "yaml")
     assert found
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(page, "python"):
+        if file := re.match(r"# (\w+\.py)\n", block):  # a file that experiments of the page name
+            (tmp_path / file[1]).write_text(block, encoding="utf-8")
     for block in found:
         values = yaml.safe_load(block)
         if "name" in values:

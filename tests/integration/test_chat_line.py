@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from chat_styles import chat_tokenizer
+from finished import Finished, run
 from loopback import rewards, serving
 from tiny import llama
 from trimtab import cli
@@ -18,8 +19,6 @@ from trimtab.config.experiment import Experiment
 from trimtab.config.file import load_experiment
 from trimtab.errors import ConfigurationError, EndpointError
 from trimtab.models.vocabulary import Vocabulary
-from trimtab.pipeline.line import Line
-from trimtab.pipeline.run import run
 from trimtab.preferences.dataset import read_dataset
 from trimtab.records import Generation, Pair, Prompt, Score
 from trimtab.store.progress import watching
@@ -47,7 +46,7 @@ def chat(*more: str) -> Experiment:
     return load_experiment(cli.SHIPPED / "chat.yaml", [*SMALL, *more])
 
 
-def finished(experiment: Experiment, folder: Path, path_map: Path) -> Line:
+def finished(experiment: Experiment, folder: Path, path_map: Path) -> Finished:
     with watching(quiet=True) as watch:
         return run(experiment, folder, Assets(cache=folder / "cache", path_map=path_map), watch)
 

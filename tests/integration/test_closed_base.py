@@ -20,7 +20,7 @@ from trimtab.models.cached_model import CachedModel
 from trimtab.models.roles import load_language_model
 from trimtab.models.served_model import CompletionsModel
 from trimtab.models.vocabulary import Vocabulary
-from trimtab.pipeline.checks import model_identity
+from trimtab.pipeline.step import files_of
 from trimtab.records import Generation, Prompt
 from trimtab.search.chunk_beam import Search
 from trimtab.search.completions_proposer import CompletionsProposer
@@ -147,7 +147,7 @@ def test_a_server_that_moved_is_the_same_model_and_another_name_is_not() -> None
     assert here.hashed() == there.hashed() != other.hashed()
     assert here.hashed()["endpoint"] == {}
     assert ModelConfig(name="a").hashed() == {k: v for k, v in here.hashed().items() if k != "endpoint"}
-    assert model_identity(here, Assets()) == []
+    assert files_of(here, Assets()) == []
 
 
 @pytest.mark.real

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from finished import Finished, run
 from small_run import SETTINGS, run_bytes
 from tiny_hub import tiny_hub
 from trimtab import cli
@@ -13,11 +14,12 @@ from trimtab.assets.resolve import Assets
 from trimtab.config.experiment import Experiment
 from trimtab.config.file import is_study, load_experiment
 from trimtab.errors import ConfigurationError, RunError
+from trimtab.executors.helpers import Helpers
 from trimtab.executors.messages import Order
 from trimtab.executors.pool import Pool
-from trimtab.pipeline import run as pipeline
-from trimtab.pipeline.line import Line
-from trimtab.pipeline.run import run
+from trimtab.pipeline.make import Session
+from trimtab.pipeline.step import Step
+from trimtab.pipeline.traces import trace_file, traced
 from trimtab.store.lock import hold
 from trimtab.store.progress import watching
 from trimtab.study.study_file import load_study
@@ -39,7 +41,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory, path_map: Path) -> dict[str,
     return run_bytes(folder)
 
 
-def decoded(folder: Path, path_map: Path, jobs: int, trace: bool = False) -> Line:
+def decoded(folder: Path, path_map: Path, jobs: int, trace: bool = False) -> Finished:
     settings = [each for each in SETTINGS if not each.startswith("reward.training.")]
     experiment = load_experiment(cli.SHIPPED / "quickstart.yaml", [*settings, *READY_REWARD])
     with watching(quiet=True) as watch:
@@ -50,19 +52,20 @@ def test_two_processes_make_what_one_makes(
     tmp_path: Path, path_map: Path, alone: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared: list[str] = []
-    taking, scoring = Pool.take, pipeline.STAGES["evaluate"]
+    taking, making, alone_from = Pool.take, Session.make, list[str]()
 
-    def alone_again(line: Line) -> object:
-        helpers = line._make.helpers
-        assert helpers is not None and helpers._pool._workers == {2: None}
-        made = scoring(line)
-        assert helpers._pool._workers == {2: None}
+    def noted(session: Session, step: Step) -> object:
+        made = making(session, step)
+        assert isinstance(session.helpers, Helpers)
+        if session.helpers._pool._workers == {2: None}:
+            alone_from.append(step.name)
         return made
 
-    monkeypatch.setitem(pipeline.STAGES, "evaluate", alone_again)
+    monkeypatch.setattr(Session, "make", noted)
     monkeypatch.setattr(Pool, "take", lambda pool, order: (shared.append(order.digest), taking(pool, order)))
     line = decoded(tmp_path, path_map, jobs=2)
     assert run_bytes(tmp_path) == alone
+    assert alone_from[0] == "evaluate base" and alone_from[-1] == "report", "idle processes hold memory"
     assert len(shared) == len(set(shared)) == 3, "what has several blocks: samples, best-of-4 and the beam search"
     assert torch.get_num_threads() == 1
     states = {name: stage for name, stage in line.watch.stages.items() if name in DECODED}
@@ -112,7 +115,8 @@ def test_traced_searches_are_decoded_by_one_process(tmp_path: Path, path_map: Pa
     assert run_bytes(tmp_path) == alone
     for decoder in line.experiment.guide.decoders:
         if decoder.best_of is None:
-            assert len(line._trees(decoder)) == 6
+            trace = trace_file(line.directory.path, decoder.name, line.guided(decoder).digest)
+            assert len(traced(trace)) == 6
 
 
 def test_wrong_numbers_of_jobs(tmp_path: Path, path_map: Path) -> None:

@@ -8,16 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from finished import Finished, run
 from tiny_hub import tiny_hub
 from trimtab import cli
 from trimtab.assets.resolve import Assets
 from trimtab.config.experiment import Experiment
 from trimtab.config.file import load_experiment
-from trimtab.pipeline.line import Line
-from trimtab.pipeline.run import run
 from trimtab.preferences.dataset import read_dataset, write_dataset
 from trimtab.records import Generation, Pair, Prompt, Score
-from trimtab.store.artifacts import RunDirectory
 from trimtab.store.blocks import Block
 from trimtab.store.progress import watching
 
@@ -46,7 +44,7 @@ def quickstart(*more: str) -> Experiment:
     return load_experiment(PLACES / "quickstart.yaml", [*SMALL, *READY_REWARD, *more])
 
 
-def finished(experiment: Experiment, folder: Path, path_map: Path) -> Line:
+def finished(experiment: Experiment, folder: Path, path_map: Path) -> Finished:
     with watching(quiet=True) as watch:
         return run(experiment, folder, Assets(cache=folder / "cache", path_map=path_map), watch)
 
@@ -211,14 +209,9 @@ def test_what_a_name_stands_for_takes_part_in_hashes(tmp_path: Path, path_map: P
     digests = []
     for place, prompts in ((path_map, 8), (path_map, 4), (other, 8), (copied, 8)):
         data = experiment.data.model_copy(update={"test_prompts": prompts, "reward_heldout": 20, "tuning_prompts": 4})
-        with watching(quiet=True) as watch:
-            line = Line(
-                experiment.model_copy(update={"data": data}),
-                RunDirectory(tmp_path / "run"),
-                Assets(cache=tmp_path / "cache", path_map=place),
-                watch,
-            )
-            digests.append((line.pairs.digest, line.guided(experiment.guide.decoder("base")).digest))
+        assets = Assets(cache=tmp_path / "cache", path_map=place)
+        line = Finished.planned(experiment.model_copy(update={"data": data}), tmp_path / "run", assets)
+        digests.append((line.pairs.digest, line.guided(experiment.guide.decoder("base")).digest))
     assert len({pairs for pairs, _ in digests}) == 2 and len({base for _, base in digests}) == 3
     assert digests[3] == digests[0]
 

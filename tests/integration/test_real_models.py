@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from finished import run
 from tiny import full_log_probabilities
 from trimtab import cli
 from trimtab.assets.resolve import Assets
@@ -17,7 +18,6 @@ from trimtab.models.cached_model import CachedModel
 from trimtab.models.language_model import sequence_log_probabilities
 from trimtab.models.load_options import quantization_of
 from trimtab.models.roles import load_language_model
-from trimtab.pipeline.run import run
 from trimtab.records import Prompt
 from trimtab.search.chunk_beam import Search
 from trimtab.search.proposer import LanguageModelProposer

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 from test_pipeline import PLACES, READY_REWARD, SMALL
 
+from finished import Finished, run
 from tiny_hub import tiny_hub
 from trimtab import cli
 from trimtab.assets.resolve import Assets
@@ -15,12 +16,12 @@ from trimtab.config.experiment import Experiment
 from trimtab.config.file import load_experiment
 from trimtab.errors import ConfigurationError, DataError
 from trimtab.models.language_model import sequence_log_probabilities
-from trimtab.pipeline.line import Line
-from trimtab.pipeline.run import run
+from trimtab.pipeline.make import Session
+from trimtab.pipeline.workspace import Workspace
 from trimtab.records import Generation
 from trimtab.report.search_tree import search_tree
 from trimtab.search.trace import Node, read_traces
-from trimtab.store.progress import watching
+from trimtab.store.progress import Watch, watching
 
 FUNCTION = "def cheerful(texts):\n    return [text.count('e') for text in texts]\n"
 DECODERS = """[
@@ -68,7 +69,7 @@ def experiment(budget: float = 2e7) -> Experiment:
     return load_experiment(PLACES / "quickstart.yaml", [*SMALL, *READY_REWARD, f"guide.decoders={decoders}"])
 
 
-def made(place: Path, *, trace: bool, until: str = "report") -> Line:
+def made(place: Path, *, trace: bool, until: str = "report") -> Finished:
     with watching(quiet=True) as watch, pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         assets = Assets(cache=place / "cache", path_map=place / "paths.yaml")
@@ -76,11 +77,11 @@ def made(place: Path, *, trace: bool, until: str = "report") -> Line:
 
 
 @pytest.fixture(scope="module")
-def line(place: Path) -> Line:
+def line(place: Path) -> Finished:
     return made(place, trace=True)
 
 
-def generations(line: Line, name: str) -> list[Generation]:
+def generations(line: Finished, name: str) -> list[Generation]:
     return line.guided(line.experiment.guide.decoder(name)).records(Generation)
 
 
@@ -88,7 +89,7 @@ def test_decoders_name_themselves_by_their_options() -> None:
     assert [decoder.name for decoder in experiment().guide.decoders] == NAMES
 
 
-def test_each_answers_every_prompt_and_keeps_as_many_as_it_says(line: Line) -> None:
+def test_each_answers_every_prompt_and_keeps_as_many_as_it_says(line: Finished) -> None:
     kept = {name: len(generations(line, name)) for name in NAMES}
     assert kept == dict(zip(NAMES, [6, 12, 24, 12, 18, kept[NAMES[5]], 12, 12, 12], strict=True))
     assert 6 <= kept[NAMES[5]] <= 12
@@ -111,7 +112,7 @@ def test_the_shipped_comparison_of_options_runs_end_to_end(place: Path) -> None:
     assert {name for name, row in rows.items() if not row["gain"]} == {"base", "untuned"}
 
 
-def test_n_best_has_values_and_log_probabilities(line: Line) -> None:
+def test_n_best_has_values_and_log_probabilities(line: Finished) -> None:
     found = generations(line, "cbs-4-2-2-groups-2-distinct")
     logs = sequence_log_probabilities(
         line.roles["large"], [each.prompt for each in found], [each.token_ids for each in found]
@@ -121,9 +122,9 @@ def test_n_best_has_values_and_log_probabilities(line: Line) -> None:
     assert {each.log_probability for each in generations(line, "base")} == {None}
 
 
-def test_the_gold_reward_as_value_is_what_guided_and_is_marked(line: Line, place: Path) -> None:
+def test_the_gold_reward_as_value_is_what_guided_and_is_marked(line: Finished, place: Path) -> None:
     found = generations(line, "cbs-2-2-3-by-reward")
-    rewards = line._gold.score([each.prompt for each in found], [each.text for each in found])
+    rewards = line.gold.score([each.prompt for each in found], [each.text for each in found])
     assert all(abs(each.value - reward) < 1e-3 for each, reward in zip(found, rewards, strict=True))  # type: ignore[operator]
     folder = place / "runs" / "quickstart" / "report"
     with (folder / "table.csv").open(encoding="utf-8", newline="") as file:
@@ -136,29 +137,19 @@ def test_the_gold_reward_as_value_is_what_guided_and_is_marked(line: Line, place
     assert cost["reward"] > 0 and "tuned" not in cost
 
 
-def test_a_changed_function_makes_its_decoders_anew_and_no_other(line: Line, place: Path) -> None:
+def test_a_changed_function_makes_its_decoders_anew_and_no_other(line: Finished, place: Path) -> None:
     digests = {name: line.guided(line.experiment.guide.decoder(name)).digest for name in NAMES}
     source = place / "mine_for_search.py"
     source.write_text(FUNCTION.replace("'e'", "'a'"), encoding="utf-8")
     try:
-        changed = Line(line.experiment, line.directory, line.assets, line.watch)
-        after = {name: _digest(changed, name) for name in NAMES}
+        changed = Finished.planned(line.experiment, line.directory.path, line.assets)
+        after = {name: changed.artifact(f"guide {name}").digest for name in NAMES}
     finally:
         source.write_text(FUNCTION, encoding="utf-8")
     assert {name for name in after if after[name] != digests[name]} == {name for name in NAMES if "cheerful" in name}
 
 
-def _digest(line: Line, name: str) -> str:
-    """The digest alone: nothing is decoded."""
-    assert line.tuned.whole and line.reward.whole
-    found: list[str] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(line._make, "decoded", lambda *given, alone: found.append(line._make.artifact(*given[:3]).digest))
-        line.guided(line.experiment.guide.decoder(name))
-    return found[0]
-
-
-def test_traces_hold_every_step_and_a_missing_one_is_made_without_touching_records(line: Line, place: Path) -> None:
+def test_traces_hold_every_step_and_a_missing_one_is_made_without_touching_records(line: Finished, place: Path) -> None:
     folder = place / "runs" / "quickstart"
     files = {file.name.rpartition("-")[0]: file for file in (folder / "traces").iterdir()}
     assert set(files) == set(NAMES)
@@ -182,7 +173,7 @@ def _leaves(node: Node, text: str) -> list[str]:
 
 
 def test_the_page_unfolds_searches_and_the_terminal_shows_a_tree(
-    line: Line, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    line: Finished, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = (place / "runs" / "quickstart" / "report" / "report.html").read_text(encoding="utf-8")
     assert page.count('<details class="search">') == 4 * (len(NAMES) - 1)  # four examples; base had no choice
@@ -216,8 +207,9 @@ def test_a_trace_that_was_cut_counts_up_to_there_and_a_broken_one_is_named(tmp_p
         read_traces(tmp_path / "absent.jsonl")
 
 
-def test_too_small_a_budget_is_named_before_anything_is_decoded(line: Line, place: Path) -> None:
+def test_too_small_a_budget_is_named_before_anything_is_decoded(line: Finished, place: Path) -> None:
     poor = experiment(budget=1.0)
-    changed = Line(poor, line.directory, line.assets, line.watch)
+    plan = Finished.planned(poor, line.directory.path, line.assets).plan
+    (step,) = (step for step in plan.steps if step.name == "guide budget-1")
     with pytest.raises(ConfigurationError, match=r"budget 1 pays for no search: 1 x 2 candidates cost"):
-        changed.guided(poor.guide.decoder("budget-1"))
+        Session(plan, Workspace(line.assets), Watch()).make(step)

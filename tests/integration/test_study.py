@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import finished as pipeline
 from small_study import EXPERIMENT, save_study, study_bytes
 from tiny_hub import tiny_hub
 from trimtab import cli
@@ -18,7 +19,6 @@ from trimtab.errors import RunError
 from trimtab.executors.helpers import order_of
 from trimtab.executors.messages import Event
 from trimtab.executors.pool import Pool
-from trimtab.pipeline import run as pipeline
 from trimtab.pipeline.decoded import read_decoded
 from trimtab.store.artifacts import RunDirectory
 from trimtab.store.lock import hold, hold_as_worker

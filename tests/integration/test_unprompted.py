@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy
 import pytest
 
+from finished import Finished, run
 from tiny_hub import tiny_hub
 from trimtab import cli
 from trimtab.assets.resolve import Assets
@@ -16,8 +17,6 @@ from trimtab.config.experiment import Experiment
 from trimtab.config.file import load_experiment
 from trimtab.evaluation import metrics
 from trimtab.models.language_model import sequence_log_probabilities
-from trimtab.pipeline.line import Line
-from trimtab.pipeline.run import run
 from trimtab.records import Generation, Pair, Review, Score
 from trimtab.store.progress import watching
 
@@ -41,7 +40,7 @@ def slic(*more: str) -> Experiment:
     return load_experiment(PLACES / "slic-gpt2.yaml", [*SMALL, *more])
 
 
-def finished(experiment: Experiment, folder: Path, path_map: Path, until: str = "report") -> Line:
+def finished(experiment: Experiment, folder: Path, path_map: Path, until: str = "report") -> Finished:
     with watching(quiet=True) as watch:
         return run(experiment, folder, Assets(cache=folder / "cache", path_map=path_map), watch, until)
 
@@ -52,12 +51,12 @@ def table(folder: Path) -> dict[str, dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def line(tmp_path_factory: pytest.TempPathFactory, path_map: Path) -> Line:
+def line(tmp_path_factory: pytest.TempPathFactory, path_map: Path) -> Finished:
     """The shipped experiment of the second write-up, its models and data replaced by tiny ones of the same names."""
     return finished(slic(), tmp_path_factory.mktemp("slic"), path_map)
 
 
-def test_the_write_ups_cell_runs_end_to_end_without_a_large_model(line: Line) -> None:
+def test_the_write_ups_cell_runs_end_to_end_without_a_large_model(line: Finished) -> None:
     report = line.directory.path / "report"
     rows = table(line.directory.path)
     assert list(rows) == ["untuned", "tuned"]
@@ -73,7 +72,7 @@ def test_the_write_ups_cell_runs_end_to_end_without_a_large_model(line: Line) ->
     assert "20 responses of each decoder, without a prompt" in page and "(no prompt)" in page
 
 
-def test_rows_say_what_the_write_up_measures(line: Line) -> None:
+def test_rows_say_what_the_write_up_measures(line: Finished) -> None:
     """Mean and spread of the reward, the share below the threshold, the entropy of whole responses: each anew here."""
     rows = table(line.directory.path)
     encode = line.roles["untuned"].vocabulary.encode_response
@@ -91,7 +90,7 @@ def test_rows_say_what_the_write_up_measures(line: Line) -> None:
         assert float(row["diversity"]) == pytest.approx(metrics.token_entropy([encode(text) for text in texts]))
 
 
-def test_responses_begin_with_the_start_token_and_are_not_those_of_synthesis(line: Line) -> None:
+def test_responses_begin_with_the_start_token_and_are_not_those_of_synthesis(line: Finished) -> None:
     tokenizer = line.roles["untuned"].vocabulary
     for decoder in line.experiment.guide.decoders:
         written = line.guided(decoder).records(Generation)
@@ -102,7 +101,7 @@ def test_responses_begin_with_the_start_token_and_are_not_those_of_synthesis(lin
     assert len(set(untuned) & sampled) < 10
 
 
-def test_divergence_is_the_log_ratio_of_the_tuned_models_own_responses(line: Line) -> None:
+def test_divergence_is_the_log_ratio_of_the_tuned_models_own_responses(line: Finished) -> None:
     """Against the two models scored apart; the mean, its interval and the mean a token stand in the tuned row alone."""
     rows = table(line.directory.path)
     responses = line.guided(line.experiment.guide.decoder("tuned")).records(Generation)[:12]
@@ -115,12 +114,14 @@ def test_divergence_is_the_log_ratio_of_the_tuned_models_own_responses(line: Lin
     assert rows["untuned"]["kl"] == ""
 
 
-def test_validation_pairs_are_as_many_for_a_sample_as_training_pairs(line: Line) -> None:
+def test_validation_pairs_are_as_many_for_a_sample_as_training_pairs(line: Finished) -> None:
     splits = [pair.split for pair in line.pairs.records(Pair)]
     assert (splits.count("train"), splits.count("validation")) == (30, 10)
 
 
-def test_with_sft_its_model_is_the_untuned_one_of_all_that_follows(tmp_path: Path, path_map: Path, line: Line) -> None:
+def test_with_sft_its_model_is_the_untuned_one_of_all_that_follows(
+    tmp_path: Path, path_map: Path, line: Finished
+) -> None:
     """Samples, the tuned model's reference, both measured models and fluency; the reward and the data stay."""
     trained = finished(slic(*SFT), tmp_path, path_map)
     folder = trained.sft.folder / "model"
@@ -143,7 +144,7 @@ def test_with_sft_its_model_is_the_untuned_one_of_all_that_follows(tmp_path: Pat
     assert other.sft.digest != trained.sft.digest
 
 
-def test_sft_reviews_play_no_other_part_and_move_no_other(tmp_path: Path, path_map: Path, line: Line) -> None:
+def test_sft_reviews_play_no_other_part_and_move_no_other(tmp_path: Path, path_map: Path, line: Finished) -> None:
     data = finished(slic(*SFT), tmp_path, path_map, until="data").data
     taken = {review.id for name in ("sft_train", "sft_heldout") for review in data.records(Review, name)}
     assert len(taken) == 16
@@ -170,7 +171,9 @@ def test_an_experiment_without_sft_says_so(
     assert "sft: done" in capsys.readouterr().out
 
 
-def test_a_relative_threshold_is_one_of_the_untuned_models_rewards(tmp_path: Path, path_map: Path, line: Line) -> None:
+def test_a_relative_threshold_is_one_of_the_untuned_models_rewards(
+    tmp_path: Path, path_map: Path, line: Finished
+) -> None:
     experiment = slic("evaluate.threshold={quantile: 0.25}", "evaluate.kl_samples=0")
     made = finished(experiment, line.directory.path.parent, path_map)
     rows = table(made.directory.path)

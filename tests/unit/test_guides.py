@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import finished as pipeline
 from small_run import SETTINGS
 from tiny import llama
 from tiny_hub import save_causal_lm, tiny_hub
@@ -14,7 +15,6 @@ from trimtab.config.experiment import Experiment
 from trimtab.config.file import load_experiment
 from trimtab.config.guides import guide_pair, guide_pairs
 from trimtab.errors import ConfigurationError, VocabularyError
-from trimtab.pipeline import run as pipeline
 from trimtab.records import Generation
 from trimtab.store.progress import watching
 
@@ -66,9 +66,6 @@ def test_a_pair_by_name_guides_and_nothing_is_tuned(pair: Path, tmp_path: Path) 
 
 def test_another_tuned_model_is_another_run_of_its_decoders_alone(pair: Path, tmp_path: Path) -> None:
     """A tuned model takes part in the hash of what it guides, and of nothing else."""
-    from trimtab.pipeline.line import Line
-    from trimtab.store.artifacts import RunDirectory
-
     assets = Assets(cache=tmp_path / "cache", path_map=tiny_hub(tmp_path / "hub"))
     save_causal_lm(tmp_path / "other", llama(5))
     first = experiment(pair)
@@ -77,12 +74,8 @@ def test_another_tuned_model_is_another_run_of_its_decoders_alone(pair: Path, tm
     pair.write_text(yaml.safe_dump(names))
     digests = []
     for described in (first, experiment(pair)):
-        with watching(quiet=True) as watch:
-            line = Line(described, RunDirectory(tmp_path / "runs"), assets, watch)
-            line._make.decoded = lambda stage, parts, inputs, ready, label, alone, make=line._make: make.artifact(
-                stage, parts, inputs
-            )
-            digests.append({each.name: line.guided(each).digest for each in described.guide.decoders})
+        line = pipeline.Finished.planned(described, tmp_path / "runs", assets)
+        digests.append({each.name: line.guided(each).digest for each in described.guide.decoders})
     changed = {name for name, digest in digests[0].items() if digests[1][name] != digest}
     assert changed == {"bon-4", "tuned", "eft-1"}
 

@@ -95,7 +95,8 @@ def test_the_card_says_data_reward_loss_beta_and_results(run: Path, tmp_path: Pa
     assert card.data.base_model == "someone/small" and card.data.library_name == ("peft" if adapter else "transformers")
     assert "dpo" in card.data.tags
     for said in (
-        "8 samples a prompt of the untuned model, paired by `best_worst`, prompts from `imdb`",
+        "8 samples a prompt of the untuned model, paired by",
+        "`best_worst` (the best and the worst of a prompt's samples), prompts from `imdb`",
         "`sentence-transformers/all-MiniLM-L6-v2`, fine-tuned for it, margin",
         "DPO (Rafailov et al. 2023, arXiv 2305.18290), beta 0.1",
         "| tuned | 1.23 [1.0, 1.4] |",

@@ -16,7 +16,8 @@ from trimtab.assets.resolve import Assets
 from trimtab.config.models import ModelConfig
 from trimtab.errors import AssetError, ModelError, TrimtabError
 from trimtab.models import load
-from trimtab.models.load import load_causal_lm, load_classifier, pick_dtype
+from trimtab.models.hardware import pick_dtype
+from trimtab.models.load import load_causal_lm, load_classifier
 
 IDS = torch.tensor([[1, 50, 60, 70]])
 

@@ -11,9 +11,11 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from tiny import full_log_probabilities, llama, tokenizer
+from trimtab.config.file import load_experiment
+from trimtab.errors import ConfigurationError, ModelError
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.training.batches import arrange
-from trimtab.training.pair_arguments import LOSSES
+from trimtab.training.losses import LOSSES
 from trimtab.training.pair_tokens import encode_pairs
 
 
@@ -27,9 +29,10 @@ class PlainTrainer(DPOTrainer):
 def plain_trainer(folder, config) -> PlainTrainer:
     rows = arrange(encode_pairs(TRAIN, Vocabulary(tokenizer()), "{prompt}", 512, 320).rows, config.batch_size, 0)
     table = Dataset.from_list([asdict(row) for row in rows])
-    losses, weights = LOSSES[config.loss](config)
+    names = ["hinge", "sft"] if config.loss == "hinge_sft" else [config.loss]
     arguments = DPOConfig(
-        str(folder), beta=config.beta, loss_type=losses, loss_weights=weights, precompute_ref_log_probs=True,
+        str(folder), beta=config.beta, loss_type=names, loss_weights=[1.0, config.sft_weight][: len(names)],
+        precompute_ref_log_probs=True,
         max_length=None, per_device_train_batch_size=config.batch_size, gradient_checkpointing=False, bf16=False,
         use_cpu=True, report_to="none", disable_tqdm=True,
     )  # fmt: skip
@@ -86,6 +89,79 @@ def by_hand(batch, config) -> float:
         chosen_logs, chosen_tokens = chosen_logs + sum(chosen), chosen_tokens + len(chosen)
     likelihood = -chosen_logs / chosen_tokens if config.loss == "hinge_sft" else 0.0
     return sum(losses) / half + config.sft_weight * likelihood
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "hinge"])
+@pytest.mark.parametrize("beta", [0.1, 1.0])
+def test_each_function_is_trls_loss_of_the_same_log_probabilities(tmp_path, loss, beta):
+    trainer = plain_trainer(tmp_path, settings(lora=None, batch_size=6, loss=loss, beta=beta))
+    batch, outputs = moved(next(iter(trainer.get_train_dataloader())), 2), []
+    with trainer.model.register_forward_hook(lambda module, arguments, output: outputs.append(output.log_probs)):
+        theirs = trainer.compute_loss(trainer.model, dict(batch)).item()
+    chosen, rejected = outputs[0].sum(1).chunk(2)
+    losses = LOSSES[loss].of_pairs(chosen - batch["ref_chosen_logps"], rejected - batch["ref_rejected_logps"], beta)
+    assert losses.shape == (6,) and losses.dtype == torch.float32
+    assert losses.mean().item() == pytest.approx(theirs, abs=1e-6)
+
+
+PLUGIN = """
+from trimtab.training.losses import LOSSES, Loss
+
+def squared(chosen_logratios, rejected_logratios, beta):
+    return (chosen_logratios - rejected_logratios - 1 / (2 * beta)) ** 2
+
+LOSSES.add(Loss(name="squared", function=squared, words="a squared margin", paper="Azar et al. 2023, arXiv 2310.12036"))
+"""
+
+
+@pytest.fixture
+def experiment_with(tmp_path):
+    """Loads an experiment whose plug-in file has the given code; the losses that it adds are forgotten afterwards."""
+    known = set(LOSSES)
+
+    def load(code: str):
+        plugin, experiment = tmp_path / "my_losses.py", tmp_path / "experiment.yaml"
+        plugin.write_text(code)
+        experiment.write_text(f"name: mine\nplugins: [{plugin}]\ntune: {{loss: squared}}\n")
+        return load_experiment(experiment)
+
+    yield load
+    for name in set(LOSSES) - known:
+        LOSSES.discard(name)
+
+
+def test_a_plug_ins_loss_is_trained_with(tmp_path, experiment_with):
+    """IPO's loss without its mean over tokens: (0 - 1 / (2 beta))^2 = 25 before the first step, at beta 0.1."""
+    curves = {}
+    for loss in (experiment_with(PLUGIN).tune.loss, "sigmoid"):
+        run(tmp_path / loss, llama(0, dtype=torch.float32), settings(loss=loss, learning_rate=1e-3))
+        curves[loss] = [entry["loss"] for entry in log_of(tmp_path / loss) if "loss" in entry]
+    assert curves["squared"][0] == pytest.approx(25.0) and curves["sigmoid"][0] == pytest.approx(math.log(2))
+    assert curves["squared"][-1] < 25.0
+    assert list(LOSSES["squared"].identity()) == ["code of squared"]  # results depend on the plug-in's code
+
+
+def test_a_plug_ins_signature_is_checked_where_it_is_added(experiment_with):
+    with pytest.raises(ConfigurationError, match=r"the loss squared has the function .*: mend its arguments") as error:
+        experiment_with(PLUGIN.replace("rejected_logratios, beta):", "rejected_logratios, beta, gamma):"))
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("1 / 0", r"squared failed in .*my_losses.py, line 5 \(ZeroDivisionError: .*\): mend it"),
+        ("(chosen_logratios - rejected_logratios).mean()", r"returned torch.float32 \[\] for 4 pairs: return a float"),
+        ("0.5", r"returned float for 4 pairs: return a float tensor \[4\], one loss for each pair"),
+        ("chosen_logratios.detach()", "has no gradient: compute it from the log-ratios by torch alone"),
+    ],
+)
+def test_what_a_plug_ins_loss_does_wrong_is_said_in_one_line(tmp_path, experiment_with, body, message):
+    code = PLUGIN.replace("(chosen_logratios - rejected_logratios - 1 / (2 * beta)) ** 2", body)
+    config = settings(loss=experiment_with(code).tune.loss, epochs=1)
+    with pytest.raises(ModelError, match=message) as error:
+        run(tmp_path / "tuned", llama(0, dtype=torch.float32), config)
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_trls_own_reference_is_ours(tmp_path):

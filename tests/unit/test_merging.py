@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from trimtab.assets.resolve import Assets
 from trimtab.errors import ConfigurationError, RunError, TrimtabError
-from trimtab.pipeline.making import Maker
+from trimtab.pipeline.make import Session
 from trimtab.pipeline.merge import difference, merge_shards
+from trimtab.pipeline.step import Decoding, Plan, Step
+from trimtab.pipeline.workspace import Job, Workspace
 from trimtab.records import Generation, Prompt
 from trimtab.store.artifacts import Artifact, RunDirectory
 from trimtab.store.blocks import Block, Shard
@@ -33,14 +36,22 @@ def dying(prompts: Sequence[Prompt]) -> Block:
 def run(folder: Path, *shards: str, parts: dict[str, object] = WIDTH, model: str = "weights", by=decode) -> Path:
     """Make what a guide is tuned from, and decode with each of the shards; without any, the plain run."""
 
-    def tune(place: Path, work: Path, advance: object) -> None:
-        (place / "model.bin").write_text(model)
+    def tune(job: Job) -> None:
+        (job.folder / "model").mkdir()
+        (job.folder / "model" / "model.bin").write_text(model)
 
+    tuned = Step("tune", tune)
+    guide = Step(
+        "guide", lambda job, **_: Decoding(PROMPTS, by, 3), "guide cbs", parts=parts, needs=(tuned,), decodes=True
+    )
+    assets = Assets(cache=folder / "cache")
     for shard in shards or [None]:
-        before = Maker(RunDirectory(folder), Watch(), 0, lambda config: [], None)
-        tuned = before.stage("tune", {}, [], tune)
-        maker = Maker(RunDirectory(folder), Watch(), 0, lambda config: [], shard and ("guide", Shard.parse(shard)))
-        maker.decoded("guide", parts, [tuned], lambda: (PROMPTS, by, 3), "guide cbs")
+        session = Session(Plan([guide], RunDirectory(folder), assets), Workspace(assets), Watch(), links=False)
+        session.make(tuned)
+        if shard is None:
+            session.make(guide)
+        else:
+            session.decode_shard(guide, Shard.parse(shard))
     return folder
 
 
@@ -48,8 +59,8 @@ def artifact_bytes(folder: Path) -> dict[str, bytes]:
     return {
         f"{made.name}/{file.name}": file.read_bytes()
         for made in folder.glob("*-????????????")
-        for file in made.iterdir()
-        if file.name not in ("seconds.json", "files.json")
+        for file in made.rglob("*")
+        if file.is_file() and file.name not in ("seconds.json", "files.json")
     }
 
 
@@ -107,7 +118,7 @@ def test_shards_that_are_cut_in_two_ways_are_refused(tmp_path: Path) -> None:
 def test_guides_that_were_tuned_apart_are_two_guides(tmp_path: Path) -> None:
     """Their folders have one name, which follows from what they are made from and not from what came of it."""
     a, b = run(tmp_path / "a", "1/2"), run(tmp_path / "b", "2/2", model="others")
-    with pytest.raises(RunError, match=r"differ in model\.bin: make it once, and copy the run directory"):
+    with pytest.raises(RunError, match=r"differ in model/model\.bin: make it once, and copy the run directory"):
         merge_shards([a, b], tmp_path / "all")
 
 

@@ -2,7 +2,10 @@
 
 import itertools
 import math
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,12 +18,13 @@ from trimtab.errors import ConfigurationError, DataError
 from trimtab.preferences import strategies
 from trimtab.preferences.bins import count_bins
 from trimtab.preferences.pairs import make_pairs, resolve_bounds, summarize
-from trimtab.preferences.strategies import BINNED, LABELLING, STRATEGIES, Bounds
+from trimtab.preferences.strategies import STRATEGIES, Bounds
 from trimtab.records import Generation, Pair
 
 # few different values, so that equal rewards and rewards on an edge or a threshold come up often
 REWARDS = st.lists(st.integers(-8, 8).map(lambda each: each / 4), min_size=0, max_size=30)
 COUNTS, SEEDS = st.integers(1, 60), st.integers(0, 2**31 - 1)
+DOCS = Path(__file__).parents[2] / "docs" / "pairs.md"
 MARGIN, THRESHOLD, LOW, HIGH, BINS = 0.75, 0.25, -1.5, 1.0, 5
 
 
@@ -35,7 +39,7 @@ def drawn(strategy: str, rewards: list[float], count: int, seed: int) -> tuple[n
     """The strategy's pairs as rewards (k x 2), the sorted rewards, and the bounds."""
     ordered = np.sort(np.array(rewards, dtype=np.float64))
     bounds = Bounds(MARGIN, THRESHOLD, count_bins(ordered, LOW, HIGH, BINS))
-    positions = STRATEGIES[strategy](ordered, bounds, count, np.random.default_rng(seed))
+    positions = STRATEGIES[strategy].function(ordered, bounds, count, np.random.default_rng(seed))
     assert len(positions) <= count
     assert len({frozenset(pair) for pair in positions.tolist()}) == len(positions), "no pair twice"
     assert (positions[:, 0] != positions[:, 1]).all(), "no response meets itself"
@@ -45,9 +49,9 @@ def drawn(strategy: str, rewards: list[float], count: int, seed: int) -> tuple[n
 @settings(max_examples=60, deadline=None)
 @given(REWARDS, COUNTS, SEEDS, st.sampled_from(sorted(STRATEGIES)))
 def test_every_strategy_gives_distinct_pairs_in_its_order(rewards, count, seed, strategy):
-    """The higher reward stands second, or with `LABELLING` the winner; a generator's state decides."""
+    """The higher reward stands second, or with `decides_winner` the winner; a generator's state decides."""
     pairs, _, _ = drawn(strategy, rewards, count, seed)
-    if strategy not in LABELLING:
+    if not STRATEGIES[strategy].decides_winner:
         assert (pairs[:, 0] <= pairs[:, 1]).all()
     assert (drawn(strategy, rewards, count, seed)[0] == pairs).all()
 
@@ -120,11 +124,11 @@ def peaked(count: int = 10_000) -> list[float]:
     return (centres[peak] + widths[peak] * rng.normal(size=count)).tolist()
 
 
-@pytest.mark.parametrize("listed", [strategies.LISTED, 10**9])
+@pytest.mark.parametrize("listed", [strategies.MAX_LISTED, 10**9])
 def test_flat_makes_the_density_even(listed, monkeypatch):
     """Over [0, 2.5] the rewards of responses in pairs are spread evenly, where those of the samples are not:
     each of ten shares lies within a twentieth of a tenth. Also where all pairs are listed rather than drawn."""
-    monkeypatch.setattr(strategies, "LISTED", listed)
+    monkeypatch.setattr(strategies, "MAX_LISTED", listed)
     rewards = peaked() if listed < 10**9 else peaked(3_000)
     config = PairsConfig(strategy="flat", total=20_000, low=Threshold(value=0.0), high=Threshold(value=2.5), bins=10)
     pairs = make_pairs(scored(rewards), config, seed=0)
@@ -213,13 +217,69 @@ def test_mistakes_are_named():
     away = PairsConfig(strategy="rarer_wins", low=Threshold(value=8.0), high=Threshold(value=9.0))
     with pytest.raises(DataError, match="rarer_wins in 20 bins from 8 to 9 finds no train pair among 2 different"):
         make_pairs(scored([0.0, 1.0]), away, seed=0)
-    with pytest.raises(ConfigurationError, match="rarer_wins gives them by rarity: drop labels"):
+    with pytest.raises(ConfigurationError, match="rarer_wins decides who wins: drop labels"):
         parse_experiment({"name": "x", "pairs": {"strategy": "rarer_wins", "labels": "bradley_terry"}}, origin="x")
     with pytest.raises(ConfigurationError, match="give either value, quantile or deviations"):
         parse_experiment({"name": "x", "pairs": {"low": {"value": 1, "deviations": 1}}}, origin="x")
 
 
-def test_what_is_not_used_takes_no_part_in_hashes():
-    assert sorted(BINNED) == ["flat", "rarer_wins"]
-    assert set(PairsConfig().model_dump()) == {"strategy", "labels", "per_prompt", "total", "margin", "threshold"}
-    assert set(PairsConfig().model_dump()["margin"]) == {"value", "quantile"}
+def test_the_docs_show_every_strategy_with_the_settings_that_it_uses():
+    settings = {"margin": "`margin`", "threshold": "`threshold`", "bins": "`low`, `high`, `bins`"}
+    rows = [line.split(" | ") for line in DOCS.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    shown = {row[0].strip("| `"): row[-1].strip(" |") for row in rows[1:]}
+    own = {name: entry for name, entry in STRATEGIES.items() if entry.own}
+    assert shown == {name: "".join(settings[bound] for bound in entry.uses) for name, entry in own.items()}
+
+
+PLUGIN = """
+import numpy as np
+from trimtab.preferences.strategies import STRATEGIES, Strategy
+
+def neighbours(rewards, bounds, count, rng):
+    return [(place, place + 1) for place in range(min(count, len(rewards) - 1))]
+
+def broken(rewards, bounds, count, rng):
+    return [[0, 1]] if rewards[0] > 0 else [[0, len(rewards)]] if rewards[0] == 0 else rewards["a"]
+
+STRATEGIES.add(Strategy(name="neighbours", function=neighbours, words="two samples of next rewards"))
+STRATEGIES.add(Strategy(name="broken", function=broken, words="none", decides_winner=True))
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    (tmp_path / "my_strategy.py").write_text(PLUGIN)
+    return tmp_path / "my_strategy.py"
+
+
+def parsed(plugin: Path, **pairs: str) -> PairsConfig:
+    return parse_experiment({"name": "x", "plugins": [str(plugin)], "pairs": pairs}, origin="x").pairs
+
+
+def test_a_plugin_file_adds_a_strategy(plugin: Path) -> None:
+    config = parsed(plugin, strategy="neighbours")
+    pairs = make_pairs(scored([3.0, 1.0, 2.0]), config.model_copy(update={"per_prompt": 5}), seed=0)
+    assert [sorted(pair.rewards) for pair in pairs] == [[1.0, 2.0], [2.0, 3.0]]
+    assert list(STRATEGIES["neighbours"].identity()) == ["code of neighbours"]
+    with pytest.raises(ConfigurationError, match=r"pairs\.labels: .* and broken decides who wins: drop labels"):
+        parsed(plugin, strategy="broken", labels="bradley_terry")
+    with pytest.raises(ConfigurationError, match="'neighbour' is no strategy: did you mean neighbours"):
+        parsed(plugin, strategy="neighbour")
+
+
+def test_a_wrong_plugin_is_one_line(plugin: Path) -> None:
+    config = parsed(plugin, strategy="broken")
+    assert make_pairs(scored([1.0, 2.0]), config, seed=0)
+    with pytest.raises(ConfigurationError, match=r"broken gives \[\[0, 2\]\] for 2 rewards: give at most 1 pairs"):
+        make_pairs(scored([0.0, 2.0]), config, seed=0)
+    with pytest.raises(ConfigurationError, match=r"failed in .*my_strategy\.py, line \d+ \(IndexError: .*\): mend"):
+        make_pairs(scored([-1.0, 2.0]), config, seed=0)
+    plugin.write_text(PLUGIN.replace("def broken(rewards, bounds, count, rng)", "def broken(rewards)"))
+    with pytest.raises(ConfigurationError, match=r"plugins: .*broken has the function .*\): mend its arguments$"):
+        parsed(plugin, strategy="broken")
+
+
+def test_the_registry_is_light() -> None:
+    """An experiment file is checked with it, which must not take the seconds that torch or datasets take."""
+    code = "import sys, trimtab.preferences.strategies; print({'torch', 'datasets', 'transformers'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

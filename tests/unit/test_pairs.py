@@ -47,7 +47,7 @@ def test_drawn_strategies_reach_exactly_the_allowed_pairs(strategy, allowed):
     neither side, and a difference equal to the margin (1.75 - 0.5) is not more than it."""
     rewards = np.sort(np.array(REWARDS))
     expected = {(i, j) for i, j in itertools.combinations(range(6), 2) if allowed(rewards[i], rewards[j])}
-    drawn = STRATEGIES[strategy](rewards, Bounds(margin=1.25, threshold=0.5), 100, np.random.default_rng(0))
+    drawn = STRATEGIES[strategy].function(rewards, Bounds(margin=1.25, threshold=0.5), 100, np.random.default_rng(0))
     assert len(drawn) == len(expected)
     assert {(int(i), int(j)) for i, j in drawn} == expected
 
@@ -57,10 +57,10 @@ def test_drawn_strategies_are_uniform(strategy):
     """Each allowed pair comes first equally often: 5 standard deviations of a fair draw."""
     rewards, bounds, draws = np.sort(np.array(REWARDS)), Bounds(margin=1.0, threshold=0.4), 3000
     rng = np.random.default_rng(1)
-    allowed = len(STRATEGIES[strategy](rewards, bounds, 100, rng))
+    allowed = len(STRATEGIES[strategy].function(rewards, bounds, 100, rng))
     counts: dict[tuple[int, ...], int] = {}
     for _ in range(draws):
-        (pair,) = STRATEGIES[strategy](rewards, bounds, 1, rng).tolist()
+        (pair,) = STRATEGIES[strategy].function(rewards, bounds, 1, rng).tolist()
         counts[tuple(pair)] = counts.get(tuple(pair), 0) + 1
     assert len(counts) == allowed
     tolerance = 5 * math.sqrt(draws / allowed)
@@ -69,11 +69,9 @@ def test_drawn_strategies_are_uniform(strategy):
 
 def test_best_worst_goes_inward_and_never_pairs_equals():
     """Best with worst, second best with second worst; the middle two of equal reward are no pair."""
-    pairs = STRATEGIES["best_worst"](np.array([0.0, 1.0, 2.0, 2.0, 5.0, 6.0]), Bounds(), 9, np.random.default_rng(0))
-    assert pairs.tolist() == [[0, 5], [1, 4]]
-    assert STRATEGIES["best_worst"](np.array([0.0, 1.0, 2.0]), Bounds(), 1, np.random.default_rng(0)).tolist() == [
-        [0, 2]
-    ]
+    strategy, rng = STRATEGIES["best_worst"].function, np.random.default_rng(0)
+    assert strategy(np.array([0.0, 1.0, 2.0, 2.0, 5.0, 6.0]), Bounds(), 9, rng).tolist() == [[0, 5], [1, 4]]
+    assert strategy(np.array([0.0, 1.0, 2.0]), Bounds(), 1, rng).tolist() == [[0, 2]]
 
 
 def test_winner_is_the_higher_reward_wherever_it_stands():

@@ -17,6 +17,7 @@ from trimtab.assets.resolve import Assets
 from trimtab.cli import SHIPPED
 from trimtab.config.file import load_experiment
 from trimtab.pipeline import memory as budget
+from trimtab.pipeline.experiment_steps import steps, up_to
 from trimtab.store.lock import Holder, hold, holder_of
 from trimtab.store.progress import WINDOW, Stage, Watch, duration, pace, stage_table, watching
 
@@ -73,11 +74,11 @@ def test_the_memory_is_said_and_a_lack_of_it_warned_of(tmp_path: Path, monkeypat
     assets = Assets(cache=tmp_path / "cache", path_map=tiny_hub(tmp_path / "hub"))
     experiment = load_experiment(SHIPPED / "quickstart.yaml", ["guide.rows=128", "small.dtype=float32"])
     monkeypatch.setattr(budget, "machine_memory", lambda spread: (8e9, 4e9, "this machine"))
-    (line,) = budget.memory_lines(experiment, assets, "report")
+    (line,) = budget.memory_lines(steps(experiment), experiment, assets)
     assert line.startswith("memory: about 0.7 GB at most, in ") and line.endswith(
         "this machine has 8.0 GB, 4.0 GB free"
     )
-    assert budget.memory_lines(experiment, assets, "data") == []
+    assert budget.memory_lines(up_to(experiment, "data"), experiment, assets) == []
 
     sizes = budget.model_sizes(experiment.small, assets)
     llama = (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48 + 2 * 32) * 2 + 32 + 2 * 320 * 32  # layers, norm, both tables
@@ -87,15 +88,15 @@ def test_the_memory_is_said_and_a_lack_of_it_warned_of(tmp_path: Path, monkeypat
     # a model of 400 times the layers: it must be said which setting to lower, and to what
     large = dataclasses.replace(sizes, token_bytes=sizes.token_bytes * 400)
     monkeypatch.setattr(budget, "model_sizes", lambda model, assets: large)
-    needs = {need.stage: need for need in budget.memory_needs(experiment, assets, "report")}
-    warnings = budget.memory_lines(experiment, assets, "report")[1:]
+    needs = {need.step: need for need in budget.memory_needs(steps(experiment), assets)}
+    warnings = budget.memory_lines(steps(experiment), experiment, assets)[1:]
     worst = needs["guide bon-16"]
     assert worst.rows == 128 and worst.total > 4e9
     fits = worst.fitting(4e9)
     assert f"lower guide.rows from 128 to {fits}" in "\n".join(warnings)
     for rows, fit in ((fits, True), (fits + 17, False)):
         lower = load_experiment(SHIPPED / "quickstart.yaml", [f"guide.rows={rows}"])
-        need = {each.stage: each for each in budget.memory_needs(lower, assets, "report")}["guide bon-16"]
+        need = {each.step: each for each in budget.memory_needs(steps(lower), assets)}["guide bon-16"]
         assert (need.total <= 4e9) is fit
 
 
@@ -111,7 +112,7 @@ def test_rows_are_what_the_device_has_room_for(
 
     def planned(total: float) -> tuple[int, int]:
         monkeypatch.setattr(budget, "machine_memory", lambda spread: (total, total / 2, "this machine"))
-        needs = {need.stage: need for need in budget.memory_needs(experiment, assets, "report")}
+        needs = {need.step: need for need in budget.memory_needs(steps(experiment), assets)}
         rows = budget.decoding_rows(experiment, bon, assets), budget.synthesis_rows(experiment, assets)
         assert rows == (needs["guide bon-16"].rows, needs["synthesize"].rows)
         assert needs["guide bon-16"].total <= 0.7 * total or rows[0] == 16
@@ -119,8 +120,10 @@ def test_rows_are_what_the_device_has_room_for(
 
     assert planned(1e12) == ((2048, 2048) if accelerator else (256, 256))
     assert planned(1.0) == (16, 8)  # one prompt at the least
-    need = next(each for each in budget.memory_needs(experiment, assets, "report") if each.stage == "guide bon-16")
-    assert planned((budget.LIBRARIES + need.weights + 100.5 * need.row) / budget.SHARE)[0] == 96  # whole prompts
+    need = next(each for each in budget.memory_needs(steps(experiment), assets) if each.step == "guide bon-16")
+    assert (
+        planned((budget.LIBRARY_BYTES + need.weights + 100.5 * need.row) / budget.MEMORY_FRACTION)[0] == 96
+    )  # whole prompts
 
 
 def test_files_that_a_container_has_read_take_no_memory_from_a_run(

@@ -273,7 +273,7 @@ def test_a_reward_of_a_users_own_class_is_checked_where_it_guides(given):
         def score(self, prompts, responses):
             return given
 
-    for value in (RewardValue(Mine()), StepValue(Mine(), "sum")):
+    for value in (RewardValue(Mine()), StepValue(RewardValue(Mine()), "sum")):
         with pytest.raises(ModelError, match="the reward Mine gave"):
             state = value.start([Prompt("p", "A")], 9)
             value.advance(state, [0], [Candidate([1], " b", "length")])

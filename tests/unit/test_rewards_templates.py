@@ -9,8 +9,8 @@ from trimtab.models.chat import ChatTemplate
 from trimtab.records import Message
 from trimtab.rewards.conversations import conversation, starling_text, template_text, ultrarm_text
 from trimtab.rewards.function import FunctionReward
-from trimtab.rewards.load import answered
 from trimtab.rewards.reward import judged_text
+from trimtab.rewards.scalar import answered
 
 USER: Message = {"role": "user", "content": "Which tree?"}
 CALL = {"type": "function", "function": {"name": "find", "arguments": {"kind": "tree"}}}

@@ -14,7 +14,7 @@ from trimtab.assets.resolve import Assets
 from trimtab.config.file import load_experiment
 from trimtab.errors import ModelError
 from trimtab.models import survey as module
-from trimtab.models.load import default_device
+from trimtab.models.hardware import default_device
 from trimtab.models.survey import Survey, survey
 from zoo import CACHED, REREAD
 

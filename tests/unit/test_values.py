@@ -40,7 +40,7 @@ REWARD: Reward = FunctionReward(letters)  # type: ignore[arg-type]
 def test_a_step_value_is_the_sum_or_minimum_of_the_reward_after_each_chunk(combine: str) -> None:
     """Each beam's scores follow it through forks: a row that kept another's would be caught here."""
     chosen = {"sum": sum, "min": min}[combine]
-    for prompt, group in zip(PROMPTS, searched(StepValue(REWARD, combine)), strict=True):  # type: ignore[arg-type]
+    for prompt, group in zip(PROMPTS, searched(StepValue(RewardValue(REWARD), combine)), strict=True):  # type: ignore[arg-type]
         assert [each.value for each in group] == sorted((each.value for each in group), reverse=True)
         for each in group:
             length = len(each.token_ids)

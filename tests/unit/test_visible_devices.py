@@ -9,14 +9,15 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
+import finished as pipeline
 from trimtab.assets.resolve import Assets
 from trimtab.cli import SHIPPED
 from trimtab.config.file import load_experiment
 from trimtab.errors import ConfigurationError
 from trimtab.executors import pool
-from trimtab.executors.pool import Pool, processes_a_device, visible_devices
+from trimtab.executors.pool import Pool
+from trimtab.models.hardware import processes_a_device, visible_devices
 from trimtab.pipeline import memory as budget
-from trimtab.pipeline import run as pipeline
 from trimtab.store.progress import watching
 from trimtab.study.command import _jobs
 from trimtab.training.trl_arguments import use_one_device
@@ -121,7 +122,7 @@ def test_rows_of_each_process_fit_its_share_of_its_device(monkeypatch: pytest.Mo
     monkeypatch.setattr(budget, "default_device", lambda: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda number: (20 << 30, 24 << 30))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
-    monkeypatch.setattr(budget, "ENOUGH", {True: 1 << 30})
+    monkeypatch.setattr(budget, "MAX_AUTO_ROWS", {True: 1 << 30})
     row = 1 << 20
     rows = {jobs: budget._rows("auto", 1, 0.0, row, False, processes_a_device(jobs, "cuda")) for jobs in (1, 2, 3)}
     assert rows[1] == rows[2] > 1.9 * rows[3]

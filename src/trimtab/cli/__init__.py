@@ -101,17 +101,17 @@ def _run(options: Options, until: str, shard: str | None = None, trace: bool = F
 
     share = None if shard is None else Shard.parse(shard)
     from trimtab.assets.resolve import Assets
-    from trimtab.pipeline import run as pipeline
+    from trimtab.executors.run import run as run_steps
     from trimtab.store.progress import watching
 
     with watching(quiet=options.quiet or not launched().main) as watch:
         assets = Assets(path_map=options.path_map)
-        line = pipeline.run(experiment, options.runs, assets, watch, until, share, trace, jobs)
+        made = run_steps(experiment, options.runs, assets, watch, until, share, trace, jobs)
     if until == "report":
-        _print_report(experiment, line.report, line.set_aside, line.directory.path / "report")
+        _print_report(experiment, made.report, made.set_aside, made.path / "report")
     elif launched().main:
         part = until if share is None else f"shard {share} of {until}"
-        print(f"{part}: done, in {line.directory.path}")
+        print(f"{part}: done, in {made.path}")
 
 
 def _print_report(experiment: Experiment, rows: "Sequence[Row]", aside: "Sequence[SetAside]", folder: Path) -> None:

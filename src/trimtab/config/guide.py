@@ -116,12 +116,12 @@ class DecoderConfig(Config):
     @property
     def guided_by_pair(self) -> bool:
         """Whether the tuned/untuned pair judges candidates."""
-        return self.guided and (not self.value or any(each.by == "implicit" for each in self.value))
+        return self.guided and any(value.uses_pair for value in self.value or (ValueConfig(),))
 
     @property
     def guided_by_gold(self) -> bool:
-        """Whether the gold reward, by which decoders are measured, itself judges candidates: an upper line."""
-        return any(each.by == "reward" for each in self.value)
+        """Whether the gold reward, by which decoders are measured, itself judges candidates: an upper bound."""
+        return any(value.uses_gold for value in self.value)
 
     @property
     def beyond_text(self) -> list[tuple[str, str, bool]]:

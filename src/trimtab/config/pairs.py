@@ -10,9 +10,10 @@ from typing import Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from trimtab.config.fields import Rows
+from trimtab.config.fields import Rows, Strategy
 from trimtab.config.models import Config
 from trimtab.config.search import SamplingConfig
+from trimtab.plugins.registry import registry
 
 
 class Threshold(Config):
@@ -45,7 +46,7 @@ class PairsConfig(Config):
     which `total` pairs are drawn.
     """
 
-    strategy: Literal["random", "margin", "straddle", "best_worst", "flat", "rarer_wins"] = "best_worst"
+    strategy: Strategy = "best_worst"
     labels: Literal["bradley_terry", "argmax"] = "argmax"
     per_prompt: int = Field(1, ge=1)
     total: int | None = Field(None, ge=1)
@@ -57,9 +58,10 @@ class PairsConfig(Config):
 
     @field_validator("labels")
     @classmethod
-    def _rarity_decides(cls, labels: str, info: ValidationInfo) -> str:
-        if info.data.get("strategy") == "rarer_wins" and labels == "bradley_terry":
-            raise ValueError("bradley_terry draws labels by reward and rarer_wins gives them by rarity: drop labels")
+    def _labels_have_an_effect(cls, labels: str, info: ValidationInfo) -> str:
+        strategy = info.data.get("strategy")  # missing where it has a fault of its own
+        if labels == "bradley_terry" and strategy is not None and registry("strategy")[strategy].decides_winner:
+            raise ValueError(f"bradley_terry draws labels by reward and {strategy} decides who wins: drop labels")
         return labels
 
 

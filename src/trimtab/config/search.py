@@ -13,6 +13,8 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from trimtab.config.fields import Temperature
 from trimtab.config.models import Config, ModelConfig
+from trimtab.plugins.registry import registry
+from trimtab.plugins.user_functions import source_hash
 
 
 class SamplingConfig(Config):
@@ -33,10 +35,10 @@ class SamplingConfig(Config):
 class ValueConfig(Config):
     """One thing that candidates are judged by, and its `weight` among several.
 
-    `by` is `implicit`, the log-ratio of the tuned and the untuned model; `reward`, the gold reward itself; or a Python
-    function, as `module:function` or `file.py:function`, which gets texts and gives one number for each.
-    `steps` gives the score at the end of every chunk and takes the sum or the minimum of these, as a process reward
-    model is used. `per_token` divides by the number of the response's tokens.
+    `by` is an entry of the registry of values (`implicit`, the log-ratio of the tuned and the untuned model; `reward`,
+    the gold reward; or one of a plug-in), or a Python function, as `module:function` or `file.py:function`, which gets
+    texts and gives one number for each. `steps` takes the score at the end of every chunk and combines these by their
+    sum or minimum, as a process reward model is used. `per_token` divides by the number of the response's tokens.
     """
 
     by: str = "implicit"
@@ -48,21 +50,49 @@ class ValueConfig(Config):
     @classmethod
     def _is_known(cls, by: str) -> str:
         place, _, name = by.rpartition(":")
-        if by not in ("implicit", "reward") and not (place and name.isidentifier()):
-            raise ValueError(f"{by!r} is no value: give implicit, reward, or a function as module:name")
+        known = registry("value")
+        if by not in known and not (place and name.isidentifier()):
+            raise ValueError(f"{by!r} is no value: give {', '.join(known)}, or a function as module:name")
         return by
 
     @field_validator("steps")
     @classmethod
     def _steps_are_scored(cls, steps: str | None, info: ValidationInfo) -> str | None:
-        if steps is not None and info.data.get("by") == "implicit":
-            raise ValueError("the implicit value is a sum over tokens already: drop steps")
+        by, known = info.data.get("by"), registry("value")
+        if steps is not None and by in known and known[by].sums_tokens:
+            raise ValueError(f"the {by} value is a sum over tokens already: drop steps")
         return steps
 
     @property
     def function(self) -> str | None:
-        """The function's place and name; None where the value is no function."""
-        return None if self.by in ("implicit", "reward") else self.by
+        """The function's place and name; None where the value is an entry of the registry."""
+        return self.by if ":" in self.by else None
+
+    @property
+    def kind(self) -> Any:
+        """The entry of the registry, a `search.values.ValueKind`; None where the value is a function."""
+        return None if self.function else registry("value")[self.by]
+
+    @property
+    def uses_pair(self) -> bool:
+        """Whether the tuned and the untuned model take part."""
+        return self.kind is not None and self.kind.uses_pair
+
+    @property
+    def uses_gold(self) -> bool:
+        """Whether the gold reward takes part, by which decoders are measured."""
+        return self.kind is not None and self.kind.uses_gold
+
+    @property
+    def words(self) -> str:
+        """What judges, in words; a function by its place and name."""
+        return self.by if self.kind is None else str(self.kind.words)
+
+    def identity(self) -> dict[str, str]:
+        """The hash of the code that the value runs, where that is a user's."""
+        if self.function is None:
+            return dict(self.kind.identity())
+        return {f"code of {self.function}": source_hash(self.function)}
 
     @property
     def label(self) -> str:

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from trimtab.config.fields import Warmup
+from trimtab.config.fields import Loss, Warmup
 from trimtab.config.models import Config
 
 
@@ -68,7 +68,7 @@ class TuneConfig(TrainingConfig):
 
     execution = TrainingConfig.execution | {"trackers"}
 
-    loss: Literal["sigmoid", "hinge", "hinge_sft"] = "sigmoid"
+    loss: Loss = "sigmoid"
     beta: float = Field(0.1, gt=0)
     sft_weight: float = Field(0.1, gt=0)
     trackers: tuple[str, ...] = ()

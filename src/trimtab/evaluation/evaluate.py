@@ -2,9 +2,8 @@
 
 Files and models stay outside: the tokenizer that texts are counted with comes in as a function.
 
-    >>> guide = Experiment.model_validate({"name": "demo", "guide": {"decoders": [{"successors": 4}]}}).guide
-    >>> model_name(Experiment(name="demo"), guide.decoders[0])
-    'google/gemma-3-270m'
+    >>> model_names(ModelConfig(name="gpt2"), ModelConfig(name="gpt2-xl"))["tuned"]
+    'gpt2 (tuned)'
 """
 
 import dataclasses
@@ -14,8 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trimtab.config.experiment import Experiment
+from trimtab.config.evaluate import EvaluateConfig
 from trimtab.config.guide import DecoderConfig, GuideConfig
+from trimtab.config.models import ModelConfig
 from trimtab.errors import DataError
 from trimtab.evaluation import metrics
 from trimtab.evaluation.coverage import (
@@ -93,7 +93,10 @@ class Row:
 
 
 def summarise(
-    experiment: Experiment,
+    guide: GuideConfig,
+    evaluate: EvaluateConfig,
+    seed: int,
+    names: Mapping[str, str],
     scores: Mapping[str, list[Score]],
     generations: Mapping[str, list[Generation]],
     encode: Callable[[str], list[int]],
@@ -109,7 +112,6 @@ def summarise(
     Raises:
         DataError: a decoder lacks scores, generations or a cost, or all its prompts are set aside; or prompts differ.
     """
-    guide = experiment.guide
     excluded = too_long(generations)
     given = without(excluded, scores)
     table = {decoder.name: scores_by_prompt(decoder.name, given) for decoder in guide.decoders}
@@ -122,11 +124,11 @@ def summarise(
     tokens_of = tokens_of_equal_counts if guide.unprompted is None else tokens_of_answers
     tokens = tokens_of(list(table), generations, list(next(iter(table.values()))), encode)
     rows = {
-        decoder.name: _row(experiment, decoder, table, tokens[decoder.name], _cost(decoder, costs))
+        decoder.name: _row(guide, evaluate, seed, names, decoder, table, tokens[decoder.name], _cost(decoder, costs))
         for decoder in guide.decoders
     }
     for name, found in (divergences or {}).items():
-        rows[name] = _with_divergence(rows[name], experiment, found)
+        rows[name] = _with_divergence(rows[name], evaluate, seed, found)
     for decoder in guide.decoders:
         oracle, row = oracle_of(guide, decoder), rows[decoder.name]
         best_gain = rows[oracle.name].gain if oracle is not None else None
@@ -160,32 +162,32 @@ def oracle_of(guide: GuideConfig, decoder: DecoderConfig) -> DecoderConfig | Non
     return max(fitting, key=closeness)[0] if fitting else None
 
 
-def model_name(experiment: Experiment, decoder: DecoderConfig) -> str:
-    """The name of the model that the decoder samples from; the tuned model's is the small one's with `TUNED`."""
-    source = decoder if decoder.best_of is None else experiment.guide.decoder(decoder.best_of)
-    if source.model == "large":
-        return experiment.base.name
-    return experiment.small.name + (TUNED if source.model == "tuned" else "")
+def model_names(small: ModelConfig, base: ModelConfig) -> dict[str, str]:
+    """What the table calls the model of each role; the tuned one's name is the small one's with `TUNED`."""
+    return {"large": base.name, "untuned": small.name, "tuned": small.name + TUNED}
 
 
 def _row(
-    experiment: Experiment,
+    guide: GuideConfig,
+    evaluate: EvaluateConfig,
+    seed: int,
+    names: Mapping[str, str],
     decoder: DecoderConfig,
     table: Mapping[str, Mapping[str, Score]],
     tokens: list[list[int]],
     cost: Cost,
 ) -> Row:
     every = len(table[decoder.name])
-    ours, theirs = _measured(experiment.guide, decoder, table)
+    ours, theirs = _measured(guide, decoder, table)
     rewards = [score.reward for score in ours]
     judgements, reference = ([score.judge for score in each if score.judge is not None] for each in (ours, theirs))
-    reward = _estimate(experiment, rewards)
-    gain = _estimate(experiment, rewards, [score.reward for score in theirs]) if theirs else None
-    judged = _estimate(experiment, judgements, reference) if reference else None
-    threshold = _threshold(experiment, table)
+    reward = _estimate(evaluate, seed, rewards)
+    gain = _estimate(evaluate, seed, rewards, [score.reward for score in theirs]) if theirs else None
+    judged = _estimate(evaluate, seed, judgements, reference) if reference else None
+    threshold = _threshold(guide, evaluate, table)
     return Row(
         decoder=decoder.name,
-        model=model_name(experiment, decoder),
+        model=names[(decoder if decoder.best_of is None else guide.decoder(decoder.best_of)).model],
         reward=reward.mean,
         reward_low=reward.low,
         reward_high=reward.high,
@@ -214,24 +216,24 @@ def _row(
     )
 
 
-def _threshold(experiment: Experiment, table: Mapping[str, Mapping[str, Score]]) -> float | None:
+def _threshold(guide: GuideConfig, evaluate: EvaluateConfig, table: Mapping[str, Mapping[str, Score]]) -> float | None:
     """`evaluate.threshold` as a reward; where it is relative, to the untuned model's finite rewards."""
-    threshold = experiment.evaluate.threshold
+    threshold = evaluate.threshold
     if threshold is None or threshold.value is not None:
         return None if threshold is None else threshold.value
-    untuned = next(each.name for each in experiment.guide.decoders if each.plain and each.model == "untuned")
+    untuned = next(each.name for each in guide.decoders if each.plain and each.model == "untuned")
     rewards = [score.reward for score in table[untuned].values() if math.isfinite(score.reward)]
     if not rewards:
         raise DataError(f"none of {untuned}'s rewards is finite, to which evaluate.threshold is relative: give a value")
     return reward_at(threshold, rewards)
 
 
-def _with_divergence(row: Row, experiment: Experiment, found: Divergence) -> Row:
+def _with_divergence(row: Row, evaluate: EvaluateConfig, seed: int, found: Divergence) -> Row:
     """The row with how far the tuned model went; responses without finite numbers are left out."""
     kept = [(ratio, count) for ratio, count in zip(found.log_ratios, found.tokens, strict=True) if math.isfinite(ratio)]
     if not kept:
         return row
-    estimate = _estimate(experiment, [ratio for ratio, _ in kept])
+    estimate = _estimate(evaluate, seed, [ratio for ratio, _ in kept])
     per_token = metrics.mean_log_probability([ratio for ratio, _ in kept], [count for _, count in kept])
     return dataclasses.replace(
         row, kl=estimate.mean, kl_low=estimate.low, kl_high=estimate.high, kl_per_token=per_token
@@ -255,14 +257,16 @@ def _measured(
     return [ours[prompt] for prompt in kept], [theirs[prompt] for prompt in kept if theirs]
 
 
-def _estimate(experiment: Experiment, values: list[float], reference: list[float] | None = None) -> metrics.Estimate:
+def _estimate(
+    evaluate: EvaluateConfig, seed: int, values: list[float], reference: list[float] | None = None
+) -> metrics.Estimate:
     """The mean of the values, or their gain over the reference.
 
     Every call starts the generator anew from the run's seed: all decoders are resampled at the same prompts, and no
     decoder's interval depends on which others are there.
     """
-    rng = np.random.default_rng(experiment.seed)
-    resamples, confidence = experiment.evaluate.bootstrap, experiment.evaluate.confidence
+    rng = np.random.default_rng(seed)
+    resamples, confidence = evaluate.bootstrap, evaluate.confidence
     if reference is None:
         return metrics.mean_estimate(values, resamples=resamples, confidence=confidence, rng=rng)
     return metrics.paired_gain(values, reference, resamples=resamples, confidence=confidence, rng=rng)

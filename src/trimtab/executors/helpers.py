@@ -16,7 +16,6 @@ import torch
 
 from trimtab.assets.resolve import Assets
 from trimtab.config.experiment import Experiment
-from trimtab.config.guide import DecoderConfig
 from trimtab.errors import RunError
 from trimtab.executors.messages import Event, Order
 from trimtab.executors.pool import Pool
@@ -69,12 +68,8 @@ class Helpers:
             decode_groups(artifact.work, groups, decode, advance)
             return
         threads = max(self._threads // jobs, 1)
-        # the samples to tune on come before any decoder
-        decoders = self._experiment.guide.decoders if artifact.stage == "guide" else ()
         for share in shares[1:]:
-            self._pool.take(
-                order_of(artifact.digest, self._experiment, decoders, self._assets, threads, share, len(shares))
-            )
+            self._pool.take(order_of(artifact.digest, self._experiment, self._assets, threads, share, len(shares)))
         progress = _Progress(len(prompts), sum(len(groups[number]) for number in left), advance)
         own = {number: groups[number] for number in shares[0]}
         with with_threads(threads):
@@ -121,7 +116,6 @@ def _wait(pool: Pool, orders: int, progress: _Progress) -> list[str]:
 def order_of(
     digest: str,
     experiment: Experiment,
-    decoders: Sequence[DecoderConfig],
     assets: Assets,
     threads: int,
     blocks: Sequence[int] | None = None,
@@ -131,7 +125,6 @@ def order_of(
     return Order(
         digest,
         experiment.model_dump_json(exclude_unset=True),
-        [decoder.name for decoder in decoders],
         threads,
         str(assets.cache),
         None if assets.path_map is None else str(assets.path_map),

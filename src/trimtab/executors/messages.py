@@ -15,16 +15,14 @@ from trimtab.store.progress import Stage, Watch
 
 @dataclass(frozen=True)
 class Order:
-    """Make the artifact of this digest, as the experiment (JSON) has it: of those that the scores of these decoders
-    need, or of those before any decoder where none is named.
+    """Make the artifact of this digest: a step of the experiment, which comes as JSON.
 
-    With `blocks`, decode these of its blocks alone; `beside`: number of processes at work on it, this one among them.
+    With `blocks`, decode only these of its blocks; `beside` is then the number of processes that work on the artifact.
     Without, `beside` is the number of processes that share this one's device.
     """
 
     digest: str
     experiment: str
-    decoders: list[str]
     threads: int
     cache: str
     path_map: str | None
@@ -34,7 +32,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Event:
-    """What is heard of an order: how far it is, that it is `made`, or why it `failed`; `said` is a warning of any."""
+    """A message from a worker: progress, success, failure with its reason, or a warning."""
 
     digest: str
     kind: Literal["advance", "made", "failed", "said"]

@@ -20,9 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-import torch
-
 from trimtab.executors.messages import Event, Order, Tell
+from trimtab.models.hardware import visible_devices
 
 PATIENCE = 20.0
 """Seconds that a worker has to end when it is told to."""
@@ -142,23 +141,6 @@ class Pool:
             )
         last = self._log(worker.number).read_text(encoding="utf-8").strip().rpartition("\n")[2]
         return f"its process ended with code {code} ({last}); {self._log(worker.number).name} has more"
-
-
-def processes_a_device(jobs: int, device_type: str) -> int:
-    """How many of so many processes share a device's memory at most."""
-    return -(-jobs // max(len(visible_devices()), 1)) if device_type == "cuda" else jobs
-
-
-def visible_devices() -> list[str]:
-    """The CUDA devices that this process may use, each as CUDA_VISIBLE_DEVICES names it: a number or a UUID."""
-    count = torch.cuda.device_count()  # asks NVML: this process takes no memory of any device
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if listed is None:
-        return [str(number) for number in range(count)]
-    names = [name.strip() for name in listed.split(",")]
-    if count and all(name.startswith("MIG-") for name in names):
-        return names  # one process sees the first slice alone, whatever is listed
-    return names[:count]  # CUDA ignores the first wrong name and all behind it
 
 
 def _send(worker: _Worker, message: dict[str, Any] | None) -> None:

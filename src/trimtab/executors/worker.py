@@ -7,7 +7,6 @@ state that a kill leaves, from which the same command goes on. Standard error go
     $ python -m trimtab.executors.worker 1 4711 runs/slic-study
 """
 
-import gc
 import json
 import logging
 import os
@@ -16,12 +15,15 @@ import sys
 import threading
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trimtab.errors import TrimtabError
-from trimtab.executors.messages import Event, Order, Tell, listening
+from trimtab.executors.messages import Event, Order, Tell
 from trimtab.executors.threads import wait_briefly
 from trimtab.store.lock import hold_as_worker
+
+if TYPE_CHECKING:
+    from trimtab.assets.resolve import Assets
 
 ENDED = 0
 """The exit code of a worker whose parent has ended."""
@@ -44,10 +46,14 @@ def main() -> None:
     _log_to_standard_error(tell)
     try:
         with hold_as_worker(folder, worker, parent):
-            import trimtab.executors.chosen  # noqa: F401 (while there is nothing else to do)
+            from trimtab.executors.in_process import InProcess  # while there is nothing else to do
 
+            executor: InProcess | None = None
             while (order := orders.get()) is not None:
-                _work(Order(**order), worker, folder, tell)
+                if executor is None:
+                    executor = InProcess(folder, _assets(order), worker)
+                executor.take(Order(**order))
+                executor.wait(tell)
     except TrimtabError as error:
         sys.exit(f"trimtab: {error}")
 
@@ -61,30 +67,11 @@ def _listen(orders: "queue.SimpleQueue[dict[str, Any] | None]") -> None:
     os._exit(ENDED)
 
 
-def _work(order: Order, worker: int, folder: Path, tell: Tell) -> None:
-    import torch
-
+def _assets(order: dict[str, Any]) -> "Assets":
+    """Where the parent finds models and data."""
     from trimtab.assets.resolve import Assets
-    from trimtab.config.experiment import Experiment
-    from trimtab.executors.chosen import Part, decode_share, make_artifact
-    from trimtab.store.artifacts import RunDirectory
 
-    torch.set_num_threads(order.threads)
-    path_map = None if order.path_map is None else Path(order.path_map)
-    try:
-        experiment = Experiment.model_validate_json(order.experiment)
-        decoders = [experiment.guide.decoder(name) for name in order.decoders]
-        assets = Assets(cache=Path(order.cache), path_map=path_map)
-        part = Part(experiment, decoders, RunDirectory(folder), assets, listening(order.digest, tell, worker))
-        if order.blocks is None:
-            make_artifact(order.digest, part, order.beside)
-        else:
-            decode_share(order.digest, order.blocks, order.beside, part)
-    except TrimtabError as error:
-        tell(Event(order.digest, "failed", str(error), worker=worker))
-    else:
-        tell(Event(order.digest, "made", worker=worker))
-    gc.collect()  # models know each other in circles, and the next order may want the memory
+    return Assets(cache=Path(order["cache"]), path_map=None if order["path_map"] is None else Path(order["path_map"]))
 
 
 class _Said(logging.Handler):

@@ -22,13 +22,11 @@ import yaml
 
 from trimtab.errors import AssetError, RunError
 from trimtab.pipeline.decoded import reported_artifacts
+from trimtab.preferences.strategies import STRATEGIES, Strategy
+from trimtab.rewards.kinds import REWARD_KINDS
 from trimtab.store.files import is_sealed
+from trimtab.training.losses import LOSSES
 
-LOSSES = {
-    "sigmoid": "DPO (Rafailov et al. 2023, arXiv 2305.18290)",
-    "hinge": "SLiC-HF's calibration term (Zhao et al. 2023, arXiv 2305.10425)",
-    "hinge_sft": "SLiC-HF with its likelihood term (Zhao et al. 2023, arXiv 2305.10425)",
-}
 _log = logging.getLogger(__name__)
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -147,7 +145,7 @@ def card(run: Path, made: Made, *, adapter: bool) -> str:
         base_model=base if _HUB_NAME.fullmatch(base) else None,
         library_name="peft" if adapter else "transformers",
         pipeline_tag="text-generation",
-        tags=["trimtab", "dpo" if _tune(made)["loss"] == "sigmoid" else "slic-hf", "weak-to-strong"],
+        tags=["trimtab", *_loss_tags(_tune(made)["loss"]), "weak-to-strong"],
     )
     return str(ModelCard(f"---\n{facts.to_yaml()}\n---\n\n{_body(run, made, adapter=adapter)}"))
 
@@ -163,7 +161,7 @@ def _body(run: Path, made: Made, *, adapter: bool) -> str:
         "Tuned from": f"`{base}`, {weights}",
         "Data": _data(made),
         "Reward": _reward(made),
-        "Loss": f"{LOSSES.get(tune['loss'], tune['loss'])}, beta {tune['beta']:g}",
+        "Loss": f"{_loss_words(tune['loss'])}, beta {tune['beta']:g}",
         "Training": f"{tune['epochs']:g} epochs at learning rate {tune['learning_rate']:g}, batch {tune['batch_size']}",
     }
     summary = json.loads((made.folder / "summary.json").read_text(encoding="utf-8"))
@@ -184,6 +182,18 @@ def _body(run: Path, made: Made, *, adapter: bool) -> str:
         + "```",
     ]
     return "\n\n".join(lines) + "\n"
+
+
+def _loss_words(name: str) -> str:
+    """What a loss is, with its paper; of a plug-in that is not loaded, its name."""
+    if name not in LOSSES:
+        return name
+    loss = LOSSES[name]
+    return f"{loss.words} ({loss.paper})" if loss.paper else loss.words
+
+
+def _loss_tags(name: str) -> list[str]:
+    return [LOSSES[name].tag] if name in LOSSES and LOSSES[name].tag else []
 
 
 def _results(run: Path, made: Made) -> str:
@@ -219,9 +229,16 @@ def _purpose(made: Made) -> str:
     pairs = _pairs(made)
     if pairs is None or _existing(made) is not None:
         return "on preference pairs"
-    if (pairs.part("pairs") or {}).get("strategy") == "rarer_wins":
-        return "on pairs of its own samples, of which the one with the rarer reward wins"
+    strategy = _strategy(pairs)
+    if strategy is not None and strategy.decides_winner:
+        return f"on pairs of its own samples ({strategy.words})"
     return "towards a reward"
+
+
+def _strategy(pairs: Made) -> Strategy | None:
+    """The strategy that made the pairs; None for a plug-in's, which is not loaded for a card."""
+    name = (pairs.part("pairs") or {}).get("strategy")
+    return next((entry for entry in STRATEGIES.values() if entry.name == name), None)
 
 
 def _data(made: Made) -> str:
@@ -231,7 +248,8 @@ def _data(made: Made) -> str:
     if existing is not None:
         return f"the preference data set `{existing}`"
     sampled, chosen, source = pairs.part("synthesize"), pairs.part("pairs"), pairs.part("data") or {}
-    strategy = f" paired by `{chosen['strategy']}`" if chosen else ""
+    entry = _strategy(pairs)
+    strategy = f" paired by `{chosen['strategy']}`{f' ({entry.words})' if entry else ''}" if chosen else ""
     if sampled is None:
         return f"samples of the untuned model,{strategy}"
     if sampled.get("unprompted"):
@@ -250,8 +268,10 @@ def _reward(made: Made) -> str:
     if reward is None:
         return "not known: the run directory no longer has it"
     trained = ", fine-tuned for it" if reward.get("training") else ""
-    definition = f", {reward['definition'].replace('_', ' ')}" if "definition" in reward else ""
-    return f"`{reward.get('by') or reward.get('model')}`{trained}{definition}"
+    kind = reward.get("definition", "")
+    words = f" ({REWARD_KINDS[kind].words})" if kind in REWARD_KINDS else ""
+    definition = f", {kind.replace('_', ' ')}{words}" if kind else ""
+    return f"`{reward.get('by') or reward.get('model') or kind}`{trained}{definition}"
 
 
 def _usage(base: str, *, adapter: bool) -> str:

@@ -21,8 +21,8 @@ from trimtab.assets.resolve import Assets
 from trimtab.config.models import Dtype, ModelConfig
 from trimtab.errors import ModelError
 from trimtab.models.adapter import beside, merged
-from trimtab.models.agreement import dtype_name
 from trimtab.models.allocator import keep_freed_memory
+from trimtab.models.hardware import default_device, pick_dtype
 from trimtab.models.load_options import load_options, quantization_of, use_flash_attention
 from trimtab.models.placement import offloaded
 
@@ -30,27 +30,6 @@ READ_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportErr
 """What transformers and peft raise for folders that they cannot read."""
 SAFELY: dict[str, Any] = {"weights_only": True, "trust_remote_code": False, "local_files_only": True}
 """Arguments of `from_pretrained`: no code of a checkpoint runs, and nothing is downloaded."""
-
-
-def default_device() -> torch.device:
-    """The first CUDA device, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def pick_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
-    """The element type for a model: as named, or for `auto` bfloat16 where the hardware multiplies it, else float32.
-
-    A CPU multiplies it with AMX or AVX512-BF16; without them it is several times slower than float32.
-    """
-    if dtype != "auto":
-        types = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-        return next(kind for kind in types if dtype_name(kind) == dtype)
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        capabilities = torch.cpu.get_capabilities()
-        fast = device.type == "cpu" and any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
-    return torch.bfloat16 if fast else torch.float32
 
 
 @contextlib.contextmanager

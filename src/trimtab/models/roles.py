@@ -2,19 +2,18 @@
 
 Each is loaded when it is first asked for, and once.
 
-    >>> roles = Roles(experiment, Assets())                                             # doctest: +SKIP
-    >>> roles["untuned"].vocabulary.decode_response([], [28, 1057])                     # doctest: +SKIP
+    >>> roles = Roles({"large": ModelConfig(name="google/gemma-3-270m")}, Assets())
+    >>> roles.config("large").name
+    'google/gemma-3-270m'
 """
 
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.assets.resolve import Assets
-from trimtab.config.experiment import Experiment
 from trimtab.config.models import ModelConfig
 from trimtab.errors import ModelError
 from trimtab.models.encoding import continuation_ids
@@ -28,47 +27,47 @@ _NO_WEIGHTS = ("template", "system", "adapter", "start_token")  # fields that ch
 
 
 class Roles:
-    """The tuned model can be asked for once `tuned_is` has said where it lies, or where the experiment names one; the
-    large one where there is one."""
+    """Models by the parts that they play. Which model plays a part can change (`play`).
 
-    def __init__(self, experiment: Experiment, assets: Assets) -> None:
+    A model is loaded when it is first asked for, and its weights are shared by all parts that it plays.
+    """
+
+    def __init__(self, models: Mapping[Role, ModelConfig], assets: Assets, weights: "Weights | None" = None) -> None:
         self._assets = assets
-        self._configs: dict[Role, ModelConfig] = {"untuned": experiment.small}
-        if experiment.large is not None:
-            self._configs["large"] = experiment.large
-        if experiment.guide.tuned is not None:
-            self._configs["tuned"] = experiment.guide.tuned
-        self._weights = Weights(assets)
+        self._configs = dict(models)
+        self._weights = Weights(assets) if weights is None else weights
         self._loaded: dict[Role, CausalModel] = {}
         self._others: dict[ModelConfig, CausalModel] = {}
         self._tokenizers: dict[Role, PreTrainedTokenizerBase] = {}
+        self._served: dict[ModelConfig, CompletionsModel] = {}
 
-    def tuned_is(self, folder: Path) -> None:
-        """The tuned model lies in `folder`; it is shown prompts as the untuned one is."""
-        self._configs["tuned"] = self._lying_in(folder)
-
-    def untuned_is(self, folder: Path) -> None:
-        """What all take for the untuned model lies in `folder`, and not where the configuration says."""
-        self._configs["untuned"] = self._lying_in(folder)
+    def play(self, models: Mapping[Role, ModelConfig]) -> None:
+        """From now on these models play these parts; what played another model's part before is forgotten."""
+        for role, config in models.items():
+            if self._configs.get(role) != config:
+                self._loaded.pop(role, None)
+                self._tokenizers.pop(role, None)
+        self._configs |= models
+        self._weights.keep_only([*self._configs.values(), *self._others])
 
     def config(self, role: Role) -> ModelConfig:
         """Where the model of a role lies, and how it is shown a prompt."""
         return self._configs[role]
-
-    def _lying_in(self, folder: Path) -> ModelConfig:
-        own = {"name": str(folder), "adapter": None, "allow_pickle": False}
-        return self._configs["untuned"].model_copy(update=own)
 
     def __getitem__(self, role: Role) -> CausalModel:
         if role not in self._loaded:
             self._loaded[role] = load_language_model(self._configs[role], self._weights, name=role)
         return self._loaded[role]
 
-    @cached_property
+    @property
     def served(self) -> CompletionsModel | None:
         """The large model behind its endpoint; None where it runs here."""
         large = self._configs.get("large")
-        return None if large is None or large.endpoint is None else CompletionsModel.of(large)
+        if large is None or large.endpoint is None:
+            return None
+        if large not in self._served:
+            self._served[large] = CompletionsModel.of(large)
+        return self._served[large]
 
     def model(self, config: ModelConfig) -> CausalModel:
         """A further model, which plays no part of its own; the model of a role where it is the same."""
@@ -119,15 +118,25 @@ class Weights:
             AssetError: it cannot be found or trusted.
             ModelError: it is no causal language model.
         """
-        plain = config.model_copy(update={name: ModelConfig.model_fields[name].default for name in _NO_WEIGHTS})
+        plain = _weights_of(config)
         if plain not in self._loaded:
             self._loaded[plain] = load_causal_lm(plain, self._assets)
         model, tokenizer = self._loaded[plain]
         return (model if config.adapter is None else with_adapter(model, config.adapter, self._assets)), tokenizer
 
+    def keep_only(self, configs: Iterable[ModelConfig]) -> None:
+        """Forget all models but these."""
+        kept = {_weights_of(config) for config in configs}
+        self._loaded = {config: loaded for config, loaded in self._loaded.items() if config in kept}
+
     def drop(self) -> None:
-        """Forget all models that nobody else holds."""
+        """Forget all models."""
         self._loaded.clear()
+
+
+def _weights_of(config: ModelConfig) -> ModelConfig:
+    """The configuration without the fields that change none of a model's weights."""
+    return config.model_copy(update={name: ModelConfig.model_fields[name].default for name in _NO_WEIGHTS})
 
 
 def load_language_model(config: ModelConfig, source: Assets | Weights, name: str | None = None) -> CausalModel:

@@ -9,7 +9,7 @@ from transformers import AutoConfig
 
 from trimtab.assets.resolve import Assets
 from trimtab.config.models import ModelConfig
-from trimtab.models.load import default_device, pick_dtype
+from trimtab.models.hardware import default_device, pick_dtype
 
 QUANTIZED_BYTES = {"4bit": 0.53, "8bit": 1.02}  # of a weight, with its share of the scales
 

@@ -1,9 +1,9 @@
-"""What the names of an experiment stand for, found before anything has run for minutes.
+"""What steps name is found, and fits together, before anything has run for minutes.
 
-Loads tokenizers and instructions at most, never weights; imports modules of value functions.
-
-    >>> check_models(experiment, Assets(), until="report")                              # doctest: +SKIP
+Loads tokenizers and instructions at most, never weights; imports modules of users' functions.
 """
+
+from collections.abc import Iterable
 
 from trimtab.assets.resolve import Assets
 from trimtab.config.experiment import Experiment
@@ -12,54 +12,52 @@ from trimtab.config.guide import DecoderConfig
 from trimtab.config.models import ModelConfig
 from trimtab.config.reward import RewardConfig
 from trimtab.config.search import TermConfig
+from trimtab.config.training import TuneConfig
 from trimtab.data.instructions import load_instructions
 from trimtab.errors import ConfigurationError, VocabularyError
 from trimtab.models.chat import ChatTemplate
 from trimtab.models.emulated import check_one_vocabulary
-from trimtab.models.load import default_device, load_tokenizer, pick_dtype
+from trimtab.models.load import load_tokenizer
 from trimtab.models.vocabulary import Vocabulary
-from trimtab.plugins.user_functions import named_function, source_hash
+from trimtab.pipeline.step import Step, files_of
+from trimtab.plugins.user_functions import named_function
 from trimtab.rewards.function import FunctionReward
 from trimtab.training.trackers import check_trackers
 
 
-def check_models(experiment: Experiment, assets: Assets, until: str) -> None:
-    """Find the models that the stages up to `until` need.
+def check_steps(steps: Iterable[Step], experiment: Experiment, assets: Assets) -> None:
+    """Find what the parts of these steps name: models, chat templates, functions and trackers.
 
     Raises:
         AssetError: a name resolves to nothing that may be read.
         ModelError: a model is to be shown conversations and has no chat template.
-        VocabularyError: a decoder adds logits of models with unlike vocabularies.
+        VocabularyError: a decoder adds logits of models with different vocabularies.
         ConfigurationError: a value or the reward names a function that is not there or takes other arguments; the
-            prompts are conversations and a model is to be shown texts; a tracker is not installed; or a stage is asked
-            for that has nothing to do.
+            prompts are conversations and a model is shown texts; or a tracker is not installed.
         DataError: instructions cannot be read.
     """
-    if until in ("synthesize", "pairs", "tune") and not experiment.tunes:
-        raise ConfigurationError(f"guide.tuned names a tuned model, so that there is nothing to {until}: run guide")
-    if until == "data":
-        return
-    _check_conversations(experiment, assets)
-    model_identity(experiment.reward, assets)
-    if experiment.reward.function is not None:
-        FunctionReward(named_function(experiment.reward.function), experiment.reward.function)
-    if until == "reward":
-        return
-    _check_shown(experiment.small, assets)
-    if until not in ("sft", "synthesize", "pairs") and experiment.tunes:
-        check_trackers(experiment.tune.trackers)  # no hash holds them: what is used again has not asked for them
-    if until in ("sft", "synthesize", "pairs", "tune"):
-        return
-    _check_shown(experiment.base, assets)
-    if experiment.guide.tuned is not None:
-        _check_shown(experiment.guide.tuned, assets)
+    parts = dict.fromkeys(part for step in steps for part in step.parts.values() if isinstance(part, _CHECKED))
+    if parts:
+        _check_conversations(experiment, assets)
+    if any(isinstance(part, DecoderConfig) for part in parts) and experiment.guide.tuned is not None:
+        _check_model(experiment.guide.tuned, assets)
         _check_guide(experiment.guide.tuned, experiment.small, assets)
-    for decoder in experiment.guide.decoders:
-        for value in decoder.value:
-            if value.function is not None:
-                FunctionReward(named_function(value.function), value.function)
-        for term in decoder.terms:
-            _check_term(experiment, decoder, term, assets)
+    for part in parts:
+        if isinstance(part, ModelConfig):
+            _check_model(part, assets)
+        elif isinstance(part, RewardConfig):
+            files_of(part, assets)
+            _check_function(part.function)
+        elif isinstance(part, TuneConfig):
+            check_trackers(part.trackers)  # no identity holds them: a tuned model that is used again has none
+        elif isinstance(part, DecoderConfig):
+            for value in part.value:
+                _check_function(value.function)
+            for term in part.terms:
+                _check_term(experiment, part, term, assets)
+
+
+_CHECKED = (ModelConfig, RewardConfig, TuneConfig, DecoderConfig)
 
 
 def _check_conversations(experiment: Experiment, assets: Assets) -> None:
@@ -75,11 +73,16 @@ def _check_conversations(experiment: Experiment, assets: Assets) -> None:
             )
 
 
-def _check_shown(config: ModelConfig, assets: Assets) -> None:
-    """Find a model, and the chat template of one that is to be shown conversations."""
-    model_identity(config, assets)
+def _check_model(config: ModelConfig, assets: Assets) -> None:
+    """Find a model's files, and its chat template where it is shown conversations."""
+    files_of(config, assets)
     if config.chat:
         ChatTemplate(load_tokenizer(assets.model(config.name, allow_pickle=config.allow_pickle)))
+
+
+def _check_function(name: str | None) -> None:
+    if name is not None:
+        FunctionReward(named_function(name), name)
 
 
 def _check_term(experiment: Experiment, decoder: DecoderConfig, term: TermConfig, assets: Assets) -> None:
@@ -87,7 +90,7 @@ def _check_term(experiment: Experiment, decoder: DecoderConfig, term: TermConfig
     base = experiment.base if decoder.model == "large" else experiment.small
     tuned = experiment.guide.tuned or experiment.small
     for other in {term.tuned or tuned, term.untuned or experiment.small} - {base}:
-        _check_shown(other, assets)
+        _check_model(other, assets)
         check_one_vocabulary(base.name, _vocabulary(base, assets), other.name, _vocabulary(other, assets))
 
 
@@ -102,28 +105,3 @@ def _check_guide(tuned: ModelConfig, untuned: ModelConfig, assets: Assets) -> No
 
 def _vocabulary(config: ModelConfig, assets: Assets) -> Vocabulary:
     return Vocabulary(load_tokenizer(assets.model(config.name, allow_pickle=config.allow_pickle)))
-
-
-def model_identity(config: ModelConfig | RewardConfig, assets: Assets) -> list[str]:
-    """Which files the names of a configuration stand for, and the element type that they are computed in.
-
-    Raises:
-        AssetError: a name resolves to nothing that may be read.
-    """
-    if isinstance(config, RewardConfig) and config.function is not None:
-        return [source_hash(config.function)]
-    if isinstance(config, RewardConfig) and config.address is not None:
-        return [config.address]
-    if isinstance(config, RewardConfig):
-        found = [assets.identity(assets.model(config.model, allow_pickle=config.allow_pickle))]
-        if config.tokenizer is not None:
-            found.append(assets.identity(assets.tokenizer(config.tokenizer)))
-        if config.dtype == "auto":
-            found.append(str(pick_dtype(config.dtype, default_device())))
-        return found
-    if config.endpoint is not None:
-        return []  # what a server holds cannot be seen from here
-    found = [assets.identity(assets.model(config.name, allow_pickle=config.allow_pickle))]
-    if config.adapter is not None:
-        found.append(assets.identity(assets.adapter(config.adapter)))
-    return [*found, str(pick_dtype(config.dtype, default_device()))]

@@ -1,17 +1,13 @@
-"""What a run will take of the machine's memory, said before it begins: an estimate from sizes, without any weights.
+"""What steps take of the machine's memory: estimates from the sizes of models, before any weights are loaded.
 
-For each stage: the weights of its models, what its rows hold (keys and values of every token, with the copy that a
-fork makes; logits), and for tuning gradients, optimizer and activations. Prompts are counted at their longest words
-with two tokens each, instructions at 256 tokens.
-
-    >>> memory_lines(experiment, Assets(), until="report")                              # doctest: +SKIP
-    ['memory: about 3.1 GB at most, in guide cbs-4-4-5 with 256 rows at once; this machine has 15.6 GB, 12.0 GB free']
+A language model takes its weights, the keys and values of every token of its rows (twice, since a fork copies them) and
+logits; training adds gradients, optimizer states and activations. A prompt counts as its longest words with two tokens
+each, an instruction as 256 tokens.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -24,31 +20,34 @@ from trimtab.config.experiment import Experiment
 from trimtab.config.guide import DecoderConfig
 from trimtab.config.training import TrainingConfig
 from trimtab.errors import ConfigurationError
-from trimtab.executors.pool import processes_a_device, visible_devices
-from trimtab.models.load import default_device
+from trimtab.models.hardware import default_device, processes_a_device, visible_devices
 from trimtab.models.sizes import Sizes, model_sizes
+from trimtab.pipeline.step import Step
 from trimtab.store.blocks import block_size
 
 GIGA = 1e9
 CGROUP = Path("/sys/fs/cgroup")
-INSTRUCTION = 256  # tokens of an instruction in its chat template; few are longer
-FORKED = 2  # a fork of the rows stands beside what it was made of
-LOGITS = 3 * 4  # bytes for each: float32, once as they come, once sorted, once as probabilities
-ACTIVATIONS = 34  # bytes for each token, layer and unit of width at 16 bits (Korthikanti et al. 2022, section 4.1)
-SHARE = 0.7
-"""Of a device's memory, what rows are worked out for: estimates are rough, and others may want some."""
-ENOUGH = {False: 256, True: 2048}
+INSTRUCTION_TOKENS = 256  # of an instruction in its chat template; few are longer
+FORK_COPIES = 2  # a fork of the rows lies beside the rows that it was made from
+LOGIT_BYTES = 3 * 4  # of float32 logits: as computed, sorted, and as probabilities
+ACTIVATION_BYTES = 34  # a token, layer and unit of width at 16 bits (Korthikanti et al. 2022, section 4.1)
+MEMORY_FRACTION = 0.7
+"""The part of a device's memory that `rows: auto` may fill: estimates are rough, and others may need some."""
+MAX_AUTO_ROWS = {False: 256, True: 2048}
 """Rows beyond which a token of each costs no less: on a CPU, and with an accelerator."""
-LIBRARIES = 0.7 * GIGA  # what Python and the libraries take themselves
+LIBRARY_BYTES = 0.7 * GIGA  # of Python and its libraries
+_UNREADABLE = (OSError, ValueError, KeyError, AttributeError, SafetensorError)
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Need:
-    """What one stage takes: bytes in all and for one row; `rows` are what `setting`, now `value`, makes. So many
-    processes `beside` each other take as much each."""
+    """What one step takes: bytes of weights and of one row.
 
-    stage: str
+    `rows` follow from the field `setting`, which is `value` now. `beside` processes take as much each at the same time.
+    """
+
+    step: str
     weights: float
     row: float
     rows: int
@@ -59,57 +58,58 @@ class Need:
 
     @property
     def total(self) -> float:
-        return self.beside * (LIBRARIES + self.weights + self.rows * self.row)
+        return self.beside * (LIBRARY_BYTES + self.weights + self.rows * self.row)
 
     def fitting(self, room: float) -> int:
         """The largest value of the setting that fits."""
-        return max(int((room / self.beside - LIBRARIES - self.weights) / (self.row * self.rows / self.value)), 0)
+        return max(int((room / self.beside - LIBRARY_BYTES - self.weights) / (self.row * self.rows / self.value)), 0)
 
 
-def memory_lines(experiment: Experiment, assets: Assets, until: str, jobs: int = 1) -> list[str]:
-    """The largest need beside what there is, and a warning for each that will not fit; of stages up to `until`, which
-    so many `jobs` decode."""
+def memory_lines(steps: Iterable[Step], experiment: Experiment, assets: Assets, jobs: int = 1) -> list[str]:
+    """The largest need of these steps beside the machine's memory, and a warning for each need that does not fit."""
     try:
-        needs = list(memory_needs(experiment, assets, until, jobs))
-    except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
-        _log.warning("the memory cannot be told before the models are loaded: %s", error)
+        needs = memory_needs(steps, assets, jobs)
+        waiting = _waiting_warnings(experiment, assets) if needs else []
+    except _UNREADABLE as error:
+        _log.warning("the memory cannot be estimated before the models are loaded: %s", error)
         return []
     if not needs:
         return []
     most, (total, free, name) = max(needs, key=lambda need: need.total), machine_memory(_takes_all(experiment, jobs))
-    said = [
-        f"memory: about {most.total / GIGA:.1f} GB at most, in {most.stage} with {most.rows} rows at once"
-        f"{f' in each of {most.beside} processes' if most.beside > 1 else ''}; "
-        f"{name} has {total / GIGA:.1f} GB, "
-        f"{free / GIGA:.1f} GB free"
+    processes = f" in each of {most.beside} processes" if most.beside > 1 else ""
+    lines = [
+        f"memory: about {most.total / GIGA:.1f} GB at most, in {most.step} with {most.rows} rows at once{processes}; "
+        f"{name} has {total / GIGA:.1f} GB, {free / GIGA:.1f} GB free"
     ]
     for need in needs:
         if need.total > free:
             fits = need.fitting(free)
             remedy = f"lower {need.setting} from {need.value} to {fits}" if fits else need.remedy
-            warning = f"{need.stage} takes about {need.total / GIGA:.1f} GB and {free / GIGA:.1f} GB are free: {remedy}"
-            said.append(warning)
-    return [*said, *_waiting(experiment, assets, until)]
+            lines.append(
+                f"{need.step} takes about {need.total / GIGA:.1f} GB and {free / GIGA:.1f} GB are free: {remedy}"
+            )
+    return [*lines, *waiting]
 
 
-def _waiting(experiment: Experiment, assets: Assets, until: str) -> Iterator[str]:
-    """A warning where more weights are to wait in the host's memory than it has room for."""
-    if until in ("data", "reward") or default_device().type != "cuda":
-        return
+def _waiting_warnings(experiment: Experiment, assets: Assets) -> list[str]:
+    """A warning where `device_map: cpu` leaves more weights in the host's memory than it has room for."""
+    if default_device().type != "cuda":
+        return []
     waiting = sum(model_sizes(model, assets).host_bytes for model in {experiment.small, experiment.base})
     free = psutil.virtual_memory().available
-    if waiting > free:
-        yield (
-            f"device_map: cpu leaves {waiting / GIGA:.1f} GB of weights in the host's memory, of which "
-            f"{free / GIGA:.1f} GB are free: set device_map: disk"
-        )
+    if waiting <= free:
+        return []
+    return [
+        f"device_map: cpu leaves {waiting / GIGA:.1f} GB of weights in the host's memory, of which "
+        f"{free / GIGA:.1f} GB are free: set device_map: disk"
+    ]
 
 
-def lowered(experiment: Experiment, assets: Assets, until: str, jobs: int = 1) -> str:
-    """What to lower where memory was wanting, and to what: half, or less where the estimates say so."""
+def lowered(steps: Iterable[Step], experiment: Experiment, assets: Assets, jobs: int = 1) -> str:
+    """Which settings to lower where memory ran out, and to what: half, or less where the estimates say so."""
     try:
-        needs = list(memory_needs(experiment, assets, until, jobs))
-    except (OSError, ValueError, KeyError, AttributeError, SafetensorError):
+        needs = memory_needs(steps, assets, jobs)
+    except _UNREADABLE:
         needs = []
     total, _, _ = machine_memory(_takes_all(experiment, jobs))
     settings: dict[str, tuple[int, int]] = {}
@@ -117,10 +117,10 @@ def lowered(experiment: Experiment, assets: Assets, until: str, jobs: int = 1) -
         fits = max(1, min(need.value // 2, need.fitting(total)))
         value, least = settings.get(need.setting, (need.value, fits))
         settings[need.setting] = max(value, need.value), min(least, fits)
-    spoken = [f"{name} from {value} to {fits}" for name, (value, fits) in settings.items() if value > 1]
-    if experiment.reward.batch_size > 1:
-        spoken.append(f"reward.batch_size from {experiment.reward.batch_size} to {experiment.reward.batch_size // 2}")
-    return " or ".join(filter(None, [", ".join(spoken[:-1]), *spoken[-1:]])) or "the sizes of your models"
+    options = [f"{name} from {value} to {fits}" for name, (value, fits) in settings.items() if value > 1]
+    batch = experiment.reward.batch_size
+    options += [f"reward.batch_size from {batch} to {batch // 2}"] if batch > 1 else []
+    return " or ".join(filter(None, [", ".join(options[:-1]), *options[-1:]])) or "the sizes of your models"
 
 
 def spreads(experiment: Experiment) -> bool:
@@ -159,49 +159,26 @@ def machine_memory(spread: bool = False) -> tuple[float, float, str]:
     return min(int(text), memory.total), min(int(text) - used, memory.available), "this container"
 
 
-def memory_needs(experiment: Experiment, assets: Assets, until: str, jobs: int = 1) -> Iterator[Need]:
-    """What each stage up to `until` that runs a language model takes."""
-    if until in ("data", "reward"):
-        return
-    sizes = cache(lambda model: model_sizes(model, assets))
-    small, prompt = sizes(experiment.small), _prompt(experiment)
-    synthesis, sft, tune = experiment.synthesize, experiment.sft, experiment.tune
-    if sft is not None:
-        yield _training("sft", sft, small, sft.max_length, sft.batch_size)
-    if until == "sft":
-        return
-    if not experiment.data.preferences and experiment.tunes:
-        yield _sampling(experiment, small, jobs)
-    if until not in ("synthesize", "pairs") and experiment.tunes:
-        yield _training("tune", tune, small, prompt + synthesis.max_new_tokens, 2 * tune.batch_size)
-    if until in ("synthesize", "pairs", "tune"):
-        return
-    large = sizes(experiment.base)
-    for decoder in experiment.guide.decoders:
-        if decoder.best_of is None:
-            yield _decoding(experiment, decoder, small, large, jobs)
+def memory_needs(steps: Iterable[Step], assets: Assets, jobs: int = 1) -> list[Need]:
+    """What each of these steps that runs a language model takes; equal needs of steps of one name once."""
+    return list(dict.fromkeys(step.memory(assets, jobs) for step in steps if step.memory is not None))
 
 
 def decoding_rows(experiment: Experiment, decoder: DecoderConfig, assets: Assets, jobs: int = 1) -> int:
-    """How many rows this decoder has at once: `guide.rows`, or as many as its device has room for in each of `jobs`
-    processes."""
-    guide = experiment.guide
-    if guide.rows != "auto":
-        return guide.rows
-    small, large = (model_sizes(model, assets) for model in (experiment.small, experiment.base))
-    return _decoding(experiment, decoder, small, large, jobs).rows
+    """How many rows a decoder has at once: `guide.rows`, or as many as its device has room for in each of `jobs`."""
+    rows = experiment.guide.rows
+    return rows if rows != "auto" else of_decoding(experiment, decoder, assets, jobs).rows
 
 
 def synthesis_rows(experiment: Experiment, assets: Assets, jobs: int = 1) -> int:
-    """How many rows are sampled at once: `synthesize.rows`, or as many as the device has room for in each of `jobs`
-    processes."""
+    """How many rows are sampled at once: `synthesize.rows`, or as many as the device has room for in each of `jobs`."""
     rows = experiment.synthesize.rows
-    return rows if rows != "auto" else _sampling(experiment, model_sizes(experiment.small, assets), jobs).rows
+    return rows if rows != "auto" else of_sampling(experiment, assets, jobs).rows
 
 
-def _prompt(experiment: Experiment) -> int:
-    """Tokens of a prompt."""
-    return 2 * experiment.data.prompt_words[1] if experiment.data.instructions is None else INSTRUCTION
+def prompt_tokens(experiment: Experiment) -> int:
+    """Tokens of a prompt, about."""
+    return 2 * experiment.data.prompt_words[1] if experiment.data.instructions is None else INSTRUCTION_TOKENS
 
 
 def _rows(wanted: int | Literal["auto"], candidates: int, weights: float, row: float, spread: bool, beside: int) -> int:
@@ -211,27 +188,27 @@ def _rows(wanted: int | Literal["auto"], candidates: int, weights: float, row: f
     if wanted != "auto":
         return block_size(wanted, candidates) * candidates
     total, _, _ = machine_memory(spread)
-    room = int((SHARE * total / beside - LIBRARIES - weights) / row)
-    return block_size(min(room, ENOUGH[default_device().type == "cuda"]), candidates) * candidates
+    room = int((MEMORY_FRACTION * total / beside - LIBRARY_BYTES - weights) / row)
+    return block_size(min(room, MAX_AUTO_ROWS[default_device().type == "cuda"]), candidates) * candidates
 
 
-def _sampling(experiment: Experiment, small: Sizes, jobs: int) -> Need:
-    """The untuned model's rows."""
-    config = experiment.synthesize
-    tokens = _prompt(experiment) + len(experiment.small.template) // 4 + config.max_new_tokens
-    row = FORKED * tokens * small.token_bytes + LOGITS * small.vocabulary
+def of_sampling(experiment: Experiment, assets: Assets, jobs: int) -> Need:
+    """The untuned model's rows in `synthesize`."""
+    config, small = experiment.synthesize, model_sizes(experiment.small, assets)
+    tokens = prompt_tokens(experiment) + len(experiment.small.template) // 4 + config.max_new_tokens
+    row = FORK_COPIES * tokens * small.token_bytes + LOGIT_BYTES * small.vocabulary
     beside = processes_a_device(jobs, default_device().type)
     rows = _rows(config.rows, config.samples, small.bytes, row, _takes_all(experiment, jobs), beside)
     return Need("synthesize", small.bytes, row, rows, "synthesize.rows", rows, beside=beside)
 
 
-def _decoding(experiment: Experiment, decoder: DecoderConfig, small: Sizes, large: Sizes, jobs: int) -> Need:
-    """The base's rows, and those of the pair that guides or is added to it; all models stay loaded once they are."""
-    guide = experiment.guide
+def of_decoding(experiment: Experiment, decoder: DecoderConfig, assets: Assets, jobs: int) -> Need:
+    """The base's rows, and those of the pair that guides or is added to it. Models stay loaded once they are."""
+    guide, small, large = experiment.guide, model_sizes(experiment.small, assets), model_sizes(experiment.base, assets)
     base = large if decoder.model == "large" else small
-    tokens = _prompt(experiment) + len(experiment.base.template) // 4 + guide.max_new_tokens
+    tokens = prompt_tokens(experiment) + len(experiment.base.template) // 4 + guide.max_new_tokens
     pair = 2 * decoder.guided_by_pair + 2 * len(decoder.terms)
-    row = FORKED * tokens * (base.token_bytes + pair * small.token_bytes) + LOGITS * base.vocabulary
+    row = FORK_COPIES * tokens * (base.token_bytes + pair * small.token_bytes) + LOGIT_BYTES * base.vocabulary
     beside = guide.tuned is not None and guide.tuned.adapter is not None
     weights = (1 if beside else 2) * small.bytes + (0 if experiment.large is None else large.bytes)
     processes = processes_a_device(jobs, default_device().type)
@@ -255,10 +232,25 @@ def _remedy(part: str, sizes: Sizes) -> str:
     return ", or ".join([*options, "take a smaller model or machine"])
 
 
-def _training(stage: str, config: TrainingConfig, small: Sizes, tokens: int, rows: int) -> Need:
-    """Weights, for each trained one a gradient and two moments, and activations of `rows` texts of so many tokens."""
+def of_sft(experiment: Experiment, assets: Assets, jobs: int) -> Need:
+    """Training on reviews."""
+    assert experiment.sft is not None
+    return _training("sft", experiment.sft, experiment, assets, experiment.sft.max_length, experiment.sft.batch_size)
+
+
+def of_tuning(experiment: Experiment, assets: Assets, jobs: int) -> Need:
+    """Preference tuning: two responses a pair."""
+    tokens = prompt_tokens(experiment) + experiment.synthesize.max_new_tokens
+    return _training("tune", experiment.tune, experiment, assets, tokens, 2 * experiment.tune.batch_size)
+
+
+def _training(
+    step: str, config: TrainingConfig, experiment: Experiment, assets: Assets, tokens: int, rows: int
+) -> Need:
+    """Weights, a gradient and two moments of each trained one, and activations of `rows` texts of so many tokens."""
+    small = model_sizes(experiment.small, assets)
     trained = small.weights if config.lora is None else 0  # an adapter is too small to count
     layers = small.layers if config.lora is None else config.lora.top_layers or small.layers
-    row = tokens * layers * small.width * ACTIVATIONS * small.weight_bytes / 2 + LOGITS * small.vocabulary
+    row = tokens * layers * small.width * ACTIVATION_BYTES * small.weight_bytes / 2 + LOGIT_BYTES * small.vocabulary
     weights = small.bytes + 3 * trained * small.weight_bytes
-    return Need(stage, weights, row, rows, f"{stage}.batch_size", config.batch_size)
+    return Need(step, weights, row, rows, f"{step}.batch_size", config.batch_size)

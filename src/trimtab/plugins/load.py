@@ -24,13 +24,13 @@ def load_plugins(places: Iterable[str] = ()) -> None:
     Raises:
         ConfigurationError: one is not there, cannot be imported, or adds an entry that cannot be used.
     """
-    _load_installed()
+    load_installed()
     for place in places:
         import_module(place)
 
 
 @cache
-def _load_installed() -> None:
+def load_installed() -> None:
     for point in entry_points(group=GROUP):
         package = "an installed package" if point.dist is None else point.dist.name
         try:

@@ -15,9 +15,10 @@ from typing import Literal
 import numpy as np
 
 from trimtab.config.pairs import PairsConfig
-from trimtab.errors import DataError
-from trimtab.preferences.bins import Rewards, count_bins
-from trimtab.preferences.strategies import BINNED, LABELLING, STRATEGIES, Bounds
+from trimtab.errors import ConfigurationError, DataError, shown
+from trimtab.plugins.user_errors import fault_in
+from trimtab.preferences.bins import Positions, Rewards, count_bins
+from trimtab.preferences.strategies import STRATEGIES, Bounds, Strategy
 from trimtab.records import Generation, Pair
 from trimtab.rewards.thresholds import reward_at
 
@@ -34,8 +35,8 @@ def make_pairs(
     Of responses with one text to one prompt only the first counts; rewards that are not finite are left out. A
     prompt gives at most `config.per_prompt` pairs; where all generations share one prompt, `config.total` takes that
     place, and elsewhere it caps the number of pairs overall. Bradley-Terry labels are drawn with probability
-    sigmoid(r0 - r1) that response 0 wins; `argmax` lets the higher reward win; a strategy in `LABELLING` says itself
-    who wins. Which response stands first is random.
+    sigmoid(r0 - r1) that response 0 wins; `argmax` lets the higher reward win; a strategy that `decides_winner` says
+    itself who wins. Which response stands first is random.
     What is drawn for a prompt depends on `seed` and the prompt's id, not on the other prompts.
 
     `bounds` are `resolve_bounds` of the training generations where other splits are to share them; by default they
@@ -43,18 +44,19 @@ def make_pairs(
 
     Raises:
         DataError: a generation has no reward, or no pair satisfies the strategy.
+        ConfigurationError: a plug-in's strategy fails, or gives no pairs of positions.
     """
-    groups = _groups(generations)
+    strategy, groups = STRATEGIES[config.strategy], _groups(generations)
     if bounds is None:
         bounds = resolve_bounds(generations, config)
     count = config.total if len(groups) == 1 and config.total is not None else config.per_prompt
-    labels = "second" if config.strategy in LABELLING else config.labels
+    labels = "second" if strategy.decides_winner else config.labels
     pairs: list[Pair] = []
     for prompt_id, responses in groups.items():
         rng = np.random.default_rng([seed, int.from_bytes(hashlib.sha256(prompt_id.encode()).digest()[:8], "little")])
         ordered = sorted(responses, key=_reward)
         rewards = np.array([_reward(response) for response in ordered], dtype=np.float64)
-        for low, high in STRATEGIES[config.strategy](rewards, bounds, count, rng):
+        for low, high in _positions(strategy, rewards, bounds, count, rng):
             pairs.append(_pair(ordered[low], ordered[high], labels, rng, split))
     if not pairs:
         raise DataError(_nothing_left(groups, config, bounds, split))
@@ -74,7 +76,7 @@ def resolve_bounds(generations: Sequence[Generation], config: PairsConfig) -> Bo
     Raises:
         DataError: a generation has no reward, none is finite, or `low` is not below `high` where bins are asked for.
     """
-    groups = _groups(generations)
+    groups, uses = _groups(generations), STRATEGIES[config.strategy].uses
     everything = np.array([reward for each in generations if math.isfinite(reward := _reward(each))])
     margin, bins = config.margin.value, None
     if config.margin.deviations is not None:
@@ -83,8 +85,8 @@ def resolve_bounds(generations: Sequence[Generation], config: PairsConfig) -> Bo
         # The one quantile that takes work is taken only where it is used.
         rewards = [np.sort(np.array([_reward(each) for each in responses])) for responses in groups.values()]
         share = float(config.margin.quantile or 0.0)
-        margin = _difference_quantile(rewards, share) if config.strategy == "margin" else 0.0
-    if config.strategy in BINNED:
+        margin = _difference_quantile(rewards, share) if "margin" in uses else 0.0
+    if "bins" in uses:
         low, high = reward_at(config.low, everything), reward_at(config.high, everything)
         if not low < high:
             raise DataError(f"pairs.low is a reward of {low:g} and pairs.high one of {high:g}: give low below high")
@@ -110,6 +112,25 @@ def summarize(pairs: Iterable[Pair]) -> dict[str, float | int | None]:
         "mean_margin": float(np.mean(np.abs(margins))) if margins else None,
         "agreement": float(np.mean(agrees)) if agrees else None,
     }
+
+
+def _positions(strategy: Strategy, rewards: Rewards, bounds: Bounds, count: int, rng: np.random.Generator) -> Positions:
+    """The pairs that a strategy gives; those of a plug-in are checked."""
+    if strategy.own:
+        return np.asarray(strategy.function(rewards, bounds, count, rng))
+    try:
+        pairs = np.asarray(strategy.function(rewards, bounds, count, rng))
+    except Exception as error:
+        raise ConfigurationError(f"the strategy {strategy.name} failed {fault_in(error)}: mend it") from error
+    if pairs.size == 0:
+        return np.empty((0, 2), dtype=np.int64)
+    fits = pairs.ndim == 2 and pairs.shape[1] == 2 and len(pairs) <= count and np.issubdtype(pairs.dtype, np.integer)
+    if not fits or pairs.min() < 0 or pairs.max() >= len(rewards) or (pairs[:, 0] == pairs[:, 1]).any():
+        raise ConfigurationError(
+            f"the strategy {strategy.name} gives {shown(pairs.tolist())} for {len(rewards)} rewards: give at most "
+            f"{count} pairs of two different positions, whole numbers from 0"
+        )
+    return pairs
 
 
 def _reward(generation: Generation) -> float:
@@ -180,9 +201,11 @@ def _sigmoid(x: float) -> float:
 
 def _nothing_left(groups: dict[str, list[Generation]], config: PairsConfig, bounds: Bounds, split: str) -> str:
     rewards = [_reward(response) for responses in groups.values() for response in responses]
-    bound = {"margin": f" > {bounds.margin:g}", "straddle": f" of {bounds.threshold:g}"}.get(config.strategy, "")
+    uses = STRATEGIES[config.strategy].uses
+    bound = f" > {bounds.margin:g}" if "margin" in uses else ""
+    bound += f" of {bounds.threshold:g}" if "threshold" in uses else ""
     if bounds.bins is not None:
-        bound = f" in {len(bounds.bins.counts)} bins from {bounds.bins.edges[0]:g} to {bounds.bins.edges[-1]:g}"
+        bound += f" in {len(bounds.bins.counts)} bins from {bounds.bins.edges[0]:g} to {bounds.bins.edges[-1]:g}"
     return (
         f"strategy {config.strategy}{bound} finds no {split} pair among {len(rewards)} different responses to "
         f"{len(groups)} prompts with rewards from {min(rewards):g} to {max(rewards):g}: change its threshold, take "

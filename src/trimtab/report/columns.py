@@ -16,7 +16,6 @@ from trimtab.config.guide import DecoderConfig
 from trimtab.evaluation.evaluate import Row
 
 GOLD = " †"  # marks a decoder that the gold reward itself guided
-UNITS = {"margin": "nats", "positive_logit": "logits"}
 GOLD_NOTE = "† guided by the gold reward itself while decoding: an upper line, not a method"
 
 
@@ -75,8 +74,7 @@ def short_names(models: Iterable[str]) -> dict[str, str]:
 def reward_unit(experiment: Experiment) -> str:
     """The unit of the gold reward: a difference of log-probabilities is in nats, a bare logit in its own units, and
     what a scalar head, a function or a service gives are points."""
-    reward = experiment.reward
-    return "points" if reward.by is not None else UNITS.get(reward.definition, "points")
+    return str(experiment.reward.entry.unit)
 
 
 def duration(seconds: float) -> str:
@@ -113,8 +111,7 @@ def judged_by(decoder: DecoderConfig) -> str:
     """By what, where it is not the tuned/untuned pair alone: ` guided by the gold reward`; else empty."""
     if not decoder.value:
         return ""
-    names = {"implicit": "the tuned/untuned pair", "reward": "the gold reward"}
-    return " guided by " + " and ".join(names.get(value.by, value.by) for value in decoder.value)
+    return " guided by " + " and ".join(value.words for value in decoder.value)
 
 
 def explanation(decoder: DecoderConfig) -> str:

@@ -11,24 +11,12 @@ from collections.abc import Sequence
 
 from trimtab.config.experiment import Experiment
 from trimtab.evaluation.evaluate import Row, oracle_of
+from trimtab.preferences.strategies import STRATEGIES
 from trimtab.report import reward_words
 from trimtab.report.columns import duration, interval, number, percent, short_names, times
 from trimtab.report.missing_values import NO_JUDGE
 from trimtab.report.verdict import NOTHING, Finding, findings
-
-LOSSES = {
-    "sigmoid": "DPO",
-    "hinge": "SLiC-HF (hinge loss)",
-    "hinge_sft": "SLiC-HF (hinge loss with a likelihood term)",
-}
-STRATEGIES = {
-    "random": "any two samples",
-    "margin": "samples whose rewards differ by a margin",
-    "straddle": "one sample below and one above a threshold",
-    "best_worst": "the best and the worst of a prompt's samples",
-    "flat": "samples drawn so that their rewards are evenly spread",
-    "rarer_wins": "the sample of the rarer reward wins",
-}
+from trimtab.training.losses import LOSSES
 
 
 def lead(experiment: Experiment) -> str:
@@ -52,11 +40,9 @@ def _origin(experiment: Experiment) -> str:
     if experiment.data.preferences is not None:
         pairs = f"the preference pairs of {experiment.data.preferences}"
         return f"A small language model, {small}, was tuned on {pairs}. {measured}"
-    if experiment.pairs.strategy == "rarer_wins":
-        return (
-            f"A small language model, {small}, was tuned on pairs of its own samples, of which the one with the rarer "
-            f"reward wins. {measured}"
-        )
+    strategy = STRATEGIES[experiment.pairs.strategy]
+    if strategy.decides_winner:
+        return f"A small language model, {small}, was tuned on pairs of its own samples ({strategy.words}). {measured}"
     return (
         f"A small language model, {small}, was tuned to write what {reward_words.source(reward)} scores higher (the "
         f"gold reward{says})."
@@ -75,7 +61,9 @@ def _steering(experiment: Experiment) -> list[str]:
             sources["the difference of other models"] = None
         if decoder.guided_by_gold:
             sources["the gold reward itself"] = None
-        sources |= dict.fromkeys(f"the function {value.function}" for value in decoder.value if value.function)
+        for value in decoder.value:
+            if not (value.uses_pair or value.uses_gold):
+                sources[f"the function {value.function}" if value.function else value.words] = None
     if not sources:
         return []
     large = _names(experiment)[experiment.base.name]
@@ -143,12 +131,13 @@ def _tuning(experiment: Experiment) -> str:
     tune, pairs = experiment.tune, experiment.pairs
     source = f"the pairs of {experiment.data.preferences}"
     if experiment.data.preferences is None:
-        source = f"pairs of its own samples ({STRATEGIES[pairs.strategy]})"
+        source = f"pairs of its own samples ({STRATEGIES[pairs.strategy].words})"
     weights = "all its weights" if tune.lora is None else f"a LoRA adapter of rank {tune.lora.rank}"
     first = ""
     if experiment.sft is not None:
         first = f"first trained on the text of {experiment.data.sft_reviews:,} {experiment.data.reviews} reviews, then "
-    return f"The small model was {first}tuned by {LOSSES[tune.loss]} at beta {tune.beta:g} on {source}, in {weights}."
+    loss = f"{LOSSES[tune.loss].words} at beta {tune.beta:g}"
+    return f"The small model was {first}tuned by {loss} on {source}, in {weights}."
 
 
 def _by_how_much(experiment: Experiment, rows: Sequence[Row], found: Sequence[Finding]) -> list[str]:

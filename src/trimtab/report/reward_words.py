@@ -10,7 +10,7 @@ True
 from typing import Literal
 
 from trimtab.config.experiment import Experiment
-from trimtab.config.reward import CLASSIFIED, RewardConfig
+from trimtab.config.reward import RewardConfig
 from trimtab.report.columns import reward_unit, short_names
 
 Tone = Literal["positive", "negative"]
@@ -18,7 +18,7 @@ Tone = Literal["positive", "negative"]
 
 def classified(reward: RewardConfig) -> bool:
     """Whether it is a number of a classifier."""
-    return reward.by is None and reward.definition in CLASSIFIED
+    return bool(reward.entry.formula)
 
 
 def tone(reward: RewardConfig) -> Tone | None:
@@ -39,10 +39,8 @@ def source(reward: RewardConfig) -> str:
     """What gives it: `a classifier`, `the reward model NAME`, `the function NAME` or `the service ADDRESS`."""
     if classified(reward):
         return "a classifier"
-    if reward.by is None:
-        (name,) = short_names([reward.label]).values()
-        return f"the reward model {name}"
-    return f"the {'function' if reward.function is not None else 'service'} {reward.by}"
+    name = reward.by or next(iter(short_names([reward.label]).values()))
+    return f"the {reward.entry.noun} {name}"
 
 
 def measures(reward: RewardConfig) -> str | None:
@@ -62,10 +60,8 @@ def definition(reward: RewardConfig) -> str:
     found = tone(reward)
     label, other = (found, _opposite(found)) if found else (_label(reward), "its other label")
     higher = f"higher reads as more {found}" if found else f"higher is more clearly {label}"
-    if reward.definition == "margin":
-        formula, zero = f"log p({label}) − log p({other})", ", 0 is neutral"
-    else:
-        formula, zero = f"the {label} logit" if found else f"the logit of {label}", ""
+    formula = reward.entry.formula.format(label=label, other=other)
+    zero = reward.entry.zero and f", {reward.entry.zero}"
     judged = f"of the classifier {model}{trained} on prompt and response together"
     return f"The gold reward is {formula} {judged}: {higher}{zero}."
 

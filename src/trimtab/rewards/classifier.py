@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.assets.resolve import Assets
-from trimtab.config.reward import CLASSIFIED, RewardConfig
+from trimtab.config.reward import RewardConfig
 from trimtab.errors import ConfigurationError, ModelError
 from trimtab.models.load import load_classifier
 from trimtab.records import PromptInput
@@ -129,14 +129,14 @@ def load_classifier_reward(config: RewardConfig, assets: Assets, folder: Path | 
             f"reward.training asks to fine-tune {config.model}, but no trained classifier was given: train it first"
         )
     name = config.model if folder is None else str(folder)
-    assert config.definition in ("margin", "positive_logit"), "other definitions are of a scalar head"
+    definition: Definition = "margin" if config.definition == "margin" else "positive_logit"
     model, tokenizer = load_classifier(name, assets, allow_pickle=config.allow_pickle)
     if folder is None and "positive_label" not in config.model_fields_set:
         _check_default(model, name)
     reward = ClassifierReward(
         model,
         tokenizer,
-        definition=config.definition,
+        definition=definition,
         positive_label=config.positive_label,
         max_length=readable_length(config, model),
         batch_size=config.batch_size,
@@ -158,7 +158,7 @@ def readable_length(config: RewardConfig, model: PreTrainedModel) -> int:
 
     A number that the configuration gives itself stays: what is too much for a classifier is refused with the number.
     """
-    given = config.definition in CLASSIFIED and "max_length" in config.model_fields_set
+    given = config.definition in ("margin", "positive_logit") and "max_length" in config.model_fields_set
     return config.max_length if given else min(config.max_length, positions_of(model))
 
 

@@ -2,8 +2,8 @@
 
 It sees form alone: a wrong answer of the right length is worth as much as a right one.
 
-    >>> concise(["Name a tree."], ["An oak."])
-    [-1.302585092994046]
+    >>> concise(["Which trees?"], ["Oaks, " * 19 + "elms."])
+    [1.0]
 """
 
 import math

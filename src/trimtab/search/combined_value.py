@@ -3,7 +3,7 @@
 Each is itself a `Value`, so they nest.
 
     >>> worth = WeightedValue([(RewardValue(reward), 1.0), (PerToken(implicit), 2.0)])    # doctest: +SKIP
-    >>> worth = StepValue(process_reward, "min")                                          # doctest: +SKIP
+    >>> worth = StepValue(RewardValue(process_reward), "min")                             # doctest: +SKIP
 """
 
 from collections.abc import Callable, Sequence
@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from trimtab.records import Prompt
-from trimtab.rewards.reward import Reward
-from trimtab.rewards.reward_values import scores_of
 from trimtab.search.value import Candidate, Value
 
 Combine = Literal["sum", "min"]
@@ -21,39 +19,36 @@ COMBINE: dict[Combine, Callable[[Sequence[float]], float]] = {"sum": sum, "min":
 
 @dataclass
 class StepState:
-    """The prompts of the rows, and each row's scores so far, one a chunk."""
+    """The rows of the value, and each row's scores so far, one a chunk."""
 
-    prompts: list[Prompt]
+    value: Any
     scores: list[list[float]]
 
     def select(self, rows: Sequence[int]) -> "StepState":
-        return StepState([self.prompts[row] for row in rows], [self.scores[row] for row in rows])
+        return StepState(self.value.select(rows), [self.scores[row] for row in rows])
 
 
 class StepValue:
-    """A reward of every step, as process reward models give it (Lightman et al. 2023, arXiv 2305.20050).
-
-    At the end of each chunk the reward reads the prompt and the response so far; the value is the sum or the minimum
-    of these scores.
+    """Another value at the end of every chunk, as process reward models are used (Lightman et al. 2023,
+    arXiv 2305.20050): the sum or the minimum of what it gives to the response so far.
     """
 
-    def __init__(self, reward: Reward, combine: Combine) -> None:
-        self.reward = reward
+    def __init__(self, value: Value, combine: Combine) -> None:
+        self.value = value
         self.combine = COMBINE[combine]
 
     def start(self, prompts: Sequence[Prompt], room: int) -> StepState:
-        return StepState(list(prompts), [[] for _ in prompts])
+        return StepState(self.value.start(prompts, room), [[] for _ in prompts])
 
     def too_long(self, prompt: Prompt, room: int) -> str | None:
-        return None
+        return self.value.too_long(prompt, room)
 
     def advance(
         self, state: StepState, parents: Sequence[int], candidates: Sequence[Candidate]
     ) -> tuple[StepState, list[float]]:
-        prompts = [state.prompts[row] for row in parents]
-        new = scores_of(self.reward, [prompt.text for prompt in prompts], [each.text for each in candidates])
+        after, new = self.value.advance(state.value, parents, candidates)
         scores = [[*state.scores[row], score] for row, score in zip(parents, new, strict=True)]
-        return StepState(prompts, scores), [self.combine(row) for row in scores]
+        return StepState(after, scores), [self.combine(row) for row in scores]
 
 
 class PerToken:

@@ -3,7 +3,7 @@
 Turns a decoder's configuration into a model, a search and a value, and a block of prompts into generations. Knows
 nothing of files.
 
-    >>> decoder = Decoder(experiment, experiment.guide.decoder("bon-16"), roles)        # doctest: +SKIP
+    >>> decoder = Decoder(guide.decoder("bon-16"), guide, 0, roles)                     # doctest: +SKIP
     >>> block = decoder.decode(prompts[:16])                                            # doctest: +SKIP
     >>> block.records[0].text                                                           # doctest: +SKIP
     ' liked this film from the first minute to the last'
@@ -15,20 +15,25 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
-from trimtab.config.experiment import Experiment
-from trimtab.config.guide import DecoderConfig
-from trimtab.models.language_model import sequence_log_probabilities
+from trimtab.config.guide import DecoderConfig, GuideConfig
+from trimtab.config.search import ValueConfig
+from trimtab.models.emulated import EmulatedModel, emulate
+from trimtab.models.families import CausalModel
+from trimtab.models.language_model import LanguageModel, sequence_log_probabilities
 from trimtab.models.roles import Roles
 from trimtab.models.served_model import Usage
+from trimtab.plugins.user_functions import named_function
 from trimtab.records import SET_ASIDE, Generation, Prompt
+from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.reward import Reward
 from trimtab.search.chunk_beam import Search
+from trimtab.search.combined_value import PerToken, StepValue, WeightedValue
 from trimtab.search.completions_proposer import CompletionsProposer
-from trimtab.search.decoder_parts import Judges, emulated_model, models_of
 from trimtab.search.flops_budget import SearchShape, Workload, within_budget
 from trimtab.search.hypothesis import Hypothesis, Step
 from trimtab.search.proposer import LanguageModelProposer, Proposer
-from trimtab.search.value import Value
+from trimtab.search.value import RewardValue, Value
+from trimtab.search.values import ValueContext
 from trimtab.store.blocks import Block
 
 Observe = Callable[[Sequence[Prompt], Step], None]
@@ -38,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 
 def within_its_budget(
-    experiment: Experiment, config: DecoderConfig, roles: Roles, prompts: Sequence[Prompt]
+    config: DecoderConfig, max_new_tokens: int, roles: Roles, prompts: Sequence[Prompt]
 ) -> DecoderConfig:
     """The decoder with the search that its budget pays for at the mean length of these prompts; others as they are.
 
@@ -54,15 +59,60 @@ def within_its_budget(
     if config.guided_by_pair:
         sizes += [roles["tuned"].size, roles["untuned"].size]
     template = roles[config.model].template
-    room = experiment.guide.max_new_tokens
-    fitting = [prompt for prompt in prompts if model.too_long(prompt.text, room) is None] or prompts
+    fitting = [prompt for prompt in prompts if model.too_long(prompt.text, max_new_tokens) is None] or prompts
     lengths = [len(model.vocabulary.encode_prompt(prompt.text, template)) for prompt in fitting]
-    work = Workload(tuple(sizes), round(sum(lengths) / len(lengths)), room)
+    work = Workload(tuple(sizes), round(sum(lengths) / len(lengths)), max_new_tokens)
     given = {name: vars(config)[name] for name in ("width", "successors", "chunk") if name in config.model_fields_set}
     shape = within_budget(config.budget, work, SearchShape(**given))
     chosen = f"{shape.width} beams, {shape.successors} successors, chunks of {shape.chunk}"
     _log.info("%s: %s within %g FLOPs a prompt", config.name, chosen, config.budget)
     return config.model_copy(update=vars(shape))
+
+
+def emulated_model(config: DecoderConfig, roles: Roles) -> LanguageModel:
+    """The model that a decoder samples, with the terms of emulated fine-tuning that it asks for.
+
+    Raises:
+        VocabularyError: it adds logits of models with unlike vocabularies.
+    """
+    base = roles[config.model]
+    if not config.terms:
+        return base
+    pairs = [
+        (
+            roles["tuned"] if term.tuned is None else roles.model(term.tuned),
+            roles["untuned"] if term.untuned is None else roles.model(term.untuned),
+            term.weight,
+        )
+        for term in config.terms
+    ]
+    return emulate(base, pairs)
+
+
+def models_of(model: LanguageModel) -> list[CausalModel]:
+    """The models that a language model of this run is a sum of, or itself."""
+    if isinstance(model, EmulatedModel):
+        return [each for part in model.models for each in models_of(part)]
+    assert isinstance(model, CausalModel)
+    return [model]
+
+
+def decoder_value(config: DecoderConfig, model: LanguageModel | None, roles: Roles, gold: Reward | None) -> Value:
+    """What judges the candidates that `model` writes: the one value, or the weighted mean of several.
+
+    Raises:
+        ConfigurationError: a value names a function that does not exist.
+    """
+    parts = []
+    for part in config.value or (ValueConfig(),):
+        value: Value
+        if part.kind is None:
+            value = RewardValue(FunctionReward(named_function(part.by), part.by))
+        else:
+            value = part.kind.function(ValueContext(part, model, roles, gold if part.uses_gold else None))
+        value = value if part.steps is None else StepValue(value, part.steps)
+        parts.append((PerToken(value) if part.per_token else value, part.weight))
+    return parts[0][0] if len(parts) == 1 else WeightedValue(parts)
 
 
 class Decoder:
@@ -77,27 +127,26 @@ class Decoder:
 
     def __init__(
         self,
-        experiment: Experiment,
         config: DecoderConfig,
+        guide: GuideConfig,
+        seed: int,
         roles: Roles,
         gold: Callable[[], Reward] | None = None,
         observe: Observe | None = None,
     ) -> None:
-        guide = experiment.guide
         self.roles = roles
         self.observe = observe
         self.served = roles.served if config.model == "large" else None
         self.model = emulated_model(config, roles) if self.served is None else None
         self.proposer: Proposer
         if self.served is not None:
-            self.proposer = CompletionsProposer(self.served, guide.sampling, experiment.seed, stop=guide.stop)
+            self.proposer = CompletionsProposer(self.served, guide.sampling, seed, stop=guide.stop)
         elif self.model is not None:
             self.proposer = LanguageModelProposer(
-                self.model, guide.sampling, experiment.seed, stop=guide.stop, chunk_ends=config.chunk_ends
+                self.model, guide.sampling, seed, stop=guide.stop, chunk_ends=config.chunk_ends
             )
-        judges = Judges(self.model, roles, gold)
-        self.value = judges.value(config.value) if config.guided else None
-        self.rewards = judges.rewards
+        self.gold = gold() if config.guided_by_gold and gold is not None else None
+        self.value = decoder_value(config, self.model, roles, self.gold) if config.guided else None
         # all samples of best-of-N are kept: another decoder may pick from them by the gold reward
         everything = config.width * config.successors if config.chunk is None else config.width
         self.likelihoods = config.n_best is not None
@@ -120,11 +169,10 @@ class Decoder:
 
     def decode(self, prompts: Sequence[Prompt]) -> Block:
         """The generations of a block, each prompt's in the order of their values, and what they cost."""
-        before, used = sum(reward.flops for reward in self.rewards), self._usage()
+        before, used = 0.0 if self.gold is None else self.gold.flops, self._usage()
         block = decode_block(prompts, self.search, self.proposer, self.value, self.roles, self.observe)
-        spent = sum(reward.flops for reward in self.rewards) - before
-        if spent:
-            block = replace(block, flops={**block.flops, "reward": spent})
+        if self.gold is not None and self.gold.flops > before:
+            block = replace(block, flops={**block.flops, "reward": self.gold.flops - before})
         if self.served is not None:
             block = replace(block, usage=asdict(self._usage() - used))
         return replace(block, records=self._with_likelihoods(block.records)) if self.likelihoods else block

@@ -10,10 +10,11 @@ Knows nothing of what the files hold.
     True
 """
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,17 @@ def discard(folder: Path) -> None:
     """Delete a folder; a kill in the middle leaves it unsealed."""
     (folder / SEAL).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def replace_folder(folder: Path) -> Iterator[Path]:
+    """A new folder to fill, which takes the place of `folder` where the block ends without an exception."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    yield partial
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
 
 
 def link_to(link: Path, target: Path) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from trimtab.assets.resolve import Assets
 from trimtab.errors import ConfigurationError, StudyError
-from trimtab.executors.pool import visible_devices
+from trimtab.models.hardware import visible_devices
 from trimtab.pipeline.memory import check_jobs, spreads
 from trimtab.report.study_tables import terminal_table
 from trimtab.store.artifacts import RunDirectory

@@ -1,33 +1,44 @@
-"""What a study is made of: every artifact of every run, once, with what it is made from and which runs share it.
+"""What a study is made of: the union of its runs' lists of steps, each artifact once, however many runs share it.
 
 Nothing is made here, and no model is loaded; names are resolved, which may download what they stand for.
-
-    >>> plan = plan_study(study, RunDirectory(Path("runs/slic-smoke")), Assets())       # doctest: +SKIP
-    >>> [task.name for task in plan.tasks.values() if len(task.runs) == len(study.runs)][:2]    # doctest: +SKIP
-    ['data', 'reward']
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from trimtab.assets.resolve import Assets
-from trimtab.executors.chosen import Part, Task, artifacts_of
+from trimtab.pipeline import step as pipeline
+from trimtab.pipeline.experiment_steps import steps
+from trimtab.pipeline.step import Identities, Step, with_needs
 from trimtab.store.artifacts import Artifact, RunDirectory
-from trimtab.store.progress import Watch
 from trimtab.study.study_file import Run, Study
+
+
+@dataclass
+class Task:
+    """An artifact that `runs` (by name) have in common; `step` is that of the first of them.
+
+    `inputs` are digests; `name` is what progress calls it.
+    """
+
+    step: Step
+    artifact: Artifact
+    inputs: tuple[str, ...]
+    runs: list[str] = field(default_factory=list)
+    name: str = ""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All tasks by their digests, inputs before what is made of them; `artifacts[run][stage]` is a task's digest."""
+    """All tasks by their digests, each after its inputs; `artifacts[run][step]` is a task's digest."""
 
     study: Study
     tasks: Mapping[str, Task]
     artifacts: Mapping[str, Mapping[str, str]]
 
-    def artifact(self, run: Run, stage: str) -> Artifact:
-        """What a stage makes for a run."""
-        return self.tasks[self.artifacts[run.name][stage]].artifact
+    def artifact(self, run: Run, step: str) -> Artifact:
+        """The artifact of a run's step, by the names of both."""
+        return self.tasks[self.artifacts[run.name][step]].artifact
 
 
 def plan_study(study: Study, directory: RunDirectory, assets: Assets) -> Plan:
@@ -37,20 +48,32 @@ def plan_study(study: Study, directory: RunDirectory, assets: Assets) -> Plan:
         AssetError: a name of some cell resolves to nothing that may be read.
     """
     tasks: dict[str, Task] = {}
-    artifacts = {}
+    artifacts: dict[str, dict[str, str]] = {}
+    identities = Identities(assets)
     for run in study.runs:
-        found = artifacts_of(Part(run.experiment, study.decoders(run), directory, assets, Watch()))
-        artifacts[run.name] = {stage: digest for digest, task in found.items() for stage in task.stages}
-        for digest, task in found.items():
-            tasks.setdefault(digest, task).runs.append(run.name)
+        plan = pipeline.Plan(steps_of(study, run), directory, assets, identities)
+        artifacts[run.name] = {step.name: artifact.digest for step, artifact in plan.artifacts.items()}
+        for step, artifact in plan.artifacts.items():
+            inputs = tuple(each.digest for each in plan.inputs(step).values())
+            task = tasks.setdefault(artifact.digest, Task(step, artifact, inputs))
+            if run.name not in task.runs:  # decoders with equal settings share their generations
+                task.runs.append(run.name)
     for task in tasks.values():
         task.name = _task_name(task, len(study.runs))
     return Plan(study, tasks, artifacts)
 
 
+def steps_of(study: Study, run: Run) -> list[Step]:
+    """The steps that the scores of a run's decoders need, in the experiment's order."""
+    line, decoders = steps(run.experiment), [decoder.name for decoder in study.decoders(run)]
+    names = {name for decoder in decoders for name in (f"evaluate {decoder}", f"evaluate {decoder} (KL)")}
+    needed = set(with_needs(step for step in line if step.name in names))
+    return [step for step in line if step in needed]
+
+
 def _task_name(task: Task, runs: int) -> str:
-    """What the progress calls it: the stage alone where all runs share it, else with the first run that needs it."""
+    """The step's name alone where all runs share it, else with the first run that needs it."""
     if len(task.runs) == runs and runs > 1:
-        return task.stage
+        return task.step.name
     others = f" and {len(task.runs) - 1} more" if len(task.runs) > 1 else ""
-    return f"{task.stage}: {task.runs[0]}{others}"
+    return f"{task.step.name}: {task.runs[0]}{others}"

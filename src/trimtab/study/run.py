@@ -8,34 +8,36 @@ Knows nothing of processes (`hands`, `pool`) or of how a cell is measured (`eval
 """
 
 import contextlib
+import graphlib
 import json
 import logging
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
 from trimtab.assets.resolve import Assets
 from trimtab.evaluation.cells import CellRow, summarise_cells
-from trimtab.executors.helpers import with_threads
-from trimtab.executors.messages import Event
-from trimtab.executors.pool import Pool, processes_a_device
-from trimtab.models.load import default_device
-from trimtab.pipeline.checks import check_models
+from trimtab.executors.helpers import order_of, with_threads
+from trimtab.executors.in_process import InProcess
+from trimtab.executors.messages import Event, Order, Tell
+from trimtab.executors.pool import Pool
+from trimtab.executors.run import tell_memory
+from trimtab.models.hardware import default_device, processes_a_device
+from trimtab.pipeline.checks import check_steps
+from trimtab.pipeline.experiment_steps import steps
 from trimtab.pipeline.memory import memory_lines
 from trimtab.report.columns import reward_unit
 from trimtab.report.study_page import StudyFacts, write_study_report
 from trimtab.store.artifacts import RunDirectory
-from trimtab.store.files import link_to, write_json
+from trimtab.store.files import link_to, replace_folder, write_json
 from trimtab.store.lock import hold
 from trimtab.store.log import keeping
 from trimtab.store.progress import Advance, Watch
 from trimtab.study.collect import collect, name_of, without_numbers
-from trimtab.study.hands import Hands, Here, Others
 from trimtab.study.plan import Plan, plan_study
-from trimtab.study.schedule import Schedule
 from trimtab.study.study_file import Run, Study
 from trimtab.study.view import StudyView
 
@@ -71,18 +73,18 @@ def run_study(
         TrimtabError: the study cannot be begun, or its report not be written.
     """
     directory = RunDirectory(runs / study.name)
+    threads = max(torch.get_num_threads() // jobs, 1) if threads is None else threads
     with hold(directory.path) as previous, keeping(directory.path, watch, previous):
         for experiment in {json.dumps(run.values, sort_keys=True): run.experiment for run in study.runs}.values():
-            check_models(experiment, assets, "report")
+            check_steps(steps(experiment), experiment, assets)
         plan = plan_study(study, directory, assets)
-        _say_memory(study, assets, watch, jobs)
+        _tell_memory(study, assets, watch, jobs)
         view.shows(plan)
-        with _hands(study, directory, assets, jobs, threads) as (hands, taken):
-            _keep_index(plan, directory, taken)
-            schedule = Schedule(plan)
-            carry_out(plan, schedule, hands, watch)
-        failures = schedule.reasons()
-        made = [run for run in study.runs if schedule.whole(run.name)]
+        with _executor(directory, assets, jobs, threads) as executor:
+            _keep_index(plan, directory, threads)
+            failed = carry_out(plan, executor, assets, watch, threads, processes_a_device(jobs, default_device().type))
+        failures = _reasons(plan, failed)
+        made = [run for run in study.runs if run.name not in failures]
         failures |= {run.name: why for run in made if (why := without_numbers(plan, run)) is not None}
         finished = [run for run in made if run.name not in failures]
         _name_models(plan, finished, directory)
@@ -91,50 +93,89 @@ def run_study(
     return Outcome(rows, failures, directory.path / "report")
 
 
-def carry_out(plan: Plan, schedule: Schedule, hands: Hands, watch: Watch) -> None:
-    """Make all that is missing and can be made; what fails is in `schedule.failures`."""
-    runs = {run.name: run for run in plan.study.runs}
-    advances: dict[str, Advance] = {}
+class Executor(Protocol):
+    """Makes what orders ask for: this process, one order after another, or the workers of a pool."""
 
-    def heard(event: Event) -> None:
+    def free(self) -> bool:
+        """Whether a further order can be taken."""
+
+    def take(self, order: Order) -> None:
+        """Make the artifact that the order asks for, at the latest when it is waited for."""
+
+    def wait(self, tell: Tell) -> None:
+        """Wait for a message about an order, and pass it on."""
+
+
+def carry_out(
+    plan: Plan, executor: Executor, assets: Assets, watch: Watch, threads: int, beside: int
+) -> dict[str, str]:
+    """Make all that is missing and can be made, each task once its inputs are there.
+
+    Returns:
+        The digests of tasks that failed, each with the reason. What would be made from them is not tried.
+    """
+    runs = {run.name: run for run in plan.study.runs}
+    order = {digest: number for number, digest in enumerate(plan.tasks)}
+    sorter = graphlib.TopologicalSorter({digest: task.inputs for digest, task in plan.tasks.items()})
+    sorter.prepare()
+    advances: dict[str, Advance] = {}
+    failed: dict[str, str] = {}
+    running: set[str] = set()
+
+    def receive(event: Event) -> None:
         if event.kind == "said":
             _log.warning("%s", event.text)
-            return
-        name = plan.tasks[event.digest].name
-        if event.kind == "advance":
+        elif event.kind == "advance":
             advances[event.digest](event.done, event.total)
-        elif event.kind == "made":
-            watch.end(name, "made")
-            schedule.made(event.digest)
         else:
-            watch.end(name, "failed")
-            _log.error("%s: %s", name, event.text)
-            schedule.failed(event.digest, event.text)
+            name = plan.tasks[event.digest].name
+            running.remove(event.digest)
+            watch.end(name, event.kind)
+            if event.kind == "made":
+                sorter.done(event.digest)
+            else:
+                _log.error("%s: %s", name, event.text)
+                failed[event.digest] = event.text
 
     watch.plan(task.name for task in plan.tasks.values())
-    for task in plan.tasks.values():
-        if task.artifact.whole:
-            watch.used_again(task.name)
-    while not schedule.ended:
-        while hands.free() and (ready := schedule.next()) is not None:
-            advances[ready.artifact.digest] = watch.begin(ready.name)
-            hands.take(ready, runs[ready.runs[0]])
-        hands.wait(heard)
+    ready: list[str] = []
+    while True:
+        while new := sorter.get_ready():
+            whole = [digest for digest in new if plan.tasks[digest].artifact.whole]
+            for digest in whole:
+                watch.used_again(plan.tasks[digest].name)
+            ready += [digest for digest in new if digest not in whole]
+            sorter.done(*whole)
+        ready.sort(key=order.__getitem__)  # run after run, so that models stay loaded
+        while ready and executor.free():
+            digest = ready.pop(0)
+            task = plan.tasks[digest]
+            advances[digest] = watch.begin(task.name)
+            running.add(digest)
+            executor.take(order_of(digest, runs[task.runs[0]].experiment, assets, threads, beside=beside))
+        if not running:
+            return failed
+        executor.wait(receive)
+
+
+def _reasons(plan: Plan, failed: Mapping[str, str]) -> dict[str, str]:
+    """For each run that lacks something because a task failed: which step, and why."""
+    reasons: dict[str, str] = {}
+    for run, artifacts in plan.artifacts.items():
+        for step, digest in artifacts.items():
+            if digest in failed:
+                reasons.setdefault(run, f"{step}: {failed[digest]}")
+    return reasons
 
 
 @contextlib.contextmanager
-def _hands(
-    study: Study, directory: RunDirectory, assets: Assets, jobs: int, threads: int | None
-) -> Iterator[tuple[Hands, int]]:
-    """Who makes the artifacts, and the number of threads that they have."""
-    taken = max(torch.get_num_threads() // jobs, 1) if threads is None else threads
+def _executor(directory: RunDirectory, assets: Assets, jobs: int, threads: int) -> Iterator[Executor]:
     if jobs > 1:
-        with Pool(directory.path, range(1, jobs + 1), taken) as pool:
-            beside = processes_a_device(jobs, default_device().type)
-            yield Others(study, pool, assets, taken, beside), taken
+        with Pool(directory.path, range(1, jobs + 1), threads) as pool:
+            yield pool
         return
-    with with_threads(taken):
-        yield Here(study, directory, assets), taken
+    with with_threads(threads):
+        yield InProcess(directory.path, assets)
 
 
 def _keep_index(plan: Plan, directory: RunDirectory, threads: int) -> None:
@@ -170,16 +211,13 @@ def _name_models(plan: Plan, finished: Sequence[Run], directory: RunDirectory) -
             link_to(folder / run.name, Path("..") / plan.artifact(run, "tune").folder.name / "model")
 
 
-def _say_memory(study: Study, assets: Assets, watch: Watch, jobs: int) -> None:
-    """What the first run will take at most, and a warning for each stage of any that will not fit."""
-    said: dict[str, bool] = {}
+def _tell_memory(study: Study, assets: Assets, watch: Watch, jobs: int) -> None:
+    """What the first run takes at most, and a warning for each step of any run that does not fit."""
+    lines: list[str] = []
     for run in {run.cell.name: run for run in study.runs}.values():
-        for number, text in enumerate(memory_lines(run.experiment, assets, "report", jobs)):
-            said.setdefault(text, number > 0)
-    for number, (text, warning) in enumerate(said.items()):
-        _log.log(logging.WARNING if warning else logging.INFO, "%s", text)
-        if number == 0:
-            watch.say(text)
+        first, *warnings = memory_lines(steps(run.experiment), run.experiment, assets, jobs) or [""]
+        lines += [first, *warnings] if not lines else warnings
+    tell_memory(watch, list(dict.fromkeys(filter(None, lines))))
 
 
 def _report(
@@ -194,10 +232,6 @@ def _report(
     rows, comparisons = summarise_cells(cells, resamples=bootstrap, confidence=confidence, seed=first.seed)
     baseline = name_of(study, study.baseline, study.measured[0])
     facts = StudyFacts(study.name, study.source, baseline, reward_unit(first), confidence, bootstrap, failures)
-    partial, folder = directory.path / "report.partial", directory.path / "report"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    write_study_report(partial, facts, rows, comparisons)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with replace_folder(directory.path / "report") as folder:
+        write_study_report(folder, facts, rows, comparisons)
     return rows

@@ -15,9 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from trimtab.executors.chosen import Task
 from trimtab.store.progress import Stage, duration, stage_table
-from trimtab.study.plan import Plan
+from trimtab.study.plan import Plan, Task
 
 DONE = ("made", "used again")
 
@@ -104,7 +103,7 @@ def plan_table(plan: Plan) -> Table:
     table = Table("stage", "artifacts", "made", "missing", "runs that share one", box=rich.box.SIMPLE_HEAD)
     stages: dict[str, list[Task]] = {}
     for task in plan.tasks.values():
-        stages.setdefault(task.stage, []).append(task)
+        stages.setdefault(task.step.name, []).append(task)
     for stage, tasks in stages.items():
         made = sum(task.artifact.whole for task in tasks)
         counts = sorted({len(task.runs) for task in tasks})

@@ -18,7 +18,6 @@ from torch.utils.data import BatchSampler, Sampler
 
 from trimtab.store.distributed import Launched
 
-LOSS_TOKENS = {"sft": "chosen"}  # losses that are means over tokens; all others are means over pairs
 METRIC_TOKENS = {
     "entropy": "responses", "logits/chosen": "chosen", "mean_token_accuracy": "chosen", "logits/rejected": "rejected",
 }  # fmt: skip
@@ -87,15 +86,9 @@ class BatchCounts:
         summed = self._sum(list(self.own.values()))
         self.total = {name: round(count) for name, count in zip(self.own, summed, strict=True)}
 
-    def loss_weights(self, losses: Mapping[str, float]) -> dict[str, float]:
-        """The weights of this process's means, such that the mean over processes is that of the whole batch.
-
-        A process without a pair keeps one loss, at weight 0: the mean over none of its tokens would be NaN.
-        """
-        count = self._accelerator.num_processes
-        bases = {loss: LOSS_TOKENS.get(loss, "pairs") for loss in losses}
-        own = {loss: losses[loss] * count * self.own[base] / self.total[base] for loss, base in bases.items()}
-        return own if self.own["pairs"] else {next(iter(own)): 0.0}
+    def weighed(self, weight: float, base: str) -> float:
+        """The weight of this process's mean over its pairs or tokens; the mean over processes is then the batch's."""
+        return weight * self._accelerator.num_processes * self.own[base] / self.total[base]
 
     def over_processes(self, loss: float, figures: Mapping[str, float]) -> tuple[float, dict[str, float]]:
         """The loss and the figures of the whole batch, from those of this process's part of it."""

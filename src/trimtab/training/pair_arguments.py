@@ -1,12 +1,5 @@
-"""What a tuning configuration is to TRL: losses, and the trainer's arguments.
+"""TRL's arguments for a tuning configuration."""
 
-The losses are TRL's own.
-
-    >>> LOSSES["hinge_sft"](TuneConfig(loss="hinge_sft", sft_weight=0.1))
-    (['hinge', 'sft'], [1.0, 0.1])
-"""
-
-from collections.abc import Callable
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -14,16 +7,9 @@ from trl import DPOConfig
 
 from trimtab.config.training import TuneConfig
 from trimtab.store.distributed import launched
+from trimtab.training.losses import LOSSES
 from trimtab.training.trackers import PROJECT, begun_by_the_trainer
 from trimtab.training.trl_arguments import shared_arguments, use_one_device
-
-# Each gives TRL's names of the terms and their weights. With margin = beta * ((log p(chosen) - log p(rejected)) - the
-# same of the reference): sigmoid = -log sigmoid(margin), hinge = max(0, 1 - margin), sft = -log p(chosen) a token.
-LOSSES: dict[str, Callable[[TuneConfig], tuple[list[str], list[float]]]] = {
-    "sigmoid": lambda config: (["sigmoid"], [1.0]),
-    "hinge": lambda config: (["hinge"], [1.0]),
-    "hinge_sft": lambda config: (["hinge", "sft"], [1.0, config.sft_weight]),
-}
 
 
 def trainer_arguments(model: PreTrainedModel, config: TuneConfig, folder: Path, seed: int, steps: int) -> DPOConfig:
@@ -33,11 +19,11 @@ def trainer_arguments(model: PreTrainedModel, config: TuneConfig, folder: Path, 
         ConfigurationError: the launch asks for what the processes cannot do.
         ModelError: the weights are float16, which cannot be trained without a float32 copy.
     """
-    losses, weights = LOSSES[config.loss](config)
+    likelihood = {"sft": config.sft_weight} if LOSSES[config.loss].with_likelihood else {}
     arguments = DPOConfig(
         **shared_arguments(model, config, folder, seed, steps),
-        loss_type=losses,
-        loss_weights=weights,
+        loss_type=[config.loss, *likelihood],
+        loss_weights=[1.0, *likelihood.values()],
         beta=config.beta,
         disable_dropout=False,  # done by the caller
         precompute_ref_log_probs=True,

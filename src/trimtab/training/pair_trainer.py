@@ -35,6 +35,7 @@ from trimtab.training.adapter import lora_config
 from trimtab.training.batches import BatchOrder
 from trimtab.training.checkpoints import Checkpoints, Saving
 from trimtab.training.data_parallel import Alone, BatchCounts, BatchShare, with_idle_row
+from trimtab.training.losses import LOSSES
 from trimtab.training.pair_arguments import trainer_arguments
 from trimtab.training.pair_forward import PairForward
 from trimtab.training.pair_tokens import PairTokens
@@ -86,6 +87,9 @@ class PairTrainer(ResumableTrainer, DPOTrainer):
             peft_config=lora_config(model, config.lora) if config.lora is not None else None,
         )
         self.remove_callback(PrinterCallback)
+        # the loss of the pairs is an entry of LOSSES; what else there is of terms is TRL's
+        self._loss = LOSSES[config.loss]
+        self.loss_types, self.loss_weights = self.loss_types[1:], self.loss_weights[1:]
 
     def _prepare_dataset(
         self, dataset: Dataset, processing_class: PreTrainedTokenizerBase, args: DPOConfig, dataset_name: str
@@ -168,7 +172,7 @@ class PairTrainer(ResumableTrainer, DPOTrainer):
         gradients.
         """
         if launched().alone:
-            loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            loss = self._loss_of(model, inputs)
             self._passed(len(inputs["input_ids"]) // 2)
         else:
             counts = BatchCounts(inputs, self.accelerator)
@@ -176,18 +180,28 @@ class PairTrainer(ResumableTrainer, DPOTrainer):
             self._passed(counts.total["pairs"])
         return loss
 
+    def _loss_of(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], weight: float = 1.0) -> torch.Tensor:
+        """The mean loss of the pairs, times `weight`, and TRL's other terms; TRL measures the batch for the log."""
+        passed: list[torch.Tensor] = []  # log-probabilities of tokens, chosen responses before rejected ones
+        with model.register_forward_hook(lambda module, arguments, output: passed.append(output.log_probs)):
+            others = super().compute_loss(model, inputs)
+        chosen, rejected = passed[0].sum(dim=1).chunk(2)
+        ratios = chosen - inputs["ref_chosen_logps"], rejected - inputs["ref_rejected_logps"]
+        return self._loss.of_pairs(*ratios, self.beta).mean() * weight + others
+
     def _part_of_loss(
         self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], counts: BatchCounts
     ) -> torch.Tensor:
         """TRL computes this process's rows as if there were no others; then the figures of all are put together."""
         mode, tokens = "train" if self.model.training else "eval", self._total_train_tokens
-        accelerator, losses = self.accelerator, dict(zip(self.loss_types, self.loss_weights, strict=True))
-        own = counts.loss_weights(losses)
+        accelerator, terms = self.accelerator, dict(zip(self.loss_types, self.loss_weights, strict=True))
+        # a process without a pair leaves out the likelihood: the mean over none of its tokens would be NaN
+        own = {term: counts.weighed(weight, "chosen") for term, weight in terms.items() if counts.own["pairs"]}
         self.accelerator, self.loss_types, self.loss_weights = Alone(accelerator.device), list(own), list(own.values())
         try:
-            loss = super().compute_loss(model, inputs)
+            loss = self._loss_of(model, inputs, counts.weighed(1.0, "pairs"))
         finally:
-            self.accelerator, self.loss_types, self.loss_weights = accelerator, list(losses), list(losses.values())
+            self.accelerator, self.loss_types, self.loss_weights = accelerator, list(terms), list(terms.values())
         metrics = self._metrics[mode]
         figures = {name: values[-1] for name, values in metrics.items() if name != "num_tokens"}
         mean, figures = counts.over_processes(float(loss.detach()), figures)

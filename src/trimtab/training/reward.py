@@ -34,7 +34,8 @@ from transformers import (
 from trimtab.assets.resolve import Assets
 from trimtab.config.reward import RewardConfig, RewardTrainingConfig
 from trimtab.errors import ConfigurationError, DataError, ModelError
-from trimtab.models.load import load_classifier, pick_dtype
+from trimtab.models.hardware import pick_dtype
+from trimtab.models.load import load_classifier
 from trimtab.records import Review
 from trimtab.rewards.batches import padded
 from trimtab.rewards.classifier import ClassifierReward, readable_length

@@ -91,7 +91,7 @@ def no_memory(world: World) -> Said:
     def wants(*_: object) -> NoReturn:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99999999999 bytes.")
 
-    world.monkeypatch.setattr("trimtab.pipeline.tuning_line.synthesize", wants)
+    world.monkeypatch.setattr("trimtab.preferences.synthesize.synthesize", wants)
     return command(world, "synthesize", "synthesize.samples=3")
 
 
