@@ -40,10 +40,10 @@ from trimtab.training.adapter import lora_config
 from trimtab.training.attention import attention_for
 from trimtab.training.batches import BatchOrder, arrange
 from trimtab.training.checkpoints import Saving
-from trimtab.training.pair_arguments import trainer_arguments
-from trimtab.training.pair_tokens import PairTokens
-from trimtab.training.pair_trainer import PairTrainer
+from trimtab.training.job import TrainingJob
+from trimtab.training.pair_trainer import PairTrainer, pair_arguments
 from trimtab.training.saved_model import able_to_pad
+from trimtab.training.tokens import PairTokens
 from trimtab.training.trl_arguments import training_steps
 
 VARIANTS = {
@@ -86,7 +86,7 @@ def rows(count: int, model: ModelConfig) -> list[PairTokens]:
 
 def once(kind: str, variant: str, pairs: int, model: ModelConfig) -> dict[str, object]:
     """Train one epoch in this process: seconds, peak memory and the loss of each step."""
-    config, seed = VARIANTS[variant], 0
+    config = VARIANTS[variant]
     train = rows(pairs, model)
     causal, tokenizer = load_causal_lm(model, Assets())
     tokenizer = able_to_pad(tokenizer, tokenizer.eos_token_id, causal.get_input_embeddings().weight.shape[0])
@@ -94,12 +94,10 @@ def once(kind: str, variant: str, pairs: int, model: ModelConfig) -> dict[str, o
     how = attention_for(causal.device, longest) if kind == "trimtab" else contextlib.nullcontext()
     with tempfile.TemporaryDirectory() as folder, how:
         started = time.perf_counter()
-        batched = arrange(train, config.batch_size, seed)
+        batched = arrange(train, config.batch_size, 0)
+        job = TrainingJob(Path(folder), saving=Saving(Path(folder), math.inf))
         if kind == "trimtab":
-            saving = Saving(Path(folder), math.inf)
-            trainer: DPOTrainer = PairTrainer(
-                causal, tokenizer, batched, train[:1], config, saving, seed, lambda *_: None
-            )
+            trainer: DPOTrainer = PairTrainer(causal, tokenizer, batched, train[:1], config, job)
         else:
             Stock.same_batches = kind != "trl"
             table, held_out = (
@@ -108,7 +106,7 @@ def once(kind: str, variant: str, pairs: int, model: ModelConfig) -> dict[str, o
             )
             trainer = Stock(
                 model=causal,
-                args=trainer_arguments(causal, config, Path(folder), seed, training_steps(pairs, config)),
+                args=pair_arguments(causal, config, job, training_steps(pairs, config)),
                 data_collator=DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id),
                 train_dataset=table,
                 eval_dataset=held_out,

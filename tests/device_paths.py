@@ -32,9 +32,11 @@ from trimtab.models.load import load_classifier
 from trimtab.models.roles import Weights, load_language_model
 from trimtab.models.sampling import draw
 from trimtab.models.vocabulary import Vocabulary
-from trimtab.rewards.classifier import ClassifierReward, reading
+from trimtab.rewards.classifier import classifier_reward
 from trimtab.rewards.load import load_reward
-from trimtab.rewards.scalar import ScalarReward, SequenceClassifierHead, ValueHead
+from trimtab.rewards.model_reward import ModelReward, ValueHead
+from trimtab.rewards.reward import judged_texts
+from trimtab.rewards.sequence_logits import reading
 from trimtab.search.chunk_beam import Search
 from trimtab.search.proposer import LanguageModelProposer
 from trimtab.search.value import ImplicitValue
@@ -151,7 +153,7 @@ def _rewarded(there: There) -> list[float]:
     config.num_labels = 2
     two = there(LlamaForSequenceClassification(config).eval())
     texts = ["a film", "a much longer film than the first"], ["x", "y"]
-    classifier = ClassifierReward(
+    classifier = classifier_reward(
         two, tokenizer(), definition="margin", positive_label=1, max_length=64, batch_size=2
     )  # fmt: skip
     found = classifier.score(*texts)
@@ -160,9 +162,9 @@ def _rewarded(there: There) -> list[float]:
     scalar = there(LlamaForSequenceClassification(config).eval())
     body = there(LlamaModel(config).eval())
     limit, logits = reading(scalar, tokenizer(), 64)
-    for head in (SequenceClassifierHead(logits, 1), ValueHead(body, torch.ones(1, 32), 1)):
-        reward = ScalarReward(
-            head, lambda prompt, response: tokenizer()(f"{prompt}{response}").input_ids, limit=limit, batch_size=2
+    for head in (lambda rows: logits(rows)[:, 0], ValueHead(body, torch.ones(1, 32))):
+        reward = ModelReward(
+            head, lambda *given: tokenizer()(judged_texts(*given)).input_ids, limit, parameters=1, batch_size=2
         )
         found += reward.score(*texts)
     return found

@@ -10,7 +10,8 @@ from trimtab.config.search import SamplingConfig
 from trimtab.models.cached_model import CachedModel
 from trimtab.models.sampling import draw, prompt_key, uniforms
 from trimtab.records import Finish, Prompt
-from trimtab.search.chunk_beam import Hypothesis, Search
+from trimtab.search.chunk_beam import Search
+from trimtab.search.hypothesis import Hypothesis
 from trimtab.search.proposer import LanguageModelProposer
 from trimtab.search.value import ImplicitValue
 

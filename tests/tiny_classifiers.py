@@ -7,8 +7,10 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerFast
 
 from tiny import tokenizer
-from trimtab.rewards.classifier import ClassifierReward, reading
-from trimtab.rewards.scalar import ScalarReward, SequenceClassifierHead
+from trimtab.rewards.classifier import classifier_reward
+from trimtab.rewards.model_reward import ModelReward
+from trimtab.rewards.reward import judged_texts
+from trimtab.rewards.sequence_logits import reading
 
 ROWS = 320
 SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -82,13 +84,13 @@ def alone(model: PreTrainedModel, ids: list[int]) -> torch.Tensor:
 def scores(model: PreTrainedModel, tokens: PreTrainedTokenizerFast, texts: list[str], batch: int) -> list[float]:
     """Of a classifier's `positive_logit`, or of a scalar head."""
     if model.config.num_labels > 1:
-        judge = ClassifierReward(
+        judge = classifier_reward(
             model, tokens, definition="positive_logit", positive_label=1, max_length=48, batch_size=batch
         )
         return judge.score(texts, [""] * len(texts))
     limit, logits = reading(model, tokens, 48)
-    scalar = ScalarReward(
-        SequenceClassifierHead(logits, 1), lambda prompt, text: tokens.encode(str(prompt) + text), limit=limit,
-        batch_size=batch,
+    scalar = ModelReward(
+        lambda rows: logits(rows)[:, 0], lambda *texts: tokens(judged_texts(*texts))["input_ids"], limit,
+        parameters=1, batch_size=batch,
     )  # fmt: skip
     return scalar.score(texts, [""] * len(texts))

@@ -3,9 +3,10 @@
 import dataclasses
 
 from trimtab.config.experiment import Experiment
-from trimtab.evaluation.evaluate import Cost, Row, summarise
+from trimtab.evaluation.evaluate import Cost, Row, model_names, summarise
 from trimtab.evaluation.scoring import score_decoder
 from trimtab.records import Generation
+from trimtab.report.columns import with_columns
 from trimtab.report.page import write_report
 
 LARGE, SMALL = "google/gemma-3-270m", "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -100,9 +101,9 @@ WIDE = {
 """Changes to rows by which every column is there and full."""
 
 
-def report(folder, text=SCRIPT, prompt="I <em>saw</em>", seconds=1.5, experiment=DEMO, **changes):
+def report(folder, text=SCRIPT, prompt="I <em>saw</em>", seconds=1.5, experiment=DEMO, seen=None, **changes):
     """Write the report of five prompts with every decoder of an experiment; `changes` are made to every row. Gives the
-    page."""
+    page, and in the list `seen` the rows."""
     decoders = experiment.guide.decoders
     generations = {
         decoder.name: [
@@ -116,7 +117,11 @@ def report(folder, text=SCRIPT, prompt="I <em>saw</em>", seconds=1.5, experiment
         for name, each in generations.items()
     }
     costs = {name: Cost(1e12, 2.0) for name in scores}
-    rows = summarise(experiment, scores, generations, lambda string: list(string.encode()), costs)
+    settings = experiment.guide, experiment.evaluate, experiment.seed, model_names(experiment.small, experiment.base)
+    rows = summarise(*settings, scores, generations, lambda string: list(string.encode()), costs)
+    rows = with_columns(rows, experiment.evaluate.columns, generations, scores)
     rows = [dataclasses.replace(each, **changes) for each in rows]
+    if seen is not None:
+        seen += rows
     times = {"data": seconds, "tune": 2.0, f"guide {decoders[0].name}": 3.0, f"guide {decoders[-1].name}": 100.0}
     return write_report(folder, experiment, rows, scores, generations, times, DETAILS)

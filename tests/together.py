@@ -47,6 +47,7 @@ def tune_tiny(job: dict[str, Any]) -> None:
     from trimtab.store.distributed import launched
     from trimtab.training import preference
     from trimtab.training.checkpoints import Saving
+    from trimtab.training.job import TrainingJob
     from trimtab.training.pair_trainer import PairTrainer
 
     wrappers = []
@@ -68,8 +69,8 @@ def tune_tiny(job: dict[str, Any]) -> None:
     preference.PairTrainer = Watched
     train, validation = make_pairs(job["train"], 1), make_pairs(job["validation"], 2, "validation")
     saving = Saving(folder / "work", job.get("checkpoint_seconds", 1e9))
-    arguments = train, validation, model, tokenizer(), settings(**job["settings"]), folder / "made", 0, advance
-    summary = preference.tune(*arguments, saving=saving)
+    training = TrainingJob(folder / "made", 0, advance, saving)
+    summary = preference.tune(train, validation, model, tokenizer(), settings(**job["settings"]), training)
     (folder / f"told-{launched().index}.json").write_text(json.dumps({"summary": summary, "wrappers": wrappers}))
 
 

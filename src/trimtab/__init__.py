@@ -1,6 +1,6 @@
 """trimtab tunes a small language model towards a reward and steers large frozen ones with it while they decode.
 
-The names below are all that is public; each is imported when it is first used, so `import trimtab` is cheap.
+`__all__` lists all public names; each is imported when it is first used, so `import trimtab` is cheap.
 
     >>> import trimtab
     >>> trimtab.Search(width=4, successors=4, chunk=5).candidates
@@ -12,29 +12,29 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trimtab.assets.resolve import Assets
-    from trimtab.config.experiment import Experiment
-    from trimtab.config.file import load_experiment
-    from trimtab.config.models import ModelConfig
-    from trimtab.config.search import SamplingConfig
-    from trimtab.errors import TrimtabError
-    from trimtab.executors.run import run
-    from trimtab.models.emulated import emulate
-    from trimtab.models.open_model import load
-    from trimtab.models.served_model import CompletionsModel
-    from trimtab.preferences.pairs import make_pairs
-    from trimtab.rewards.function import FunctionReward
-    from trimtab.rewards.load import load_reward
-    from trimtab.search.chunk_beam import Search
-    from trimtab.search.guide import Guide
-    from trimtab.search.guided_model import GuidedModel
-    from trimtab.store.progress import watching
-    from trimtab.training.preference import tune
+    from trimtab.assets.resolve import Assets as Assets
+    from trimtab.config.experiment import Experiment as Experiment
+    from trimtab.config.file import load_experiment as load_experiment
+    from trimtab.config.models import ModelConfig as ModelConfig
+    from trimtab.config.search import SamplingConfig as SamplingConfig
+    from trimtab.errors import TrimtabError as TrimtabError
+    from trimtab.executors.run import run as run
+    from trimtab.models.emulated import emulate as emulate
+    from trimtab.models.open_model import load as load
+    from trimtab.models.served_model import CompletionsModel as CompletionsModel
+    from trimtab.preferences.pairs import make_pairs as make_pairs
+    from trimtab.rewards.function import FunctionReward as FunctionReward
+    from trimtab.rewards.load import load_reward as load_reward
+    from trimtab.search.chunk_beam import Search as Search
+    from trimtab.search.guide import Guide as Guide
+    from trimtab.search.guided_model import GuidedModel as GuidedModel
+    from trimtab.store.progress import watching as watching
+    from trimtab.training.preference import tune as tune
 
-# where it is installed it is imported with peft, and warns of a kernel that only 4 bits on a CPU would use
+# where bitsandbytes is installed it is imported with peft, and warns of a kernel that only 4 bits on a CPU would use
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
-_PLACES = {
+_MODULES = {
     "Assets": "assets.resolve",
     "CompletionsModel": "models.served_model",
     "Experiment": "config.experiment",
@@ -54,30 +54,10 @@ _PLACES = {
     "tune": "training.preference",
     "watching": "store.progress",
 }
-
-__all__ = [
-    "Assets",
-    "CompletionsModel",
-    "Experiment",
-    "FunctionReward",
-    "Guide",
-    "GuidedModel",
-    "ModelConfig",
-    "SamplingConfig",
-    "Search",
-    "TrimtabError",
-    "emulate",
-    "load",
-    "load_experiment",
-    "load_reward",
-    "make_pairs",
-    "run",
-    "tune",
-    "watching",
-]
+__all__ = [*_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'trimtab' has no attribute {name!r}")
-    return importlib.import_module(f"trimtab.{_PLACES[name]}").__dict__[name]
+    return vars(importlib.import_module(f"trimtab.{_MODULES[name]}"))[name]

@@ -1,4 +1,4 @@
-"""`python -m trimtab`, which launchers of several processes start."""
+"""`python -m trimtab`: the command line, as accelerate's launcher starts it in several processes."""
 
 from trimtab.cli import main
 

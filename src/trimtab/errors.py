@@ -1,25 +1,22 @@
-"""The exception tree: every mistake a user can make, as one line that names the value and the remedy.
+"""The exceptions: every mistake that a user can make, as one line that names the value and the remedy.
 
     TrimtabError
-    ├── ConfigurationError     an experiment file, override or option that cannot be run
-    ├── AssetError             a model or data set that cannot be found, read or trusted
-    │   └── HashMismatchError  a downloaded file that is not the one the catalogue names
-    ├── DataError              reviews, prompts or preference records that cannot be used
-    ├── ModelError             a model that cannot play the role it was given
-    │   └── VocabularyError    models that would have to share a vocabulary and do not
-    ├── EndpointError          a service behind HTTP that does not answer as it should
-    │   └── TooLongError       a server that refuses a text as longer than its model's context
-    ├── RunError               a run directory that cannot be used
-    └── StudyError             cells of a study that failed, while the others finished
+    ├── ConfigurationError
+    ├── AssetError ── HashMismatchError
+    ├── DataError
+    ├── ModelError ── VocabularyError
+    ├── EndpointError ── TooLongError
+    ├── RunError
+    └── StudyError
 
-`cli.main` prints the message of any of these and exits with `exit_code`. Code never raises them for its own faults:
-those are `assert`s.
-
-    >>> str(ConfigurationError("width is 0: give a width of at least 1"))
-    'width is 0: give a width of at least 1'
+`cli.main` prints the message of any of these and exits with `exit_code`. For its own faults the code uses `assert`.
 """
 
 import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class TrimtabError(Exception):
@@ -45,11 +42,11 @@ class DataError(TrimtabError):
 
 
 class ModelError(TrimtabError):
-    """A model that cannot play the role it was given."""
+    """A model that cannot be used in the role that it was given."""
 
 
 class VocabularyError(ModelError):
-    """Models that would have to share one vocabulary and do not."""
+    """Models that must share one vocabulary, and do not."""
 
 
 class EndpointError(TrimtabError):
@@ -71,16 +68,26 @@ class StudyError(TrimtabError):
 
 
 def one_line(text: str) -> str:
-    """`text` as a terminal may be shown it: one line, control characters as their escapes."""
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in " ".join(text.split()))
+    """`text` on one line that is safe to print: control characters become their escapes."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in " ".join(text.split()))
 
 
 def shown(value: object, longest: int = 60) -> str:
-    """The beginning of a value on one line, as messages repeat it: up to `longest` characters; a date as it is written.
+    """The beginning of a value, up to `longest` characters on one line, for error messages; dates in ISO format.
 
     >>> shown("5 % of all"), shown([1, 2, 3], longest=4)
     ("'5 % of all'", '[1, ...')
     """
-    written = isinstance(value, datetime.date | datetime.time | datetime.timedelta)
-    text = one_line(str(value) if written else repr(value))
+    is_date = isinstance(value, datetime.date | datetime.time | datetime.timedelta)
+    text = one_line(str(value) if is_date else repr(value))
     return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+def faults_in(error: "ValidationError", whole: str) -> str:
+    """All faults that pydantic names, on one line, each with its field and value; `whole` names what was validated."""
+    faults = []
+    for fault in error.errors(include_url=False):
+        field = ".".join(map(str, fault["loc"])) or whole
+        value = "missing" if fault["type"] == "missing" else f"{shown(fault['input'])} ({fault['msg']})"
+        faults.append(f"{field} is {value}")
+    return "; ".join(faults)

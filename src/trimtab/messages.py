@@ -1,6 +1,7 @@
-"""Texts and conversations where they enter, from files, from Python or from a server: checked once, and kept whole.
+"""Texts and conversations from files, from Python or from a server, checked where they enter trimtab.
 
-A message is what chat templates take: `role`, `content` as one text, and the fields of `TEMPLATE_FIELDS` that it has.
+A message is what chat templates read: `role`, `content` as one text, and those of `TEMPLATE_FIELDS` that it has.
+Functions that take an `origin`, the place that a value comes from, raise `DataError` with it where they refuse a value.
 
     >>> prompt_of([{"role": "user", "content": [{"type": "text", "text": "Hello"}]}], "row 1")
     [{'role': 'user', 'content': 'Hello'}]
@@ -22,19 +23,15 @@ from trimtab.records import Message, PromptInput
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython")
 TEMPLATE_FIELDS = ("name", "tool_calls", "tool_call_id", "reasoning_content", "reasoning", "thinking")
-"""What chat templates read of a message beside role and content; other fields, such as ids and dates, are left out."""
+"""What chat templates read of a message beside role and content; other fields, such as ids and dates, are dropped."""
 TEXT_PARTS = ("text", "input_text", "output_text")
-_WRITTEN_OUT = re.compile(r"""\s*\[\s*\{\s*['"](role|content)['"]\s*:""")
-BESIDE = ("tools", "chat_template_kwargs")
-"""Columns of TRL's that change how a template renders the conversation of the same row."""
+TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")
+"""Columns of TRL's data sets that change how a template renders the conversation of the same row."""
+_MESSAGES_AS_TEXT = re.compile(r"""\s*\[\s*\{\s*['"](role|content)['"]\s*:""")
 
 
 def text_of(value: object, origin: str) -> str:
-    """`value`, which is a text of whole characters; `origin` says for a message where it stands.
-
-    Raises:
-        DataError: it is something else, which is never spelled out as a text, or holds half of a character.
-    """
+    """`value`, if it is a text of whole characters; other types are refused, never converted."""
     if isinstance(value, str):
         try:
             value.encode()
@@ -46,33 +43,24 @@ def text_of(value: object, origin: str) -> str:
         return value
     if is_missing(value):
         raise DataError(f"{origin} is empty and must be a text: fill it or drop the row")
-    if isinstance(value, numbers.Number):
-        raise DataError(f"{origin} is {shown(value)} and must be a text: write it in quotation marks")
     if isinstance(value, datetime.date | datetime.time | datetime.timedelta):
         raise DataError(f"{origin} is {shown(value)}, a date or time, and must be a text: store its column as texts")
-    raise DataError(f"{origin} is {shown(value)} and must be a text: mend or drop the row")
+    remedy = "write it in quotation marks" if isinstance(value, numbers.Number) else "mend or drop the row"
+    raise DataError(f"{origin} is {shown(value)} and must be a text: {remedy}")
 
 
 def prompt_of(value: object, origin: str) -> PromptInput:
-    """`value` as a prompt, which is a text or a list of messages.
-
-    Raises:
-        DataError: it is neither, or a message is none.
-    """
+    """`value` as a prompt: a text, or a list of messages."""
     if isinstance(value, str):
         return text_of(value, origin)
-    if not isinstance(value, list | tuple):
-        given = "empty" if is_missing(value) else shown(value)
-        raise DataError(f"{origin} is {given} and must be a text or a list of messages: mend or drop the row")
-    return messages_of(value, origin)
+    if isinstance(value, list | tuple):
+        return messages_of(value, origin)
+    given = "empty" if is_missing(value) else shown(value)
+    raise DataError(f"{origin} is {given} and must be a text or a list of messages: mend or drop the row")
 
 
 def messages_of(value: object, origin: str) -> list[Message]:
-    """`value` as a conversation of at least one message.
-
-    Raises:
-        DataError: it is none, or a message is none.
-    """
+    """`value` as a conversation of at least one message."""
     if not isinstance(value, list | tuple) or not value:
         raise DataError(f"{origin} is {shown(value)} and must be a list of messages with role and content")
     return [message_of(entry, f"{origin}, message {number}") for number, entry in enumerate(value, start=1)]
@@ -81,41 +69,40 @@ def messages_of(value: object, origin: str) -> list[Message]:
 def message_of(entry: object, origin: str) -> Message:
     """A message with its content as one text: the texts of parts are joined, as the templates of text models do.
 
-    `content` may be missing where there are tool calls; then it is an empty text. Fields that hold nothing, as tables
-    fill them in where other rows have them, count as absent.
-
-    Raises:
-        DataError: there is no known role, or a content that is no text, such as an image.
+    `content` may be missing beside tool calls, and is then an empty text. Empty fields, with which tables fill up their
+    rows, count as absent. Unknown roles and content that is not text, such as images, are refused.
     """
     if not isinstance(entry, Mapping) or "role" not in entry:
         raise DataError(f"{origin} is {shown(entry)}, and no message with role and content: mend the row")
     role = entry["role"]
     if not isinstance(role, str) or role not in ROLES:
         raise DataError(f"{origin} has the role {shown(role)}: write one of {', '.join(ROLES)}")
-    more = {name: _field(name, entry[name], f"{origin}: {name}") for name in TEMPLATE_FIELDS if _holds(entry, name)}
-    if _holds(entry, "function_call"):
+    fields = {
+        name: (_tool_calls if name == "tool_calls" else text_of)(entry[name], f"{origin}: {name}")
+        for name in TEMPLATE_FIELDS
+        if _has(entry, name)
+    }
+    if _has(entry, "function_call"):
         raise DataError(f"{origin} has a function_call, which templates do not read: write it as tool_calls")
     content = entry.get("content")
-    if is_missing(content) and "tool_calls" in more:
+    if is_missing(content) and "tool_calls" in fields:
         content = ""
-    return cast(Message, {"role": role, "content": _content(content, f"{origin}: content"), **more})
+    if isinstance(content, list | tuple):
+        parts = enumerate(content, start=1)
+        content = "".join(_part(part, f"{origin}: content, part {number}") for number, part in parts)
+    return cast(Message, {"role": role, "content": text_of(content, f"{origin}: content"), **fields})
 
 
-def is_written_out(value: object) -> bool:
-    """Whether a text is a list of messages that was written out, as a CSV holds it in a cell."""
-    return isinstance(value, str) and _WRITTEN_OUT.match(value) is not None
+def looks_like_messages(value: object) -> bool:
+    """Whether a value is the text of a list of messages, as a cell of a CSV file holds one."""
+    return isinstance(value, str) and _MESSAGES_AS_TEXT.match(value) is not None
 
 
-def read_written_out(text: str, origin: str) -> list[Any]:
-    """The list that a text holds as JSON.
-
-    Raises:
-        DataError: it is written in another way, such as Python's.
-    """
-    with contextlib.suppress(ValueError, RecursionError):
-        values = json.loads(text)
-        if isinstance(values, list):
-            return values
+def parse_messages(text: str, origin: str) -> list[Any]:
+    """The list that a text holds as JSON; other notations, such as Python's, are refused."""
+    values = _parsed(text)
+    if isinstance(values, list):
+        return values
     raise DataError(
         f"{origin} is {shown(text)}, messages that are not written as JSON: write them as JSON, or store the data set "
         "as JSON lines or Parquet"
@@ -123,11 +110,7 @@ def read_written_out(text: str, origin: str) -> list[Any]:
 
 
 def answer_of(message: Message, origin: str) -> str:
-    """The text of an answer that is to be learned.
-
-    Raises:
-        DataError: the message holds more than its text.
-    """
+    """The text of an answer to train on; a message with more fields than its text is refused."""
     more = [name for name in message if name not in ("role", "content")]
     if more:
         raise DataError(
@@ -137,14 +120,10 @@ def answer_of(message: Message, origin: str) -> str:
     return message["content"]
 
 
-def check_nothing_beside(row: Mapping[str, Any], origin: str) -> None:
-    """Refuse a row with tools or template settings beside its conversation, which would be left out.
-
-    Raises:
-        DataError: it has some.
-    """
-    for name in BESIDE:
-        if _holds(row, name) and row[name] not in ("[]", "{}", "null"):
+def check_template_columns(row: Mapping[str, Any], origin: str) -> None:
+    """Refuse a row with tools or template settings beside its conversation: models would not be shown them."""
+    for name in TEMPLATE_COLUMNS:
+        if _has(row, name) and row[name] not in ("[]", "{}", "null"):
             raise DataError(
                 f"{origin} has {name} beside its messages, which are not shown to the models: write what matters of "
                 f"them into a system message and drop the column {name}"
@@ -152,19 +131,13 @@ def check_nothing_beside(row: Mapping[str, Any], origin: str) -> None:
 
 
 def is_missing(value: object) -> bool:
-    """Whether a cell holds nothing: None, or the NaN that tables put in the place of nothing."""
+    """Whether a cell is empty: None, or the NaN that tables put into empty cells."""
     return value is None or (isinstance(value, float) and value != value)
 
 
-def _holds(values: Mapping[str, Any], name: str) -> bool:
+def _has(values: Mapping[str, Any], name: str) -> bool:
     value = values.get(name)
     return not is_missing(value) and not (isinstance(value, str | list | tuple | Mapping) and not value)
-
-
-def _content(content: object, origin: str) -> str:
-    if isinstance(content, list | tuple):
-        return "".join(_part(part, f"{origin}, part {number}") for number, part in enumerate(content, start=1))
-    return text_of(content, origin)
 
 
 def _part(part: object, origin: str) -> str:
@@ -174,18 +147,20 @@ def _part(part: object, origin: str) -> str:
     raise DataError(f'{origin} is {kind}, and models read texts alone: give {{"type": "text", "text": ...}}')
 
 
-def _field(name: str, value: Any, origin: str) -> Any:
-    """A further field of a message: a text, but `tool_calls`, which are a list of JSON or that list written as text."""
-    if name != "tool_calls":
-        return text_of(value, origin)
-    calls = value
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError, RecursionError):
-            calls = json.loads(text_of(value, origin))
+def _tool_calls(value: object, origin: str) -> list[Any]:
+    """Tool calls: a list of JSON, or its text."""
+    calls = _parsed(text_of(value, origin)) if isinstance(value, str) else value
     if not isinstance(calls, list):
         raise DataError(f"{origin} is {shown(value)} and must be a list of calls: mend or drop the row")
     try:
         json.dumps(calls, ensure_ascii=False, allow_nan=False).encode()
-    except (TypeError, ValueError):  # an UnicodeEncodeError is a ValueError
+    except (TypeError, ValueError):  # a UnicodeEncodeError is a ValueError
         raise DataError(f"{origin} is {shown(value)}, which is no plain JSON: mend or drop the row") from None
     return calls
+
+
+def _parsed(text: str) -> Any:
+    """The value of a JSON text; None where it is not JSON."""
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(text)
+    return None

@@ -1,4 +1,4 @@
-"""The records that flow along the line, each one JSON object on a line of its own.
+"""The records that the steps read and write: one JSON object a line.
 
 >>> record = Prompt(id="test-00007", text="I really")
 >>> from_json(Prompt, to_json(record)) == record
@@ -7,26 +7,29 @@ True
 
 import dataclasses
 import json
-import types
-import typing
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict, TypeVar
+from typing import Any, Literal, NotRequired, TypeVar
 
-from trimtab.errors import DataError
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict  # pydantic takes the standard library's from Python 3.12 on
+
+from trimtab.errors import DataError, faults_in
 
 Finish = Literal["eos", "length", "stop", "failed", "unvalued", "too_long"]
-"""Why a response ended. The last three say that there is none: the prompt was set aside."""
+"""Why a response ended. The last three mark a prompt that was set aside: it has no response."""
 SET_ASIDE: dict[Finish, str] = {
     "failed": "a model's logits for it are not finite numbers",
     "unvalued": "a response to it has no finite value: the reward or the guides gave none, or it outgrew their context",
     "too_long": "it leaves no room for a response in a model's context",
 }
-"""Why a prompt was set aside, by what its one generation says."""
+"""Why a prompt was set aside, by the `finish` of its only generation."""
+_STRICT = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
 
+@with_config(_STRICT)
 class Message(TypedDict):
-    """One turn of a conversation as chat templates take it; `content` is one text, empty beside tool calls alone."""
+    """One turn of a conversation, as chat templates read it. `content` may be empty only beside tool calls."""
 
     role: str
     content: str
@@ -41,8 +44,15 @@ class Message(TypedDict):
 PromptInput = str | list[Message]
 
 
+class JsonRecord:
+    """Base of the records: read back, a line must have exactly their fields, of exactly their types."""
+
+    __slots__ = ()
+    __pydantic_config__ = _STRICT
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
-class Review:
+class Review(JsonRecord):
     """A labelled text. `label` is 1 for positive and 0 for negative."""
 
     id: str
@@ -52,7 +62,7 @@ class Review:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(JsonRecord):
     """What a model continues: a string or a list of messages. `source` is the id of the review it was cut from."""
 
     id: str
@@ -61,13 +71,13 @@ class Prompt:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Generation:
-    """One response. `token_ids` are the ids as sampled, an end token included only where the model sampled it.
+class Generation(JsonRecord):
+    """One response. `token_ids` are the sampled ids; they include an end token only where the model sampled one.
 
-    `prompt_ids` is the prompt as the sampling model read it. `index` counts the responses to one prompt: the sample's
-    slot where they were sampled, the rank where a search ordered them. `value` is the search's value, `reward` the
-    gold reward; each is None where it was not computed. A prompt that was set aside has one generation, without text.
-    Behind an endpoint ids are not known, and `tokens` is the number of the response's tokens; else it is None.
+    `prompt_ids` is the prompt as the sampling model read it. `index` numbers the responses to one prompt: by slot where
+    they were sampled, by rank where a search ordered them. `value` is the search's value, `reward` the gold reward;
+    each is None where it was not computed. A prompt that was set aside has one generation, without text. A served model
+    shows no ids: there `tokens` is the number of the response's tokens; else it is None.
     """
 
     prompt_id: str
@@ -89,12 +99,12 @@ class Generation:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Pair:
-    """Two responses to one prompt and which of them won.
+class Pair(JsonRecord):
+    """Two responses to one prompt; `chosen` is the index of the winner.
 
-    `chosen` indexes `responses`. `probability` is the Bradley-Terry probability that response 0 beats response 1.
-    `token_ids` is empty where the pair comes from a data set that has only text, `rewards` where it has none (then
-    `probability` is 0.5); `ended[i]` says whether response i ended with an end token that the model sampled.
+    `probability` is the Bradley-Terry probability that response 0 beats response 1. In pairs from a data set
+    `token_ids` is empty where it has only text, and `rewards` where it has none (then `probability` is 0.5). `ended[i]`
+    says whether response i ended with an end token that the model sampled.
     """
 
     prompt_id: str
@@ -110,11 +120,11 @@ class Pair:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Score:
-    """What was measured on one response of one decoder.
+class Score(JsonRecord):
+    """The measurements of one response of one decoder.
 
-    `reward` and `judge` in nats (log-odds), the latter None where there is no second judge; `log_probability` is the
-    sum over `base_tokens` tokens under the unguided base model; `tokens` counts the response's sampled tokens.
+    `reward` and `judge` are log-odds in nats; `judge` is None where there is no second judge. `log_probability` is the
+    sum over `base_tokens` tokens under the unguided base model. `tokens` counts the response's sampled tokens.
     """
 
     decoder: str
@@ -126,7 +136,8 @@ class Score:
     tokens: int
 
 
-Record = TypeVar("Record", Review, Prompt, Generation, Pair, Score)
+Record = TypeVar("Record", bound=JsonRecord)
+_READERS: dict[type, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in (Review, Prompt, Generation, Pair, Score)}
 
 
 def to_json(record: Review | Prompt | Generation | Pair | Score) -> str:
@@ -141,46 +152,10 @@ def from_json(kind: type[Record], line: str) -> Record:
         DataError: the line is not JSON, or not an object with the fields of `kind`.
     """
     try:
-        values: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"not a {kind.__name__} record: {line[:80]!r} is not JSON ({error.msg})") from None
-    if not isinstance(values, dict):
-        raise DataError(f"not a {kind.__name__} record: {line[:80]!r} is not a JSON object")
-    names = {field.name for field in dataclasses.fields(kind)}
-    required = {
-        field.name
-        for field in dataclasses.fields(kind)
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    }
-    wrong = sorted((set(values) - names) | (required - set(values)))
-    if wrong:
-        raise DataError(f"not a {kind.__name__} record: fields {', '.join(wrong)} are missing or unknown")
-    hints = typing.get_type_hints(kind)
-    for name, value in values.items():
-        if not _fits(value, hints[name]):
-            raise DataError(f"not a {kind.__name__} record: {name} is {value!r}")
-    return kind(**values)
-
-
-def _fits(value: object, hint: Any) -> bool:
-    """Whether a JSON value can stand in a field of this type; looks one level into lists."""
-    origin = typing.get_origin(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, option) for option in typing.get_args(hint))
-    if origin is Literal:
-        return value in typing.get_args(hint)
-    if origin is list:
-        (item,) = typing.get_args(hint)
-        return isinstance(value, list) and all(_fits(entry, item) for entry in value)
-    if typing.is_typeddict(hint):
-        if not isinstance(value, dict) or not hint.__required_keys__ <= value.keys() <= set(hint.__annotations__):
-            return False
-        return all(isinstance(value[name], str) for name in hint.__required_keys__)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)
+        record: Record = _READERS[kind].validate_json(line)
+    except ValidationError as error:
+        raise DataError(f"not a {kind.__name__} record: {faults_in(error, 'the line')}") from None
+    return record
 
 
 def read_jsonl(path: Path, kind: type[Record]) -> list[Record]:

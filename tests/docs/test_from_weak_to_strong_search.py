@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from trimtab import cli
-from trimtab.cli import launch as launcher
 from trimtab.config.file import load_experiment
 from trimtab.config.guide import DecoderConfig
 
@@ -31,8 +30,8 @@ def test_commands_are_sound(line: str, tmp_path: Path, monkeypatch: pytest.Monke
         ran.append(load_experiment(cli.experiment_file(arguments[1]), ()).name)
         return 0
 
-    monkeypatch.setattr(cli, "launch", launched)
-    monkeypatch.setattr(launcher, "process_count", lambda file, wanted: wanted or 4)
+    monkeypatch.setattr(cli, "launch_processes", launched)
+    monkeypatch.setattr("trimtab.cli.launch.process_count", lambda file, wanted: wanted or 4)
     monkeypatch.setattr(cli, "_run", noted)
     monkeypatch.setattr("trimtab.pipeline.merge.merge_shards", lambda directories, into: ran.append(str(into)) or [])
     monkeypatch.setattr("sys.argv", shlex.split(line))

@@ -12,7 +12,6 @@ import pytest
 import yaml
 
 from trimtab import cli
-from trimtab.cli import launch as launcher
 from trimtab.config.file import load_experiment, parse_experiment
 from trimtab.config.guides import guide_pairs
 
@@ -85,8 +84,8 @@ def test_commands_of_the_page_on_tuning_are_sound(monkeypatch: pytest.MonkeyPatc
         return 0
 
     monkeypatch.setattr(cli, "_run", noted)
-    monkeypatch.setattr(cli, "launch", launched)
-    monkeypatch.setattr(launcher, "process_count", lambda file, wanted: wanted or 4)
+    monkeypatch.setattr(cli, "launch_processes", launched)
+    monkeypatch.setattr("trimtab.cli.launch.process_count", lambda file, wanted: wanted or 4)
     text = (DOCS / "training.md").read_text(encoding="utf-8")
     for line in re.findall(r"^    (trimtab .*)$", text, flags=re.MULTILINE):
         monkeypatch.setattr("sys.argv", shlex.split(line, comments=True))

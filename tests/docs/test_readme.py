@@ -15,6 +15,7 @@ from trimtab.config.file import load_experiment, parse_experiment
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+OTHERS = ("assets", "entries", "guides", "status", "trace", "merge", "push")  # commands that are tested elsewhere
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
 
 
@@ -50,7 +51,15 @@ def test_command_lines_are_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(cli, "_run", noted)
     commands = [shlex.split(line, comments=True) for block in blocks("bash") for line in block.splitlines()]
     for command in commands:
-        if command[0] == "trimtab" and command[1] not in ("assets", "guides", "status", "trace", "merge", "push"):
+        if command[0] == "trimtab" and command[1] not in (
+            "assets",
+            "entries",
+            "guides",
+            "status",
+            "trace",
+            "merge",
+            "push",
+        ):
             monkeypatch.setattr("sys.argv", command)
             cli.main()
     assert ran == [
@@ -89,7 +98,7 @@ def test_assets_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
 
 def test_public_names_are_few_and_all_there() -> None:
     assert len(trimtab.__all__) <= 20
-    assert sorted(trimtab.__all__) == trimtab.__all__ == sorted(trimtab._PLACES)
+    assert sorted(trimtab.__all__) == trimtab.__all__ == sorted(trimtab._MODULES)
     for name in trimtab.__all__:
         assert trimtab.__getattr__(name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

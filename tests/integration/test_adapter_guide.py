@@ -12,7 +12,8 @@ from tiny_hub import save_causal_lm
 from trimtab.assets.resolve import Assets
 from trimtab.config.models import ModelConfig
 from trimtab.models.roles import load_language_model
-from trimtab.search.chunk_beam import Hypothesis, Search
+from trimtab.search.chunk_beam import Search
+from trimtab.search.hypothesis import Hypothesis
 from trimtab.search.proposer import LanguageModelProposer
 from trimtab.search.value import ImplicitValue
 

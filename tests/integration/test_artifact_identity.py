@@ -147,6 +147,7 @@ EXECUTION: dict[str, Any] = {
     "evaluate.confidence": 0.5,
     "evaluate.examples": 1,
     "evaluate.threshold": None,
+    "evaluate.columns": ("reward",),
 }
 """Fields that change no result, with another value of each."""
 

@@ -22,7 +22,7 @@ from trimtab.models.vocabulary import Vocabulary
 from trimtab.preferences.dataset import read_dataset
 from trimtab.records import Generation, Pair, Prompt, Score
 from trimtab.store.progress import watching
-from trimtab.training.pair_tokens import encode_pairs
+from trimtab.training.tokens import encode_pairs
 
 SMALL = [
     "data.tuning_prompts=8", "data.validation_prompts=4", "data.test_prompts=4", "guide.max_new_tokens=6",

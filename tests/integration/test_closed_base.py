@@ -121,7 +121,7 @@ def test_a_server_that_goes_down_mid_run_loses_no_finished_block(
         ("guide.decoders=[{budget: 1.0e12}]", "needs the model's size"),
         ("guide.decoders=[{width: 2, successors: 2, chunk: 9, chunk_ends: ['. ']}]", "needs each token"),
         ("small.endpoint=http://127.0.0.1:1/v1", "small is tuned and guides by its logits"),
-        ("large.adapter=somewhere", "what an endpoint serves is the server's to say: drop adapter"),
+        ("large.adapter=somewhere", "the server decides on these, not its client: drop adapter"),
         ("large.endpoint.url=127.0.0.1:8000", "large.endpoint.url is '127.0.0.1:8000': string should match pattern"),
         ("large.endpoint.concurency=3", "did you mean concurrency?"),
         ("large.endpoint.key_variable=sk-123", "large.endpoint.key_variable is 'sk-123'"),

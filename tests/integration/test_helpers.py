@@ -17,7 +17,7 @@ from trimtab.errors import ConfigurationError, RunError
 from trimtab.executors.helpers import Helpers
 from trimtab.executors.messages import Order
 from trimtab.executors.pool import Pool
-from trimtab.pipeline.make import Session
+from trimtab.pipeline.make import StepRunner
 from trimtab.pipeline.step import Step
 from trimtab.pipeline.traces import trace_file, traced
 from trimtab.store.lock import hold
@@ -52,16 +52,16 @@ def test_two_processes_make_what_one_makes(
     tmp_path: Path, path_map: Path, alone: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared: list[str] = []
-    taking, making, alone_from = Pool.take, Session.make, list[str]()
+    taking, making, alone_from = Pool.take, StepRunner.make, list[str]()
 
-    def noted(session: Session, step: Step) -> object:
+    def noted(session: StepRunner, step: Step) -> object:
         made = making(session, step)
         assert isinstance(session.helpers, Helpers)
         if session.helpers._pool._workers == {2: None}:
             alone_from.append(step.name)
         return made
 
-    monkeypatch.setattr(Session, "make", noted)
+    monkeypatch.setattr(StepRunner, "make", noted)
     monkeypatch.setattr(Pool, "take", lambda pool, order: (shared.append(order.digest), taking(pool, order)))
     line = decoded(tmp_path, path_map, jobs=2)
     assert run_bytes(tmp_path) == alone

@@ -16,7 +16,7 @@ from trimtab.config.experiment import Experiment
 from trimtab.config.file import load_experiment
 from trimtab.errors import ConfigurationError, DataError
 from trimtab.models.language_model import sequence_log_probabilities
-from trimtab.pipeline.make import Session
+from trimtab.pipeline.make import StepRunner
 from trimtab.pipeline.workspace import Workspace
 from trimtab.records import Generation
 from trimtab.report.search_tree import search_tree
@@ -212,4 +212,4 @@ def test_too_small_a_budget_is_named_before_anything_is_decoded(line: Finished, 
     plan = Finished.planned(poor, line.directory.path, line.assets).plan
     (step,) = (step for step in plan.steps if step.name == "guide budget-1")
     with pytest.raises(ConfigurationError, match=r"budget 1 pays for no search: 1 x 2 candidates cost"):
-        Session(plan, Workspace(line.assets), Watch()).make(step)
+        StepRunner(plan, Workspace(line.assets), Watch()).make(step)

@@ -13,15 +13,15 @@ from trimtab.config.search import SamplingConfig
 from trimtab.errors import ModelError
 from trimtab.evaluation.fluency import fluency_under
 from trimtab.models.cached_model import CachedModel
-from trimtab.models.chat import ChatTemplate
-from trimtab.models.chat_turn import Turn
+from trimtab.models.chat import ChatTemplate, Turn
 from trimtab.models.roles import vocabulary_of
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Generation, Message, Pair, Prompt
 from trimtab.search.chunk_beam import Search
+from trimtab.search.hypothesis import Hypothesis
 from trimtab.search.proposer import LanguageModelProposer
-from trimtab.search.value import Candidate, ImplicitValue
-from trimtab.training.pair_tokens import encode_pairs
+from trimtab.search.value import ImplicitValue
+from trimtab.training.tokens import encode_pairs
 
 TURNS: list[Message] = [
     {"role": "user", "content": "A film?"},
@@ -207,7 +207,7 @@ def test_guides_read_an_answer_as_their_own_template_writes_it(style: str, base_
     before = STYLES[base_style].before or ""
     state = value.start([Prompt("p", TURNS)], room=60)
     for text, finish in ((before, None), (f"{before}An o", None), (f"{before}An oak.", "eos")):
-        state, (found,) = value.advance(state, [0], [Candidate([5], text, finish)])
+        state, (found,) = value.advance(state, [0], [Hypothesis(Prompt("p", TURNS), [], [5], text, finish)])
     read = tuned.vocabulary.encode_prompt(TURNS, "chat")
     sums = [sum(full_log_probabilities(each.model, read, row.chosen_ids)) for each in (tuned, untuned)]
     assert found == pytest.approx(sums[0] - sums[1], abs=1e-9)

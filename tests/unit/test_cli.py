@@ -39,12 +39,17 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
         (["check", "quickstart", "--set", "tune.betta=1"], "tune.betta is unknown: did you mean beta?"),
         (["check", "quickstart", "--set", "tune.beta=-1", "guide.rows=0"], "tune.beta is -1: input should be greater"),
         (["guide", "quickstart", "--shard", "3/2"], "shard '3/2' names no share: write it as I/N"),
-        (["tune", "quickstart", "--launch", "fsdp"], "fsdp cuts a model over GPUs, and there is none"),
+        (["tune", "quickstart", "--launch", "fsdp"], "fsdp divides a model among GPUs, and there is none"),
         (["tune", "quickstart", "--launch", "zero2", "--processes", "2"], "give --launch ddp"),
         (["tune", "quickstart", "--launch", "ddp"], "there is nothing to launch on 0 GPUs: leave out --launch"),
         (["tune", "quickstart", "--processes", "2"], "--processes 2 says how many --launch starts: give --launch ddp"),
-        (["tune", "quickstart", "--launch", "dpp"], "no launch configuration dpp: give one of ddp, fsdp, zero2, or"),
+        (
+            ["tune", "quickstart", "--launch", "dpp"],
+            "configuration of accelerate, or one of ddp, fsdp",
+        ),
         (["check", "quickstart", "--set", "seed"], "override 'seed' has no `=`: write it as part.field=value"),
+        (["check", "quickstart", "--set", "plugins=[nowhere.py]", "seed=x"], "nowhere.py"),
+        (["check", "quickstart", "--set", "plugins=[nowhere.py]", "seed=x"], "seed is 'x'"),
         (["check", "quickstart", "--set", "seed=x", "--set", "name=a"], "seed is 'x'"),
         (["check", "quickstart", "--set=seed=x", "--set=name=a"], "seed is 'x'"),
         (["check", "quickstart", "--set", "guide.decoders.99.chunk=2"], "there is no entry 99"),
@@ -81,17 +86,25 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "load_experiment", stopped)
+    monkeypatch.setattr("trimtab.cli.options.load_experiment", stopped)
     with pytest.raises(SystemExit) as ended:
         run(monkeypatch, "run", "quickstart")
     assert ended.value.code == 130
     assert capsys.readouterr().err == "trimtab: stopped; this goes on where it was: trimtab run quickstart\n"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["check", "quickstart"]])
-def test_help_and_check_load_no_heavy_library(arguments: list[str]) -> None:
+HEAVY = ("torch", "transformers", "datasets", "trl", "pandas", "sklearn", "matplotlib", "huggingface_hub")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "heavy"),
+    [
+        (["--help"], (*HEAVY, "numpy", "trimtab.training", "trimtab.preferences", "trimtab.report")),
+        (["check", "quickstart"], HEAVY),  # pair strategies, which it looks up, are functions of numpy arrays
+    ],
+)
+def test_help_and_check_load_no_heavy_library(arguments: list[str], heavy: tuple[str, ...]) -> None:
     """They answer at once: what takes long to import is imported where a stage needs it."""
-    heavy = ("torch", "transformers", "datasets", "trl", "numpy", "pandas", "sklearn", "matplotlib", "huggingface_hub")
     code = (
         "import sys, trimtab.cli\n"
         f"sys.argv = ['trimtab', *{arguments!r}]\n"

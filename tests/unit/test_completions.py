@@ -13,7 +13,8 @@ from trimtab.config.search import SamplingConfig
 from trimtab.errors import ConfigurationError, DataError, EndpointError, ModelError
 from trimtab.models.cached_model import CachedModel
 from trimtab.models.language_model import sequence_log_probabilities
-from trimtab.models.served_model import Choice, CompletionsModel, Question, Usage, share_out
+from trimtab.models.served_answer import Choice, share_out
+from trimtab.models.served_model import CompletionsModel, Question, Usage
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Prompt
 from trimtab.rewards.function import FunctionReward
@@ -179,26 +180,33 @@ def test_what_the_protocol_allows_is_read(server: Server, given: dict, texts: li
 @pytest.mark.parametrize(
     ("given", "line"),
     [
-        (answer(text=5), r"without a text in 'text' \(5\)"),
-        (answer(text=[" so"]), r"without a text in 'text' \(\[' so'\]\)"),
-        (without("text", answer()), "without 'text'"),
-        (without("text", answer(message={"content": "x"})), "without 'text', but with messages, as a chat endpoint"),
+        (answer(text=5), r"choices\.0\.text is 5 \(Input should be a valid string\)"),
+        (answer(text=[" so"]), r"choices\.0\.text is \[' so'\]"),
+        (without("text", answer()), r"choices\.0\.text is missing"),
+        (
+            without("text", answer(message={"content": "x"})),
+            r"with messages, as a chat endpoint does \(choices\.0\.text is missing",
+        ),
         (answer(text="\ud83d"), "half of a character"),
-        (answer(index="0"), r"without a whole number for each index"),
-        (answer(index=True), r"without a whole number for each index"),
-        ({**answer(), "choices": [answer()["choices"][0], without("index", answer())["choices"][1]]}, "each index"),
-        ({**answer(), "choices": None}, "without a choice"),
-        ({**answer(), "choices": [None]}, "without a choice"),
-        ({**answer(), "choices": {"text": "x"}}, "without a choice"),
-        (answer(finish_reason=None), r"a finish reason that is known \(None\)"),
-        (without("finish_reason", answer()), r"a finish reason that is known \(None\)"),
-        (answer(finish_reason=["stop"]), "a finish reason that is known"),
-        (without("usage", answer()), "without 'usage' with completion_tokens"),
-        ({**answer(), "usage": None}, "without 'usage' with completion_tokens"),
-        ({**answer(), "usage": [4]}, "without 'usage' with completion_tokens"),
-        (answer(total=None), "without 'usage' with completion_tokens"),
-        (answer(total="4"), "without 'usage' with completion_tokens"),
-        (answer(total=-1), "without 'usage' with completion_tokens"),
+        (answer(index="0"), r"choices\.0\.index is '0' \(Input should be a valid integer"),
+        (answer(index=True), r"choices\.0\.index is True"),
+        (
+            {**answer(), "choices": [answer()["choices"][0], without("index", answer())["choices"][1]]},
+            "an index of its own to some choices alone",
+        ),
+        (answer(index=0), "an index of its own to some choices alone"),
+        ({**answer(), "choices": None}, "choices is None"),
+        ({**answer(), "choices": [None]}, r"choices\.0 is None"),
+        ({**answer(), "choices": {"text": "x"}}, "choices is {'text': 'x'}"),
+        (answer(finish_reason=None), r"choices\.0\.finish_reason is None"),
+        (without("finish_reason", answer()), r"choices\.0\.finish_reason is missing"),
+        (answer(finish_reason=["stop"]), r"choices\.0\.finish_reason is \['stop'\]"),
+        (without("usage", answer()), "usage is missing"),
+        ({**answer(), "usage": None}, "usage is None"),
+        ({**answer(), "usage": [4]}, r"usage is \[4\]"),
+        (answer(total=None), r"usage\.completion_tokens is None"),
+        (answer(total="4"), r"usage\.completion_tokens is '4'"),
+        (answer(total=-1), r"usage\.completion_tokens is -1"),
         (answer(total=99), "wrote 99 tokens in 2 choices of at most 5: it does not keep to max_tokens"),
         ({"error": {"message": "context length exceeded"}}, "answers an error, .*context length exceeded"),
     ],
@@ -303,9 +311,15 @@ def test_what_passes_is_tried_again_and_what_stays_is_one_line(server: Server, m
     for fault, line in [
         ((400, {}, b"top_k is unknown"), r"refuses the request \(400: top_k is unknown\)"),
         ((200, {}, b"<html>"), "no JSON object"),
-        ((200, {}, b"{}"), "answers without 'choices'"),
-        ((200, {}, b'{"choices": [], "usage": {"completion_tokens": 0}}'), "answers without a choice"),
-        ((200, {}, b'{"choices": [{"index": 0, "text": "", "finish_reason": "gone"}]}'), "finish reason that is known"),
+        ((200, {}, b"{}"), "choices is missing; usage is missing"),
+        (
+            (200, {}, b'{"choices": [], "usage": {"completion_tokens": 0}}'),
+            r"choices is \[\] \(List should have at least 1 item",
+        ),
+        (
+            (200, {}, b'{"choices": [{"index": 0, "text": "", "finish_reason": "gone"}]}'),
+            r"choices\.0\.finish_reason is 'gone'",
+        ),
     ]:
         server.faults = [fault]
         with pytest.raises(EndpointError, match=line) as caught:

@@ -69,7 +69,7 @@ def test_two_decoders_of_two_runs_are_compared_prompt_by_prompt(
     with pytest.raises(SystemExit):
         monkeypatch.setattr("sys.argv", ["trimtab", "compare", places[0], f"{tmp_path}/two:other"])
         cli.main()
-    assert "were scored by unlike rewards (reward-r1 and reward-r2): score both by one" in capsys.readouterr().err
+    assert "were scored by different rewards (reward-r1 and reward-r2): score both by one" in capsys.readouterr().err
 
 
 def test_equal_prompts_are_counted_each_and_paired_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

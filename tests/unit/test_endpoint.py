@@ -78,7 +78,7 @@ def test_an_answer_that_comes_too_late_counts_as_none() -> None:
 @pytest.mark.parametrize(
     ("answer", "line"),
     [
-        ((404, b"no such page", {}), r"refuses the request \(404: no such page\): mend either"),
+        ((404, b"no such page", {}), r"refuses the request \(404: no such page\): mend the request or the service"),
         ((200, b"<html>", {}), "answers '<html>', which is no JSON object"),
         ((200, [1.0], {}), "which is no JSON object"),
         ((200, {"scores": [1.0]}, {}), "answers None for 1 responses: it must give"),

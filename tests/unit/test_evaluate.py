@@ -8,7 +8,7 @@ import pytest
 from trimtab.config.experiment import Experiment
 from trimtab.errors import DataError
 from trimtab.evaluation.coverage import answers
-from trimtab.evaluation.evaluate import Cost, oracle_of, summarise
+from trimtab.evaluation.evaluate import Cost, model_names, oracle_of, summarise
 from trimtab.evaluation.scoring import best_of, score_decoder
 from trimtab.records import Generation, Score
 
@@ -53,9 +53,9 @@ TEXTS = {
 def summary(settings, texts, costs=None, **changes):
     generations = {name: [generation(*item) for item in items.items()] for name, items in texts.items()}
     scores = {name: score_decoder(name, each, Lengths(), Lengths(), fluency) for name, each in generations.items()}
-    rows = summarise(
-        settings, {**scores, **changes}, generations, encode, costs or {name: Cost(10.0, 4.0) for name in texts}
-    )
+    parts = settings.guide, settings.evaluate, settings.seed, model_names(settings.small, settings.base)
+    costs = costs or {name: Cost(10.0, 4.0) for name in texts}
+    rows = summarise(*parts, {**scores, **changes}, generations, encode, costs)
     return {row.decoder: row for row in rows}
 
 

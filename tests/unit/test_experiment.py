@@ -73,8 +73,8 @@ def test_what_cannot_run_is_refused(parts: dict[str, Any], fault: str) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("", "holds no experiment"),
-        ("- a", "holds no experiment"),
+        ("", "name: it is missing"),
+        ("- a", "is no mapping: write lines such as `name: my-experiment`"),
         ("a: [", "cannot be read as YAML"),
         ("seed: 1", "name: it is missing"),
     ],

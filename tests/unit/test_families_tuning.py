@@ -9,6 +9,7 @@ import torch
 from tiny import full_log_probabilities, tokenizer
 from trimtab.config.training import LoraSettings, TuneConfig
 from trimtab.records import Pair
+from trimtab.training.job import TrainingJob
 from trimtab.training.preference import tune
 from zoo import CACHED, REREAD
 
@@ -33,7 +34,7 @@ TRAIN, VALIDATION = [pair(number, "train") for number in range(4)], [pair(9, "va
 def test_each_family_is_tuned(name: str, tmp_path: Path) -> None:
     model = {**CACHED, **REREAD}[name](0).float()
     untuned = copy.deepcopy(model)
-    summary = tune(TRAIN, VALIDATION, model, tokenizer(), SETTINGS, tmp_path, 0, lambda done, total: None)
+    summary = tune(TRAIN, VALIDATION, model, tokenizer(), SETTINGS, TrainingJob(tmp_path))
     assert summary["steps"] == 2 and summary["trained_parameters"] > 0
     tuned = type(untuned).from_pretrained(tmp_path / "model")
     before, after = (sum(full_log_probabilities(each.eval(), [1, 49], [60, 70, 62])) for each in (untuned, tuned))

@@ -9,7 +9,7 @@ from trimtab.models.cached_model import CachedModel
 from trimtab.models.language_model import ModelSize
 from trimtab.records import Prompt
 from trimtab.search.chunk_beam import Search
-from trimtab.search.flops_budget import SearchShape, Workload, search_flops, within_budget
+from trimtab.search.flops_budget import Workload, search_flops, within_budget
 from trimtab.search.proposer import LanguageModelProposer
 from trimtab.search.value import ImplicitValue
 
@@ -34,20 +34,18 @@ def test_the_cost_is_what_the_models_count(shape: tuple[int, int, int]) -> None:
 WORK = Workload((ModelSize(1e8, 3e7), ModelSize(1e7, 3e6), ModelSize(1e7, 3e6)), prompt=20, response=40)
 
 
-@pytest.mark.parametrize("given", [SearchShape(), SearchShape(width=1), SearchShape(successors=4, chunk=10)])
+@pytest.mark.parametrize("given", [{}, {"width": 1}, {"successors": 4, "chunk": 10}])
 @pytest.mark.parametrize("flops", [6e10, 3e11, 2e12])
-def test_a_budget_buys_the_largest_search_that_it_pays_for(given: SearchShape, flops: float) -> None:
-    found = within_budget(flops, WORK, given)
-    assert found.width is not None and found.successors is not None
-    assert search_flops(WORK, found.width, found.successors, found.chunk) <= flops
-    for name in ("width", "successors", "chunk"):
-        assert vars(given)[name] in (None, vars(found)[name])
-    larger = (found.width, found.successors + 1) if given.successors is None else (found.width + 1, found.successors)
-    if found.successors > found.width and given == SearchShape():
-        larger = (found.successors, found.successors)
-    assert search_flops(WORK, *larger, found.chunk) > flops
+def test_a_budget_buys_the_largest_search_that_it_pays_for(given: dict[str, int], flops: float) -> None:
+    width, successors, chunk = within_budget(flops, WORK, **given)
+    assert search_flops(WORK, width, successors, chunk) <= flops
+    assert given.items() <= {"width": width, "successors": successors, "chunk": chunk}.items()
+    larger = (width, successors + 1) if "successors" not in given else (width + 1, successors)
+    if successors > width and not given:
+        larger = (successors, successors)
+    assert search_flops(WORK, *larger, chunk) > flops
 
 
 def test_too_small_a_budget_says_what_the_smallest_search_costs() -> None:
     with pytest.raises(ConfigurationError, match=r"budget 1e\+06 pays for no search: 1 x 2 candidates cost"):
-        within_budget(1e6, WORK, SearchShape())
+        within_budget(1e6, WORK)

@@ -109,7 +109,7 @@ def test_a_model_and_its_adapter_wherever_the_layers_wait(gpus: int, device_map:
 # Each device that the engine names is forgotten, one at a time: a `device=`, a `.to(device)`, an `on_device`.
 
 BY_PATH = {
-    "trimtab.models.sampling": "sampling", "trimtab.rewards.scalar": "rewards",
+    "trimtab.models.sampling": "sampling", "trimtab.rewards.model_reward": "rewards",
     "trimtab.rewards.sequence_logits": "rewards", "trimtab.training.pair_forward": "training",
 }  # fmt: skip
 """Modules that one short path comes by whole."""
@@ -131,11 +131,11 @@ SOUND = {
     "models.sampling._draw_of_few: on_device(where, device)",
     "models.sampling._draw_of_few: on_device(np.flatnonzero(~few), device)",
     "models.sampling._draw_of_few: on_device(rest, device)",
-    "rewards.scalar.ValueHead.__call__: torch.arange(len(ids), device=device)",
-    "rewards.scalar.ValueHead.__call__: mask.sum(dim=1).to(device)",
+    "rewards.model_reward.ValueHead.__call__: torch.arange(len(ids), device=device)",
+    "rewards.model_reward.ValueHead.__call__: mask.sum(dim=1).to(device)",
     "rewards.sequence_logits.SequenceLogits.__call__: order.argsort().to(parts[0].device)",
     # transformers takes masks to the device of the texts
-    "rewards.scalar.ValueHead.__call__: mask.to(device)",
+    "rewards.model_reward.ValueHead.__call__: mask.to(device)",
     "rewards.sequence_logits.SequenceLogits._read: mask.to(model.device)",
     # counts where a head lies apart from the layers below it, as no path here has it
     "models.uncached_model.UncachedModel._read: flat.to(self._head.weight.device, self._head.weight.dtype)",

@@ -110,10 +110,10 @@ def test_the_files_that_are_looked_into(tmp_path: Path, monkeypatch: pytest.Monk
     ("text", "line"),
     [
         ("- a", "is no mapping: write"),
-        ("a: [", "is not YAML"),
-        ("a: {untuned: {name: b}}", "a.tuned: "),
-        ("a: {untuned: {name: b}, tuned: {name: c, dtpe: float32}}", "a.tuned.dtpe: "),
-        ("a: b", "the guides file .*: a: "),
+        ("a: [", "cannot be read as YAML"),
+        ("a: {untuned: {name: b}}", "a.tuned: it is missing: give it"),
+        ("a: {untuned: {name: b}, tuned: {name: c, dtpe: float32}}", "a.tuned.dtpe is unknown: did you mean dtype?"),
+        ("a: b", "the guides file .*: a is 'b': give its fields"),
     ],
 )
 def test_a_file_that_is_wrong_is_one_line(tmp_path: Path, text: str, line: str) -> None:

@@ -125,7 +125,7 @@ def push(run: Path, *more: str, url: str, token: str | None) -> subprocess.Compl
     """The command itself: where the hub is, is read from the environment once."""
     environment = {name: value for name, value in os.environ.items() if name not in ("HF_TOKEN", "HF_HUB_OFFLINE")}
     environment |= {"HF_ENDPOINT": url, "HF_HOME": str(run / "hf"), "HF_HUB_DISABLE_XET": "1"}
-    command = [sys.executable, "-m", "trimtab.cli", "push", str(run), *more]
+    command = [sys.executable, "-m", "trimtab", "push", str(run), *more]
     given = {**environment, **({} if token is None else {"HF_TOKEN": token})}
     return subprocess.run(command, capture_output=True, text=True, env=given, check=False)
 

@@ -30,6 +30,7 @@ from trimtab.search.guide import Guide
 from trimtab.search.hypothesis import Hypothesis
 from trimtab.search.proposer import LanguageModelProposer
 from trimtab.search.value import ImplicitValue
+from trimtab.training.job import TrainingJob
 from trimtab.training.preference import tune
 from trimtab.training.saved_model import able_to_pad
 from trimtab.training.sft import fine_tune
@@ -303,10 +304,8 @@ def text_pairs(split: str) -> list[Pair]:
 def tuned_with(tokenizer: PreTrainedTokenizerFast, pairs=text_pairs) -> dict:
     config = TuneConfig(epochs=1, batch_size=2, evaluations=1, lora={"rank": 2})
     with tempfile.TemporaryDirectory() as folder:
-        return tune(
-            pairs("train"), pairs("validation"), llama(3, dtype=torch.float32), tokenizer, config, Path(folder), 0,
-            lambda done, total: None,
-        )  # fmt: skip
+        model, job = llama(3, dtype=torch.float32), TrainingJob(Path(folder))
+        return tune(pairs("train"), pairs("validation"), model, tokenizer, config, job)
 
 
 def test_tuning_does_not_mind_a_padding_token_without_a_row() -> None:
@@ -333,10 +332,10 @@ def test_fine_tuning_does_not_mind_a_padding_token_without_a_row(tmp_path: Path)
     config = SftConfig(epochs=1, batch_size=2, max_length=32, packing=False)
     texts = ["A fine film.", "Bad. Really bad, all of it."] * 2
     fitted = llama(3, dtype=torch.float32)
-    assert fine_tune(texts, texts, fitted, made, config, tmp_path, 0, lambda done, total: None)["steps"] > 0
+    assert fine_tune(texts, texts, fitted, made, config, TrainingJob(tmp_path))["steps"] > 0
     made.bos_token = "[PAD]"
     with pytest.raises(ModelError, match=r"\[PAD\] has id 320"):
-        fine_tune(texts, texts, llama(3, dtype=torch.float32), made, config, tmp_path, 0, lambda done, total: None)
+        fine_tune(texts, texts, llama(3, dtype=torch.float32), made, config, TrainingJob(tmp_path))
 
 
 @pytest.mark.parametrize("rows", [(320, 384), (384, 320)])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trimtab import cli
-from trimtab.cli.launch import Launching, configuration, process_count
+from trimtab.cli.launch import configuration, planned_launch, process_count
 from trimtab.errors import ConfigurationError
 
 
@@ -47,7 +47,7 @@ def test_none_and_fewer_are_not_taken_for_no_answer(
     """`--processes 0` once started one for each GPU."""
     machine(monkeypatch, gpus)
     with pytest.raises(ConfigurationError, match=rf"--processes is {number}: give at least 1, or leave it out"):
-        Launching("ddp", number).settled()
+        planned_launch("ddp", number)
     for name in ("num_processes", "num_machines"):
         with pytest.raises(ConfigurationError, match=rf"{name} in .*mine.yaml is {number}: give at least 1"):
             process_count(written(tmp_path, f"{name}: {number}"), None)

@@ -22,6 +22,7 @@ from trimtab.models.families import language_model_of
 from trimtab.models.load import load_causal_lm
 from trimtab.models.roles import Weights, load_language_model
 from trimtab.models.vocabulary import Vocabulary
+from trimtab.training.job import TrainingJob
 from trimtab.training.preference import tune
 from zoo import CACHED
 
@@ -116,7 +117,7 @@ def test_a_quantised_model_decodes_as_its_whole_pass_with_an_adapter_or_without(
         found.append(logs)
     assert max(abs(a - b) for one, two in zip(*found, strict=True) for a, b in zip(one, two, strict=True)) > 0.01
     with pytest.raises(ModelError, match="quantised weights cannot be tuned: drop quantization"):
-        tune([], [], weights.of(config)[0], tokenizer(), TuneConfig(), tmp_path, 0, lambda done, total: None)
+        tune([], [], weights.of(config)[0], tokenizer(), TuneConfig(), TrainingJob(tmp_path))
 
 
 def test_eager_attention_is_the_same(folder: Path, assets: Assets) -> None:

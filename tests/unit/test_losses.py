@@ -16,7 +16,7 @@ from trimtab.errors import ConfigurationError, ModelError
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.training.batches import arrange
 from trimtab.training.losses import LOSSES
-from trimtab.training.pair_tokens import encode_pairs
+from trimtab.training.tokens import encode_pairs
 
 
 class PlainTrainer(DPOTrainer):

@@ -9,7 +9,7 @@ import pytest
 
 from trimtab.assets.resolve import Assets
 from trimtab.errors import ConfigurationError, RunError, TrimtabError
-from trimtab.pipeline.make import Session
+from trimtab.pipeline.make import StepRunner
 from trimtab.pipeline.merge import difference, merge_shards
 from trimtab.pipeline.step import Decoding, Plan, Step
 from trimtab.pipeline.workspace import Job, Workspace
@@ -46,7 +46,7 @@ def run(folder: Path, *shards: str, parts: dict[str, object] = WIDTH, model: str
     )
     assets = Assets(cache=folder / "cache")
     for shard in shards or [None]:
-        session = Session(Plan([guide], RunDirectory(folder), assets), Workspace(assets), Watch(), links=False)
+        session = StepRunner(Plan([guide], RunDirectory(folder), assets), Workspace(assets), Watch(), links=False)
         session.make(tuned)
         if shard is None:
             session.make(guide)

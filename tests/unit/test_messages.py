@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimtab.errors import DataError
-from trimtab.messages import ROLES, answer_of, check_nothing_beside, message_of, messages_of, prompt_of, text_of
+from trimtab.messages import ROLES, answer_of, check_template_columns, message_of, messages_of, prompt_of, text_of
 from trimtab.records import Prompt, from_json, to_json
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
@@ -149,10 +149,10 @@ def test_an_answer_is_its_text_alone(more):
 @pytest.mark.parametrize("name", ["tools", "chat_template_kwargs"])
 def test_what_stands_beside_a_conversation_is_not_left_out_without_a_word(name):
     for nothing in (None, [], {}, "", "[]", "null"):
-        check_nothing_beside({name: nothing}, "row 1")
+        check_template_columns({name: nothing}, "row 1")
     for something in ([CALL], json.dumps([CALL]), {"enable_thinking": False}):
         with pytest.raises(DataError, match=f"row 1 has {name} beside its messages"):
-            check_nothing_beside({name: something}, "row 1")
+            check_template_columns({name: something}, "row 1")
 
 
 @pytest.mark.parametrize("value", [5, None, True, {}, {"role": "user", "content": "Hi"}, b"Hi", [], 2.5])

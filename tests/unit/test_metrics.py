@@ -38,7 +38,7 @@ def test_interval_is_the_same_for_a_seed_and_another_for_another():
 
 def test_batches_do_not_change_how_many_resamples_are_drawn(monkeypatch):
     values = np.arange(10.0)
-    monkeypatch.setattr(metrics, "RESAMPLED_AT_ONCE", 70)
+    monkeypatch.setattr(metrics, "MAX_RESAMPLED", 70)
     low, high = interval(values, resamples=1001)
     assert low < 4.5 < high
     assert (high - low) / 2 == pytest.approx(1.96 * values.std() / math.sqrt(10), rel=0.15)

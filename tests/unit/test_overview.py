@@ -18,7 +18,6 @@ from trimtab.integrations.hub import card, tuned_guide
 from trimtab.report import overview as story
 from trimtab.report import reward_words as gold
 from trimtab.report import verdict
-from trimtab.report.columns import columns_of
 from trimtab.store.artifacts import RunDirectory
 
 REWARDS: dict[str, dict[str, Any]] = {
@@ -67,7 +66,12 @@ def said(each: Experiment) -> str:
     rows = [reference(first.name, model=model), row(second.name, model=tuned, judge_gain_high=0.6)]
     answers = [answer for _, entries in story.brief(each, rows, 9.0) for answer in entries]
     words = [story.lead(each), verdict.headline(each, rows), verdict.verdict(each, rows), *answers]
-    return " ".join([*words, *(column.meaning for column in columns_of(each, rows))])
+    return " ".join(
+        [
+            *words,
+            *(column.meaning for column in story.table_columns(each, rows)),
+        ]
+    )
 
 
 @pytest.mark.parametrize("reward, way, steered", itertools.product(REWARDS, WAYS, STEERED))

@@ -8,7 +8,7 @@ from chat_styles import STYLES, chat_tokenizer
 from trimtab.errors import ModelError
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Message, Pair
-from trimtab.training.pair_tokens import PairTokens, encode_pairs
+from trimtab.training.tokens import PairTokens, encode_pairs
 
 TALKS: dict[str, list[Message]] = {
     "one turn": [{"role": "user", "content": "A film?"}],

@@ -3,7 +3,7 @@
 Chosen and rejected swapped is planted in test_training_preference.py, beside the training that it would spoil.
 """
 
-from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,8 +15,8 @@ from identities import (
 )
 from trimtab.models.kv_cache import SlotCache
 from trimtab.search import chunk_beam
-from trimtab.search.chunk_beam import Hypothesis, Search
-from trimtab.search.proposer import Continuation, LanguageModelProposer
+from trimtab.search.chunk_beam import Search
+from trimtab.search.proposer import LanguageModelProposer
 
 CBS = Search(width=3, successors=2, chunk=4, max_new_tokens=14)
 BEST_OF = Search(successors=6, max_new_tokens=12, keep=6)
@@ -40,8 +40,7 @@ def test_a_dropped_end_token_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     def dropping(self: LanguageModelProposer, *arguments: object) -> object:
         state, continuations = sound(self, *arguments)  # type: ignore[arg-type]
         return state, [
-            Continuation(each.token_ids[:-1] if each.finish == "eos" else each.token_ids, each.finish, each.row)
-            for each in continuations
+            replace(each, token_ids=each.token_ids[:-1]) if each.finish == "eos" else each for each in continuations
         ]
 
     check_end_counts_only_where_sampled(BEST_OF)
@@ -51,11 +50,7 @@ def test_a_dropped_end_token_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unsorted_values_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unsorted(beams: Sequence[list[Hypothesis]], candidates: list[Hypothesis], *, ranked: bool) -> object:
-        return sound(list(beams), candidates, ranked=False)
-
-    sound = chunk_beam._compete
     check_values_are_rescored_and_in_order(BEST_OF, same_vocabulary=True)
-    monkeypatch.setattr(chunk_beam, "_compete", unsorted)
+    monkeypatch.setattr(chunk_beam, "_ranked", list)
     with pytest.raises(AssertionError):
         check_values_are_rescored_and_in_order(BEST_OF, same_vocabulary=True)

@@ -10,8 +10,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 from tiny_report import long_name
+from tiny_study_report import row as cell
+from tiny_study_report import value
 from trimtab.evaluation.evaluate import Row
-from trimtab.report import palette, plots
+from trimtab.report import palette, plots, study_plots
 
 REWARDS = {f"decoder-{place}": np.random.default_rng(place).normal(place / 3, 1, 60).tolist() for place in range(10)}
 
@@ -115,19 +117,37 @@ def test_names_above_densities_stand_over_none_and_over_no_other_name(narrow, na
         assert Text.get_window_extent(text).y0 >= top
 
 
+def frontier(narrow=False):
+    """Six of ten cells on the frontier, whose points and numbers are those of the crowd of decoders."""
+    cells = [
+        cell(f"cell-{place}", value(row.reward, 0.05), value(np.log(row.flops)), {"axis": "x"}, frontier=place > 3)
+        for place, row in enumerate(crowd())
+    ]
+    return study_plots.frontier(cells, unit="nats", narrow=narrow)
+
+
 @pytest.mark.parametrize("narrow", [False, True])
-def test_labels_cover_neither_one_another_nor_the_points(narrow):
-    figure = cost(crowd(), narrow)
+@pytest.mark.parametrize(
+    "draw", [lambda narrow: cost(crowd(), narrow), lambda narrow: cost(long_crowd(), narrow), frontier]
+)
+def test_labels_cover_neither_one_another_nor_the_points(draw, narrow):
+    figure = draw(narrow)
     figure.draw_without_rendering()
     axes = figure.axes[0]
-    assert [label.get_text() for label in axes.texts] == [each.decoder for each in crowd()]
-    # The text alone: with its leader line, an annotation's extent reaches to its own point.
-    boxes = [Text.get_window_extent(label) for label in axes.texts]
+    boxes = [label.get_window_extent() for label in axes.texts]
     inside = axes.get_window_extent()
+    assert len(boxes) == (6 if draw is frontier else 10)
     assert all(inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1) for box in boxes)
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
-    places = axes.transData.transform([(each.flops / 1e12, each.reward) for each in crowd()])
+    marks = [line for line in axes.lines if line.get_marker() in tuple(plots.MARKERS)]
+    places = np.concatenate([axes.transData.transform(line.get_xydata()) for line in marks])
+    assert len(places) == 10
     assert not any(box.contains(x, y) for box in boxes for x, y in places)
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_labels_name_every_decoder(narrow):
+    assert [label.get_text() for label in cost(crowd(), narrow).axes[0].texts] == [each.decoder for each in crowd()]
 
 
 @pytest.mark.parametrize("ratio", [1, 1.2, 3, 40, 1e4, 1e7])

@@ -29,11 +29,12 @@ def test_messages_and_pairs_survive() -> None:
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        ("{", "is not JSON"),
-        ("[]", "is not a JSON object"),
-        ('{"id": "a"}', "fields label, split, text are missing or unknown"),
+        ("{", r"the line is '{\n' (Invalid JSON"),
+        ("[]", "the line is [] (Input should be an object)"),
+        ('{"id": "a"}', "text is missing; label is missing; split is missing"),
         ('{"id": "a", "text": "b", "label": "1", "split": "train"}', "label is '1'"),
         ('{"id": "a", "text": "b", "label": 1, "split": "dev"}', "split is 'dev'"),
+        ('{"id": "a", "text": "b", "label": 1, "split": "test", "by": "x"}', "by is 'x' (Unexpected"),
         ('{"id": "a", "text": "b", "label": true, "split": "train"}', "label is True"),
     ],
 )

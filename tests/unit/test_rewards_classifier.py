@@ -1,4 +1,4 @@
-"""ClassifierReward on a tiny random BERT: definitions, order, batches, truncation and heads that cannot serve."""
+"""The reward of a tiny random BERT as classifier: definitions, order, batches, truncation, unfit heads."""
 
 import math
 
@@ -10,7 +10,8 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 from trimtab.assets.resolve import Assets
 from trimtab.config.reward import RewardConfig, RewardTrainingConfig
 from trimtab.errors import ConfigurationError, ModelError
-from trimtab.rewards.classifier import ClassifierReward, load_classifier_reward, non_embedding_parameters
+from trimtab.rewards.classifier import classifier_reward, load_classifier_reward
+from trimtab.rewards.model_reward import non_embedding_parameters
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz"]
 
@@ -43,7 +44,7 @@ def tiny_classifier(labels: int = 2, seed: int = 0) -> BertForSequenceClassifica
 
 
 def reward(model=None, definition="margin", positive_label: int | str = 1, max_length=32, batch_size=4, tokenizer=None):
-    return ClassifierReward(
+    return classifier_reward(
         model or tiny_classifier(),
         tokenizer or tiny_tokenizer(),
         definition=definition,

@@ -20,8 +20,8 @@ from trimtab.records import Prompt
 from trimtab.rewards.concise import concise
 from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.reward import judged_text
-from trimtab.search.combined_value import StepValue
-from trimtab.search.value import Candidate, RewardValue
+from trimtab.search.hypothesis import Hypothesis
+from trimtab.search.value import RewardValue, StepValue
 
 
 def test_response_follows_prompt_without_a_character_between():
@@ -265,6 +265,9 @@ def test_what_a_function_lacks_is_not_hidden():
         FunctionReward(refuses).score(*TWO)
 
 
+RESPONSE = Hypothesis(Prompt("p", "A"), [], [1], " b", "length")
+
+
 @pytest.mark.parametrize("given", [None, 1.0, ["much"], [1.0, 2.0]])
 def test_a_reward_of_a_users_own_class_is_checked_where_it_guides(given):
     class Mine:
@@ -276,7 +279,7 @@ def test_a_reward_of_a_users_own_class_is_checked_where_it_guides(given):
     for value in (RewardValue(Mine()), StepValue(RewardValue(Mine()), "sum")):
         with pytest.raises(ModelError, match="the reward Mine gave"):
             state = value.start([Prompt("p", "A")], 9)
-            value.advance(state, [0], [Candidate([1], " b", "length")])
+            value.advance(state, [0], [RESPONSE])
 
 
 def test_a_reward_of_a_users_own_class_may_give_tensors():
@@ -287,7 +290,9 @@ def test_a_reward_of_a_users_own_class_may_give_tensors():
             return torch.ones(len(responses), 1).requires_grad_()
 
     value = RewardValue(Mine())
-    assert value.advance(value.start([Prompt("p", "A")], 9), [0], [Candidate([1], " b", "length")])[1] == [1.0]
+    assert value.advance(
+        value.start([Prompt("p", "A")], 9), [0], [Hypothesis(Prompt("p", "A"), [], [1], " b", "length")]
+    )[1] == [1.0]
 
 
 def test_a_function_may_change_what_it_is_given():

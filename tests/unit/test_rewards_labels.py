@@ -10,7 +10,7 @@ from trimtab.assets.resolve import Assets
 from trimtab.config.file import load_experiment
 from trimtab.config.reward import RewardConfig
 from trimtab.errors import ConfigurationError, ModelError
-from trimtab.rewards.classifier import ClassifierReward, _positive_index
+from trimtab.rewards.classifier import classifier_reward, positive_index
 from trimtab.rewards.load import load_reward
 
 BOOLEANS = ["yes", "no", "on", "off", "true", "false", "Yes", "NO", "True"]
@@ -19,11 +19,8 @@ BOOLEANS = ["yes", "no", "on", "off", "true", "false", "Yes", "NO", "True"]
 def index(names, label, definition="positive_logit"):
     model = classifier("llama", len(names))
     model.config.id2label = dict(enumerate(names)) if isinstance(names, list) else names
-    judge = ClassifierReward(
-        model, words(), definition=definition, positive_label=label, max_length=8, batch_size=1
-    )  # fmt: skip
-    assert judge._positive == _positive_index(model, label, definition)
-    return judge._positive
+    classifier_reward(model, words(), definition=definition, positive_label=label, max_length=8, batch_size=1)
+    return positive_index(model, label, definition)
 
 
 @pytest.mark.parametrize("written", BOOLEANS)

@@ -10,9 +10,8 @@ from tiny_classifiers import ENCODERS, ROWS, alone, classifier, scores, words
 from trimtab.assets.resolve import Assets
 from trimtab.config.reward import RewardConfig
 from trimtab.errors import ModelError
-from trimtab.rewards.classifier import reading
 from trimtab.rewards.load import load_reward
-from trimtab.rewards.sequence_logits import positions_of
+from trimtab.rewards.sequence_logits import positions_of, reading
 from trimtab.rewards.token_rows import TokenRows
 
 LONG = "This was the worst film that I have ever seen, awful plot! " * 8

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiny_classifiers import BOTH, DECODERS, ENCODERS, ROWS, alone, classifier, scores, words
-from trimtab.rewards.classifier import ClassifierReward, reading
-from trimtab.rewards.sequence_logits import SequenceLogits
+from trimtab.rewards.classifier import classifier_reward
+from trimtab.rewards.sequence_logits import SequenceLogits, reading
 
 TEXTS = [
     "I",
@@ -75,7 +75,7 @@ def test_rows_that_use_every_token_are_read_as_alone(pad: int | None, rows: list
 def test_two_rewards_share_a_model_whose_configuration_stays() -> None:
     model = classifier("llama", 2, pad_token_id=None)
     first, second = (
-        ClassifierReward(model, words(), definition="margin", positive_label=label, max_length=48, batch_size=4)
+        classifier_reward(model, words(), definition="margin", positive_label=label, max_length=48, batch_size=4)
         for label in (0, 1)
     )
     given_texts = (TEXTS, [""] * len(TEXTS))

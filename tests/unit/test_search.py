@@ -80,7 +80,7 @@ def test_a_finished_beam_holds_one_slot_and_competes() -> None:
     for before, after in itertools.pairwise(steps):
         for kept, candidates in zip(before.kept, after.candidates, strict=True):
             for beam in kept:
-                if beam.finish is not None:
+                if not beam.open:
                     finished_early += 1
                     assert sum(each is beam for each in candidates) == 1
     assert finished_early

@@ -145,7 +145,7 @@ def test_what_has_finished_leaves_its_slot_for_the_pool() -> None:
 
 
 def hypotheses(*entries: tuple[str, float]) -> list[Hypothesis]:
-    return [Hypothesis(0, [], [n], text, "eos", value) for n, (text, value) in enumerate(entries)]
+    return [Hypothesis(PROMPTS[0], [], [n], text, "eos", value) for n, (text, value) in enumerate(entries)]
 
 
 def test_a_vote_sums_the_weights_of_equal_answers() -> None:
@@ -171,11 +171,14 @@ def test_a_vote_sums_the_weights_of_equal_answers() -> None:
 )
 def test_an_answer_is_the_first_group_that_took_part(pattern: str, text: str, answer: str | None) -> None:
     """Of several alternatives with a group each, any may give the answer: two equal answers outweigh the better one."""
-    ranked = [Hypothesis(0, [], [n], each, "eos", value) for n, (each, value) in enumerate(
+    ranked = [Hypothesis(PROMPTS[0], [], [n], each, "eos", value) for n, (each, value) in enumerate(
         [("no", 0.1), (text, 0.0), (text, 0.0)]
     )]  # fmt: skip
     assert [each.text for each in by_vote(pattern, ranked)] == ([text, text, "no"] if answer else ["no", text, text])
-    assert answer is None or by_vote(pattern, [*ranked, Hypothesis(0, [], [9], answer, "eos", 0.0)])[0].text == text
+    assert (
+        answer is None
+        or by_vote(pattern, [*ranked, Hypothesis(PROMPTS[0], [], [9], answer, "eos", 0.0)])[0].text == text
+    )
 
 
 def test_a_vote_may_choose_what_is_not_best() -> None:

@@ -111,7 +111,7 @@ BAD = [
     ({"grid": {"a": {"x": {"tune.beta": 1}}}, "cells": [{"a": "y"}]}, "cells.0.a is no field of an experiment"),
     ({"grid": {"tune.beta": [1]}, "measure": ["nobody"]}, "measure names nobody, which is no decoder of cell 1"),
     ({"grid": {"tune.beta": [1]}, "baseline": "2"}, "baseline names 2, which is no cell: there are 1"),
-    ({"grid": {"tune.beta": [1]}, "gird": {}}, "is no study: gird: extra inputs are not permitted"),
+    ({"grid": {"tune.beta": [1]}, "gird": {}}, "is no study: gird is unknown: did you mean grid?"),
     ({"grid": {"tune.beta": [1]}, "experiment": "nothing"}, "there is no file nothing"),
 ]
 

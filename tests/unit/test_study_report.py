@@ -11,7 +11,7 @@ from tiny_study_report import CHANGES, ROWS, facts, row, study_report, value
 from trimtab.report import study_plots
 from trimtab.report.palette import dark_colours
 from trimtab.report.study_page import write_study_report
-from trimtab.report.study_tables import spread, terminal_table, write_tables
+from trimtab.report.study_tables import terminal_table, text_of, write_tables
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +107,8 @@ def test_histograms_of_all_cells_share_one_axis():
 
 
 def test_a_mean_of_one_seed_has_no_parentheses():
-    assert (
-        spread(value(1.0), 2) == "1.00" and spread(value(0.5, 0.25), 1, 100) == "50.0 (25.0)" and spread(None, 2) == ""
-    )
+    one = row("demo", value(1.0), value(2.0), reference=None, positive=value(0.5, 0.25))
+    assert [text_of(one, name, "spread") for name in ("reward", "positive", "kl")] == ["1.000", "50.0 (25.0)", ""]
 
 
 def test_the_terminal_s_table_has_every_cell():

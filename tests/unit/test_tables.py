@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tiny_report import SMALL, quickstart_rows, reference, row, run
-from trimtab.config.experiment import Experiment
-from trimtab.report import columns, tables
+from trimtab.report import columns, decoder_words, tables, wording
 
 
 def test_csv_has_the_promised_columns(tmp_path):
@@ -41,7 +40,7 @@ def test_markdown_is_one_table_whose_cells_cannot_break_it(tmp_path):
     tables.write_markdown([row(model="a|b"), reference()], tmp_path / "table.md")
     lines = [line for line in (tmp_path / "table.md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
     assert len(lines) == 4
-    assert {line.replace("\\|", "").count("|") for line in lines} == {len(columns.filled([row()])) + 2}
+    assert {line.replace("\\|", "").count("|") for line in lines} == {len(columns.columns_of([row()])) + 2}
     assert "| 1.90 [1.60, 2.20] | 0.83 [0.50, 1.10] | 47 % |" in lines[2]
 
 
@@ -65,8 +64,6 @@ def test_terminal_table_fits_and_cuts_nothing_off(width):
 @pytest.mark.parametrize("width", [100, 120])
 def test_terminal_table_of_an_experiment_without_prompts_fits_too(width):
     """With the share below a threshold, KL and the model that fluency is measured under in the place of headroom."""
-    guide = {"unprompted": 5000, "decoders": [{"model": "untuned"}, {"model": "tuned"}]}
-    experiment = Experiment.model_validate({"name": "demo", "large": None, "guide": guide})
     measured = {"threshold": -0.5, "below": 0.04, "headroom": None, "prompts": 5000}
     rows = [
         reference("untuned", model=SMALL, **measured),
@@ -83,13 +80,13 @@ def test_terminal_table_of_an_experiment_without_prompts_fits_too(width):
         ),
     ]
     console = rich.console.Console(width=width, record=True, file=io.StringIO())
-    console.print(tables.terminal_table(rows, width, columns.columns_of(experiment, rows)))
+    console.print(tables.terminal_table(rows, width, columns.columns_of(rows, large=False, prompted=False)))
     text = console.export_text()
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
     assert "…" not in text and "head-" not in text
     for shown in ("12.31", "[11.90, 12.72]", "4 %", "-0.50", "untuned", "5000 responses", "KL from the untuned model"):
         assert shown in " ".join(text.split())  # the legend is broken into lines
-    meanings = {column.heading: column.meaning for column in columns.columns_of(experiment, rows)}
+    meanings = {column.heading: column.meaning for column in columns.columns_of(rows, large=False, prompted=False)}
     assert "since there is no large one" in meanings["fluency (untuned)"] and "cut to" not in meanings["diversity"]
 
 
@@ -102,12 +99,12 @@ def test_terminal_table_says_what_was_left_out_and_takes_names_literally():
 
 
 def test_numbers_read_well():
-    assert columns.number(-0.001) == "0.00"
-    assert columns.number(None) == columns.interval(None, None, None) == columns.percent(None) == ""
-    assert [columns.significant(value) for value in (0.0, 0.012, 0.02134, 1.938, 999.4, 12345.6)] == [
+    assert wording.number(-0.001) == "0.00"
+    assert wording.number(None) == wording.interval(None, None, None) == wording.percent(None) == ""
+    assert [wording.significant(value) for value in (0.0, 0.012, 0.02134, 1.938, 999.4, 12345.6)] == [
         "0", "0.0120", "0.0213", "1.94", "999", "12,346"
     ]  # fmt: skip
-    assert math.isfinite(float(columns.significant(1e-9)))
+    assert math.isfinite(float(wording.significant(1e-9)))
 
 
 @pytest.mark.parametrize(
@@ -121,24 +118,24 @@ def test_numbers_read_well():
     ],
 )
 def test_decoders_in_words(decoder, words):
-    assert columns.description(run(decoder).guide.decoders[0]) == words
+    assert decoder_words.description(run(decoder).guide.decoders[0]) == words
 
 
 def test_times_and_ratios_read_well():
     seconds = (0.0612, 0.937, 9.86, 25.49, 99.6, 937.6, 3599.6, 3600, 90061)
-    assert [columns.duration(value) for value in seconds] == [
+    assert [wording.duration(value) for value in seconds] == [
         "0.061 s", "0.94 s", "9.9 s", "25 s", "1 min 40 s", "15 min 38 s", "1 h 0 min", "1 h 0 min", "25 h 1 min"
     ]  # fmt: skip
-    assert [columns.times(ratio) for ratio in (0.52, 2.06, 9.94, 9.96, 24.7)] == [
+    assert [wording.times(ratio) for ratio in (0.52, 2.06, 9.94, 9.96, 24.7)] == [
         "0.5 times", "2.1 times", "9.9 times", "10 times", "25 times"
     ]  # fmt: skip
 
 
 def test_a_model_goes_by_its_last_name_unless_another_has_the_same():
-    assert columns.short_names(["google/gemma", "me/tiny", "me/tiny (tuned)", "runs/tuned/"]) == {
+    assert wording.short_names(["google/gemma", "me/tiny", "me/tiny (tuned)", "runs/tuned/"]) == {
         "google/gemma": "gemma", "me/tiny": "tiny", "me/tiny (tuned)": "tiny (tuned)", "runs/tuned/": "tuned"
     }  # fmt: skip
-    assert columns.short_names(["a/model", "b/model"]) == {"a/model": "a/model", "b/model": "b/model"}
+    assert wording.short_names(["a/model", "b/model"]) == {"a/model": "a/model", "b/model": "b/model"}
 
 
 @pytest.mark.parametrize(
@@ -152,5 +149,5 @@ def test_a_model_goes_by_its_last_name_unless_another_has_the_same():
     ],
 )
 def test_decoders_are_explained_with_their_own_numbers(decoder, words):
-    explanation = columns.explanation(run(decoder).guide.decoders[0])
+    explanation = decoder_words.explanation(run(decoder).guide.decoders[0])
     assert all(word in explanation for word in words)

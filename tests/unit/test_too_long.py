@@ -18,7 +18,7 @@ from trimtab.config.search import SamplingConfig
 from trimtab.errors import DataError, ModelError
 from trimtab.evaluation.coverage import set_aside, too_long, without
 from trimtab.evaluation.divergence import divergence
-from trimtab.evaluation.evaluate import Cost, summarise
+from trimtab.evaluation.evaluate import Cost, model_names, summarise
 from trimtab.evaluation.fluency import fluency_served, fluency_under
 from trimtab.evaluation.scoring import score_decoder
 from trimtab.models.cached_model import CachedModel
@@ -33,7 +33,7 @@ from trimtab.records import SET_ASIDE, Generation, Prompt
 from trimtab.rewards.function import FunctionReward
 from trimtab.search.chunk_beam import Search
 from trimtab.search.completions_proposer import CompletionsProposer
-from trimtab.search.decoders import decode_block
+from trimtab.search.decoders import BlockDecoder
 from trimtab.search.guide import Guide
 from trimtab.search.proposer import LanguageModelProposer
 from trimtab.search.value import ImplicitValue
@@ -101,7 +101,7 @@ def test_rows_that_wait_are_not_read_on() -> None:
     written = []
     search.run(
         [prompt], proposer, ImplicitValue(limited(1, 256), limited(2, 256), base),
-        lambda step: written.extend(each for group in step.candidates for each in group),
+        lambda step: written.extend(each.hypothesis for group in step.candidates for each in group),
     )  # fmt: skip
     # each candidate's own tokens at most twice: a last one is read again by its children
     assert base.tokens_read <= len(base.vocabulary.encode_prompt(prompt.text, "{prompt}")) + 2 * sum(
@@ -134,16 +134,16 @@ def test_a_prompt_too_long_for_any_model_of_a_decoder_is_set_aside(
         return
     proposer = LanguageModelProposer(base, SAMPLING, 3)
     with caplog.at_level("WARNING", logger="trimtab"):
-        block = decode_block(PROMPTS, search, proposer, value, NoRoles())  # type: ignore[arg-type]
+        block = BlockDecoder(search, proposer, value, NoRoles()).decode(PROMPTS)  # type: ignore[arg-type]
     (aside,) = [each for each in block.records if each.prompt_id == "long"]
     assert (aside.finish, aside.text, aside.token_ids, aside.index) == ("too_long", "", [], 0)
     said = [record.message for record in caplog.records]
     assert any(
         each.startswith("prompt long is set aside: a prompt of ") and "s context of 64" in each for each in said
     ), said
-    alone = decode_block([PROMPTS[0], PROMPTS[2]], search, proposer, value, NoRoles())  # type: ignore[arg-type]
+    alone = BlockDecoder(search, proposer, value, NoRoles()).decode([PROMPTS[0], PROMPTS[2]])  # type: ignore[arg-type]
     assert [each for each in block.records if each.prompt_id != "long"] == alone.records
-    only = decode_block([PROMPTS[1]], search, proposer, value, NoRoles())  # type: ignore[arg-type]
+    only = BlockDecoder(search, proposer, value, NoRoles()).decode([PROMPTS[1]])  # type: ignore[arg-type]
     assert [each.finish for each in only.records] == ["too_long"]
 
 
@@ -199,7 +199,7 @@ def test_a_served_base_that_refuses_a_text_sets_its_prompt_aside() -> None:
         for search in SEARCHES:
             proposer = CompletionsProposer(closed, SAMPLING, 3)
             value = ImplicitValue(limited(1, 2000), limited(2, 2000), None) if search.candidates > 1 else None
-            block = decode_block(PROMPTS, search, proposer, value, NoRoles())  # type: ignore[arg-type]
+            block = BlockDecoder(search, proposer, value, NoRoles()).decode(PROMPTS)  # type: ignore[arg-type]
             kinds = {each.prompt_id: each.finish for each in block.records}
             assert kinds["long"] == "too_long" and kinds["a"] != "too_long" != kinds["b"]
             (aside,) = [each for each in block.records if each.prompt_id == "long"]
@@ -311,7 +311,8 @@ def summarised(long_for: dict[str, set[int]], prompts: int = 6):
         for name, each in generations.items()
     }
     costs = {name: Cost(1.0, 1.0) for name in scores}
-    rows = summarise(EXPERIMENT, scores, generations, lambda text: list(text.encode()), costs)
+    settings = EXPERIMENT.guide, EXPERIMENT.evaluate, EXPERIMENT.seed, model_names(EXPERIMENT.small, EXPERIMENT.base)
+    rows = summarise(*settings, scores, generations, lambda text: list(text.encode()), costs)
     excluded = too_long(generations)
     aside = [each for name in scores for each in set_aside(name, generations[name], scores[name], excluded)]
     return {row.decoder: row for row in rows}, aside, without(excluded, scores)

@@ -16,6 +16,7 @@ from test_training_resume import Killed, stops_after
 from tiny import llama, tokenizer
 from trimtab.errors import ConfigurationError
 from trimtab.training.checkpoints import Saving
+from trimtab.training.job import TrainingJob
 from trimtab.training.preference import tune
 
 FIGURES = {"loss": "train/loss", "rewards/margins": "train/rewards/margins", "eval_loss": "eval/loss"}
@@ -26,10 +27,10 @@ def tuned(folder: Path, tracker: str, stops: tuple[int, ...] = ()) -> list[dict[
     for calls in (*stops, 10**6):
         try:
             model, config = llama(0, dtype=torch.float32), settings(trackers=[tracker], epochs=1, evaluations=2)
-            tune(
-                TRAIN, VALIDATION, model, tokenizer(), config, folder / "made", 0, stops_after(calls),
-                saving=Saving(folder / "work", 0), trackers=folder / "trackers" / "tune-0123",
-            )  # fmt: skip
+            job = TrainingJob(
+                folder / "made", 0, stops_after(calls), Saving(folder / "work", 0), folder / "trackers" / "tune-0123"
+            )
+            tune(TRAIN, VALIDATION, model, tokenizer(), config, job)
         except Killed:
             continue
     return [json.loads(line) for line in (folder / "made" / "log.jsonl").read_text().splitlines()]
@@ -77,7 +78,7 @@ def test_a_training_from_the_beginning_leaves_nothing_of_an_earlier_one(tmp_path
 
 
 def test_wandb_offline_is_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each session leaves a folder to `wandb sync`, of the same run id; together they hold each step."""
+    """Each job leaves a folder to `wandb sync`, of the same run id; together they hold each step."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from tiny import full_log_probabilities, gpt2, llama, tokenizer
+from trimtab.config.models import ModelConfig
 from trimtab.config.training import LoraSettings, TuneConfig
 from trimtab.errors import ConfigurationError, DataError, ModelError, VocabularyError
 from trimtab.models.vocabulary import Vocabulary
@@ -30,11 +31,11 @@ from trimtab.training import preference
 from trimtab.training import resumable_trainer as resumable
 from trimtab.training.adapter import lora_config
 from trimtab.training.batches import BatchOrder, arrange
-from trimtab.training.checkpoints import Saving
+from trimtab.training.job import TrainingJob
 from trimtab.training.pair_forward import PairForward
-from trimtab.training.pair_tokens import PairTokens, encode_pairs
 from trimtab.training.pair_trainer import PairTrainer
 from trimtab.training.preference import tune
+from trimtab.training.tokens import PairTokens, encode_pairs
 
 END = 0
 LORA = LoraSettings(rank=4, alpha=8)
@@ -77,7 +78,7 @@ def settings(**changes: object) -> TuneConfig:
 
 
 def run(folder: Path, model: torch.nn.Module, config: TuneConfig, train=TRAIN, validation=VALIDATION, **more):
-    return tune(train, validation, model, tokenizer(), config, folder, 0, lambda done, total: None, **more)
+    return tune(train, validation, model, tokenizer(), config, TrainingJob(folder), **more)
 
 
 def log_of(folder: Path) -> list[dict]:
@@ -88,7 +89,7 @@ def trainer_for(folder: Path, config: TuneConfig, pairs: list[Pair] = TRAIN, mod
     rows = encode_pairs(pairs, Vocabulary(tokenizer()), "{prompt}", config.max_length, 320).rows
     rows = arrange(rows, config.batch_size, 0)
     model = llama(0, dtype=torch.float32) if model is None else model
-    return PairTrainer(model, tokenizer(), rows, rows, config, Saving(folder), 0, lambda done, total: None)
+    return PairTrainer(model, tokenizer(), rows, rows, config, TrainingJob(folder))
 
 
 def log_probability(model: torch.nn.Module, prompt: list[int], response: list[int]) -> float:
@@ -256,7 +257,8 @@ def ordinary(tmp_path_factory):
     """One plain run, shared by the tests that only look at what it left: its folder, and the progress it told."""
     folder, told = tmp_path_factory.mktemp("ordinary"), []
     config, model = settings(gradient_accumulation=2), llama(0, dtype=torch.float32)
-    tune(TRAIN, VALIDATION, model, tokenizer(), config, folder, 0, lambda done, total: told.append((done, total)))
+    job = TrainingJob(folder, advance=lambda done, total: told.append((done, total)))
+    tune(TRAIN, VALIDATION, model, tokenizer(), config, job)
     return folder, told
 
 
@@ -467,7 +469,8 @@ def test_text_pairs_train_from_end_to_end(tmp_path):
         for word in ("good", "great", "wonderful", "a treat")
     ]
     config = settings(batch_size=2, epochs=3)
-    summary = run(tmp_path, llama(0, dtype=torch.float32), config, pairs[:4], pairs[4:], prompt_template="> {prompt}")
+    small = ModelConfig(name="tiny", template="> {prompt}")
+    summary = run(tmp_path, llama(0, dtype=torch.float32), config, pairs[:4], pairs[4:], small=small)
     assert (summary["training_pairs"], summary["validation_pairs"], summary["steps"]) == (4, 4, 6)
     assert summary["eval_margin"] > 0
 

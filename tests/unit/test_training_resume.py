@@ -14,6 +14,7 @@ from tiny import llama, tokenizer
 from trimtab.assets.resolve import Assets
 from trimtab.store.files import SEAL, is_sealed
 from trimtab.training.checkpoints import Saving, resume_point
+from trimtab.training.job import TrainingJob
 from trimtab.training.preference import tune
 from trimtab.training.reward import train_reward
 
@@ -34,9 +35,8 @@ def stops_after(calls: int):
 
 
 def tuned(folder: Path, saving: Saving, config, advance=lambda done, total: None) -> dict[str, bytes]:
-    summary = tune(
-        TRAIN, VALIDATION, llama(0, dtype=torch.float32), tokenizer(), config, folder, 0, advance, saving=saving
-    )
+    model, job = llama(0, dtype=torch.float32), TrainingJob(folder, 0, advance, saving)
+    summary = tune(TRAIN, VALIDATION, model, tokenizer(), config, job)
     files = ["log.jsonl", "model/model.safetensors"] + ["adapter/adapter_model.safetensors"] * bool(config.lora)
     return {"summary": json.dumps(summary).encode(), **{name: (folder / name).read_bytes() for name in files}}
 
@@ -106,7 +106,7 @@ def test_a_reward_training_stopped_again_and_again_ends_in_the_same_bytes(tmp_pa
             try:
                 train_reward(
                     reviews(64, 1), reviews(60, 2), reward_config(encoder), Assets(cache=tmp_path / "cache"),
-                    folder, 0, advance, Saving(tmp_path / f"{name}-checkpoints", seconds),
+                    TrainingJob(folder, 0, advance, Saving(tmp_path / f"{name}-checkpoints", seconds)),
                 )  # fmt: skip
             except Killed:
                 continue

@@ -22,6 +22,7 @@ from trimtab.config.reward import RewardConfig, RewardTrainingConfig
 from trimtab.errors import ConfigurationError, DataError, ModelError
 from trimtab.records import Review
 from trimtab.rewards.classifier import load_classifier_reward
+from trimtab.training.job import TrainingJob
 from trimtab.training.reward import train_reward, training_snippets
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "the", "film", "was", "a", "very", "and"]
@@ -85,9 +86,7 @@ def train(encoder, folder, seed=0, **changes):
         reviews(60, 2),
         config(encoder, **changes),
         assets,
-        folder,
-        seed,
-        lambda done, total: steps.append((done, total)),
+        TrainingJob(folder, seed, lambda done, total: steps.append((done, total))),
     )
     return report, steps
 
@@ -217,7 +216,9 @@ def test_each_epoch_cuts_new_snippets_and_reads_every_review_once():
 
 def test_reviews_of_one_label_are_refused(encoder, tmp_path):
     with pytest.raises(DataError, match="30 held-out reviews lack a label"):
-        train_reward(reviews(64, 1), reviews(60, 2)[::2], config(encoder), Assets(cache=tmp_path), tmp_path, 0)
+        train_reward(
+            reviews(64, 1), reviews(60, 2)[::2], config(encoder), Assets(cache=tmp_path), TrainingJob(tmp_path)
+        )
 
 
 @pytest.mark.parametrize("words", [(0, 5), (9, 5)])
@@ -229,4 +230,4 @@ def test_snippet_lengths_out_of_order_are_refused(words):
 def test_configuration_without_training_is_refused(encoder, tmp_path):
     ready = RewardConfig(model=str(encoder))
     with pytest.raises(ConfigurationError, match=r"reward\.training is not set"):
-        train_reward(reviews(4, 1), reviews(4, 2), ready, Assets(cache=tmp_path), tmp_path, 0)
+        train_reward(reviews(4, 1), reviews(4, 2), ready, Assets(cache=tmp_path), TrainingJob(tmp_path))

@@ -19,8 +19,9 @@ from trimtab.records import Prompt
 from trimtab.search.chunk_beam import Search
 from trimtab.search.proposer import LanguageModelProposer
 from trimtab.training.checkpoints import Saving
+from trimtab.training.job import TrainingJob
 from trimtab.training.sft import fine_tune
-from trimtab.training.text_tokens import encode_texts
+from trimtab.training.tokens import encode_texts
 
 START, END = 1, 0
 WORDS = ["good", "great", "awful", "bad", "wonderful", "terrible"]
@@ -35,7 +36,7 @@ def settings(**changes: object) -> SftConfig:
 
 def run(folder: Path, config: SftConfig, train=TRAIN, heldout=HELDOUT, model=None, **more):
     model = llama(0, dtype=torch.float32) if model is None else model
-    return fine_tune(train, heldout, model, tokenizer(), config, folder, 0, lambda done, total: None, **more)
+    return fine_tune(train, heldout, model, tokenizer(), config, TrainingJob(folder), **more)
 
 
 def loss_by_hand(texts: list[str], max_length: int = 512) -> float:
@@ -101,7 +102,7 @@ def test_a_training_stopped_again_and_again_ends_in_the_same_bytes(tmp_path, nam
 
     def tuned(folder: Path, saving: Saving, advance=lambda done, total: None) -> dict[str, bytes]:
         model = llama(0, dtype=torch.float32)
-        summary = fine_tune(TRAIN, HELDOUT, model, tokenizer(), config, folder, 0, advance, saving=saving)
+        summary = fine_tune(TRAIN, HELDOUT, model, tokenizer(), config, TrainingJob(folder, 0, advance, saving))
         files = ["log.jsonl", "model/model.safetensors"] + ["adapter/adapter_model.safetensors"] * bool(config.lora)
         return {"summary": json.dumps(summary).encode(), **{name: (folder / name).read_bytes() for name in files}}
 
@@ -121,7 +122,9 @@ def test_progress_counts_to_its_total_and_nothing_is_printed(tmp_path, capsys, r
     told = []
     model = gpt2(0, dtype=torch.float32)
     config = settings(packing=True, max_length=40)
-    fine_tune(TRAIN, HELDOUT, model, tokenizer(), config, tmp_path, 0, lambda *each: told.append(each))
+    fine_tune(
+        TRAIN, HELDOUT, model, tokenizer(), config, TrainingJob(tmp_path, advance=lambda *each: told.append(each))
+    )
     assert told == [(done, told[-1][1]) for done in range(1, len(told) + 1)] and told[-1][0] == told[-1][1]
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "")

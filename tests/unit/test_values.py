@@ -12,10 +12,9 @@ from trimtab.records import Prompt
 from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.reward import Reward
 from trimtab.search.chunk_beam import Search
-from trimtab.search.combined_value import PerToken, StepValue, WeightedValue
 from trimtab.search.hypothesis import Hypothesis
 from trimtab.search.proposer import LanguageModelProposer
-from trimtab.search.value import ImplicitValue, RewardValue, Value
+from trimtab.search.value import ImplicitValue, PerToken, RewardValue, StepValue, Value, WeightedValue
 
 CBS = Search(3, 2, 4, 14)
 

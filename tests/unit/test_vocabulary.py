@@ -9,7 +9,7 @@ from tiny import language_model, tokenizer
 from trimtab.errors import ModelError
 from trimtab.models.encoding import common_prefix
 from trimtab.models.vocabulary import Vocabulary
-from trimtab.training.text_tokens import encode_texts
+from trimtab.training.tokens import encode_texts
 
 
 def test_clean_up_does_not_move_the_boundary() -> None:

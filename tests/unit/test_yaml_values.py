@@ -10,7 +10,7 @@ from trimtab.assets.resolve import read_path_map
 from trimtab.config.experiment import Experiment
 from trimtab.config.file import load_experiment, override, parse_experiment
 from trimtab.config.guides import guide_pairs
-from trimtab.config.models import Config, _kinds_in
+from trimtab.config.models import Config, types_in
 from trimtab.errors import ConfigurationError, TrimtabError
 from trimtab.study.study_file import load_study
 
@@ -72,7 +72,7 @@ def parts(kind: type[Config], place: tuple[str, ...] = ()) -> list[tuple[tuple[s
     """The numeric fields of a part and the parts in it: their places, and the types that each takes."""
     found = []
     for name, field in kind.model_fields.items():
-        kinds = _kinds_in(field.annotation)
+        kinds = types_in(field.annotation)
         found += [((*place, name), kinds)] if {int, float} & kinds and bool not in kinds else []
         for inner in kinds:
             if isinstance(inner, type) and issubclass(inner, Config):

@@ -16,8 +16,7 @@ from trimtab.assets.catalog import CATALOG, Entry, Kind, find
 from trimtab.assets.digests import content_digest
 from trimtab.assets.download import download, making, sha256_of
 from trimtab.assets.hub import TOKENIZERS, from_hub
-from trimtab.config.named_values import read_named_values
-from trimtab.config.yaml_values import text_wanted
+from trimtab.config.yaml_values import read_mapping, text_wanted
 from trimtab.errors import AssetError, shown
 
 _log = logging.getLogger(__name__)
@@ -219,7 +218,7 @@ def read_path_map(path: Path) -> dict[str, Path]:
     Raises:
         AssetError: the file cannot be read, or is not a mapping of names to paths.
     """
-    values = read_named_values(path, "path map", "mend TRIMTAB_PATH_MAP", "name: folder", AssetError)
+    values = read_mapping(path, "path map", remedy="mend TRIMTAB_PATH_MAP", example="name: folder", error=AssetError)
     for name, folder in values.items():
         if not isinstance(folder, str):
             raise AssetError(

@@ -1,6 +1,6 @@
-"""The command line: one subcommand for each stage, `run` for the whole line, `assets` and `check` beside them.
+"""The command line: a subcommand for each stage, `run` for all of them, and others that show or share what was made.
 
-Imports the heavy libraries only when a stage runs, so that `trimtab --help` answers at once.
+Heavy libraries are imported where a stage runs, so that `trimtab --help` answers at once.
 
     $ trimtab run quickstart
     $ trimtab tune quickstart --set tune.beta=0.2 tune.loss=hinge
@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from trimtab.cli.launch import Launching, launch, print_configuration
-from trimtab.cli.options import SHIPPED, Jobs, Options, Sharing, Tracing, experiment_file
+from trimtab.cli.launch import launch_processes, planned_launch, print_configuration
+from trimtab.cli.options import SHIPPED, Every, Jobs, Options, Shard, Trace, experiment_file
 from trimtab.cli.results import compare, export, merge, push, save
-from trimtab.cli.show import assets, check, guides, status, trace
+from trimtab.cli.show import assets, check, entries, guides, status, trace
 from trimtab.config.experiment import Experiment
-from trimtab.config.file import load_experiment
 from trimtab.errors import TrimtabError, one_line
 from trimtab.executors.threads import wait_briefly
+from trimtab.plugins.load import load_plugins
+from trimtab.plugins.registry import registry
 from trimtab.store.distributed import Terminated, first_to_fail, launched
 from trimtab.study.options import StudyOptions
 
@@ -32,78 +33,73 @@ if TYPE_CHECKING:
     from trimtab.evaluation.evaluate import Row
 
 __all__ = ["COMMANDS", "SHIPPED", "Options", "experiment_file", "main"]
-SHOWN = 5  # prompts set aside that the terminal names
-
-Every = Annotated[Options, tyro.conf.arg(name="")]
-Traced = Annotated[Tracing, tyro.conf.arg(name="")]
-Shared = Annotated[Sharing, tyro.conf.arg(name="")]
-Beside = Annotated[Jobs, tyro.conf.arg(name="")]
-Launches = Annotated[Launching, tyro.conf.arg(name="")]
+MAX_SET_ASIDE = 5  # prompts set aside that the terminal names
+EARLIER = "Earlier stages run first where they have not."
 
 
-def run(options: Every, beside: Beside, tracing: Traced) -> None:
-    """Run a whole experiment, from reviews to the report; what has been made before is used again."""
-    _run(options, "report", trace=tracing.trace, jobs=beside.jobs)
+def run(options: Every, jobs: Jobs = 1, trace: Trace = False) -> None:
+    """Run a whole experiment, from reviews to the report; what was made before is used again."""
+    _run(options, "report", trace=trace, jobs=jobs)
 
 
-def _stage(name: str, what: str) -> Callable[..., None]:
-    """A subcommand that runs the line up to and including one stage."""
+def _stage(name: str, words: str) -> Callable[[Options], None]:
+    """A subcommand that runs an experiment up to and including one stage."""
 
     def command(options: Every) -> None:
         _run(options, name)
 
-    command.__doc__ = f"{what} {_BEFORE}"
+    command.__doc__ = f"{words} {EARLIER}"
     return command
 
 
-def _shared_stage(name: str, what: str) -> Callable[..., None]:
-    """A subcommand of a stage that several processes or machines can share."""
-
-    def command(options: Every, beside: Beside, sharing: Shared) -> None:
-        _run(options, name, shard=sharing.shard, jobs=beside.jobs)
-
-    command.__doc__ = f"{what} {_BEFORE}"
-    return command
+def synthesize(options: Every, jobs: Jobs = 1, shard: Shard = None) -> None:
+    """Sample the untuned small model and score its samples with the gold reward. Earlier stages run first where they
+    have not."""
+    _run(options, "synthesize", shard=shard, jobs=jobs)
 
 
-_BEFORE = "Stages before it are run where they have not been."
+def tune(
+    options: Every,
+    launch: Annotated[str | None, tyro.conf.arg(metavar="CONFIGURATION")] = None,
+    processes: int | None = None,
+) -> None:
+    """Tune the small model on the pairs, by DPO or SLiC-HF. Earlier stages run first where they have not.
 
-
-def guide(options: Every, beside: Beside, sharing: Shared, tracing: Traced) -> None:
-    """Decode the test prompts with every decoder of the experiment. Stages before it are run where they have not
-    been."""
-    _run(options, "guide", shard=sharing.shard, trace=tracing.trace, jobs=beside.jobs)
-
-
-def tune(options: Every, launching: Launches) -> None:
-    """Tune the small model on the pairs, by DPO or SLiC-HF. Stages before it are run where they have not been."""
-    settled = launching.settled() if launched().alone else None
-    if settled is None:
+    Args:
+        launch: Start several processes by accelerate: ddp, fsdp, zero2, or the path of a configuration of
+            accelerate.
+        processes: How many of them; without it what the configuration says, or one for each GPU.
+    """
+    planned = planned_launch(launch, processes) if launched().alone else None
+    if planned is None:
         _run(options, "tune")
         return
     from trimtab.store.lock import command_line
 
-    _run(options, "pairs")  # by this process alone
-    sys.exit(launch(*settled, sys.argv[1:], command_line()))
+    _run(options, "pairs")  # in this process alone
+    sys.exit(launch_processes(*planned, sys.argv[1:], command_line()))
+
+
+def guide(options: Every, jobs: Jobs = 1, shard: Shard = None, trace: Trace = False) -> None:
+    """Decode the test prompts with every decoder of the experiment. Earlier stages run first where they have not."""
+    _run(options, "guide", shard=shard, trace=trace, jobs=jobs)
 
 
 def study(options: Every, how: Annotated[StudyOptions, tyro.conf.arg(name="")]) -> None:
-    """Run an experiment in every cell of a grid and under every seed; what cells have in common is made once."""
+    """Run an experiment in every cell of a grid and with every seed; what cells have in common is made once."""
     from trimtab.study.command import run_command
 
-    path, places = experiment_file(options.file), (options.runs, options.path_map)
-    run_command(path, experiment_file, options.overrides, *places, options.quiet, how)
+    run_command(options.path, experiment_file, options.overrides, options.runs, options.path_map, options.quiet, how)
 
 
 def _run(options: Options, until: str, shard: str | None = None, trace: bool = False, jobs: int = 1) -> None:
-    experiment = load_experiment(experiment_file(options.file), options.overrides, options.guides)
-    from trimtab.store.blocks import Shard
-
-    share = None if shard is None else Shard.parse(shard)
+    experiment = options.load()
     from trimtab.assets.resolve import Assets
     from trimtab.executors.run import run as run_steps
+    from trimtab.store.blocks import Shard
     from trimtab.store.progress import watching
 
+    share = None if shard is None else Shard.parse(shard)
     with watching(quiet=options.quiet or not launched().main) as watch:
         assets = Assets(path_map=options.path_map)
         made = run_steps(experiment, options.runs, assets, watch, until, share, trace, jobs)
@@ -117,20 +113,20 @@ def _run(options: Options, until: str, shard: str | None = None, trace: bool = F
 def _print_report(experiment: Experiment, rows: "Sequence[Row]", aside: "Sequence[SetAside]", folder: Path) -> None:
     from rich.console import Console
 
-    from trimtab.report.columns import columns_of
+    from trimtab.report.overview import table_columns
     from trimtab.report.tables import terminal_table
     from trimtab.report.verdict import verdict
 
-    width = max(Console().width, 100)  # what the table needs, also where the output is a file
+    width = max(Console().width, 100)  # the table needs it, even where the output is a file
     console = Console(width=width)
-    console.print(terminal_table(rows, width, columns_of(experiment, rows)))
-    # names are the user's: in them `[red]` is no colour
-    for each in aside[:SHOWN]:
-        print(f"{each.decoder}: prompt {one_line(each.prompt_id)} is set aside, {each.why}")
-    if len(aside) > SHOWN:
-        print(f"and {len(aside) - SHOWN} more, which the page names")
-    said = f"\n{one_line(verdict(experiment, rows))}\n\n{folder / 'report.html'}"
-    console.print(said, markup=False, highlight=False, soft_wrap=True)
+    console.print(terminal_table(rows, width, table_columns(experiment, rows)))
+    # without markup: in a user's names `[red]` is no colour
+    for prompt in aside[:MAX_SET_ASIDE]:
+        print(f"{prompt.decoder}: prompt {one_line(prompt.prompt_id)} is set aside, {prompt.why}")
+    if len(aside) > MAX_SET_ASIDE:
+        print(f"and {len(aside) - MAX_SET_ASIDE} more, which the page names")
+    summary = f"\n{one_line(verdict(experiment, rows))}\n\n{folder / 'report.html'}"
+    console.print(summary, markup=False, highlight=False, soft_wrap=True)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -138,9 +134,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "data": _stage("data", "Split the reviews and cut prompts from them."),
     "reward": _stage("reward", "Train and calibrate the gold reward, and fit the second judge."),
     "sft": _stage("sft", "Train the small model on reviews, so that it writes them from its start token alone."),
-    "synthesize": _shared_stage(
-        "synthesize", "Sample the untuned small model and score its samples with the gold reward."
-    ),
+    "synthesize": synthesize,
     "pairs": _stage("pairs", "Make preference pairs of the samples."),
     "tune": tune,
     "guide": guide,
@@ -157,8 +151,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "assets": assets,
     "guides": guides,
+    "entries": entries,
     "check": check,
 }
+NAMED_IN_HELP = {"tune": ("loss", "tune.loss"), "pairs": ("strategy", "pairs.strategy")}
+"""Subcommands whose help lists the names in a registry, and the field that holds one."""
 
 
 def main() -> None:
@@ -167,62 +164,49 @@ def main() -> None:
 
     wait_briefly()  # before anything imports torch
     try:
+        if {"-h", "--help"} & set(sys.argv[2:]) and sys.argv[1] in NAMED_IN_HELP:
+            _list_names(sys.argv[1])
         with _signals():
             tyro.extras.subcommand_cli_from_dict(
                 COMMANDS,
                 prog="trimtab",
-                args=with_one_set(sys.argv[1:]),
                 description="Tune a small language model towards a reward and steer large frozen ones with it.",
             )
     except TrimtabError as error:
-        _tell(one_line(str(error)))
+        _print_error(one_line(str(error)))
         sys.exit(error.exit_code)
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        reason = one_line(f"{place}{error.strerror or error}")
-        _tell(f"{reason}; mend it, and the same command goes on")
+        file = f"{error.filename}: " if error.filename else ""
+        _print_error(f"{one_line(f'{file}{error.strerror or error}')}; mend it, and the same command goes on")
         sys.exit(TrimtabError.exit_code)
     except KeyboardInterrupt as stop:
-        if launched().alone:  # who launched several processes says it
-            _tell(f"stopped; this goes on where it was: {command_line()}")
+        if launched().alone:  # of several processes, the one that launched the others says it
+            _print_error(f"stopped; this goes on where it was: {command_line()}")
         sys.exit(143 if isinstance(stop, Terminated) else 130)
 
 
-def with_one_set(arguments: Sequence[str]) -> list[str]:
-    """The arguments with the values of all `--set` behind the first one: of several, tyro would keep the last alone.
-
-    >>> with_one_set(["run", "mine", "--set", "seed=1", "--set=name=a", "--jobs", "2", "--set", "tune.beta=1"])
-    ['run', 'mine', '--set', 'seed=1', 'name=a', 'tune.beta=1', '--jobs', '2']
-    """
-    others: list[str] = []
-    values: list[str] = []
-    first, taking = None, False
-    for argument in arguments:
-        flag, sign, value = argument.partition("=")
-        if flag == "--set":
-            first = len(others) if first is None else first
-            taking = not sign
-            values += [value] if sign else []
-        elif taking and not argument.startswith("--"):
-            values.append(argument)
-        else:
-            taking = False
-            others.append(argument)
-    return others if first is None else [*others[:first], "--set", *values, *others[first:]]
+def _list_names(name: str) -> None:
+    """Have the help of a subcommand list the names in its registry."""
+    noun, field = NAMED_IN_HELP[name]
+    load_plugins()
+    names = f"{field} is one of {', '.join(registry(noun))}."
+    words = COMMANDS[name].__doc__ or ""
+    if names not in words:
+        COMMANDS[name].__doc__ = words.replace(EARLIER, f"{EARLIER} {names}")
 
 
-def _tell(line: str) -> None:
-    """On standard error, by whichever process of a launch comes first."""
+def _print_error(line: str) -> None:
+    """On standard error, by whichever process of a launch fails first."""
     if first_to_fail():
         print(f"trimtab: {line}", file=sys.stderr)
 
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """Inside, Ctrl-C and SIGTERM end what runs in order, and a second one ends it at once."""
+    """Inside, Ctrl-C and SIGTERM end the run in order, and a second one ends it at once."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        # a launcher passes on the Ctrl-C that its processes have seen themselves
+        # a launcher passes on the Ctrl-C that its processes have received themselves
         signal.signal(number, signal.SIG_DFL if launched().alone else signal.SIG_IGN)
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 

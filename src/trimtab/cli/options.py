@@ -1,94 +1,128 @@
-"""What subcommands are given: an experiment, where its models lie, and how its work is shared out.
+"""The options that several subcommands share.
 
->>> experiment_file("quickstart").name
-'quickstart.yaml'
+>>> ExperimentOptions("quickstart", sets=(("seed=3", "tune.beta=1"), ("name=mine",))).load().name
+'mine'
 """
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
+from tyro.conf import Positional, UseAppendAction, arg
 
+from trimtab.config.experiment import Experiment
+from trimtab.config.file import load_experiment
 from trimtab.errors import ConfigurationError
 
 SHIPPED = Path(__file__).parents[1] / "config" / "presets"
 
-File = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT")]
-Overrides = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="[PART.FIELD=VALUE ...]")]
-RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-PathMap = Annotated[Path | None, tyro.conf.arg(name="path-map")]
-GuidesFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
+PathMap = Annotated[
+    Path | None, arg(help="A YAML file of model or data set names and the local folders they stand for.")
+]
+GuidesFile = Annotated[
+    Path | None,
+    arg(metavar="FILE", help="A YAML file of pairs for `guide.pair`, besides those that `trimtab guides` lists."),
+]
+Jobs = Annotated[
+    int,
+    arg(
+        metavar="N",
+        help="Decode in N processes side by side, each with its share of the threads and, where there are GPUs, one of "
+        "them. On a CPU this is faster than one process with many threads.",
+    ),
+]
+Shard = Annotated[
+    str | None,
+    arg(
+        metavar="I/N",
+        help="Decode only one shard of the blocks, such as 2/4; every earlier stage must have run. When all shards are "
+        "done, the same command without --shard puts them together.",
+    ),
+]
+Trace = Annotated[
+    bool, arg(help="Write each step of each search beside what it decoded, for `trimtab trace` and for the page.")
+]
+RunFolder = Annotated[Path, Positional, arg(metavar="RUN", help="A run directory, such as runs/quickstart.")]
+
+
+Sets = Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(name="set", metavar="[PART.FIELD=VALUE ...]")]
 
 
 @dataclass(frozen=True)
-class Options:
-    """What every command that runs the line is given.
+class ExperimentOptions:
+    """Which experiment.
 
     Args:
         file: An experiment or study file, or the name of one that comes with trimtab (quickstart, chat, slic-smoke).
-        overrides: Fields to change, such as tune.beta=0.2 guide.decoders.0.successors=8.
+        sets: Fields to change, such as tune.beta=0.2 guide.decoders.0.successors=8.
+    """
+
+    file: Annotated[str, Positional, arg(metavar="EXPERIMENT")]
+    sets: Annotated[
+        tuple[tuple[str, ...], ...], UseAppendAction, arg(name="set", metavar="[PART.FIELD=VALUE ...]")
+    ] = ()
+    guides: GuidesFile = None
+
+    @property
+    def path(self) -> Path:
+        """The file that `file` stands for.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        return experiment_file(self.file)
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """The values of all `--set`, one after the other."""
+        return tuple(itertools.chain.from_iterable(self.sets))
+
+    def load(self) -> Experiment:
+        """The experiment with all overrides.
+
+        Raises:
+            ConfigurationError: the file cannot be read, or anything in it is wrong.
+        """
+        return load_experiment(self.path, self.overrides, self.guides)
+
+
+@dataclass(frozen=True)
+class Options(ExperimentOptions):
+    """An experiment, and how it is run.
+
+    Args:
         runs: The folder that holds run directories; this run's is named after the experiment.
-        path_map: A YAML file of model or data set names and the local folders they stand for.
-        guides: A YAML file of pairs that `guide.pair` may name, besides those that `trimtab guides` lists.
         quiet: Show no progress.
     """
 
-    file: File
-    overrides: Overrides = ()
     runs: Path = Path("runs")
     path_map: PathMap = None
-    guides: GuidesFile = None
     quiet: bool = False
 
 
-@dataclass(frozen=True)
-class Tracing:
-    """What a command is given whose searches can leave traces.
-
-    Args:
-        trace: Write each step of each search beside what it decoded, for `trimtab trace` and for the page.
-    """
-
-    trace: bool = False
-
-
-@dataclass(frozen=True)
-class Jobs:
-    """What a command is given that decodes.
-
-    Args:
-        jobs: Decode in so many processes side by side, each with its share of this machine's threads and, where there
-            are GPUs, one of them. On a CPU this is faster than one process of many threads.
-    """
-
-    jobs: Annotated[int, tyro.conf.arg(metavar="N")] = 1
-
-
-@dataclass(frozen=True)
-class Sharing:
-    """What a command is given whose work several machines can share.
-
-    Args:
-        shard: Decode only this share of the blocks, such as 2/4, of stages before that have been run; when all shards
-            are done, the same command without it puts them together.
-    """
-
-    shard: Annotated[str | None, tyro.conf.arg(metavar="I/N")] = None
+Every = Annotated[Options, arg(name="")]
 
 
 def experiment_file(name: str) -> Path:
-    """The experiment file that a name or path stands for: a file, or one of those that come with trimtab.
+    """The experiment file that a path, or the name of one that comes with trimtab, stands for.
 
     Raises:
         ConfigurationError: there is neither.
     """
-    if Path(name).is_file():
-        return Path(name)
-    shipped = SHIPPED / f"{name}.yaml"
-    if shipped.is_file():
-        return shipped
+    return named_file(name, SHIPPED, "an experiment file")
+
+
+def named_file(name: str, folder: Path, what: str) -> Path:
+    """The file at the path `name`, else the YAML file of that name in `folder`, where those of trimtab are.
+
+    Raises:
+        ConfigurationError: there is neither; the message asks for `what`.
+    """
+    for file in (Path(name), folder / f"{name}.yaml"):
+        if file.is_file():
+            return file
     if Path(name).exists():
-        raise ConfigurationError(f"{name} is no file: give the path of an experiment file")
-    known = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
-    raise ConfigurationError(f"there is no file {name}: give the path of an experiment file, or one of {known}")
+        raise ConfigurationError(f"{name} is no file: give the path of {what}")
+    known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+    raise ConfigurationError(f"there is no file {name}: give the path of {what}, or one of {known}")

@@ -7,16 +7,17 @@ import json as json_format
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
+from tyro.conf import Positional, arg
 
 from trimtab.cli.options import RunFolder
 from trimtab.errors import ConfigurationError
 
-Places = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN:DECODER")]
+Decoder = Annotated[str, Positional, arg(metavar="RUN:DECODER")]
+Adapter = Annotated[bool, arg(help="The LoRA adapter alone, for PEFT, and not the whole model.")]
 
 
 def export(
-    run: Annotated[Path, tyro.conf.Positional],
+    run: RunFolder,
     decoder: str,
     format: Literal["alpaca_eval"] = "alpaca_eval",
     output: Path = Path("model_outputs.json"),
@@ -25,9 +26,8 @@ def export(
     """Write a decoder's answers in the format of another tool: AlpacaEval's model_outputs.json.
 
     Args:
-        run: A run directory, such as runs/chat.
         decoder: The name of a decoder of that run, such as cbs-2-4-8.
-        format: What the file is for.
+        format: The tool that the file is for.
         output: The file to write.
         generator: What AlpacaEval calls the model; by default RUN:DECODER.
     """
@@ -40,15 +40,15 @@ def export(
     print(f"{len(rows)} answers of {decoded.name}, in {output}")
 
 
-def compare(first: Places, second: Places, json: bool = False, resamples: int = 2000, seed: int = 0) -> None:
+def compare(first: Decoder, second: Decoder, json: bool = False, resamples: int = 2000, seed: int = 0) -> None:
     """Compare two decoders by the gold reward, of one run or of two: win rate, and length-controlled win rate.
 
     Args:
-        first: A decoder of a run, such as runs/chat:cbs-2-4-8; the rates are its own.
+        first: A decoder of a run, such as runs/chat:cbs-2-4-8, whose win rates are given.
         second: The decoder that it is compared with.
         json: Print one JSON object instead of a table.
-        resamples: Bootstrap resamples of the prompts behind the intervals.
-        seed: Where these begin.
+        resamples: Bootstrap resamples of the prompts, for the intervals.
+        seed: The seed of the resamples.
     """
     if resamples < 100:
         raise ConfigurationError(f"resamples is {resamples}: give at least 100")
@@ -56,12 +56,12 @@ def compare(first: Places, second: Places, json: bool = False, resamples: int = 
 
     from trimtab.evaluation.comparison import compare as compare_answers
     from trimtab.pipeline.decoded import read_decoded
-    from trimtab.report.comparison_table import comparison_table, comparison_values
+    from trimtab.report.tables import comparison_table, comparison_values
 
     ours, theirs = read_decoded(first), read_decoded(second)
     if ours.reward != theirs.reward:
         raise ConfigurationError(
-            f"{ours.name} and {theirs.name} were scored by unlike rewards (reward-{ours.reward} and "
+            f"{ours.name} and {theirs.name} were scored by different rewards (reward-{ours.reward} and "
             f"reward-{theirs.reward}): score both by one"
         )
     compared = compare_answers(ours.judged(), theirs.judged(), resamples=resamples, confidence=0.95, seed=seed)
@@ -72,10 +72,9 @@ def compare(first: Places, second: Places, json: bool = False, resamples: int = 
 
 
 def merge(
-    directories: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DIR [DIR ...]")],
-    into: Path | None = None,
+    directories: Annotated[tuple[Path, ...], Positional, arg(metavar="DIR [DIR ...]")], into: Path | None = None
 ) -> None:
-    """Put the shards of a run together: all must be there, none twice, and of one configuration.
+    """Put the shards of a run together: every shard exactly once, all of one configuration.
 
     Args:
         directories: Run directories that hold shards, such as runs/a/quickstart runs/b/quickstart.
@@ -87,28 +86,22 @@ def merge(
         print(line)
 
 
-def save(run: RunFolder, folder: Annotated[Path, tyro.conf.Positional], adapter: bool = False) -> None:
+def save(run: RunFolder, folder: Annotated[Path, Positional], adapter: Adapter = False) -> None:
     """Save a run's tuned guide as a folder of transformers or PEFT, with a model card.
 
     Args:
-        run: A run directory, such as runs/quickstart.
         folder: The new folder.
-        adapter: The LoRA adapter alone, for PEFT, and not the whole model.
     """
     from trimtab.integrations.hub import save_guide
 
     print(save_guide(run, folder, adapter=adapter))
 
 
-def push(
-    run: RunFolder, name: Annotated[str, tyro.conf.Positional], adapter: bool = False, public: bool = False
-) -> None:
+def push(run: RunFolder, name: Annotated[str, Positional], adapter: Adapter = False, public: bool = False) -> None:
     """Upload a run's tuned guide to the model hub, with a model card; private unless told otherwise.
 
     Args:
-        run: A run directory, such as runs/quickstart.
         name: Its name there, such as someone/my-guide.
-        adapter: The LoRA adapter alone, for PEFT, and not the whole model.
         public: Let everybody see it, where it is new.
     """
     from trimtab.integrations.hub import push_guide

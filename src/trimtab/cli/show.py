@@ -1,21 +1,128 @@
-"""The subcommands that show something and run nothing: `check`, `assets`, `guides`, `status` and `trace`.
+"""The subcommands that show something and run nothing: `check`, `entries`, `assets`, `guides`, `status` and `trace`.
 
 $ trimtab check quickstart --models
 """
 
+from collections.abc import Iterable, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from trimtab.cli.options import File, GuidesFile, Overrides, PathMap, experiment_file
-from trimtab.config.file import is_study, load_experiment
+from trimtab.cli.options import ExperimentOptions, GuidesFile, PathMap, experiment_file
+from trimtab.config.experiment import Experiment
+from trimtab.config.file import is_study
 from trimtab.errors import DataError
+from trimtab.plugins.load import GROUP, load_plugins
+from trimtab.plugins.registry import REGISTRIES, registry
 from trimtab.study.study_file import load_study
 
 
+def check(
+    options: Annotated[ExperimentOptions, tyro.conf.arg(name="")], models: bool = False, path_map: PathMap = None
+) -> None:
+    """Check an experiment or study file, and say what is wrong with it and what its plug-ins add; runs nothing.
+
+    Args:
+        models: Load its models too, and show how each will be decoded, on which device, in which dtype.
+    """
+    experiments, summary = _read(options)
+    print(summary)
+    if any(experiment.plugins for experiment in experiments) or entry_points(group=GROUP):
+        for noun in REGISTRIES:
+            for entry in registry(noun).values():
+                if not entry.own:
+                    print(f"plug-in: {noun} {entry.name}, {entry.origin}")
+    if models:
+        from rich.console import Console
+
+        from trimtab.assets.resolve import Assets
+        from trimtab.models.survey import print_survey
+
+        print_survey(experiments, Assets(path_map=path_map), Console(width=max(Console().width, 100)))
+
+
+def _read(options: ExperimentOptions) -> tuple[list[Experiment], str]:
+    """The experiment, or those of a study, and a line about it."""
+    if is_study(options.path):
+        study = load_study(options.path, options.overrides, experiment_file)
+        sizes = f"{len(study.cells)} cells, {len(study.runs)} runs"
+        return [run.experiment for run in study.runs], f"{study.name}: sound; {sizes}"
+    experiment = options.load()
+    names = ", ".join(decoder.name for decoder in experiment.guide.decoders)
+    return [experiment], f"{experiment.name}: sound; decoders {names}"
+
+
+def entries(file: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[EXPERIMENT]")] = None) -> None:
+    """List what an experiment can choose from by name: losses, pair strategies, reward kinds, values, report columns.
+
+    Args:
+        file: An experiment or study file, whose plug-ins are listed, too.
+    """
+    if file is None:
+        load_plugins()
+    else:
+        _read(ExperimentOptions(file))
+    rows = [
+        (noun, entry.name, entry.words, entry.paper, entry.limits, "trimtab" if entry.own else entry.origin)
+        for noun in REGISTRIES
+        for entry in registry(noun).values()
+    ]
+    _print_table(["kind", "name", "what", "paper", "limits", "from"], rows)
+
+
+def assets(path_map: PathMap = None) -> None:
+    """List the models and data sets that need no hub: where they lie, their licences and sizes."""
+    from trimtab.assets.resolve import Assets
+
+    found = Assets(path_map=path_map)
+    rows = [
+        (row.name, row.kind, row.what, row.licence, f"{row.size / 1e6:.0f} MB", str(row.place or "not downloaded"))
+        for row in found.describe()
+    ]
+    _print_table(["name", "kind", "what", "licence", "size", "lies in"], rows, title=f"cache: {found.cache}")
+
+
+def guides(guides: GuidesFile = None) -> None:
+    """List the guides that `guide.pair` may name: pairs of a tuned model and its untuned self."""
+    from trimtab.config.guides import SHIPPED, guide_pairs
+
+    rows = []
+    for name, pair in guide_pairs(guides).items():
+        tuned = " + ".join(filter(None, (pair.tuned.name, pair.tuned.adapter)))
+        source = "trimtab" if pair.source == SHIPPED else str(pair.source)
+        rows.append((name, pair.what, tuned, pair.untuned.name, source))
+    _print_table(["name", "what", "tuned", "untuned", "from"], rows)
+
+
+def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, title=Text(title) if title else None)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console(width=max(Console().width, 100)).print(table)
+
+
+def status(directory: Annotated[Path, tyro.conf.Positional], json: bool = False) -> None:
+    """Show how far a run is, from another terminal: its stages, rates and time left, and whether its process lives.
+
+    Args:
+        directory: A run directory, such as runs/quickstart.
+        json: Print one JSON object instead of a table.
+    """
+    from rich.console import Console
+
+    from trimtab.store.status import print_status
+
+    print_status(directory, Console(), as_json=json)
+
+
 def trace(file: Annotated[Path, tyro.conf.Positional], prompt: str | None = None) -> None:
-    """Show how a search came to its answer, as a tree: every candidate, its value, and which went on.
+    """Show how a search came to its answer, as a tree: every candidate, its value, and which were kept.
 
     Args:
         file: A trace, such as runs/quickstart/traces/cbs-4-4-5-0123456789ab.jsonl.
@@ -31,94 +138,6 @@ def trace(file: Annotated[Path, tyro.conf.Positional], prompt: str | None = None
         raise DataError(f"{file} holds no step: write it anew with --trace")
     chosen = next(iter(searches)) if prompt is None else prompt
     if chosen not in searches:
-        some = ", ".join([*searches][:3])
-        raise DataError(f"{file} has no prompt {chosen!r}: give one of its {len(searches)}, such as {some}")
+        examples = ", ".join([*searches][:3])
+        raise DataError(f"{file} has no prompt {chosen!r}: give one of its {len(searches)}, such as {examples}")
     Console().print(search_tree(searches[chosen]))
-
-
-def status(directory: Annotated[Path, tyro.conf.Positional], json: bool = False) -> None:
-    """Say how far a run is, from another terminal: its stages, rates and time left, and whether its process lives.
-
-    Args:
-        directory: A run directory, such as runs/quickstart.
-        json: Print one JSON object instead of a table.
-    """
-    from rich.console import Console
-
-    from trimtab.store.status import print_status
-
-    print_status(directory, Console(), as_json=json)
-
-
-def assets(path_map: PathMap = None) -> None:
-    """List the models and data sets that need no hub: where they lie, their licences and sizes.
-
-    Args:
-        path_map: A YAML file of model or data set names and the local folders they stand for.
-    """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from trimtab.assets.resolve import Assets
-
-    found = Assets(path_map=path_map)
-    table = Table("name", "kind", "what", "licence", "size", "lies in", title=Text(f"cache: {found.cache}"))
-    for row in found.describe():
-        place = str(row.place) if row.place is not None else "not downloaded"
-        table.add_row(row.name, row.kind, row.what, row.licence, f"{row.size / 1e6:.0f} MB", Text(place))
-    Console().print(table)
-
-
-def guides(guides: GuidesFile = None) -> None:
-    """List the guides that `guide.pair` may name: pairs of a tuned model and its untuned self.
-
-    Args:
-        guides: A YAML file of more pairs.
-    """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from trimtab.config.guides import SHIPPED, guide_pairs
-
-    table = Table("name", "what", "tuned", "untuned", "from")
-    for name, pair in guide_pairs(guides).items():
-        tuned = " + ".join(filter(None, (pair.tuned.name, pair.tuned.adapter)))
-        source = "trimtab" if pair.source == SHIPPED else str(pair.source)
-        table.add_row(*map(Text, (name, pair.what, tuned, pair.untuned.name, source)))
-    Console().print(table)
-
-
-def check(
-    file: File,
-    overrides: Overrides = (),
-    guides: GuidesFile = None,
-    models: bool = False,
-    path_map: PathMap = None,
-) -> None:
-    """Check an experiment or study file and say what is wrong with it; runs nothing.
-
-    Args:
-        file: An experiment or study file, or the name of one that comes with trimtab.
-        overrides: Fields to change, such as tune.beta=0.2.
-        guides: A YAML file of pairs that `guide.pair` may name, besides those that `trimtab guides` lists.
-        models: Load its models too, and show which way each will be decoded, on which device, in which dtype.
-        path_map: A YAML file of model names and the local folders they stand for, for --models.
-    """
-    path = experiment_file(file)
-    if is_study(path):
-        planned = load_study(path, overrides, experiment_file)
-        experiments = [run.experiment for run in planned.runs]
-        print(f"{planned.name}: sound; {len(planned.cells)} cells, {len(planned.runs)} runs")
-    else:
-        experiments = [load_experiment(path, overrides, guides)]
-        names = ", ".join(decoder.name for decoder in experiments[0].guide.decoders)
-        print(f"{experiments[0].name}: sound; decoders {names}")
-    if models:
-        from rich.console import Console
-
-        from trimtab.assets.resolve import Assets
-        from trimtab.models.survey import print_survey
-
-        print_survey(experiments, Assets(path_map=path_map), Console(width=max(Console().width, 100)))

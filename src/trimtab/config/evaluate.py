@@ -6,6 +6,7 @@
 
 from pydantic import Field
 
+from trimtab.config.fields import ColumnName
 from trimtab.config.models import Config
 from trimtab.config.pairs import Threshold
 
@@ -15,7 +16,8 @@ class EvaluateConfig(Config):
 
     The share of responses with a reward below `threshold` is counted; a quantile or deviations are of the untuned
     model's rewards. The tuned model's KL divergence from the untuned one is estimated on the first
-    `kl_samples` of its own responses; 0 leaves it out.
+    `kl_samples` of its own responses; 0 leaves it out. `columns` are the names of a plug-in's columns of the report,
+    beside trimtab's own.
     """
 
     bootstrap: int = Field(2000, ge=100)
@@ -23,3 +25,4 @@ class EvaluateConfig(Config):
     examples: int = Field(4, ge=0)
     threshold: Threshold | None = None
     kl_samples: int = Field(0, ge=0)
+    columns: tuple[ColumnName, ...] = ()

@@ -1,21 +1,18 @@
 """The configuration of a run: one frozen object, one part for each stage.
 
-Types only: reads no file (see `experiment_file`), no network, no models.
-
-    >>> experiment = Experiment.model_validate({"name": "demo", "guide": {"decoders": [{"model": "large"}]}})
-    >>> experiment.guide.decoders[0].name
-    'base'
+>>> experiment = Experiment.model_validate({"name": "demo", "guide": {"decoders": [{"model": "large"}]}})
+>>> experiment.guide.decoders[0].name
+'base'
 """
 
 from typing import Any, Self
 
-from pydantic import Field, ModelWrapValidatorHandler, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from trimtab.config.data import DataConfig
 from trimtab.config.evaluate import EvaluateConfig
 from trimtab.config.guide import GuideConfig
-from trimtab.config.guides import tuned_like
-from trimtab.config.models import Config, ModelConfig, Name
+from trimtab.config.models import Config, ModelConfig, Name, tuned_like
 from trimtab.config.pairs import PairsConfig, SynthesizeConfig
 from trimtab.config.reward import JudgeConfig, RewardConfig, RewardTrainingConfig
 from trimtab.config.training import SftConfig, TuneConfig
@@ -24,18 +21,18 @@ from trimtab.plugins.load import load_plugins
 
 
 class Experiment(Config):
-    """A whole run, from reviews to report. `small` is the model that is tuned, `large` the frozen one it guides.
+    """A whole run, from reviews to report. `small` is the model that is tuned, `large` the frozen one that it guides.
 
     `plugins` are modules or files that add losses, strategies, reward kinds, values or columns; they are imported
-    before the rest of the file is read. `large` may be null where no decoder uses it. With `sft`, the small model is
-    first trained on reviews, and what comes of it is the untuned model of all that follows.
-    Where `guide.tuned` names a tuned model, `small` is its untuned self, and nothing is sampled from it or tuned.
+    before the parts that name these are read. `large` may be null where no decoder uses it. With `sft`, the small
+    model is first trained on reviews, and the result is the untuned model of everything that follows. Where
+    `guide.tuned` names a tuned model, `small` is its untuned self, and nothing is sampled from it or tuned.
     """
 
     name: Name
-    plugins: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = Field((), validate_default=True)  # before the parts: pydantic validates in this order
     seed: int = Field(0, ge=0, lt=2**31)
-    checkpoint_seconds: float = Field(300, ge=0)  # what a killed training loses, about; it changes no result
+    checkpoint_seconds: float = Field(300, ge=0)  # roughly what a killed training loses; it changes no result
     small: ModelConfig = ModelConfig(name="HuggingFaceTB/SmolLM2-135M-Instruct")
     large: ModelConfig | None = ModelConfig(
         name="google/gemma-3-270m", template="Here is a movie review from imdb: {prompt}"
@@ -52,64 +49,66 @@ class Experiment(Config):
 
     @property
     def base(self) -> ModelConfig:
-        """The model whose unguided likelihood fluency is, and whose tokens are counted: the small one without a
-        large one."""
+        """The model that fluency is measured by and whose tokens are counted: `large`, else `small`."""
         return self.small if self.large is None else self.large
 
-    # In validators a part is missing from `info.data` where it has faults of its own.
-
-    @field_validator("sft")
-    @classmethod
-    def _sft_has_reviews(cls, sft: SftConfig | None, info: ValidationInfo) -> SftConfig | None:
-        data, small = info.data.get("data"), info.data.get("small")
-        if sft is not None and data is not None and data.sft_reviews == 0:
-            raise ValueError("it trains on reviews of its own: say in data.sft_reviews how many")
-        if sft is not None and small is not None and small.chat:
-            raise ValueError("it trains on plain texts and small.template is chat: give small.template as a text")
-        return sft
-
-    @field_validator("reward")
-    @classmethod
-    def _training_has_reviews(cls, reward: RewardConfig, info: ValidationInfo) -> RewardConfig:
-        data = info.data.get("data")
-        if data and data.reviews is None and reward.training is not None:
-            raise ValueError("training wants labelled reviews: give data.reviews, or a reward that needs no training")
-        return reward
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _plugins_come_first(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
-        places = values.get("plugins") if isinstance(values, dict) else None
-        known = places if isinstance(places, list | tuple) else []
-        try:
-            load_plugins(each for each in known if isinstance(each, str))
-        except ConfigurationError as error:
-            raise ValueError(f"plugins: {error}") from None
-        return validate(values)
+    @property
+    def tunes(self) -> bool:
+        """Whether the small model is tuned in this run, and not tuned already."""
+        return self.guide.tuned is None
 
     @model_validator(mode="before")
     @classmethod
-    def _tuned_is_shown_as_small_is(cls, values: Any) -> Any:
+    def _tuned_is_shown_prompts_as_small_is(cls, values: Any) -> Any:
         match values:
             case {"small": dict(small), "guide": {"tuned": dict(tuned), **rest}}:
                 return {**values, "guide": {**rest, "tuned": tuned_like(tuned, small)}}
         return values
 
-    @model_validator(mode="after")
-    def _nothing_is_tuned_twice(self) -> Self:
-        unread = sorted({"sft", "synthesize", "pairs", "tune"} & self.model_fields_set)
-        if self.guide.tuned is not None and unread:
-            raise ValueError(f"guide.tuned names a tuned model, so that nothing is tuned: drop {', '.join(unread)}")
-        return self
+    # Field validators, and no single model validator, so that the faults of all parts are reported at once. A part that
+    # has faults of its own is missing from `info.data`.
 
-    @property
-    def tunes(self) -> bool:
-        """Whether the small model is tuned; else a tuned one is there already."""
-        return self.guide.tuned is None
+    @field_validator("plugins")
+    @classmethod
+    def _plugins_are_loaded(cls, plugins: tuple[str, ...]) -> tuple[str, ...]:
+        faults = []
+        for places in ((), *((place,) for place in plugins)):  # first the installed ones
+            try:
+                load_plugins(places)
+            except ConfigurationError as error:
+                faults.append(str(error))
+        if faults:
+            raise ValueError("; ".join(dict.fromkeys(faults)))
+        return plugins
+
+    @field_validator("small")
+    @classmethod
+    def _small_is_local(cls, small: ModelConfig) -> ModelConfig:
+        if small.endpoint is not None:
+            raise ValueError("small is tuned and guides by its logits, which no endpoint gives: drop its endpoint")
+        return small
+
+    @field_validator("reward")
+    @classmethod
+    def _reward_training_has_reviews(cls, reward: RewardConfig, info: ValidationInfo) -> RewardConfig:
+        data = info.data.get("data")
+        if data and data.reviews is None and reward.training is not None:
+            raise ValueError("training wants labelled reviews: give data.reviews, or a reward that needs no training")
+        return reward
+
+    @field_validator("sft")
+    @classmethod
+    def _sft_has_plain_reviews(cls, sft: SftConfig | None, info: ValidationInfo) -> SftConfig | None:
+        data, small = info.data.get("data"), info.data.get("small")
+        if sft and data and data.sft_reviews == 0:
+            raise ValueError("it trains on reviews of its own: say in data.sft_reviews how many")
+        if sft and small and small.chat:
+            raise ValueError("it trains on plain texts and small.template is chat: give small.template as a text")
+        return sft
 
     @field_validator("pairs")
     @classmethod
-    def _unprompted_pairs_are_counted(cls, pairs: PairsConfig, info: ValidationInfo) -> PairsConfig:
+    def _unprompted_pairs_have_a_total(cls, pairs: PairsConfig, info: ValidationInfo) -> PairsConfig:
         data, synthesize = info.data.get("data"), info.data.get("synthesize")
         if data and synthesize and data.preferences is None and synthesize.unprompted and pairs.total is None:
             raise ValueError("synthesize.unprompted shares one prompt: say in pairs.total how many pairs to make of it")
@@ -117,42 +116,38 @@ class Experiment(Config):
 
     @field_validator("guide")
     @classmethod
-    def _large_is_there_where_used(cls, guide: GuideConfig, info: ValidationInfo) -> GuideConfig:
-        users = [each.name for each in guide.decoders if each.best_of is None and each.model == "large"]
-        if users and info.data.get("large", users) is None:
-            raise ValueError(f"{', '.join(users)} decodes with the large model and large is null: name one, or drop it")
+    def _large_can_do_what_decoders_ask(cls, guide: GuideConfig, info: ValidationInfo) -> GuideConfig:
+        users = [decoder for decoder in guide.decoders if decoder.best_of is None and decoder.model == "large"]
+        if "large" not in info.data or not users:
+            return guide
+        large = info.data["large"]
+        if large is None:
+            names = ", ".join(decoder.name for decoder in users)
+            raise ValueError(f"{names} decodes with the large model and large is null: name one, or drop it")
+        faults = [
+            f"{decoder.name} needs {what}, and large is behind an endpoint, which gives text alone: drop {setting}"
+            for decoder in users
+            for setting, what in decoder.beyond_text
+            if large.endpoint is not None
+        ]
+        if faults:
+            raise ValueError("; ".join(faults))
         return guide
 
     @field_validator("evaluate")
     @classmethod
     def _compared_models_are_sampled(cls, evaluate: EvaluateConfig, info: ValidationInfo) -> EvaluateConfig:
         guide = info.data.get("guide")
-        plain = [each.model for each in guide.decoders if each.plain] if guide else ["untuned", "tuned"]
+        plain = [decoder.model for decoder in guide.decoders if decoder.plain] if guide else ["untuned", "tuned"]
         if evaluate.kl_samples and "tuned" not in plain:
             raise ValueError("kl_samples are the tuned model's own and no decoder samples it: add {model: tuned}")
         if evaluate.threshold is not None and evaluate.threshold.value is None and "untuned" not in plain:
             raise ValueError("threshold is relative to the untuned model's rewards: give a value, or {model: untuned}")
         return evaluate
 
-    @field_validator("small")
-    @classmethod
-    def _small_is_here(cls, small: ModelConfig) -> ModelConfig:
-        if small.endpoint is not None:
-            raise ValueError("small is tuned and guides by its logits, which no endpoint gives: drop its endpoint")
-        return small
-
-    @field_validator("guide")
-    @classmethod
-    def _closed_base_gives_text_alone(cls, guide: GuideConfig, info: ValidationInfo) -> GuideConfig:
-        large = info.data.get("large")
-        if large is None or large.endpoint is None:
-            return guide
-        faults = [
-            f"{decoder.name} needs {what}, and large is behind an endpoint, which gives text alone: drop {setting}"
-            for decoder in guide.decoders
-            for setting, what, used in decoder.beyond_text
-            if decoder.model == "large" and used
-        ]
-        if faults:
-            raise ValueError("; ".join(faults))
-        return guide
+    @model_validator(mode="after")
+    def _nothing_is_tuned_twice(self) -> Self:
+        unread = sorted({"sft", "synthesize", "pairs", "tune"} & self.model_fields_set)
+        if self.guide.tuned is not None and unread:
+            raise ValueError(f"guide.tuned names a tuned model, so that nothing is tuned: drop {', '.join(unread)}")
+        return self

@@ -1,4 +1,4 @@
-"""Kinds of fields of the configuration that say more than their type: ranges, templates, temperatures, warm-ups.
+"""Types of fields with rules of their own: templates, ranges, temperatures, warm-ups, names in a registry.
 
 >>> pydantic.TypeAdapter(WordRange).validate_python([2, 8])
 (2, 8)
@@ -18,16 +18,15 @@ CHAT = "chat"
 
 
 def fill(template: str, *, prompt: str, response: str | None = None) -> str:
-    """`template` with the texts where `{prompt}` and `{response}` stand, in whatever order they do.
+    """`template` with `{prompt}` and, where a response is given, `{response}` replaced, in whatever order they stand.
 
-    All places are filled in one pass, so a text that itself holds `{response}`, braces, `$` or backslashes goes in as
-    it is. Without a `response`, `{response}` is left as written.
+    One pass replaces both, so a text that itself holds `{response}`, braces, `$` or backslashes goes in as it is.
 
     >>> fill("Q: {prompt} A: {response}", prompt="what is {response}?", response="a {prompt}")
     'Q: what is {response}? A: a {prompt}'
     """
     texts = {"{prompt}": prompt} if response is None else {"{prompt}": prompt, "{response}": response}
-    return re.sub("|".join(map(re.escape, texts)), lambda place: texts[place[0]], template)
+    return re.sub("|".join(map(re.escape, texts)), lambda found: texts[found[0]], template)
 
 
 def _in_order(words: tuple[int, int]) -> tuple[int, int]:
@@ -38,7 +37,11 @@ def _in_order(words: tuple[int, int]) -> tuple[int, int]:
 
 
 def check_template(template: str) -> None:
-    """Raise ConfigurationError where a template that is given from Python has no place, or several, for the prompt."""
+    """Check a template that is given from Python.
+
+    Raises:
+        ConfigurationError: it is no text that holds `{prompt}` once, nor `chat`.
+    """
     try:
         pydantic.TypeAdapter(Template).validate_python(template, strict=True)
     except pydantic.ValidationError:
@@ -53,9 +56,9 @@ def _holds_prompt(template: str) -> str:
     return template
 
 
-def _keeps_logits_finite(temperature: float) -> float:
+def _finite_logits(temperature: float) -> float:
     if 0 < temperature < 1e-3:
-        raise ValueError(f"{temperature:g} would take logits beyond all numbers: give at least 0.001, or 0 for greedy")
+        raise ValueError(f"{temperature:g} makes logits overflow: give at least 0.001, or 0 for greedy")
     return temperature
 
 
@@ -72,7 +75,7 @@ def _auto_or_rows(value: Any) -> Any:
 
 
 def _entry_of(noun: str) -> AfterValidator:
-    """Accepts the names in a registry, plug-ins' among them."""
+    """Accepts the names in a registry, those of plug-ins included."""
 
     def check(name: str) -> str:
         try:
@@ -94,10 +97,10 @@ ColumnName = Annotated[str, _entry_of("column")]
 WordRange = Annotated[tuple[int, int], AfterValidator(_in_order)]
 """Least and greatest number of words."""
 Template = Annotated[str, AfterValidator(_holds_prompt)]
-"""A text with one `{prompt}` in it, or `chat`."""
-Temperature = Annotated[float, AfterValidator(_keeps_logits_finite)]
-"""What logits are divided by; 0 is greedy."""
+"""A text that holds `{prompt}` once, or `chat`."""
+Temperature = Annotated[float, AfterValidator(_finite_logits)]
+"""Logits are divided by it; 0 is greedy."""
 Warmup = Annotated[float, Field(ge=0), AfterValidator(_share_or_whole_steps)]
 """A share of all steps where below 1, from 1 on a number of steps."""
 Rows = Annotated[int | Literal["auto"], PlainValidator(_auto_or_rows)]
-"""How many rows are decoded at once; `auto`: as many as the device has room for."""
+"""Number of rows decoded together; `auto`: as many as fit the device's memory."""

@@ -1,27 +1,18 @@
 """The part of a configuration that says how the test prompts are decoded: the decoders.
 
-Types only: reads no file, no network, no models. `docs/search.md` explains each setting.
-
-    >>> DecoderConfig.model_validate({"width": 4, "successors": 4, "chunk": 5, "value": "reward"}).name
-    'cbs-4-4-5-by-reward'
+>>> DecoderConfig.model_validate({"width": 4, "successors": 4, "chunk": 5, "value": "reward"}).name
+'cbs-4-4-5-by-reward'
 """
 
 import itertools
-import math
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from trimtab.config.fields import Rows
 from trimtab.config.models import Config, ModelConfig, Name
-from trimtab.config.search import (
-    EarlyRejection,
-    SamplingConfig,
-    TermConfig,
-    ValueConfig,
-    one_or_several,
-    search_faults,
-)
+from trimtab.config.search import EarlyRejection, SamplingConfig, TermConfig, ValueConfig, one_or_several, search_faults
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 
@@ -33,14 +24,13 @@ class DecoderConfig(Config):
     `model` is `large`, or the small model `untuned` or `tuned`. `beta` adds beta * (tuned - untuned) to its logits
     (EFT), `emulate` the sum of several such terms. `best_of` names another decoder instead: of all its candidates, the
     best by the gold reward itself. `value` is what the search is guided by wherever it has anything to choose from:
-    one value or a weighted mean of several, the tuned/untuned pair where none is given.
-
-    The other fields are options of the search, each explained in docs/search.md.
+    one value or a weighted mean of several, the tuned/untuned pair where none is given. docs/search.md explains the
+    other fields. A decoder without a name is named by its settings.
     """
 
     execution = frozenset({"name"})
 
-    name: Name = "base"
+    name: Name = ""
     model: Literal["large", "untuned", "tuned"] = "large"
     best_of: Name | None = None
     width: int = Field(1, ge=1)
@@ -60,9 +50,9 @@ class DecoderConfig(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _default_name(cls, values: Any) -> Any:
+    def _no_name_asks_for_the_default(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("name") in (None, ""):
-            return {**values, "name": _decoder_name(values)}
+            return {field: value for field, value in values.items() if field != "name"}
         return values
 
     @model_validator(mode="after")
@@ -80,6 +70,39 @@ class DecoderConfig(Config):
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+    @model_validator(mode="after")
+    def _is_named(self) -> Self:
+        if not self.name:
+            name = re.sub(r"[^A-Za-z0-9._-]", "", self._default_name())[:80]  # as `Name` allows
+            object.__setattr__(self, "name", name)
+            self.model_fields_set.add("name")
+        return self
+
+    def _default_name(self) -> str:
+        if self.best_of is not None:
+            return f"gold-{self.best_of}"
+        parts: list[str] = [self.model] if self.model != "large" and not self.terms else []
+        parts += ["-".join(["eft", *(_short(term.weight) for term in self.terms)])] if self.terms else []
+        if self.budget is not None:
+            parts.append(f"budget-{_short(self.budget)}")
+        elif self.chunk is not None:
+            parts.append(f"cbs-{self.width}-{self.successors}-{self.chunk}")
+        elif self.successors != 1:
+            parts.append(f"bon-{self.successors}")
+        options = {
+            f"groups-{self.groups}": "groups" in self.model_fields_set,
+            f"pool-{self.pool}": self.pool is not None,
+            "distinct": self.duplicates == "drop",
+            "rejecting": self.reject is not None,
+            "delimited": bool(self.chunk_ends),
+            "vote": self.vote is not None,
+        }
+        parts += [option for option, used in options.items() if used]
+        if self.value not in ((), (ValueConfig(),)):
+            labels = [part.label if part.weight == 1 else f"{part.weight:g}-{part.label}" for part in self.value]
+            parts += ["by", *labels]
+        return "-".join(parts) or "base"
 
     @field_validator("chunk")
     @classmethod
@@ -124,75 +147,33 @@ class DecoderConfig(Config):
         return any(value.uses_gold for value in self.value)
 
     @property
-    def beyond_text(self) -> list[tuple[str, str, bool]]:
-        """Settings that need more of a model than its texts: name, what they need, and whether they are used."""
-        return [
-            ("beta" if self.beta is not None else "emulate", "logits", bool(self.terms)),
-            ("n_best", "log-probabilities", self.n_best is not None),
-            ("budget", "the model's size", self.budget is not None),
-            ("chunk_ends", "each token", bool(self.chunk_ends)),
-        ]
+    def beyond_text(self) -> list[tuple[str, str]]:
+        """Settings in use that need more of a model than its texts, and what they need."""
+        needs = {
+            "beta": ("logits", self.beta is not None),
+            "emulate": ("logits", bool(self.emulate)),
+            "n_best": ("log-probabilities", self.n_best is not None),
+            "budget": ("the model's size", self.budget is not None),
+            "chunk_ends": ("each token", bool(self.chunk_ends)),
+        }
+        return [(setting, need) for setting, (need, used) in needs.items() if used]
 
 
-def _decoder_name(values: dict[str, Any]) -> str:
-    if values.get("best_of"):
-        return f"gold-{values['best_of']}"
-    width, successors, chunk = (_count(values.get(name, 1)) for name in ("width", "successors", "chunk"))
-    model = values.get("model", "large")
-    parts = [] if model == "large" else [str(model)]
-    if values.get("beta") is not None:
-        parts = [f"eft-{_short(values['beta'])}"]
-    elif isinstance(values.get("emulate"), list):
-        weights = [each.get("weight") if isinstance(each, dict) else None for each in values["emulate"]]
-        parts = ["-".join(["eft", *map(_short, weights)])]
-    if values.get("budget") is not None:
-        parts.append(f"budget-{_short(values['budget'])}")
-    elif values.get("chunk") is not None:
-        parts.append(f"cbs-{width}-{successors}-{chunk}")
-    elif successors != "1":
-        parts.append(f"bon-{successors}")
-    return "-".join([*parts, *_option_names(values)]) or "base"
-
-
-def _short(number: Any) -> str:
-    """A number as it may stand in a name; what is no number is named as a fault elsewhere."""
-    if isinstance(number, int | float) and math.isfinite(number):
-        return f"{number:g}".replace("e+", "e")
-    return str(number)
-
-
-def _count(number: Any) -> str:
-    """A whole number as it may stand in a name, also where YAML writes it as 4.0."""
-    return str(int(number)) if isinstance(number, float) and number.is_integer() else str(number)
-
-
-def _option_names(values: dict[str, Any]) -> list[str]:
-    """What the options of a search add to a decoder's name: nothing where they are not used."""
-    names = [f"{option}-{_count(values[option])}" for option in ("groups", "pool") if values.get(option)]
-    spoken = {"duplicates": "distinct", "reject": "rejecting", "chunk_ends": "delimited", "vote": "vote"}
-    names += [name for option, name in spoken.items() if values.get(option) not in (None, "keep", [])]
-    given = values.get("value", [])
-    try:
-        judges = [ValueConfig.model_validate(each) for each in one_or_several(given)]
-    except ValueError:
-        return names  # its own fault is named elsewhere
-    if judges and not (len(judges) == 1 and judges[0] == ValueConfig()):
-        shares = [each.label if each.weight == 1 else f"{each.weight:g}-{each.label}" for each in judges]
-        names.append("-".join(["by", *shares]))
-    return names
+def _short(number: float) -> str:
+    return f"{number:g}".replace("e+", "e")
 
 
 class GuideConfig(Config):
-    """Decoding of the test prompts. Prompts are decoded together in blocks, the unit of resume: as many prompts as have
-    `rows` candidates under a decoder, and one at least. `auto` rows are what the device has room for: the number is
-    said before the run begins, recorded in `plan.json` beside the first block, and kept by whoever goes on from there;
-    another machine may come to another number, and so to other rounding.
+    """How the test prompts are decoded.
 
-    A response ends before the first of the `stop` strings, besides at an end token and at `max_new_tokens`.
-    `unprompted` takes the place of the test prompts: so many responses, each from the model's start token alone.
+    They are decoded in blocks, the unit of resume: as many prompts as have `rows` candidates under a decoder, and at
+    least one. `auto` rows are what the device has room for: the number is logged before the run begins and recorded
+    in `plan.json` beside the first block, so a resumed run keeps it; another machine may come to another number, and
+    so to other rounding. A response ends at an end token, before the first of the `stop` strings, or at
+    `max_new_tokens`. `unprompted` replaces the test prompts by so many responses, each from the start token alone.
 
-    `tuned` is a model that has been tuned already, over `small`, its untuned self: then nothing is tuned. What it
-    leaves out of how it is shown prompts is as for `small`; without a name it is `small` with an adapter. In a file,
+    `tuned` is a model that is tuned already, over `small`, its untuned self: then nothing is tuned. What it leaves out
+    of how it is shown prompts is as for `small`; without a name it is `small` with an adapter. In a file,
     `pair: NAME` stands for both, from the guides that `trimtab guides` lists.
     """
 
@@ -241,7 +222,4 @@ class GuideConfig(Config):
         """
         source = decoder if decoder.best_of is None else self.decoder(decoder.best_of)
         model = "untuned" if source.model == "tuned" else source.model
-        for other in self.decoders:
-            if other.plain and other.model == model:
-                return other
-        return None
+        return next((other for other in self.decoders if other.plain and other.model == model), None)

@@ -1,9 +1,7 @@
 """The base of all parts of a configuration, and the part that names a model.
 
-Types only: reads no file, no network, no models.
-
-    >>> ModelConfig(name="google/gemma-3-270m").template
-    '{prompt}'
+>>> ModelConfig(name="google/gemma-3-270m").template
+'{prompt}'
 """
 
 import typing
@@ -26,49 +24,49 @@ class Config(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
     execution: ClassVar[frozenset[str]] = frozenset()
-    """Fields that say where, how fast or under what name something is computed, and change nothing of its result."""
+    """Fields that do not change a result, and so take no part in hashes: where, how fast, under what name."""
 
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+    def _booleans_are_no_numbers(cls, value: Any, info: ValidationInfo) -> Any:
         """In Python a boolean is an integer, so `successors: yes` would be 1."""
         assert info.field_name is not None
-        kinds = _kinds_in(cls.model_fields[info.field_name].annotation)
-        wrong = [each for each in (value if isinstance(value, list | tuple) else [value]) if isinstance(each, bool)]
-        if wrong and {int, float} & kinds and not {bool, Any} & kinds:
-            wanted = "put a text in quotation marks, or give a number" if str in kinds else "give a number"
-            raise ValueError(f"{wrong[0]!r} is no number, YAML takes yes, no, on and off for true or false: {wanted}")
+        types = types_in(cls.model_fields[info.field_name].annotation)
+        booleans = [item for item in (value if isinstance(value, list | tuple) else [value]) if isinstance(item, bool)]
+        if booleans and {int, float} & types and not {bool, Any} & types:
+            remedy = "put a text in quotation marks, or give a number" if str in types else "give a number"
+            raise ValueError(f"{booleans[0]} is no number, YAML takes yes, no, on and off for true or false: {remedy}")
         return value
 
     def hashed(self) -> dict[str, Any]:
-        """The configuration as plain values without `execution`, in nested parts too: what artifacts' hashes are of."""
+        """The plain values that an artifact's hash is made of: all fields but `execution`, in nested parts too."""
         values = self.model_dump(mode="json", exclude=set(self.execution))
         return {name: _hashed(vars(self)[name], value) for name, value in values.items()}
 
 
-def _hashed(value: Any, written: Any) -> Any:
+def _hashed(value: Any, dumped: Any) -> Any:
     if isinstance(value, Config):
         return value.hashed()
     if isinstance(value, tuple):
-        return [_hashed(*each) for each in zip(value, written, strict=True)]
-    return written
+        return [_hashed(*pair) for pair in zip(value, dumped, strict=True)]
+    return dumped
 
 
-def _kinds_in(annotation: Any) -> set[Any]:
+def types_in(annotation: Any) -> set[Any]:
     """The plain types in an annotation such as `int | None` or `tuple[int, ...]`."""
     if typing.get_origin(annotation) is Literal:
         return set()
     arguments = typing.get_args(annotation)
-    return {annotation} if not arguments else set().union(*map(_kinds_in, arguments))
+    return set().union(*map(types_in, arguments)) if arguments else {annotation}
 
 
 class EndpointConfig(Config):
-    """Where a model is served that this machine does not hold: a completions endpoint as OpenAI defined it.
+    """A server that holds a model which this machine does not, reached by OpenAI's completions protocol.
 
-    `url` is what OpenAI's clients are given, such as http://host:8000/v1. `key_variable` names the environment variable
-    that holds the key; the key itself stands nowhere. `timeout` is in seconds, prices are for a million tokens.
-    `log_probabilities`: the server gives those of what it reads (`echo`), by which fluency is measured; else it is not.
-    None of it changes what the model writes, so none takes part in the hashes of texts: a server may move.
+    `url` is the one that OpenAI's clients are given, such as http://host:8000/v1. `key_variable` is the environment
+    variable that holds the key. `timeout` is in seconds; prices are per million tokens. `log_probabilities` says that
+    the server returns those of the text it reads (`echo`), which fluency needs. None of these fields changes what the
+    model writes, so none takes part in the hashes of texts: a server may move.
     """
 
     execution = frozenset(
@@ -86,25 +84,24 @@ class EndpointConfig(Config):
     log_probabilities: bool = False
 
 
-def _url_alone(endpoint: Any) -> Any:
+def _from_url(endpoint: Any) -> Any:
     return {"url": endpoint} if isinstance(endpoint, str) else endpoint
 
 
 class ModelConfig(Config):
-    """A causal language model and how it is shown a prompt.
+    """A causal language model and how prompts are shown to it.
 
-    `name` is a folder, a name in the path map, a hub name or a name of the catalogue (`trimtab assets`).
-    `template` must hold `{prompt}` once, or is `chat`: then prompts are conversations, a string one message of the
-    user, rendered by the tokenizer's own chat template, with the message `system` where they bring none.
-    `adapter` is a PEFT folder put on top of the model.
-    `start_token` is the text of the token that begins a text where there is no prompt.
-    With an `endpoint` (its address, or all that `EndpointConfig` has) the model runs there, and `name` is its name
-    there; it gives texts alone.
+    `name` is a folder, a name in the path map, a hub name or a name in the catalogue (`trimtab assets`).
+    `template` holds `{prompt}` once, or is `chat`: then prompts are conversations (a string is one message of the
+    user), rendered by the tokenizer's chat template, and `system` is the system message where they have none.
+    `adapter` is a PEFT folder. `start_token` is the text of the token that begins a text without a prompt.
+    With an `endpoint` (its address, or an `EndpointConfig`) the model runs on that server under `name`, and gives texts
+    alone.
 
-    Large models: `quantization` stores weights in 4 or 8 bits (bitsandbytes). `device_map` spreads a model over all
-    GPUs and, where they are full, the host's memory and disk (`auto`, `balanced`, `sequential`), or leaves its layers
-    in memory or on disk until they run (`cpu`, `disk`); `gpu_memory` is how many GB of each GPU it may take.
-    `attention` is how attention is computed; docs/models.md says more of each.
+    Large models: `quantization` stores weights in 4 or 8 bits (bitsandbytes). `device_map` spreads the layers over all
+    GPUs and then the host's memory and disk (`auto`, `balanced`, `sequential`), or keeps them in memory or on disk
+    until they run (`cpu`, `disk`); `gpu_memory` limits the GB taken of each GPU. `attention` is the implementation of
+    attention. docs/models.md explains each.
     """
 
     execution = frozenset({"device_map", "gpu_memory"})
@@ -116,7 +113,7 @@ class ModelConfig(Config):
     start_token: str | None = None
     dtype: Dtype = "auto"
     allow_pickle: bool = False
-    endpoint: Annotated[EndpointConfig | None, BeforeValidator(_url_alone)] = None
+    endpoint: Annotated[EndpointConfig | None, BeforeValidator(_from_url)] = None
     quantization: Quantization | None = None
     device_map: DeviceMap | None = None
     gpu_memory: float | None = Field(None, gt=0, validate_default=True)
@@ -124,15 +121,20 @@ class ModelConfig(Config):
 
     @field_validator("gpu_memory")
     @classmethod
-    def _is_shared_out(cls, memory: float | None, info: ValidationInfo) -> float | None:
+    def _gpu_memory_needs_a_device_map(cls, memory: float | None, info: ValidationInfo) -> float | None:
         if memory is not None and info.data.get("device_map") in (None, "cpu", "disk"):
-            raise ValueError(f"{memory:g} bounds what device_map shares out: add device_map: auto, or drop it")
+            raise ValueError(f"{memory:g} limits what device_map takes of a GPU: add device_map: auto, or drop it")
         return memory
 
     @model_validator(mode="after")
-    def _system_has_a_place(self) -> Self:
-        if self.system is not None and self.template != CHAT:
+    def _fields_fit_template_and_endpoint(self) -> Self:
+        if self.system is not None and not self.chat:
             raise ValueError(f"system is a message of a conversation and template is a text: write template: {CHAT}")
+        servers = {"system", "adapter", "start_token", "dtype", "allow_pickle"} & self.model_fields_set
+        if self.endpoint is not None and servers:
+            raise ValueError(f"the server decides on these, not its client: drop {', '.join(sorted(servers))}")
+        if self.endpoint is not None and self.chat:
+            raise ValueError("an endpoint continues text and has no chat template: write the turns into template")
         return self
 
     @property
@@ -140,11 +142,17 @@ class ModelConfig(Config):
         """Whether the model is shown conversations."""
         return self.template == CHAT
 
-    @model_validator(mode="after")
-    def _an_endpoint_has_its_own(self) -> Self:
-        own = {"system", "adapter", "start_token", "dtype", "allow_pickle"} & self.model_fields_set
-        if self.endpoint is not None and own:
-            raise ValueError(f"what an endpoint serves is the server's to say: drop {', '.join(sorted(own))}")
-        if self.endpoint is not None and self.chat:
-            raise ValueError("an endpoint continues text and has no chat template: write the turns into template")
-        return self
+
+def tuned_like(tuned: Any, untuned: dict[str, Any]) -> Any:
+    """A tuned model's settings, completed by those of its untuned self: all of them where only an adapter is added,
+    else those that say how prompts are shown.
+
+    >>> tuned_like({"adapter": "runs/demo/adapter"}, {"name": "me/tiny", "template": "chat"})
+    {'name': 'me/tiny', 'template': 'chat', 'adapter': 'runs/demo/adapter'}
+    >>> tuned_like({"name": "me/tuned"}, {"name": "me/tiny", "template": "chat", "quantization": "4bit"})
+    {'template': 'chat', 'name': 'me/tuned'}
+    """
+    if not isinstance(tuned, dict):
+        return tuned
+    prompting = {name: untuned[name] for name in ("template", "system", "start_token") if name in untuned}
+    return {**(prompting if "name" in tuned else untuned), **tuned}

@@ -1,9 +1,7 @@
-"""Parts of a decoder's configuration: how tokens are drawn, what candidates are judged by, what goes with what.
+"""Parts of a decoder's configuration: how tokens are drawn, what judges candidates, which settings go together.
 
-Types only: reads no file, no network, no models. `docs/search.md` explains each setting.
-
-    >>> ValueConfig(by="rewards.py:cheerful", per_token=True).label
-    'cheerful-per-token'
+>>> ValueConfig(by="rewards.py:cheerful", per_token=True).label
+'cheerful-per-token'
 """
 
 import re
@@ -33,7 +31,7 @@ class SamplingConfig(Config):
 
 
 class ValueConfig(Config):
-    """One thing that candidates are judged by, and its `weight` among several.
+    """One value that judges candidates, and its `weight` among several.
 
     `by` is an entry of the registry of values (`implicit`, the log-ratio of the tuned and the untuned model; `reward`,
     the gold reward; or one of a plug-in), or a Python function, as `module:function` or `file.py:function`, which gets
@@ -58,7 +56,7 @@ class ValueConfig(Config):
     @field_validator("steps")
     @classmethod
     def _steps_are_scored(cls, steps: str | None, info: ValidationInfo) -> str | None:
-        by, known = info.data.get("by"), registry("value")
+        by, known = info.data.get("by", ""), registry("value")
         if steps is not None and by in known and known[by].sums_tokens:
             raise ValueError(f"the {by} value is a sum over tokens already: drop steps")
         return steps
@@ -76,17 +74,17 @@ class ValueConfig(Config):
     @property
     def uses_pair(self) -> bool:
         """Whether the tuned and the untuned model take part."""
-        return self.kind is not None and self.kind.uses_pair
+        return bool(self.kind and self.kind.uses_pair)
 
     @property
     def uses_gold(self) -> bool:
         """Whether the gold reward takes part, by which decoders are measured."""
-        return self.kind is not None and self.kind.uses_gold
+        return bool(self.kind and self.kind.uses_gold)
 
     @property
     def words(self) -> str:
         """What judges, in words; a function by its place and name."""
-        return self.by if self.kind is None else str(self.kind.words)
+        return str(self.kind.words if self.kind else self.by)
 
     def identity(self) -> dict[str, str]:
         """The hash of the code that the value runs, where that is a user's."""
@@ -97,8 +95,8 @@ class ValueConfig(Config):
     @property
     def label(self) -> str:
         """The value in a decoder's name."""
-        parts = [self.by.rpartition(":")[2], *([f"{self.steps}-of-steps"] if self.steps else [])]
-        return "-".join([*parts, *(["per-token"] if self.per_token else [])])
+        options = [f"{self.steps}-of-steps"] if self.steps else []
+        return "-".join([self.by.rpartition(":")[2], *options, *(["per-token"] if self.per_token else [])])
 
 
 class EarlyRejection(Config):
@@ -127,9 +125,9 @@ class TermConfig(Config):
 
 
 def one_or_several(value: Any) -> Any:
-    """`reward`, `{by: reward}` and `[{by: reward}]` as a configuration's `value` are the same."""
+    """`reward` and `{by: reward}` as a configuration's `value` mean `[{by: reward}]`."""
     entries = value if isinstance(value, list | tuple) else [value]
-    return [{"by": each} if isinstance(each, str) else each for each in entries]
+    return [{"by": entry} if isinstance(entry, str) else entry for entry in entries]
 
 
 def search_faults(

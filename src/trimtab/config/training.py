@@ -1,9 +1,7 @@
 """The parts of a configuration that say how the small model is trained: on reviews, and on pairs.
 
-Types only: reads no file, no network, no models.
-
-    >>> TuneConfig(optimizer="rmsprop", learning_rate=5e-3, warmup=50).warmup
-    50.0
+>>> TuneConfig(optimizer="rmsprop", learning_rate=5e-3, warmup=50).warmup
+50.0
 """
 
 from typing import ClassVar, Literal
@@ -24,7 +22,7 @@ class LoraSettings(Config):
 
 
 class TrainingConfig(Config):
-    """What both trainings of the small model can be told. Full fine-tuning where `lora` is None.
+    """Settings of both trainings of the small model. Full fine-tuning where `lora` is None.
 
     `warmup` below 1 is a share of all steps, from 1 on a number of them. `evaluations` are spread evenly over the
     run; the model of the best one (lowest validation loss) is kept. `logging_steps` changes the log alone.
@@ -61,9 +59,9 @@ class SftConfig(TrainingConfig):
 class TuneConfig(TrainingConfig):
     """Preference tuning with TRL's DPOTrainer.
 
-    `loss`: `sigmoid` is DPO, `hinge` is SLiC-HF's calibration term, `hinge_sft` adds `sft_weight` times the
-    likelihood of the chosen response, SLiC-HF's regulariser. `seed` is that of training alone, so that trainings under
-    several seeds share everything before them; None is the experiment's. `trackers` get the log while training runs.
+    `loss` is a name in the registry of losses (`trimtab.training.losses`); `sft_weight` weighs the likelihood of the
+    chosen response in a loss that adds it. `seed` is that of training alone, so that trainings under several seeds
+    share everything before them; None is the experiment's. `trackers` get the log while training runs.
     """
 
     execution = TrainingConfig.execution | {"trackers"}

@@ -17,7 +17,7 @@ from trimtab.assets.resolve import Assets
 from trimtab.config.data import ColumnsConfig, DataConfig, InstructionsConfig
 from trimtab.data.rows import LINE, STANDARD_INPUT, NamedRow, read_rows_of, standard_input, standard_input_rows
 from trimtab.errors import DataError, shown
-from trimtab.messages import check_nothing_beside, is_missing, is_written_out, messages_of, text_of
+from trimtab.messages import check_template_columns, is_missing, looks_like_messages, messages_of, text_of
 from trimtab.records import Message, Prompt, PromptInput
 
 SHIPPED = {"trimtab/instructions": Path(__file__).parents[1] / "config" / "presets" / "instructions.jsonl"}
@@ -124,7 +124,7 @@ def _prompt(row: NamedRow, columns: ColumnsConfig) -> PromptInput:
         there = ", ".join(row.values) or "none"
         raise DataError(f"{row.origin} has no column of prompts (its columns: {there}): name it in columns.prompt")
     value = _cell(row, name)
-    if isinstance(value, list) or is_written_out(value):
+    if isinstance(value, list) or looks_like_messages(value):
         for named in (columns.input, columns.system):
             if named is not None and _cell(row, named):
                 raise DataError(f"{row.origin} has {named} beside a conversation: write it into the messages of {name}")
@@ -202,7 +202,7 @@ def _question(value: Any, row: NamedRow, name: str) -> list[Message]:
         raise DataError(
             f"{row.origin} has {shown(value)} for {name}, and no list of messages with role and content: mend the row"
         )
-    check_nothing_beside(row.values, row.origin)
+    check_template_columns(row.values, row.origin)
     messages = messages_of(value, f"{row.origin}: {name}")
     last = max((place for place, each in enumerate(messages) if each["role"] == "user"), default=-1)
     if last < 0:

@@ -1,18 +1,13 @@
-"""From the scores of a study's runs to one row a cell: means over seeds, intervals, gains, comparisons, the frontier.
+"""From the scores of a study's runs to a row for each cell: means over seeds, intervals, gains, the frontier."""
 
-A cell is a name and what was measured under each seed.
-
-    >>> rows = summarise_cells(cells, resamples=2000, confidence=0.95, seed=0)          # doctest: +SKIP
-    >>> rows[0].values["reward"].mean                                                   # doctest: +SKIP
-    2.71
-"""
-
+import dataclasses
 import hashlib
 import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -37,12 +32,12 @@ RANGES = {
     **dict.fromkeys(("positive", "below", "distinct_1", "distinct_2"), (0.0, 1.0)),
     "diversity": (0.0, math.inf),
 }
-"""Where a measure cannot but lie."""
+"""The possible values of a measure, which its interval does not leave."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One decoder of one run: its answers in the order of `scores`, and each answer's tokens (`encode`d alike).
+    """One decoder of one run: its answers in the order of `scores`, and each answer's tokens, by one tokenizer.
 
     `threshold` is the reward below which a response misses the aimed-at tone. `divergence` is on the first answers.
     """
@@ -81,7 +76,7 @@ class Value:
 
 @dataclass(frozen=True)
 class CellRow:
-    """A line of the study's table. `gains` are over `reference`; `frontier`: no cell has more reward and diversity."""
+    """A row of the study's table. `gains` are over `reference`; `frontier`: no cell has more reward and diversity."""
 
     name: str
     labels: Mapping[str, str]
@@ -108,88 +103,95 @@ def summarise_cells(
     cells: Sequence[MeasuredCell], *, resamples: int, confidence: float, seed: int
 ) -> tuple[list[CellRow], list[Comparison]]:
     """The rows in the order of `cells`, and every two cells compared in every measure that can be resampled."""
-    repetitions = {cell.name: [_repetition(run) for run in cell.runs] for cell in cells}
-    drawn = {name: replicates(each, resamples=resamples, seed=seed) for name, each in repetitions.items()}
-    by_seed = {name: _columns([each.values() for each in entries]) for name, entries in repetitions.items()}
-    ends = ((1 - confidence) / 2, (1 + confidence) / 2)
-    rows, comparisons = [], []
-
-    def change(ours: str, theirs: str, measure: str) -> Estimate | None:
-        two = by_seed[ours][measure], by_seed[theirs][measure]
-        return difference(*two, drawn[ours][measure], drawn[theirs][measure], confidence=confidence)
-
+    drawn, by_seed = {}, {}
     for cell in cells:
-        values = {
-            name: _value(name, by_seed[cell.name][name], drawn[cell.name][name], ends, confidence)
-            for name in drawn[cell.name]
+        repetitions = [_repetition(run) for run in cell.runs]
+        drawn[cell.name] = replicates(repetitions, resamples=resamples, seed=seed)
+        by_seed[cell.name] = _columns([repetition.values() for repetition in repetitions])
+
+    def changes(cell: str, other: str) -> dict[str, Estimate]:
+        """Each measure of a cell minus the other's, where both have it."""
+        found = {
+            measure: difference(
+                by_seed[cell][measure],
+                by_seed[other][measure],
+                drawn[cell][measure],
+                drawn[other][measure],
+                confidence=confidence,
+            )
+            for measure in drawn[cell]
+            if measure in drawn[other]
         }
-        for name, column in _columns([_distinct(run) for run in cell.runs]).items():
-            values[name] = _value(name, column, None, ends, confidence)
+        return {measure: change for measure, change in found.items() if change is not None}
+
+    rows = []
+    for cell in cells:
+        value = partial(_value, confidence=confidence)
+        values = {name: value(name, by_seed[cell.name][name], drawn[cell.name][name]) for name in drawn[cell.name]}
+        distinct = _columns([_distinct(run) for run in cell.runs])
+        values |= {name: value(name, column, None) for name, column in distinct.items()}
         reference = cell.reference if cell.reference in drawn else None
-        shared = [name for name in drawn[cell.name] if reference is not None and name in drawn[reference]]
-        gains = {name: change(cell.name, reference or "", name) for name in shared}
         rows.append(
             CellRow(
-                cell.name,
-                cell.labels,
-                tuple(run.seed for run in cell.runs),
-                len(cell.runs[0].scores),
-                values,
-                tuple(score.reward for run in cell.runs for score in run.scores if is_finite(score)),
-                reference,
-                {name: gain for name, gain in gains.items() if gain is not None},
+                name=cell.name,
+                labels=cell.labels,
+                seeds=tuple(run.seed for run in cell.runs),
+                responses=len(cell.runs[0].scores),
+                values=values,
+                rewards=tuple(score.reward for run in cell.runs for score in run.scores if is_finite(score)),
+                reference=reference,
+                gains={} if reference is None else changes(cell.name, reference),
             )
         )
-    for one, two in itertools.combinations(cells, 2):
-        for measure in drawn[one.name]:
-            if measure in drawn[two.name] and (found := change(one.name, two.name, measure)) is not None:
-                comparisons.append(Comparison(one.name, two.name, measure, found))
+    comparisons = [
+        Comparison(one.name, two.name, measure, change)
+        for one, two in itertools.combinations(cells, 2)
+        for measure, change in changes(one.name, two.name).items()
+    ]
     return _with_frontier(rows), comparisons
 
 
 def _repetition(run: Measured) -> Repetition:
-    """A run's statistics; a response with a score that is no finite number has no part in any."""
-    whole = np.array([is_finite(score) for score in run.scores])
-    ones = whole.astype(np.float64)
+    """A run's statistics; a response with a score that is not finite has no part in any."""
+    finite = np.array([is_finite(score) for score in run.scores])
+    ones = finite.astype(np.float64)
 
     def mean_of(values: Sequence[float]) -> Ratio:
-        return Ratio(np.where(whole, np.asarray(values, dtype=np.float64), 0.0), ones)
+        return Ratio(np.where(finite, np.asarray(values, dtype=np.float64), 0.0), ones)
 
     rewards = [score.reward for score in run.scores]
     statistics: dict[str, Statistic] = {"reward": mean_of(rewards)}
-    tokens = [tokens if kept else [] for tokens, kept in zip(run.tokens, whole, strict=True)]
+    tokens = [tokens if kept else [] for tokens, kept in zip(run.tokens, finite, strict=True)]
     statistics["diversity"] = Entropy(token_counts(tokens))
     statistics["positive"] = mean_of([float(reward > 0) for reward in rewards])
     if run.threshold is not None:
         threshold = run.threshold
         statistics["below"] = mean_of([float(reward < threshold) for reward in rewards])
     judgements = [score.judge for score in run.scores if score.judge is not None]
-    if len(judgements) == len(run.scores):  # elsewhere there is no second judge
+    if len(judgements) == len(run.scores):  # else there is no second judge
         statistics["judge"] = mean_of(judgements)
     logs = np.array([score.log_probability for score in run.scores])
     counts = np.array([score.base_tokens for score in run.scores], dtype=np.float64)
-    statistics["fluency"] = Ratio(np.where(whole, logs, 0.0), counts * ones)
+    statistics["fluency"] = Ratio(np.where(finite, logs, 0.0), counts * ones)
     statistics["tokens"] = mean_of([float(score.tokens) for score in run.scores])
     if run.divergence is not None:
-        statistics["kl"] = _divergence(run, run.divergence)
+        statistics["kl"] = _mean_log_ratio(run.answers, run.divergence.log_ratios)
     prompts = json.dumps([[answer.prompt_id, answer.prompt] for answer in run.answers])
     return Repetition(run.seed, hashlib.sha256(prompts.encode()).hexdigest(), len(run.scores), statistics)
 
 
-def _divergence(run: Measured, found: Divergence) -> Ratio:
-    """The mean log-ratio; `found` has one for each of the first answers that was not set aside."""
-    sampled = [place for place, answer in enumerate(run.answers) if answer.finish not in SET_ASIDE][
-        : len(found.log_ratios)
-    ]
-    top, bottom = np.zeros(len(run.answers)), np.zeros(len(run.answers))
-    for place, ratio in zip(sampled, found.log_ratios, strict=True):
+def _mean_log_ratio(answers: Sequence[Generation], log_ratios: Sequence[float]) -> Ratio:
+    """The mean of the finite ones; there is a log-ratio for each of the first answers that was not set aside."""
+    sampled = [index for index, answer in enumerate(answers) if answer.finish not in SET_ASIDE]
+    top, bottom = np.zeros(len(answers)), np.zeros(len(answers))
+    for index, ratio in zip(sampled[: len(log_ratios)], log_ratios, strict=True):
         if math.isfinite(ratio):
-            top[place], bottom[place] = ratio, 1.0
+            top[index], bottom[index] = ratio, 1.0
     return Ratio(top, bottom)
 
 
 def _distinct(run: Measured) -> dict[str, float]:
-    """Measures of a set of responses that resampling would falsify: a response drawn twice has no new n-gram."""
+    """Measures that resampling would falsify: a response drawn twice has no new n-gram."""
     return {f"distinct_{n}": metrics.distinct_n(run.tokens, n) for n in (1, 2)}
 
 
@@ -197,14 +199,13 @@ def _columns(entries: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     return {name: [entry[name] for entry in entries] for name in entries[0]}
 
 
-def _value(
-    name: str, by_seed: Sequence[float], drawn: Array | None, ends: tuple[float, float], confidence: float
-) -> Value:
-    """The t-interval over seeds, cut where a share or an entropy cannot be; with one seed its replicates', centred."""
+def _value(name: str, by_seed: Sequence[float], drawn: Array | None, *, confidence: float) -> Value:
+    """Mean and t-interval over seeds; with one seed the bootstrap's interval. Both keep within `RANGES`."""
     spread = over_seeds(by_seed, confidence=confidence)
     low, high = spread.low, spread.high
     if drawn is not None and len(by_seed) == 1:
         # about the measured value: the entropy of resampled responses is lower than theirs, since some are left out
+        ends = ((1 - confidence) / 2, (1 + confidence) / 2)
         low, high = map(float, np.quantile(drawn, ends) + spread.mean - drawn.mean())
     if low is not None and high is not None and name in RANGES:
         least, most = RANGES[name]
@@ -213,13 +214,10 @@ def _value(
 
 
 def _with_frontier(rows: Sequence[CellRow]) -> list[CellRow]:
-    """Marks the rows that no other beats in mean reward and mean diversity at once."""
+    """Marks the rows that no other row beats in mean reward and mean diversity at once."""
+    points = [(row.values["reward"].mean, row.values["diversity"].mean) for row in rows]
 
-    def place(row: CellRow) -> tuple[float, float]:
-        return row.values["reward"].mean, row.values["diversity"].mean
+    def beaten(point: tuple[float, float]) -> bool:
+        return any(other[0] >= point[0] and other[1] >= point[1] and other != point for other in points)
 
-    def beaten(row: CellRow) -> bool:
-        reward, diversity = place(row)
-        return any(r >= reward and d >= diversity and (r, d) != (reward, diversity) for r, d in map(place, rows))
-
-    return [CellRow(**{**vars(row), "frontier": not beaten(row)}) for row in rows]
+    return [dataclasses.replace(row, frontier=not beaten(point)) for row, point in zip(rows, points, strict=True)]

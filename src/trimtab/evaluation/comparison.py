@@ -1,18 +1,17 @@
-"""Which of two decoders wrote what the gold reward likes better, prompt by prompt, with and without its length.
+"""Which of two decoders has the higher gold reward, prompt by prompt, with and without the effect of length.
 
-Knows nothing of runs or files. A decoder wins on a prompt where its answer has the higher reward; equal rewards are
-half a win for each.
+A decoder wins on a prompt where its answer has the higher reward; equal rewards are half a win for each.
 
 **Length-controlled win rate**, after Dubois et al. 2024 (*Length-Controlled AlpacaEval*, arXiv 2404.04475, equation 3):
 the outcomes y of n prompts (1, 1/2, 0) are fitted by
 
     p(first wins on prompt i) = sigmoid(a + b * tanh((l_i - m_i) / s))
 
-where l_i and m_i are the lengths of the two answers in characters and s is the standard deviation of the differences
-l_i - m_i over all prompts. The length-controlled win rate is sigmoid(a): what the first would win if both answers
-always had the same length. There is no term for the difficulty of an instruction, since that is fitted over many models
-and here there are two. a and b minimise the log loss, summed over prompts, plus RIDGE * (a^2 + b^2) / 2, which keeps
-them finite where one of the two wins always; AlpacaEval chooses its penalty by cross-validation.
+where l_i and m_i are the lengths of the two answers in characters and s is the standard deviation of l_i - m_i over
+all prompts. The length-controlled win rate is sigmoid(a): what the first would win if both answers always had the same
+length. The term for an instruction's difficulty is left out, since it is fitted over many models and here there are
+two. a and b minimise the log loss, summed over prompts, plus RIDGE * (a^2 + b^2) / 2, which keeps them finite where
+one of the two always wins; AlpacaEval chooses its penalty by cross-validation.
 
     >>> answers = {"p0": Judged(1.0, 10), "p1": Judged(2.0, 20)}
     >>> compare(answers, answers, resamples=100, confidence=0.95, seed=0).win_rate.mean
@@ -29,7 +28,7 @@ from trimtab.errors import DataError
 from trimtab.evaluation.metrics import Estimate, bootstrap_interval
 
 RIDGE = 0.1
-_STEPS, _LONGEST_STEP = 100, 2.0
+MAX_STEPS, MAX_STEP_LENGTH = 100, 2.0  # of Newton's method
 Floats = NDArray[np.float64]
 
 
@@ -100,10 +99,10 @@ def _length_controlled(outcomes: Floats, longer: Floats, resamples: int, confide
     spread = longer.std()
     terms = np.tanh(longer / spread) if spread > 0 else np.zeros_like(longer)
     count = len(outcomes)
-    # a resample is how often each prompt stands in it
+    # a resample says how often each prompt is drawn
     weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-    every = fit(outcomes, terms, np.vstack([np.ones(count), weights]))
-    rates = 1 / (1 + np.exp(-every[:, 0]))
+    fits = fit(outcomes, terms, np.vstack([np.ones(count), weights]))
+    rates = 1 / (1 + np.exp(-fits[:, 0]))
     low, high = np.quantile(rates[1:], [(1 - confidence) / 2, (1 + confidence) / 2])
     return Estimate(float(rates[0]), float(low), float(high))
 
@@ -111,18 +110,18 @@ def _length_controlled(outcomes: Floats, longer: Floats, resamples: int, confide
 def fit(outcomes: Floats, terms: Floats, weights: Floats) -> Floats:
     """a and b of each row of `weights` [fits, prompts], shape [fits, 2]: minimal weighted log loss with the penalty.
 
-    Newton's method, all fits at once; the objective is strictly convex. Steps are bounded, so that it converges from
-    where it starts, (0, 0).
+    Newton's method, all fits at once, from (0, 0). The objective is strictly convex, and the bound on a step's length
+    lets it converge.
     """
     features = np.stack([np.ones_like(terms), terms], axis=1)
-    found = np.zeros((len(weights), 2))
-    for _ in range(_STEPS):
-        shares = 1 / (1 + np.exp(-(found @ features.T)))
-        slope = (weights * (outcomes - shares)) @ features - RIDGE * found
+    solutions = np.zeros((len(weights), 2))
+    for _ in range(MAX_STEPS):
+        shares = 1 / (1 + np.exp(-(solutions @ features.T)))
+        slope = (weights * (outcomes - shares)) @ features - RIDGE * solutions
         curvature = np.einsum("fp,pi,pj->fij", weights * shares * (1 - shares), features, features)
         step = np.linalg.solve(curvature + RIDGE * np.eye(2), slope[:, :, None])[:, :, 0]
         size = np.linalg.norm(step, axis=1, keepdims=True)
-        found = found + step * np.minimum(1, _LONGEST_STEP / np.maximum(size, 1e-300))
+        solutions = solutions + step * np.minimum(1, MAX_STEP_LENGTH / np.maximum(size, 1e-300))
         if size.max() < 1e-10:
             break
-    return found
+    return solutions

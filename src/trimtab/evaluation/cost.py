@@ -1,8 +1,4 @@
-"""What a decoder has cost, as its artifact in the run directory says.
-
->>> read_cost(artifact).flops                                                       # doctest: +SKIP
-390000000000.0
-"""
+"""What a decoder has cost, as its artifact says."""
 
 import json
 

@@ -1,9 +1,7 @@
-"""Which prompts each decoder answered, and with what: the checks that make decoders comparable, and what is set aside.
+"""Which prompts each decoder answered: the checks that make decoders comparable, and the prompts that do not count.
 
 A decoder's answer to a prompt is its generation of lowest index; its other generations are candidates that it did not
 choose.
-
-    >>> check_same_prompts({"base": ["a", "b"], "bon-4": ["b", "a"]})
 """
 
 import dataclasses
@@ -12,7 +10,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from trimtab.errors import DataError
-from trimtab.evaluation import metrics
 from trimtab.records import SET_ASIDE, Generation, Score
 
 
@@ -34,7 +31,7 @@ def too_long(generations: Mapping[str, Sequence[Generation]]) -> frozenset[str]:
 
 
 def without(prompts: Collection[str], scores: Mapping[str, Sequence[Score]]) -> dict[str, list[Score]]:
-    """The decoders' scores, where these prompts have no reward."""
+    """The decoders' scores, with NaN as the reward of these prompts."""
     return {
         decoder: [
             dataclasses.replace(score, reward=math.nan) if score.prompt_id in prompts else score for score in some
@@ -50,32 +47,31 @@ def set_aside(
 
     `excluded` are further ones, too long for another decoder.
     """
-    failed = {each.prompt_id: SET_ASIDE[each.finish] for each in generations if each.finish in SET_ASIDE}
-    found = []
+    reasons = dict.fromkeys(excluded, "it is too long for another decoder")
+    reasons |= {each.prompt_id: SET_ASIDE[each.finish] for each in generations if each.finish in SET_ASIDE}
     for score in scores:
-        numbers = {"reward": score.reward, "judgement": score.judge, "log-probability": score.log_probability}
-        given = {name: number for name, number in numbers.items() if number is not None}
-        wrong = [f"its {name} is {number}" for name, number in given.items() if not math.isfinite(number)]
-        if score.prompt_id in failed:
-            wrong = [failed[score.prompt_id]]
-        elif score.prompt_id in excluded:
-            wrong = ["it is too long for another decoder"]
-        found += [SetAside(decoder, score.prompt_id, " and ".join(wrong))] if wrong else []
-    return found
+        wrong = [f"its {name} is {number}" for name, number in _numbers(score).items() if not math.isfinite(number)]
+        if wrong:
+            reasons.setdefault(score.prompt_id, " and ".join(wrong))
+    return [SetAside(decoder, each.prompt_id, reasons[each.prompt_id]) for each in scores if each.prompt_id in reasons]
 
 
 def is_finite(score: Score) -> bool:
-    """Whether every number of a score that there is is finite."""
-    numbers = (score.reward, score.log_probability, *(() if score.judge is None else (score.judge,)))
-    return all(map(math.isfinite, numbers))
+    """Whether all numbers that a score has are finite."""
+    return all(map(math.isfinite, _numbers(score).values()))
+
+
+def _numbers(score: Score) -> dict[str, float]:
+    numbers = {"reward": score.reward, "judgement": score.judge, "log-probability": score.log_probability}
+    return {name: number for name, number in numbers.items() if number is not None}
 
 
 def answers(generations: Sequence[Generation]) -> list[Generation]:
     """Each prompt's generation of lowest index, prompts in the order of their first appearance."""
     first: dict[str, Generation] = {}
     for generation in generations:
-        kept = first.get(generation.prompt_id)
-        if kept is None or generation.index < kept.index:
+        kept = first.setdefault(generation.prompt_id, generation)
+        if generation.index < kept.index:
             first[generation.prompt_id] = generation
     return list(first.values())
 
@@ -97,6 +93,8 @@ def scores_by_prompt(decoder: str, scores: Mapping[str, list[Score]]) -> dict[st
 def check_same_prompts(prompts: Mapping[str, Sequence[str]]) -> None:
     """Check that all decoders cover the same prompt ids, in whatever order.
 
+    >>> check_same_prompts({"base": ["a", "b"], "bon-4": ["b", "a"]})
+
     Raises:
         DataError: two differ; the message names both and the first prompts.
     """
@@ -111,16 +109,6 @@ def check_same_prompts(prompts: Mapping[str, Sequence[str]]) -> None:
             )
 
 
-def tokens_of_equal_counts(
-    decoders: Sequence[str],
-    generations: Mapping[str, Sequence[Generation]],
-    prompts: Sequence[str],
-    encode: Callable[[str], list[int]],
-) -> dict[str, list[list[int]]]:
-    """`tokens_of_answers` cut to equal counts (`metrics.equal_counts`)."""
-    return metrics.equal_counts(tokens_of_answers(decoders, generations, prompts, encode))
-
-
 def tokens_of_answers(
     decoders: Sequence[str],
     generations: Mapping[str, Sequence[Generation]],
@@ -132,11 +120,10 @@ def tokens_of_answers(
     Raises:
         DataError: a decoder's generations are not of these prompts.
     """
-    texts = {
-        decoder: {answer.prompt_id: answer.text for answer in answers(generations.get(decoder, []))}
-        for decoder in decoders
-    }
-    for name, entries in texts.items():
-        if set(entries) != set(prompts):
-            raise DataError(f"the generations of decoder {name} are not those that were scored: score them again")
-    return {name: [encode(entries[prompt]) for prompt in prompts] for name, entries in texts.items()}
+    tokens = {}
+    for decoder in decoders:
+        texts = {answer.prompt_id: answer.text for answer in answers(generations.get(decoder, []))}
+        if set(texts) != set(prompts):
+            raise DataError(f"the generations of decoder {decoder} are not those that were scored: score them again")
+        tokens[decoder] = [encode(texts[prompt]) for prompt in prompts]
+    return tokens

@@ -3,9 +3,6 @@
 The mean over responses y ~ p_tuned of log p_tuned(y|x) - log p_untuned(y|x) estimates KL(p_tuned || p_untuned), in nats
 a response. It is exact in expectation where y is drawn at temperature 1 without filters; with top-k or top-p it is the
 mean log-ratio of the whole distributions over what those filters let through.
-
-    >>> divergence(generations, tuned, untuned, print).log_ratios[0]                    # doctest: +SKIP
-    12.7
 """
 
 import math
@@ -14,9 +11,10 @@ from dataclasses import dataclass
 
 from trimtab.models.language_model import LanguageModel
 from trimtab.records import SET_ASIDE, Generation, Prompt
-from trimtab.search.value import Candidate, ImplicitValue
+from trimtab.search.hypothesis import Hypothesis
+from trimtab.search.value import ImplicitValue
 
-ROWS = 64  # responses read together
+BATCH_ROWS = 64  # responses read together
 
 
 @dataclass(frozen=True)
@@ -33,18 +31,22 @@ def divergence(
     untuned: LanguageModel,
     advance: Callable[[int, int], None],
 ) -> Divergence:
-    """The log-ratios of responses of the tuned model, by the ids that it sampled; without those that were set aside."""
+    """The log-ratios of the tuned model's responses, by the ids that it sampled; those set aside are left out.
+
+    `advance` is told how many responses of how many are done.
+    """
     value = ImplicitValue(tuned, untuned, tuned)
     kept = [response for response in responses if response.finish not in SET_ASIDE]
     prompts = [Prompt(each.prompt_id, each.prompt) for each in kept]
-    # the untuned model may be shown prompts in another way, and have no room for one
+    # the untuned model may see prompts in another template, and have no room for one
     fitting = [n for n, prompt in enumerate(prompts) if value.too_long(prompt, len(kept[n].token_ids)) is None]
     ratios = [math.nan] * len(kept)
-    for start in range(0, len(fitting), ROWS):
-        group = fitting[start : start + ROWS]
-        # responses grow as far as they need: room for the longest may be more than a long prompt leaves
+    for start in range(0, len(fitting), BATCH_ROWS):
+        group = fitting[start : start + BATCH_ROWS]
+        # caches grow as needed: room for the longest response may be more than a long prompt leaves
         state = value.start([prompts[n] for n in group], 0)
-        candidates = [Candidate(kept[n].token_ids, kept[n].text, kept[n].finish) for n in group]
+        given = [(prompts[n], kept[n]) for n in group]
+        candidates = [Hypothesis(p, each.prompt_ids, each.token_ids, each.text, each.finish) for p, each in given]
         for n, ratio in zip(group, value.advance(state, range(len(group)), candidates)[1], strict=True):
             ratios[n] = ratio
         advance(start + len(group), len(fitting))

@@ -1,15 +1,11 @@
-"""From scores to the rows of the table.
-
-Files and models stay outside: the tokenizer that texts are counted with comes in as a function.
-
-    >>> model_names(ModelConfig(name="gpt2"), ModelConfig(name="gpt2-xl"))["tuned"]
-    'gpt2 (tuned)'
-"""
+"""From scores to the rows of the table."""
 
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,15 +19,20 @@ from trimtab.evaluation.coverage import (
     is_finite,
     scores_by_prompt,
     tokens_of_answers,
-    tokens_of_equal_counts,
     too_long,
     without,
 )
-from trimtab.evaluation.divergence import Divergence
+from trimtab.evaluation.metrics import Estimate
 from trimtab.records import SET_ASIDE, Generation, Score
 from trimtab.rewards.thresholds import reward_at
 
-TUNED = " (tuned)"  # what a tuned model's name ends with
+if TYPE_CHECKING:
+    from trimtab.evaluation.divergence import Divergence
+
+TUNED = " (tuned)"
+"""The end of a tuned model's name in the table."""
+Table = Mapping[str, Mapping[str, Score]]
+"""Scores by decoder and prompt id."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,19 @@ class Cost:
 
 @dataclass(frozen=True)
 class Row:
-    """One decoder's line of the table; the fields are the columns of `table.csv`.
+    """One decoder's row of the table; the fields, and the names in `extra`, are the columns of `table.csv`.
 
-    Rewards and gains in the reward's own unit, `headroom`, `positive` and `distinct_n` as shares, `diversity` and
-    `fluency` in nats; `new_tokens`, `flops` and `seconds` are means for one prompt. `prompts` counts the prompts
-    measured, `left_out` those left out because a score on them was not finite and `set_aside` those without a
-    response, because a model or a value gave no finite number for them, or because they are too long for some
-    decoder's models. The latter are set aside for all decoders alike. None where a column has no meaning: an unguided
-    reference has no gain over itself, and without a second judge there is none by it. `by_gold`: guided by the gold
-    reward itself, an upper line and no method.
-    `reward_std` is the standard deviation of the rewards (divided by n - 1), `below` the share of them below
-    `threshold`; `kl` in nats a response, `kl_per_token` in nats a token, from the untuned model on the decoder's own
-    responses (`evaluation.divergence`).
+    Rewards and gains are in the reward's own unit, `headroom`, `positive`, `below` and `distinct_n` shares,
+    `diversity` and `fluency` nats; `new_tokens`, `flops` and `seconds` are means for one prompt. A field is None where
+    it has no meaning: an unguided reference has no gain over itself, and without a second judge there is none by it.
+
+    `prompts` counts the prompts measured, `left_out` those with a score that is not finite, and `set_aside` those
+    without a response: because a model or a value gave no finite number, or because they are too long for some
+    decoder's models (these are set aside for all decoders alike). `by_gold` marks a decoder that the gold reward
+    itself guided: an upper line, not a method. `reward_std` is the standard deviation of the rewards (divided by
+    n - 1), `below` the share of them below `threshold`. `kl` (nats a response) and `kl_per_token` (nats a token) are
+    divergences from the untuned model on the decoder's own responses (`evaluation.divergence`). `extra` holds the
+    experiment's further columns (`evaluate.columns`).
     """
 
     decoder: str
@@ -90,6 +92,7 @@ class Row:
     kl_low: float | None = None
     kl_high: float | None = None
     kl_per_token: float | None = None
+    extra: Mapping[str, float | None] = field(default_factory=dict)
 
 
 def summarise(
@@ -101,44 +104,69 @@ def summarise(
     generations: Mapping[str, list[Generation]],
     encode: Callable[[str], list[int]],
     costs: Mapping[str, Cost],
-    divergences: Mapping[str, Divergence] | None = None,
+    divergences: Mapping[str, "Divergence"] | None = None,
 ) -> list[Row]:
-    """One row for each decoder, in the experiment's order.
+    """One row for each decoder, in the guide's order.
 
-    `encode` is the one tokenizer that diversity and distinct-n are counted with, for every decoder: on responses cut
-    to equal counts prompt by prompt or, where there are no prompts, on whole ones. A `best_of` decoder without a cost
-    of its own has the cost of the decoder it picks from.
+    Args:
+        seed: starts the bootstrap of every interval.
+        names: what the table calls the models: `large`, `untuned` and `tuned`.
+        scores, generations: by decoder.
+        encode: the one tokenizer that diversity and distinct-n are counted with, for all decoders: on responses cut to
+            equal counts prompt by prompt or, where there are no prompts, on whole ones.
+        costs: by decoder; a `best_of` decoder without one has the cost of the decoder that it picks from.
+        divergences: by decoder, where they were measured.
 
     Raises:
         DataError: a decoder lacks scores, generations or a cost, or all its prompts are set aside; or prompts differ.
     """
     excluded = too_long(generations)
-    given = without(excluded, scores)
-    table = {decoder.name: scores_by_prompt(decoder.name, given) for decoder in guide.decoders}
+    counted = without(excluded, scores)
+    table = {decoder.name: scores_by_prompt(decoder.name, counted) for decoder in guide.decoders}
     check_same_prompts({name: list(entries) for name, entries in table.items()})
-    if excluded and excluded >= set(next(iter(table.values()))):
+    prompts = list(next(iter(table.values())))
+    if excluded and excluded >= set(prompts):
         raise DataError(
             f"all {len(excluded)} prompts leave no room for a response in a model's context: shorten them, or lower "
             "guide.max_new_tokens"
         )
-    tokens_of = tokens_of_equal_counts if guide.unprompted is None else tokens_of_answers
-    tokens = tokens_of(list(table), generations, list(next(iter(table.values()))), encode)
-    rows = {
-        decoder.name: _row(guide, evaluate, seed, names, decoder, table, tokens[decoder.name], _cost(decoder, costs))
-        for decoder in guide.decoders
-    }
-    for name, found in (divergences or {}).items():
-        rows[name] = _with_divergence(rows[name], evaluate, seed, found)
+    tokens = tokens_of_answers(list(table), generations, prompts, encode)
+    if guide.unprompted is None:
+        tokens = metrics.equal_counts(tokens)
+    threshold, estimate = _threshold(guide, evaluate, table), partial(_estimate, evaluate, seed)
+    rows = {}
     for decoder in guide.decoders:
-        oracle, row = oracle_of(guide, decoder), rows[decoder.name]
-        best_gain = rows[oracle.name].gain if oracle is not None else None
-        if row.gain is not None and best_gain is not None:
-            rows[decoder.name] = dataclasses.replace(row, headroom=metrics.headroom(row.gain, best_gain))
-    for name, row in rows.items():
-        failed = len({each.prompt_id for each in generations[name] if each.finish in SET_ASIDE} | excluded)
-        left_out = row.left_out - failed
-        rows[name] = dataclasses.replace(row, set_aside=failed, left_out=left_out)
+        ours, theirs = _measured(guide, decoder, table)
+        rows[decoder.name] = Row(
+            decoder=decoder.name,
+            model=names[_sampled(guide, decoder).model],
+            by_gold=decoder.guided_by_gold,
+            **_rewards(ours, theirs, estimate, threshold),
+            **_texts(ours, tokens[decoder.name]),
+            **_cost(decoder, costs, len(prompts)),
+            **_divergence((divergences or {}).get(decoder.name), estimate),
+            prompts=len(ours),
+            left_out=len(prompts) - len(ours),
+            headroom=None,
+        )
+    for decoder in guide.decoders:
+        row, oracle = rows[decoder.name], oracle_of(guide, decoder)
+        best_gain = None if oracle is None else rows[oracle.name].gain
+        headroom = None if row.gain is None or best_gain is None else metrics.headroom(row.gain, best_gain)
+        failed = {each.prompt_id for each in generations[decoder.name] if each.finish in SET_ASIDE} | excluded
+        rows[decoder.name] = dataclasses.replace(
+            row, headroom=headroom, set_aside=len(failed), left_out=row.left_out - len(failed)
+        )
     return list(rows.values())
+
+
+def model_names(small: ModelConfig, base: ModelConfig) -> dict[str, str]:
+    """What the table calls the model of each role; the tuned one's name is the small one's with `TUNED`.
+
+    >>> model_names(ModelConfig(name="gpt2"), ModelConfig(name="gpt2-xl"))["tuned"]
+    'gpt2 (tuned)'
+    """
+    return {"large": base.name, "untuned": small.name, "tuned": small.name + TUNED}
 
 
 def oracle_of(guide: GuideConfig, decoder: DecoderConfig) -> DecoderConfig | None:
@@ -146,78 +174,80 @@ def oracle_of(guide: GuideConfig, decoder: DecoderConfig) -> DecoderConfig | Non
 
     Of several: the one that picks from `decoder` itself, else from as many candidates, else from the most.
     """
-    source = decoder if decoder.best_of is None else guide.decoder(decoder.best_of)
+    source = _sampled(guide, decoder)
+
+    def closeness(oracle: DecoderConfig) -> tuple[bool, bool, int]:
+        sampled = _sampled(guide, oracle)
+        size = sampled.width * sampled.successors
+        return (sampled == source, size == source.width * source.successors, size)
+
+    oracles = [each for each in guide.decoders if each.best_of is not None]
     fitting = [
-        (other, sampled)
-        for other in guide.decoders
-        if other.best_of is not None
-        for sampled in [guide.decoder(other.best_of)]
-        if (sampled.model, sampled.terms) == (source.model, source.terms)
+        oracle
+        for oracle in oracles
+        if (sampled := _sampled(guide, oracle)).model == source.model and sampled.terms == source.terms
     ]
-
-    def closeness(entry: tuple[DecoderConfig, DecoderConfig]) -> tuple[bool, bool, int]:
-        size = entry[1].width * entry[1].successors
-        return (entry[1] == source, size == source.width * source.successors, size)
-
-    return max(fitting, key=closeness)[0] if fitting else None
+    return max(fitting, key=closeness, default=None)
 
 
-def model_names(small: ModelConfig, base: ModelConfig) -> dict[str, str]:
-    """What the table calls the model of each role; the tuned one's name is the small one's with `TUNED`."""
-    return {"large": base.name, "untuned": small.name, "tuned": small.name + TUNED}
+def _sampled(guide: GuideConfig, decoder: DecoderConfig) -> DecoderConfig:
+    """The decoder that wrote the candidates: another one where this one picks from its samples."""
+    return decoder if decoder.best_of is None else guide.decoder(decoder.best_of)
 
 
-def _row(
-    guide: GuideConfig,
-    evaluate: EvaluateConfig,
-    seed: int,
-    names: Mapping[str, str],
-    decoder: DecoderConfig,
-    table: Mapping[str, Mapping[str, Score]],
-    tokens: list[list[int]],
-    cost: Cost,
-) -> Row:
-    every = len(table[decoder.name])
-    ours, theirs = _measured(guide, decoder, table)
-    rewards = [score.reward for score in ours]
-    judgements, reference = ([score.judge for score in each if score.judge is not None] for each in (ours, theirs))
-    reward = _estimate(evaluate, seed, rewards)
-    gain = _estimate(evaluate, seed, rewards, [score.reward for score in theirs]) if theirs else None
-    judged = _estimate(evaluate, seed, judgements, reference) if reference else None
-    threshold = _threshold(guide, evaluate, table)
-    return Row(
-        decoder=decoder.name,
-        model=names[(decoder if decoder.best_of is None else guide.decoder(decoder.best_of)).model],
-        reward=reward.mean,
-        reward_low=reward.low,
-        reward_high=reward.high,
-        gain=gain.mean if gain else None,
-        gain_low=gain.low if gain else None,
-        gain_high=gain.high if gain else None,
-        headroom=None,
-        judge=float(np.mean(judgements)) if judgements else None,
-        judge_gain=judged.mean if judged else None,
-        judge_gain_low=judged.low if judged else None,
-        judge_gain_high=judged.high if judged else None,
-        positive=metrics.share_positive(rewards),
-        diversity=metrics.token_entropy(tokens),
-        distinct_1=metrics.distinct_n(tokens, 1),
-        distinct_2=metrics.distinct_n(tokens, 2),
-        fluency=metrics.mean_log_probability([s.log_probability for s in ours], [s.base_tokens for s in ours]),
-        new_tokens=float(np.mean([score.tokens for score in ours])),
-        flops=cost.flops / every,
-        seconds=cost.seconds / every,
-        prompts=len(ours),
-        left_out=every - len(ours),
-        by_gold=decoder.guided_by_gold,
-        reward_std=metrics.standard_deviation(rewards),
-        threshold=threshold,
-        below=None if threshold is None else metrics.share_below(rewards, threshold),
-    )
+def _rewards(
+    ours: list[Score], theirs: list[Score], estimate: Callable[..., Estimate], threshold: float | None
+) -> dict[str, Any]:
+    """The fields of a row that rewards and judgements give."""
+    rewards, reference = [score.reward for score in ours], [score.reward for score in theirs]
+    judged, judged_reference = ([s.judge for s in scores if s.judge is not None] for scores in (ours, theirs))
+    return {
+        **_interval("reward", estimate(rewards)),
+        **_interval("gain", estimate(rewards, reference) if theirs else None),
+        "judge": float(np.mean(judged)) if judged else None,
+        **_interval("judge_gain", estimate(judged, judged_reference) if judged_reference else None),
+        "positive": metrics.share_positive(rewards),
+        "reward_std": metrics.standard_deviation(rewards),
+        "threshold": threshold,
+        "below": None if threshold is None else metrics.share_below(rewards, threshold),
+    }
 
 
-def _threshold(guide: GuideConfig, evaluate: EvaluateConfig, table: Mapping[str, Mapping[str, Score]]) -> float | None:
-    """`evaluate.threshold` as a reward; where it is relative, to the untuned model's finite rewards."""
+def _texts(ours: list[Score], tokens: list[list[int]]) -> dict[str, Any]:
+    """The fields of a row that describe its responses."""
+    return {
+        "diversity": metrics.token_entropy(tokens),
+        "distinct_1": metrics.distinct_n(tokens, 1),
+        "distinct_2": metrics.distinct_n(tokens, 2),
+        "fluency": metrics.mean_log_probability([s.log_probability for s in ours], [s.base_tokens for s in ours]),
+        "new_tokens": float(np.mean([score.tokens for score in ours])),
+    }
+
+
+def _cost(decoder: DecoderConfig, costs: Mapping[str, Cost], prompts: int) -> dict[str, Any]:
+    cost = costs.get(decoder.name) or costs.get(decoder.best_of or "")
+    if cost is None:
+        raise DataError(f"decoder {decoder.name} has no cost: count its FLOPs and seconds while it decodes")
+    return {"flops": cost.flops / prompts, "seconds": cost.seconds / prompts}
+
+
+def _divergence(divergence: "Divergence | None", estimate: Callable[..., Estimate]) -> dict[str, Any]:
+    """The divergence over the responses that have finite numbers."""
+    pairs = [] if divergence is None else zip(divergence.log_ratios, divergence.tokens, strict=True)
+    kept = [(ratio, count) for ratio, count in pairs if math.isfinite(ratio)]
+    if not kept:
+        return {}
+    ratios, counts = map(list, zip(*kept, strict=True))
+    return {**_interval("kl", estimate(ratios)), "kl_per_token": metrics.mean_log_probability(ratios, counts)}
+
+
+def _interval(name: str, estimate: Estimate | None) -> dict[str, Any]:
+    mean, low, high = estimate or (None, None, None)
+    return {name: mean, f"{name}_low": low, f"{name}_high": high}
+
+
+def _threshold(guide: GuideConfig, evaluate: EvaluateConfig, table: Table) -> float | None:
+    """`evaluate.threshold` as a reward; a relative one is relative to the untuned model's finite rewards."""
     threshold = evaluate.threshold
     if threshold is None or threshold.value is not None:
         return None if threshold is None else threshold.value
@@ -228,22 +258,8 @@ def _threshold(guide: GuideConfig, evaluate: EvaluateConfig, table: Mapping[str,
     return reward_at(threshold, rewards)
 
 
-def _with_divergence(row: Row, evaluate: EvaluateConfig, seed: int, found: Divergence) -> Row:
-    """The row with how far the tuned model went; responses without finite numbers are left out."""
-    kept = [(ratio, count) for ratio, count in zip(found.log_ratios, found.tokens, strict=True) if math.isfinite(ratio)]
-    if not kept:
-        return row
-    estimate = _estimate(evaluate, seed, [ratio for ratio, _ in kept])
-    per_token = metrics.mean_log_probability([ratio for ratio, _ in kept], [count for _, count in kept])
-    return dataclasses.replace(
-        row, kl=estimate.mean, kl_low=estimate.low, kl_high=estimate.high, kl_per_token=per_token
-    )
-
-
-def _measured(
-    guide: GuideConfig, decoder: DecoderConfig, table: Mapping[str, Mapping[str, Score]]
-) -> tuple[list[Score], list[Score]]:
-    """The decoder's scores and, prompt by prompt beside them, its reference's; the latter empty for a reference.
+def _measured(guide: GuideConfig, decoder: DecoderConfig, table: Table) -> tuple[list[Score], list[Score]]:
+    """The decoder's scores and, prompt by prompt, its reference's; the latter is empty for a reference.
 
     A prompt counts only where every number is finite on both sides, so that each mean of a row is over one set.
     """
@@ -252,28 +268,23 @@ def _measured(
     theirs = {} if reference is None or reference == decoder else table[reference.name]
     kept = [prompt for prompt in ours if is_finite(ours[prompt]) and (not theirs or is_finite(theirs[prompt]))]
     if not kept:
-        every = f"all {len(ours)} prompts of decoder {decoder.name} are set aside, none has finite logits and rewards"
-        raise DataError(f"{every}: set the models' dtype to float32, and check the reward")
+        raise DataError(
+            f"all {len(ours)} prompts of decoder {decoder.name} are set aside, none has finite logits and rewards: "
+            "set the models' dtype to float32, and check the reward"
+        )
     return [ours[prompt] for prompt in kept], [theirs[prompt] for prompt in kept if theirs]
 
 
 def _estimate(
     evaluate: EvaluateConfig, seed: int, values: list[float], reference: list[float] | None = None
-) -> metrics.Estimate:
+) -> Estimate:
     """The mean of the values, or their gain over the reference.
 
-    Every call starts the generator anew from the run's seed: all decoders are resampled at the same prompts, and no
-    decoder's interval depends on which others are there.
+    Every call starts the generator anew from the seed: all decoders are resampled at the same prompts, and no
+    decoder's interval depends on which others there are.
     """
+    settings: dict[str, Any] = {"resamples": evaluate.bootstrap, "confidence": evaluate.confidence}
     rng = np.random.default_rng(seed)
-    resamples, confidence = evaluate.bootstrap, evaluate.confidence
     if reference is None:
-        return metrics.mean_estimate(values, resamples=resamples, confidence=confidence, rng=rng)
-    return metrics.paired_gain(values, reference, resamples=resamples, confidence=confidence, rng=rng)
-
-
-def _cost(decoder: DecoderConfig, costs: Mapping[str, Cost]) -> Cost:
-    cost = costs.get(decoder.name) or costs.get(decoder.best_of or "")
-    if cost is not None:
-        return cost
-    raise DataError(f"decoder {decoder.name} has no cost: count its FLOPs and seconds while it decodes")
+        return metrics.mean_estimate(values, rng=rng, **settings)
+    return metrics.paired_gain(values, reference, rng=rng, **settings)

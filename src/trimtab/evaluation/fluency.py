@@ -1,7 +1,4 @@
-"""How likely texts are under one model: what fluency is measured by.
-
->>> logs, counts = fluency_under(model, generations)                                # doctest: +SKIP
-"""
+"""Fluency: how likely responses are under one model."""
 
 import math
 from collections.abc import Sequence
@@ -14,8 +11,8 @@ from trimtab.records import SET_ASIDE, Generation
 def fluency_under(model: LanguageModel, generations: Sequence[Generation]) -> tuple[list[float], list[int]]:
     """log p of each response under the model in nats, and its number of tokens there.
 
-    Responses are encoded anew, all in the same way, whichever model wrote them: as the model's own chat template writes
-    answers, without what ends them. Tokens that the model has no embedding for are left out. NaN where prompt and
+    All responses are encoded anew in the same way, whichever model wrote them: as the model's own chat template writes
+    answers, without an end token. Tokens that the model has no embedding for are left out. NaN where prompt and
     response are longer than the model's context.
     """
     vocabulary = model.vocabulary
@@ -28,7 +25,7 @@ def fluency_under(model: LanguageModel, generations: Sequence[Generation]) -> tu
 
 
 def fluency_served(model: CompletionsModel, generations: Sequence[Generation]) -> tuple[list[float], list[int]]:
-    """The same under a model behind an endpoint, as its server splits texts; 0 tokens where it is not asked for them.
+    """The same under a model behind an endpoint, by its server's tokens; 0 tokens where it gives no log-probabilities.
 
     Raises:
         EndpointError: the server was said to give log-probabilities, and does not.
@@ -36,6 +33,6 @@ def fluency_served(model: CompletionsModel, generations: Sequence[Generation]) -
     if not model.settings.log_probabilities:
         return [0.0] * len(generations), [0] * len(generations)
     answered = [each for each in generations if each.finish not in SET_ASIDE]
-    found = iter(model.log_probabilities([(each.prompt, each.text) for each in answered]))
-    pairs = [(math.nan, 0) if each.finish in SET_ASIDE else next(found) for each in generations]
+    measured = iter(model.log_probabilities([(each.prompt, each.text) for each in answered]))
+    pairs = [(math.nan, 0) if each.finish in SET_ASIDE else next(measured) for each in generations]
     return [log for log, _ in pairs], [count for _, count in pairs]

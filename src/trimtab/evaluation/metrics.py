@@ -1,7 +1,6 @@
 """The measures, as pure functions on arrays and lists of tokens.
 
-Knows nothing of decoders' settings, models or files. Randomness is a passed generator, so a result depends on the
-values and the generator's state alone.
+Randomness is a passed generator, so that a result depends on the values and the generator's state alone.
 
     >>> headroom(gain=0.5, best_gain=2.0)
     0.25
@@ -16,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-RESAMPLED_AT_ONCE = 1_000_000  # values held at a time, so that a large evaluation does not need gigabytes
+MAX_RESAMPLED = 1_000_000  # values held at a time, so that a large evaluation does not need gigabytes
 
 
 class Estimate(NamedTuple):
@@ -43,7 +42,7 @@ def bootstrap_interval(
         ValueError: `values` is empty, has more than one dimension, or holds a number that is not finite.
     """
     array = _finite(values)
-    batch = max(1, RESAMPLED_AT_ONCE // len(array))
+    batch = max(1, MAX_RESAMPLED // len(array))
     means = np.concatenate(
         [
             array[rng.integers(len(array), size=(min(batch, resamples - start), len(array)))].mean(axis=1)
@@ -80,7 +79,7 @@ def paired_gain(
 def headroom(gain: float, best_gain: float) -> float | None:
     """gain / best_gain: the share taken of what the best of the samples by the gold reward itself gains.
 
-    None where `best_gain` is not above zero: then there was nothing to take.
+    None where `best_gain` is not above zero.
     """
     return gain / best_gain if best_gain > 0 else None
 

@@ -1,6 +1,6 @@
 """Estimates over repeated trainings: t-intervals over seeds, and a bootstrap over seeds and responses at once.
 
-Pure functions on arrays; knows nothing of cells, models or files. docs/study.md says what the intervals mean.
+docs/study.md says what the intervals mean.
 
     >>> over_seeds([1.0, 2.0, 3.0], confidence=0.95).std
     1.0
@@ -19,8 +19,7 @@ from scipy import sparse, stats
 from trimtab.evaluation.metrics import Estimate
 
 Array = NDArray[np.float64]
-BATCH = 200
-"""Replicates that are computed together: weights of 200 x 5,000 responses take 8 MB."""
+BATCH = 200  # replicates that are computed together: weights of 200 x 5,000 responses take 8 MB
 
 
 class OverSeeds(NamedTuple):
@@ -47,7 +46,7 @@ def over_seeds(values: Sequence[float], *, confidence: float) -> OverSeeds:
 
 
 class Statistic(Protocol):
-    """A number of a set of responses, also of a set in which each counts as often as its weight says."""
+    """A number of a set of responses, each of which counts as often as its weight says."""
 
     def of(self, weights: Array) -> Array:
         """The statistic for each row of `weights` (replicates x responses)."""
@@ -115,20 +114,20 @@ def replicates(repetitions: Sequence[Repetition], *, resamples: int, seed: int) 
     the mean over seeds exactly its estimated variance s^2 / k, where k draws would give (k - 1) / k of it (McCarthy &
     Snowden 1985); a single seed is taken as it is.
 
-    What is drawn depends on `seed`, on the prompts and on the names of the seeds alone. So two sets of repetitions on
-    the same prompts get the same responses in each replicate, and two with the same seeds the same seeds: their
-    difference, replicate by replicate, is the paired one. Where prompts or seeds differ, draws are independent.
+    Draws depend on `seed`, on the prompts and on the names of the seeds alone. So two sets of repetitions on the same
+    prompts draw the same responses in each replicate, and two with the same seeds draw the same seeds: their
+    difference, replicate by replicate, is paired. Where prompts or seeds differ, draws are independent.
     """
     names = list(repetitions[0].statistics)
     per_seed = {name: np.empty((len(repetitions), resamples)) for name in names}
-    for place, repetition in enumerate(repetitions):
+    for index, repetition in enumerate(repetitions):
         rng = _generator(seed, "responses", repetition.prompts)
         count = repetition.responses
         for start in range(0, resamples, BATCH):
             stop = min(start + BATCH, resamples)
             weights = rng.multinomial(count, np.full(count, 1 / count), size=stop - start).astype(np.float64)
             for name in names:
-                per_seed[name][place, start:stop] = repetition.statistics[name].of(weights)
+                per_seed[name][index, start:stop] = repetition.statistics[name].of(weights)
     seeds = len(repetitions)
     rng = _generator(seed, "seeds", " ".join(repetition.seed for repetition in repetitions))
     drawn = rng.integers(seeds, size=(max(seeds - 1, 1), resamples))
@@ -138,14 +137,16 @@ def replicates(repetitions: Sequence[Repetition], *, resamples: int, seed: int) 
 def difference(
     ours: Sequence[float], theirs: Sequence[float], our_replicates: Array, their_replicates: Array, *, confidence: float
 ) -> Estimate | None:
-    """The difference of two means over seeds, with the percentile interval of its replicates; None where it is no
-    number, or too many replicates are none."""
+    """The difference of two means over seeds, with the percentile interval of its replicates.
+
+    None where the difference, or more than half of its replicates, is not finite.
+    """
     change = our_replicates - their_replicates
     mean = float(np.mean(ours) - np.mean(theirs))
-    sound = change[np.isfinite(change)]
-    if not math.isfinite(mean) or len(sound) < len(change) / 2:
+    finite = change[np.isfinite(change)]
+    if not math.isfinite(mean) or len(finite) < len(change) / 2:
         return None
-    low, high = np.quantile(sound, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(finite, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Estimate(mean, float(low), float(high))
 
 

@@ -1,4 +1,4 @@
-"""From generations to scores: what reward, judge and fluency say of each decoder's answers.
+"""From generations to scores: reward, judgement and fluency of each decoder's answers.
 
 >>> from trimtab.rewards.function import FunctionReward
 >>> written = Generation("p0", "I really", 0, [], [7, 8, 9], " liked it!", "length")
@@ -28,8 +28,8 @@ def score_decoder(
     """Score the decoder's answer to each prompt, which is its generation of lowest index.
 
     Without a `judge` there are no judgements. `fluency` gives for each generation its log-probability in nats under
-    the unguided base, summed over its tokens, and the number of those tokens, 0 where it tells none. The reward of a
-    prompt that was set aside is NaN.
+    the unguided base, summed over its tokens, and the number of those tokens, 0 where they are not known. The reward
+    of a prompt that was set aside is NaN.
     """
     chosen = answers(generations)
     prompts, texts = [answer.prompt for answer in chosen], [answer.text for answer in chosen]
@@ -37,7 +37,7 @@ def score_decoder(
     judgements: Sequence[float | None] = [None] * len(texts)
     if judge is not None:
         judgements = judge.score(prompts, texts)
-    golds = [math.nan if each.finish in SET_ASIDE else worth for each, worth in zip(chosen, rewards, strict=True)]
+    golds = [math.nan if answer.finish in SET_ASIDE else reward for answer, reward in zip(chosen, rewards, strict=True)]
     log_probabilities, counts = fluency(chosen)
     columns = zip(chosen, golds, judgements, log_probabilities, counts, strict=True)
     return [

@@ -13,7 +13,7 @@ from trimtab.executors.messages import Event, Order, Tell, listening
 from trimtab.executors.run import enough_memory
 from trimtab.models.load import quiet_libraries
 from trimtab.pipeline.experiment_steps import steps
-from trimtab.pipeline.make import Session
+from trimtab.pipeline.make import StepRunner
 from trimtab.pipeline.step import Identities, Plan
 from trimtab.pipeline.workspace import Workspace
 from trimtab.store.artifacts import RunDirectory
@@ -24,10 +24,10 @@ _log = logging.getLogger(__name__)
 class InProcess:
     """Takes one order at a time, for the run directory `folder`, and makes it while it is waited for."""
 
-    def __init__(self, folder: Path, assets: Assets, worker: int = 0) -> None:
+    def __init__(self, folder: Path, worker: int = 0) -> None:
         self._directory = RunDirectory(folder)
-        self._workspace = Workspace(assets)
-        self._identities = Identities(assets)
+        self._workspace: Workspace | None = None
+        self._identities: Identities | None = None
         self._worker = worker
         self._plans: dict[str, tuple[Experiment, Plan]] = {}
         self._order: Order | None = None
@@ -57,13 +57,17 @@ class InProcess:
 
     def _make(self, order: Order, tell: Tell) -> None:
         torch.set_num_threads(order.threads)
+        if self._workspace is None:
+            path_map = None if order.path_map is None else Path(order.path_map)
+            self._workspace = Workspace(Assets(cache=Path(order.cache), path_map=path_map))
+            self._identities = Identities(self._workspace.assets)
         if order.experiment not in self._plans:
             experiment = Experiment.model_validate_json(order.experiment)
             plan = Plan(steps(experiment)[:-1], self._directory, self._workspace.assets, self._identities)
             self._plans[order.experiment] = experiment, plan
         experiment, plan = self._plans[order.experiment]
         step, watch = plan.step(order.digest), listening(order.digest, tell, self._worker)
-        session = Session(plan, self._workspace, watch, beside=order.beside, links=False)
+        session = StepRunner(plan, self._workspace, watch, beside=order.beside, links=False)
         with enough_memory([step], experiment, self._workspace.assets), quiet_libraries():
             if order.blocks is None:
                 session.make(step)

@@ -20,7 +20,7 @@ from trimtab.executors.helpers import helping
 from trimtab.models.load import quiet_libraries
 from trimtab.pipeline.checks import check_steps
 from trimtab.pipeline.experiment_steps import up_to
-from trimtab.pipeline.make import Session
+from trimtab.pipeline.make import StepRunner
 from trimtab.pipeline.memory import check_jobs, lowered, memory_lines
 from trimtab.pipeline.step import Plan, Step, with_needs
 from trimtab.pipeline.workspace import Workspace
@@ -128,7 +128,7 @@ def run(
         check_steps(line, experiment, assets)
         tell_memory(watch, memory_lines(line, experiment, assets, jobs))
         plan = Plan(line, directory, assets)
-        session = Session(plan, Workspace(assets), watch, helpers=helpers, traced=trace)
+        session = StepRunner(plan, Workspace(assets), watch, helpers=helpers, traced=trace)
         _check_earlier(plan, wanted, until, shard)
         for number, step in enumerate(wanted):
             if helpers is not None and not any(later.decodes for later in wanted[number:]):
@@ -176,7 +176,7 @@ def _help_to_tune(experiment: Experiment, line: Sequence[Step], directory: RunDi
     plan = Plan(line, directory, assets)
     with enough_memory(line, experiment, assets), quiet_libraries(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the main process gives the same ones
-        Session(plan, Workspace(assets), Watch()).help_to_tune(line[-1])
+        StepRunner(plan, Workspace(assets), Watch()).help_to_tune(line[-1])
     _leave_group()
     return Run(experiment, plan, Watch())
 

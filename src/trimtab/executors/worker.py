@@ -15,15 +15,12 @@ import sys
 import threading
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trimtab.errors import TrimtabError
 from trimtab.executors.messages import Event, Order, Tell
 from trimtab.executors.threads import wait_briefly
 from trimtab.store.lock import hold_as_worker
-
-if TYPE_CHECKING:
-    from trimtab.assets.resolve import Assets
 
 ENDED = 0
 """The exit code of a worker whose parent has ended."""
@@ -48,10 +45,8 @@ def main() -> None:
         with hold_as_worker(folder, worker, parent):
             from trimtab.executors.in_process import InProcess  # while there is nothing else to do
 
-            executor: InProcess | None = None
+            executor = InProcess(folder, worker)
             while (order := orders.get()) is not None:
-                if executor is None:
-                    executor = InProcess(folder, _assets(order), worker)
                 executor.take(Order(**order))
                 executor.wait(tell)
     except TrimtabError as error:
@@ -65,13 +60,6 @@ def _listen(orders: "queue.SimpleQueue[dict[str, Any] | None]") -> None:
         if order is None:
             return
     os._exit(ENDED)
-
-
-def _assets(order: dict[str, Any]) -> "Assets":
-    """Where the parent finds models and data."""
-    from trimtab.assets.resolve import Assets
-
-    return Assets(cache=Path(order["cache"]), path_map=None if order["path_map"] is None else Path(order["path_map"]))
 
 
 class _Said(logging.Handler):

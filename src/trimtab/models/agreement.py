@@ -1,45 +1,42 @@
-"""How far two sets of logits lie apart, and whether rounding explains it.
+"""How far two sets of logits are apart, and whether rounding explains it.
 
-The same numbers, multiplied in another order, are the same but for rounding. What rounding does was measured in
-bfloat16, float16 and float32, with and without bfloat16 units of the processor (AVX512-BF16; AVX2 alone), on GPT-2's
-shape with random weights (logits about 0, and about -100 as those of GPT-2 itself), SmolLM2-135M and Gemma-3-270M:
+The same numbers, multiplied in another order, are the same but for rounding. Measured on GPT-2's shape with random
+weights, SmolLM2-135M and Gemma-3-270M, with and without bfloat16 units of the processor:
 
-    | a head's product in another order        | norm    | largest, of the largest logit | logits that differ |
-    | bfloat16, of any of these models         | 3e-5    | 5e-3 (one unit in the last place) | 0.01 %         |
-    | bfloat16, a bias added afterwards        | 3e-3    | 7e-3                          | 50 %               |
-    | float16                                  | 1e-5    | 6e-4                          | 0.2 %              |
-    | float32                                  | 4e-7    | 1e-6                          | 90 %               |
+    | a head's product in another order   | norm | largest, of the largest logit     | logits that differ |
+    | bfloat16                            | 3e-5 | 5e-3 (one unit in the last place) | 0.01 %             |
+    | bfloat16, a bias added afterwards   | 3e-3 | 7e-3                              | 50 %               |
+    | float16                             | 1e-5 | 6e-4                              | 0.2 %              |
+    | float32                             | 4e-7 | 1e-6                              | 90 %               |
 
-So in 16 bits single logits move by a whole unit in the last place, which no comparison element by element to 0.1 %
-allows, while the norm hardly moves. But a norm overlooks a few logits that change by much, such as suppressed tokens,
-and a small change that all have in common, such as a temperature. `LogitsApart` measures all three.
+So in 16 bits single logits move by a whole unit in the last place, while the norm hardly moves. But the norm overlooks
+large changes of a few logits, such as suppressed tokens, and a small change that all logits share, such as a
+temperature. `LogitsApart` measures all three.
 
     >>> exact = torch.linspace(-4, 4, 101).double()
-    >>> LogitsApart.of(exact.bfloat16().double(), exact).fault(torch.bfloat16, 1) is None
+    >>> LogitsApart(exact.bfloat16().double(), exact).fault(torch.bfloat16, 1) is None
     True
-    >>> LogitsApart.of(1.01 * exact, exact).fault(torch.bfloat16, 1)
+    >>> LogitsApart(1.01 * exact, exact).fault(torch.bfloat16, 1)
     "its logits differ from its output embedding's by 1 % in norm (0.391 % allowed in bfloat16)"
 """
 
-from dataclasses import dataclass
-
 import torch
 
-LEAST_UNIT = 1e-4
-"""The least unit, instead of float32's own 1e-7: products of thousands of terms add up to more."""
+MIN_UNIT = 1e-4
+"""The smallest unit, instead of float32's own 1e-7: products of thousands of terms add up to more."""
 FLOOR = 1e-4
-"""Of the logits' root mean square: what a logit near zero, where terms cancel, may differ by."""
-ONE_WAY = 0.1
-"""Of what the norm may differ by: what may be common to all logits. Rounding goes both ways: 3e-8 was measured."""
+"""The difference allowed to logits near zero, where terms cancel, relative to the logits' root mean square."""
+MAX_COMMON = 0.1
+"""The share of the allowed norm that all logits may have in common. Rounding goes both ways: 3e-8 was measured."""
 
 
 def unit_of(dtype: torch.dtype) -> float:
     """The largest relative step between two neighbouring numbers: 2^-7 in bfloat16, 2^-10 in float16."""
-    return max(torch.finfo(dtype).eps, LEAST_UNIT)
+    return max(torch.finfo(dtype).eps, MIN_UNIT)
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """What configurations call it: bfloat16."""
+    """The name in configurations, such as bfloat16."""
     return str(dtype).removeprefix("torch.")
 
 
@@ -48,68 +45,52 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-@dataclass(frozen=True)
 class LogitsApart:
-    """A head's logits beside a model's.
+    """The difference between a head's logits `found` and a model's, float64, [tokens, vocabulary] or [vocabulary].
 
     Attributes:
         norm: the norm of the difference, relative to that of the model's logits.
-        one_way: the part of the difference that is proportional to the logits: 0.01 where all are 1 % too large.
-        difference, size: of each finite logit, what it differs by and how large the model's is, [tokens, vocabulary].
-        ruled_out: how many tokens of the vocabulary have a logit that is infinite or no number on one side alone.
     """
 
-    norm: float
-    one_way: float
-    difference: torch.Tensor
-    size: torch.Tensor
-    ruled_out: int
-
-    @classmethod
-    def of(cls, found: torch.Tensor, expected: torch.Tensor) -> "LogitsApart":
-        """Of a head's logits `found` and a model's, both float64, [tokens, vocabulary] or [vocabulary]."""
+    def __init__(self, found: torch.Tensor, expected: torch.Tensor) -> None:
         found, expected = torch.atleast_2d(found), torch.atleast_2d(expected)
         finite = expected.isfinite() & found.isfinite()
         same = finite | (found == expected) | (found.isnan() & expected.isnan())
-        difference = torch.where(finite, found - expected, 0.0)
-        size = torch.where(finite, expected, 0.0)
-        square = float(size.square().sum()) or 1.0  # logits that are all zero: what differs counts as it is
-        return cls(
-            norm=float(difference.norm()) / square**0.5,
-            one_way=float((difference * size).sum()) / square,
-            difference=difference.abs(),
-            size=size.abs(),
-            ruled_out=int((~same).any(0).sum()),
-        )
+        self._ruled_out = int((~same).any(0).sum())  # tokens whose logit is infinite or NaN in one of the two alone
+        difference, size = torch.where(finite, found - expected, 0.0), torch.where(finite, expected, 0.0)
+        square = float(size.square().sum()) or 1.0  # where all logits are zero, the difference itself counts
+        self.norm = float(difference.norm()) / square**0.5
+        self._common = float((difference * size).sum()) / square  # 0.01 where all logits are 1 % too large
+        self._difference, self._size = difference.abs(), size.abs()
 
     def fault(self, dtype: torch.dtype, roundings: int) -> str | None:
-        """What rounding `roundings` times to this element type does not explain; None where it explains everything."""
-        unit, kind, vocabulary = unit_of(dtype), dtype_name(dtype), self.size.shape[1]
-        if self.ruled_out:
-            return f"{self.ruled_out} of its {vocabulary} logits are ruled out behind its output embedding"
+        """What rounding `roundings` times to this element type does not explain; None where it explains all."""
+        unit, kind, vocabulary = unit_of(dtype), dtype_name(dtype), self._size.shape[1]
+        if self._ruled_out:
+            return f"{self._ruled_out} of its {vocabulary} logits are ruled out behind its output embedding"
         norm = roundings * unit / 2
         if self.norm > norm:
             return _in_norm(self.norm, norm, kind)
-        if abs(self.one_way) > ONE_WAY * norm:
+        if abs(self._common) > MAX_COMMON * norm:
             return (
-                f"its logits are {1 / (1 + self.one_way):.4g} times those of its output embedding "
-                f"({percent(ONE_WAY * norm)} more or less allowed in {kind})"
+                f"its logits are {1 / (1 + self._common):.4g} times those of its output embedding "
+                f"({percent(MAX_COMMON * norm)} more or less allowed in {kind})"
             )
-        # a unit in the last place for each rounding: what lies between two numbers may be rounded to either
-        allowed = roundings * unit * self.size + FLOOR * self.size.square().mean().sqrt()
-        beyond = self.difference > allowed
+        # a unit in the last place for each rounding: a value between two numbers may be rounded to either
+        allowed = roundings * unit * self._size + FLOOR * self._size.square().mean().sqrt()
+        beyond = self._difference > allowed
         if beyond.any():
-            worst = int((self.difference - allowed).argmax())
+            worst = int((self._difference - allowed).argmax())
             return (
                 f"{int(beyond.any(0).sum())} of its {vocabulary} logits differ from its output embedding's, by up to "
-                f"{self.difference.flatten()[worst]:.3g} ({allowed.flatten()[worst]:.2g} allowed in {kind})"
+                f"{self._difference.flatten()[worst]:.3g} ({allowed.flatten()[worst]:.2g} allowed in {kind})"
             )
         return None
 
     def product_fault(self, dtype: torch.dtype) -> str | None:
-        """`fault` of a product in another order, whose norm alone says something; None where it is the same."""
+        """`fault` of a product in another order, of which only the norm is bounded; None: rounding explains it."""
         allowed = 4 * unit_of(dtype)
-        return None if self.norm <= allowed and not self.ruled_out else _in_norm(self.norm, allowed, dtype_name(dtype))
+        return None if self.norm <= allowed and not self._ruled_out else _in_norm(self.norm, allowed, dtype_name(dtype))
 
 
 def _in_norm(norm: float, allowed: float, kind: str) -> str:

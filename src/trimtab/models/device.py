@@ -1,9 +1,6 @@
-"""Small tensors made of Python numbers, sent to a device without waiting for what it still has to do.
+"""Small tensors made of Python numbers, sent to a device without waiting for its earlier work.
 
-`torch.tensor(values, device="cuda")` waits until the device is idle, which it then is until the next launch reaches it.
-
-    >>> on_device([3, 5], torch.device("cpu"))
-    tensor([3, 5])
+`torch.tensor(values, device="cuda")` waits until the device is idle, and idle it stays until the next launch.
 """
 
 from collections.abc import Sequence
@@ -13,8 +10,8 @@ import torch
 
 
 def on_device(values: Sequence[int] | Sequence[Sequence[int]] | np.ndarray, device: torch.device) -> torch.Tensor:
-    """The numbers as a tensor on the device, integers as int64, an array as it is; a range is made right there."""
+    """The numbers as a tensor on the device: integers as int64, an array in its own type; a range is made there."""
     if isinstance(values, range):
         return torch.arange(values.start, values.stop, values.step, device=device)
-    own = torch.from_numpy(values) if isinstance(values, np.ndarray) else torch.tensor(values, dtype=torch.long)
-    return own.to(device, non_blocking=True)  # pageable memory is staged before this returns: it may go then
+    tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else torch.tensor(values, dtype=torch.long)
+    return tensor.to(device, non_blocking=True)  # pageable memory is staged before this returns, so it may be freed

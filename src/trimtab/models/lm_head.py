@@ -217,10 +217,10 @@ def find_head(model: PreTrainedModel) -> FoundHead:
     coarsest = max((weight.dtype, logits.dtype), key=unit_of)
     expected, faults = logits.to(raw.device).double(), []
     for head in _candidates(weight, bias, model.config.get_text_config()):
-        apart = LogitsApart.of(head.scaled(raw.clone()), expected)
+        apart = LogitsApart(head.scaled(raw.clone()), expected)
         fault = apart.fault(coarsest, head.roundings)
         if fault is None:
-            fault = LogitsApart.of(head.logits(hidden[0]).double(), expected).product_fault(coarsest)
+            fault = LogitsApart(head.logits(hidden[0]).double(), expected).product_fault(coarsest)
         if fault is None:
             fault = _overridden(model)
             return FoundHead(None if fault else head, fault, logits)

@@ -20,7 +20,7 @@ from transformers import (
 from trimtab.assets.resolve import Assets
 from trimtab.config.models import Dtype, ModelConfig
 from trimtab.errors import ModelError
-from trimtab.models.adapter import beside, merged
+from trimtab.models.adapter import load_adapter, merge_adapter
 from trimtab.models.allocator import keep_freed_memory
 from trimtab.models.hardware import default_device, pick_dtype
 from trimtab.models.load_options import load_options, quantization_of, use_flash_attention
@@ -105,7 +105,7 @@ def with_adapter(model: PreTrainedModel, name: str, assets: Assets, *, merge: bo
     """
     folder = assets.adapter(name)
     try:
-        return merged(model, folder) if merge else beside(model, folder)
+        return merge_adapter(model, folder) if merge else load_adapter(model, folder)
     except torch.OutOfMemoryError:
         raise
     except (*READ_ERRORS, AttributeError) as error:  # the latter by methods that cannot merge

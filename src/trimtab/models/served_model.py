@@ -1,16 +1,11 @@
 """A model behind an OpenAI-compatible completions endpoint, such as a vLLM server: it gives texts and their number of
-tokens, and neither ids nor logits.
-
-    >>> model = CompletionsModel("http://127.0.0.1:8000/v1", "meta-llama/Llama-3-70B")  # doctest: +SKIP
-    >>> model.complete([Question("I really", count=2, tokens=5, seed=0)], SamplingConfig())     # doctest: +SKIP
-    [[Choice(text=' liked it', tokens=5, finish='length'), Choice(text='.', tokens=2, finish='eos')]]
-"""
+tokens, but neither ids nor logits."""
 
 import dataclasses
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,19 +14,17 @@ from trimtab.config.models import EndpointConfig, ModelConfig
 from trimtab.config.search import SamplingConfig
 from trimtab.errors import EndpointError, ModelError, TooLongError
 from trimtab.models.http_client import Endpoint
-from trimtab.models.served_answer import Choice, choices_in, share_out
+from trimtab.models.served_answer import Choice, choices_in
 from trimtab.records import PromptInput
 
-__all__ = ["Choice", "CompletionsModel", "Question", "Usage", "share_out"]
-
-NEXT_SEED = 1_000_003
-Asked = TypeVar("Asked")
+NEXT_SEED = 1_000_003  # added to the seed for each choice that a repeated request has already given
+Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a server has counted: requests, tokens read and tokens written."""
+    """The counts of a server: requests, tokens read and tokens written."""
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -44,7 +37,7 @@ class Usage:
         return Usage(*(a - b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
 
     def price(self, config: EndpointConfig) -> float | None:
-        """What it costs at the endpoint's prices, in their currency; None where they are not known."""
+        """The cost at the endpoint's prices, in their currency; None where they are not known."""
         if config.prompt_price is None or config.completion_price is None:
             return None
         return (self.prompt_tokens * config.prompt_price + self.completion_tokens * config.completion_price) / 1e6
@@ -52,7 +45,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Question:
-    """A text, how many continuations of it are wanted, of how many tokens at most, and what they are drawn by."""
+    """A request for `count` continuations of a text, of at most `tokens` tokens each, sampled with `seed`."""
 
     text: str
     count: int
@@ -61,17 +54,16 @@ class Question:
 
 
 class CompletionsModel:
-    """A model that is asked for continuations of texts.
+    """A model that continues texts on a server.
 
     Args:
         url: the endpoint's address as OpenAI's clients take it, such as http://host:8000/v1.
-        name: what the server calls the model.
-        template: what a prompt is put into, with `{prompt}` in it.
+        name: the model's name on the server.
+        template: the text around a prompt, which stands at `{prompt}`.
         settings: key, concurrency, timeout, attempts and prices.
 
     Raises:
-        ConfigurationError: the template has no place for the prompt, or the environment lacks the variable that is to
-            hold the key.
+        ConfigurationError: the template lacks `{prompt}`, or the environment lacks the variable of the key.
     """
 
     def __init__(
@@ -81,9 +73,9 @@ class CompletionsModel:
         self.name = name
         self.template = template
         self.settings = settings or EndpointConfig(url=url)
-        self._usage = Usage()
+        self.usage = Usage()  # what the server has counted so far
         self._counting = threading.Lock()
-        self._given_up = threading.Event()
+        self._stopping = threading.Event()
         self._endpoint = Endpoint(
             f"{url.rstrip('/')}/completions",
             timeout=self.settings.timeout,
@@ -98,16 +90,11 @@ class CompletionsModel:
         assert config.endpoint is not None, config
         return cls(config.endpoint.url, config.name, template=config.template, settings=config.endpoint)
 
-    @property
-    def usage(self) -> Usage:
-        """What the server has counted so far."""
-        return self._usage
-
     def prompt_text(self, prompt: PromptInput) -> str:
-        """The text that the server is to continue.
+        """The text that the server continues.
 
         Raises:
-            ModelError: it is a conversation, for which a completions endpoint has no template.
+            ModelError: the prompt is a conversation: a completions endpoint has no chat template.
         """
         if isinstance(prompt, list) or self.template == CHAT:
             raise ModelError(
@@ -119,31 +106,28 @@ class CompletionsModel:
     def complete(
         self, questions: Sequence[Question], sampling: SamplingConfig, stop: Sequence[str] = ()
     ) -> list[list[Choice]]:
-        """Each question's continuations; as many requests at once as the settings allow.
+        """The continuations of each question; as many requests at once as the settings allow.
 
         Raises:
-            EndpointError: the server does not answer, refuses, or answers something else.
+            EndpointError: the server does not answer, refuses, or breaks OpenAI's protocol.
         """
-        return self._together(lambda question: self._choices(question, sampling, stop), questions)
+        return self._at_once(lambda question: self._choices(question, sampling, stop), questions)
 
-    def _together(self, ask: Callable[[Asked], Answer], all_asked: Sequence[Asked]) -> list[Answer]:
-        """What is answered to each, in order; as many requests at once as the settings allow."""
-        self._given_up.clear()
+    def _at_once(self, ask: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
+        """The answer to each item, in order; the first request that fails ends all."""
+        self._stopping.clear()
         with ThreadPoolExecutor(self.settings.concurrency) as pool:
-            asked = [pool.submit(ask, each) for each in all_asked]
+            futures = [pool.submit(ask, item) for item in items]
             try:
-                wait(asked, return_when=FIRST_EXCEPTION)
-                failed = next((each for each in asked if each.done() and each.exception() is not None), None)
-                return [each.result() for each in (asked if failed is None else [failed])]
+                for future in as_completed(futures):
+                    future.result()
+                return [future.result() for future in futures]
             finally:  # after an error or Ctrl-C nobody waits for the pauses of the others
-                self._given_up.set()
+                self._stopping.set()
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def log_probabilities(self, texts: Sequence[tuple[PromptInput, str]]) -> list[tuple[float, int]]:
-        """`log_probability` of each (prompt, response), in order; as many requests at once as the settings allow.
-
-        NaN and no tokens where the server refuses a text as longer than its context.
-        """
+        """`log_probability` of each (prompt, response); NaN and no tokens where the server refuses it as too long."""
 
         def ask(text: tuple[PromptInput, str]) -> tuple[float, int]:
             try:
@@ -151,15 +135,15 @@ class CompletionsModel:
             except TooLongError:
                 return math.nan, 0
 
-        return self._together(ask, texts)
+        return self._at_once(ask, texts)
 
     def log_probability(self, prompt: PromptInput, response: str) -> tuple[float, int]:
-        """log p(response | prompt) in nats and the number of its tokens, as the server splits prompt and response.
+        """log p(response | prompt) in nats and the number of the response's tokens.
 
-        A token that holds characters of both counts to the prompt.
+        The server splits prompt and response together; a token with characters of both belongs to the prompt.
 
         Raises:
-            EndpointError: the server gives no log-probabilities of what it reads.
+            EndpointError: the server gives no log-probabilities of the tokens that it reads.
         """
         text = self.prompt_text(prompt)
         body = {"model": self.name, "prompt": text + response, "max_tokens": 1, "echo": True, "logprobs": 1}
@@ -168,7 +152,7 @@ class CompletionsModel:
             logs = answer["choices"][0]["logprobs"]
             end = len(text) + len(response)
             entries = list(zip(logs["text_offset"], logs["token_logprobs"], strict=True))
-            if entries[0][1] is None:  # nothing stands before the first token, by which it could be probable
+            if entries[0][1] is None:  # the first token has no probability, since nothing stands before it
                 entries = entries[1:]
             inside = [_number(log) for offset, log in entries if len(text) <= offset < end]
         except (KeyError, IndexError, TypeError, ValueError):
@@ -179,32 +163,26 @@ class CompletionsModel:
         return sum(inside), len(inside)
 
     def _pause(self, seconds: float) -> None:
-        """Wait, unless another request has failed for good."""
-        if self._given_up.wait(seconds):
+        """Wait, but fail at once where another request has failed for good."""
+        if self._stopping.wait(seconds):
             raise EndpointError(f"{self._endpoint.url} does not answer: start it, and the same command goes on")
 
     def _choices(self, question: Question, sampling: SamplingConfig, stop: Sequence[str]) -> list[Choice]:
-        """All continuations of one question, of which none can be where the server refuses it as too long."""
+        """All continuations of one question; a server that gives fewer at a time is asked again."""
+        greedy = sampling.temperature == 0  # all would be equal, and servers refuse to give several
+        count = 1 if greedy else question.count
+        choices: list[Choice] = []
         try:
-            return self._asked_until_all(question, sampling, stop)
+            while len(choices) < count:
+                seed = (question.seed + NEXT_SEED * len(choices)) % 2**31
+                rest = dataclasses.replace(question, count=count - len(choices), seed=seed)
+                choices += self._ask(rest, sampling, stop)
         except TooLongError:
             return [Choice("", 0, "too_long")] * question.count
-
-    def _asked_until_all(self, question: Question, sampling: SamplingConfig, stop: Sequence[str]) -> list[Choice]:
-        """All continuations of one question; a server that gives fewer at a time is asked again."""
-        if sampling.temperature == 0:  # all would be the same one, and servers refuse to give it more than once
-            one = dataclasses.replace(question, count=1)
-            return self._ask(one, sampling, stop) * question.count
-        found: list[Choice] = []
-        while len(found) < question.count:
-            seed = question.seed + NEXT_SEED * len(found)
-            rest = dataclasses.replace(question, count=question.count - len(found), seed=seed % 2**31)
-            found += self._ask(rest, sampling, stop)
-        return found
+        return choices * question.count if greedy else choices
 
     def _ask(self, question: Question, sampling: SamplingConfig, stop: Sequence[str]) -> list[Choice]:
-        extra = {"top_k": sampling.top_k or None, "min_p": sampling.min_p or None}
-        extra["repetition_penalty"] = None if sampling.repetition_penalty == 1 else sampling.repetition_penalty
+        penalty = sampling.repetition_penalty
         body: dict[str, Any] = {
             "model": self.name,
             "prompt": question.text,
@@ -214,7 +192,9 @@ class CompletionsModel:
             "top_p": sampling.top_p,
             "seed": question.seed,
             "stop": list(stop) or None,
-            **extra,
+            "top_k": sampling.top_k or None,
+            "min_p": sampling.min_p or None,
+            "repetition_penalty": None if penalty == 1 else penalty,
         }
         answer = self._post({name: value for name, value in body.items() if value is not None})
         return choices_in(answer, question.tokens, stop, self._endpoint.url)[: question.count]
@@ -225,7 +205,7 @@ class CompletionsModel:
         counts = [used.get(name) if isinstance(used, Mapping) else 0 for name in ("prompt_tokens", "completion_tokens")]
         counted = Usage(1, *(count if isinstance(count, int) else 0 for count in counts))
         with self._counting:
-            self._usage += counted
+            self.usage += counted
         return answer
 
 

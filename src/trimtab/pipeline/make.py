@@ -40,7 +40,7 @@ class Helpers(Protocol):
         """Decode prompts in blocks of `size` into `artifact.work`, where finished blocks may lie already."""
 
 
-class Session:
+class StepRunner:
     """Makes steps of a plan. What is loaded stays in the workspace for the next step.
 
     With `traced`, searches of the test prompts leave traces in the run directory. `beside` processes share the machine.

@@ -45,11 +45,12 @@ def ready_reward(job: "Job", reward: RewardConfig) -> None:
 def trained_reward(job: "Job", reward: RewardConfig, seed: int, checkpoint_seconds: float) -> None:
     """The gold reward: a classifier trained on reviews."""
     from trimtab.training.checkpoints import Saving
+    from trimtab.training.job import TrainingJob
     from trimtab.training.reward import train_reward
 
     train, heldout = (job.input("data").records(Review, name) for name in ("reward_train", "reward_heldout"))
-    saving = Saving(job.work, checkpoint_seconds)
-    train_reward(train, heldout, reward, job.workspace.assets, job.folder, seed, job.advance, saving)
+    training = TrainingJob(job.folder, seed, job.advance, Saving(job.work, checkpoint_seconds))
+    train_reward(train, heldout, reward, job.workspace.assets, training)
 
 
 def judge(job: "Job", judge: JudgeConfig, seed: int) -> None:
@@ -66,6 +67,7 @@ def sft(job: "Job", small: ModelConfig, sft: SftConfig, seed: int, checkpoint_se
     """The small model trained on reviews, an ordinary folder under `model`: the untuned model of all that follows."""
     from trimtab.models.load import load_causal_lm
     from trimtab.training.checkpoints import Saving
+    from trimtab.training.job import TrainingJob
     from trimtab.training.sft import fine_tune
 
     job.workspace.empty()
@@ -73,8 +75,8 @@ def sft(job: "Job", small: ModelConfig, sft: SftConfig, seed: int, checkpoint_se
     train, heldout = (
         [review.text for review in job.input("data").records(Review, name)] for name in ("sft_train", "sft_heldout")
     )
-    saving = Saving(job.work, checkpoint_seconds)
-    summary = fine_tune(train, heldout, model, tokenizer, sft, job.folder, seed, job.advance, small.start_token, saving)
+    training = TrainingJob(job.folder, seed, job.advance, Saving(job.work, checkpoint_seconds))
+    summary = fine_tune(train, heldout, model, tokenizer, sft, training, small.start_token)
     write_json(job.folder / "summary.json", summary)
 
 
@@ -138,14 +140,15 @@ def tune(job: "Job", small: ModelConfig, tune: TuneConfig, seed: int, checkpoint
     from trimtab.models.load import load_causal_lm
     from trimtab.training import preference
     from trimtab.training.checkpoints import Saving
+    from trimtab.training.job import TrainingJob
 
     job.workspace.empty()
     records = job.input("pairs").records(Pair)
     train, validation = ([pair for pair in records if pair.split == split] for split in ("train", "validation"))
     model, tokenizer = load_causal_lm(job.roles(small).config("untuned"), job.workspace.assets)
     saving, trackers = Saving(job.work, checkpoint_seconds), job.run / "trackers" / job.folder.stem
-    shown = small.template, small.start_token, saving, small.system, trackers
-    summary = preference.tune(train, validation, model, tokenizer, tune, job.folder, seed, job.advance, *shown)
+    training = TrainingJob(job.folder, seed, job.advance, saving, trackers)
+    summary = preference.tune(train, validation, model, tokenizer, tune, training, small)
     if job.main:
         write_json(job.folder / "summary.json", summary)
 

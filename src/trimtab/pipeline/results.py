@@ -14,6 +14,7 @@ from trimtab.models.served_model import Usage
 from trimtab.pipeline.traces import trace_file, traced
 from trimtab.pipeline.workspace import Job
 from trimtab.records import Generation, Score
+from trimtab.report.columns import with_columns
 from trimtab.report.page import write_report
 from trimtab.search.trace import Node
 from trimtab.store.artifacts import Artifact, read_seconds
@@ -55,6 +56,7 @@ def read_results(job: Job, experiment: Experiment) -> Results:
         experiment.guide, experiment.evaluate, experiment.seed, model_names(experiment.small, experiment.base),
         counted, generations, encode, costs, diverged,
     )  # fmt: skip
+    rows = with_columns(rows, experiment.evaluate.columns, generations, counted)
     return Results(
         rows=rows,
         generations=generations,

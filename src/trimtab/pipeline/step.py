@@ -165,10 +165,13 @@ def _reward_files(reward: RewardConfig, assets: Assets) -> list[str]:
         return [source_hash(reward.function)]
     if reward.address is not None:
         return [reward.address]
-    found = [assets.identity(assets.model(reward.model, allow_pickle=reward.allow_pickle))]
+    reads = reward.entry.reads
+    found = []
+    if "model" in reads:
+        found.append(assets.identity(assets.model(reward.model, allow_pickle=reward.allow_pickle)))
     if reward.tokenizer is not None:
         found.append(assets.identity(assets.tokenizer(reward.tokenizer)))
-    return [*found, _dtype(reward.dtype)] if reward.dtype == "auto" else found
+    return [*found, _dtype(reward.dtype)] if "dtype" in reads and reward.dtype == "auto" else found
 
 
 def _model_files(model: ModelConfig, assets: Assets) -> list[str]:

@@ -1,9 +1,6 @@
 """The files that a Python file is made of: itself, and the modules in its own folder that it imports.
 
-They are found by reading; nothing is run. What a string names (`importlib.import_module(...)`) is not seen.
-
-    >>> sources_hash(Path("my_rewards.py"), Path.cwd())                                 # doctest: +SKIP
-    '5feceb66ffc86f38d952786c6d696c79c2dbc239dd4e91b46729d73a27fb57e9'
+They are found by reading import statements; nothing is run. What `importlib.import_module(...)` imports is not seen.
 """
 
 import ast
@@ -20,7 +17,7 @@ def sources_hash(file: Path, folder: Path, *, alone: bool = False) -> str:
     `alone` leaves the neighbours out.
     """
     files = [file] if alone else sources(file, folder)
-    hashes = {str(each.relative_to(folder)): hashlib.sha256(each.read_bytes()).hexdigest() for each in files}
+    hashes = {str(source.relative_to(folder)): hashlib.sha256(source.read_bytes()).hexdigest() for source in files}
     if len(hashes) == 1:
         return next(iter(hashes.values()))
     return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
@@ -28,20 +25,17 @@ def sources_hash(file: Path, folder: Path, *, alone: bool = False) -> str:
 
 def sources(file: Path, folder: Path) -> list[Path]:
     """The file, the modules below `folder` that it imports, and those that they import; `folder` holds the file."""
-    found, open_ = [file], [file]
-    while open_:
-        for other in _imported(open_.pop(), folder):
-            if other not in found:
-                found.append(other)
-                open_.append(other)
-    return found
+    files = [file]
+    for source in files:  # which grows meanwhile
+        files += dict.fromkeys(other for other in _imported(source, folder) if other not in files)
+    return files
 
 
 def _imported(file: Path, folder: Path) -> Iterator[Path]:
     """The files in `folder` that a file's import statements may read."""
     try:
         tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError):  # which importing it will say
+    except (SyntaxError, ValueError):  # the import will report it
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -56,8 +50,8 @@ def _imported(file: Path, folder: Path) -> Iterator[Path]:
 def _files(folder: Path, name: str, *, absolute: bool = True) -> Iterator[Path]:
     """The files that importing `a.b.c` reads: the packages a and a.b, and the module or package a.b.c."""
     parts = name.split(".")
-    if absolute and parts[0] in sys.stdlib_module_names:  # Python's own wins
+    if absolute and parts[0] in sys.stdlib_module_names:  # Python's own come first
         return
     for end in range(1, len(parts) + 1):
         path = folder.joinpath(*parts[:end])
-        yield from (each for each in (path / "__init__.py", path.with_name(f"{path.name}.py")) if each.is_file())
+        yield from (source for source in (path / "__init__.py", path.with_name(f"{path.name}.py")) if source.is_file())

@@ -1,16 +1,28 @@
-"""Errors in a user's own code, as a part of one line: the file, the line number and the message.
+"""Errors in a user's own code, as a part of one line: the file, the line number and the message."""
 
-except Exception as error:
-    raise ModelError(f"the reward function mine.py:score failed {fault_in(error)}: mend it") from error
-"""
-
+import contextlib
+import logging
 import sysconfig
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
-from trimtab.errors import one_line
+from trimtab.errors import ConfigurationError, TrimtabError, one_line
 
 _LIBRARIES = (Path(sysconfig.get_path("stdlib")), Path(__file__).parents[1])
+_log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def one_line_faults(origin: str, remedy: str = "mend it") -> Iterator[None]:
+    """Inside, an error of code that is being imported becomes a ConfigurationError; the log has the traceback."""
+    try:
+        yield
+    except TrimtabError as error:  # such as an entry that a registry refuses
+        raise ConfigurationError(f"{origin}: {error}") from None
+    except (Exception, SystemExit) as error:  # whatever a user's code raises
+        _log.info("%s cannot be imported", origin, exc_info=True)
+        raise ConfigurationError(f"{origin} cannot be imported {fault_in(error)}: {remedy}") from error
 
 
 def fault_in(error: BaseException) -> str:

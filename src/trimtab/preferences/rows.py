@@ -12,12 +12,12 @@ from trimtab.data.rows import NamedRow
 from trimtab.errors import DataError, shown
 from trimtab.messages import (
     answer_of,
-    check_nothing_beside,
+    check_template_columns,
     is_missing,
-    is_written_out,
+    looks_like_messages,
     messages_of,
+    parse_messages,
     prompt_of,
-    read_written_out,
     text_of,
 )
 from trimtab.records import Message, Pair, PromptInput
@@ -45,7 +45,7 @@ def pair_of(row: NamedRow, split: Split, name: str, ended: bool) -> Pair:
         responses, chosen = _two_texts(values.get("responses"), origin), _index(values.get("chosen"), origin)
         whole = [ended, ended]
     elif isinstance(values.get("chosen"), list):
-        check_nothing_beside(values, origin)
+        check_template_columns(values, origin)
         prompt, responses = _conversation(values, origin)
         whole = [bool(text) for text in responses]  # of an empty answer nothing is learned, its end neither
     else:
@@ -53,7 +53,7 @@ def pair_of(row: NamedRow, split: Split, name: str, ended: bool) -> Pair:
         responses = [text_of(values.get(side), f"{origin}: {side}") for side in ("chosen", "rejected")]
         whole = [ended, ended]
     if not isinstance(prompt, str):
-        check_nothing_beside(values, origin)
+        check_template_columns(values, origin)
     prompt_ids, token_ids = _ids(values, indexed, origin)
     return Pair(
         prompt_id=_name(values.get("prompt_id"), name, origin),
@@ -72,9 +72,10 @@ def pair_of(row: NamedRow, split: Split, name: str, ended: bool) -> Pair:
 def _with_messages(values: Mapping[str, Any], origin: str) -> Mapping[str, Any]:
     """The row with messages as lists that stand in it as texts. Both answers must be such texts, so that one that is
     about JSON stays what it is."""
-    both = all(is_written_out(values.get(side)) for side in ("chosen", "rejected"))
-    names = [name for name in ("prompt", *(("chosen", "rejected") if both else ())) if is_written_out(values.get(name))]
-    return {**values, **{name: read_written_out(values[name], f"{origin}: {name}") for name in names}}
+    both = all(looks_like_messages(values.get(side)) for side in ("chosen", "rejected"))
+    columns = ("prompt", "chosen", "rejected") if both else ("prompt",)
+    names = [name for name in columns if looks_like_messages(values.get(name))]
+    return {**values, **{name: parse_messages(values[name], f"{origin}: {name}") for name in names}}
 
 
 def _is_indexed(values: Mapping[str, Any]) -> bool:

@@ -18,7 +18,7 @@ from trimtab.models.roles import Roles
 from trimtab.records import SET_ASIDE, Prompt
 from trimtab.rewards.reward import Reward
 from trimtab.search.chunk_beam import Search
-from trimtab.search.decoders import decode_block
+from trimtab.search.decoders import BlockDecoder
 from trimtab.search.proposer import LanguageModelProposer
 from trimtab.store.blocks import Block
 
@@ -41,7 +41,7 @@ def synthesize(prompts: Sequence[Prompt], config: SynthesizeConfig, roles: Roles
     """
     proposer = LanguageModelProposer(roles["untuned"], config.sampling, seed)
     before = reward.flops
-    block = decode_block(prompts, _search(config), proposer, None, roles)
+    block = BlockDecoder(_search(config), proposer, None, roles).decode(prompts)
     rewards = reward.score([each.prompt for each in block.records], [each.text for each in block.records])
     records = [
         dataclasses.replace(each, reward=math.nan if each.finish in SET_ASIDE else worth)

@@ -1,291 +1,290 @@
-"""How the columns of the table read: heading, rounded text and explanation, the same wherever the table is shown.
+"""The report's columns: what each says about a decoder, and how it reads wherever the table is shown.
 
-Knows nothing of files or of how a table is drawn.
+An experiment adds columns of a plug-in by `evaluate.columns`:
 
-    >>> interval(1.938, 1.6, 2.281)
-    '1.94 [1.60, 2.28]'
+    >>> def exclamations(row, answers, scores):
+    ...     return sum(answer.text.count("!") for answer in answers) / len(answers)
+    >>> Column(name="exclamations", function=exclamations, words="Mean number of exclamation marks.").heading
+    'exclamations'
 """
 
+import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from trimtab.config.experiment import Experiment
-from trimtab.config.guide import DecoderConfig
+from trimtab.errors import ConfigurationError, TrimtabError
+from trimtab.evaluation.coverage import answers, is_finite
 from trimtab.evaluation.evaluate import Row
+from trimtab.plugins.registry import Entry, Registry
+from trimtab.plugins.user_errors import fault_in
+from trimtab.records import Generation, Score
+from trimtab.report.wording import interval, number, percent, significant
 
 GOLD = " †"  # marks a decoder that the gold reward itself guided
 GOLD_NOTE = "† guided by the gold reward itself while decoding: an upper line, not a method"
+NAME_CHARACTERS = 14  # of a line of a row's name, at least
 
 
-@dataclass(frozen=True)
-class Column:
-    """One column as people read it: its heading, what it means, and its text for a row (empty where undefined).
+@dataclass(frozen=True, kw_only=True)
+class Column(Entry):
+    """A column: `function(row, answers, scores)` gives a decoder's number, or None where it has no meaning.
 
-    `narrow` is the heading broken into lines where there is little room; an empty one leaves the column out there.
+    A plug-in's function gets the decoder's `Row`, its answers (`Generation`) that have finite scores, and these scores
+    (`Score`) in the same order; trimtab's own columns read the row alone. `words` say what the number means, `paper`
+    where its formula comes from. `rounded` makes it a text.
+
+    `heading` is the name where none is given. `narrow` is the heading broken into lines, for a terminal; an empty one
+    leaves the column out there. An `optional` column is left out where no row has a number for it.
     """
 
-    heading: str
-    narrow: str
-    meaning: str
-    text: Callable[[Row], str]
-    optional: bool = False  # left out where no row has anything in it
+    heading: str = ""
+    narrow: str | None = None
+    rounded: Callable[[Any], str] = number
+    optional: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "heading", self.heading or self.name)
+
+    def text(self, row: Row) -> str:
+        """The row's cell; empty where the column has no meaning for it."""
+        value = row.extra[self.name] if self.name in row.extra else self.function(row, (), ())
+        return "" if value is None else self.rounded(value)
 
     @property
     def head(self) -> str:
         """The heading with soft hyphens: where a page has little room it is broken as the narrow one is."""
-        return self.heading if "-\n" not in self.narrow else self.narrow.replace("-\n", "\u00ad")
+        return self.narrow.replace("-\n", "\u00ad") if self.narrow and "-\n" in self.narrow else self.heading
+
+    @property
+    def meaning(self) -> str:
+        """What the column says, its source and its limits."""
+        return " ".join(filter(None, [self.words, self.paper and f"Source: {self.paper}.", self.limits]))
 
 
-def number(value: float | None, digits: int = 2) -> str:
-    """The value with so many decimals, never `-0.00`; empty for None."""
-    return "" if value is None else f"{value:z.{digits}f}"
+COLUMNS: Registry[Column] = Registry("column", arguments=("row", "answers", "scores"))
 
 
-def interval(mean: float | None, low: float | None, high: float | None) -> str:
-    """Mean and interval, as `1.94 [1.60, 2.28]`; empty where there is none."""
-    return "" if mean is None else f"{number(mean)} [{number(low)}, {number(high)}]"
+def _field(name: str) -> Callable[..., Any]:
+    return lambda row, answers, scores: vars(row)[name]
 
 
-def percent(share: float | None) -> str:
-    """A share as whole percent; empty for None."""
-    return "" if share is None else f"{100 * share:.0f} %"
+def _interval(name: str) -> Callable[..., Any]:
+    """Mean and interval; None where there is no mean."""
+    return lambda row, answers, scores: interval(*(vars(row)[name + end] for end in ("", "_low", "_high"))) or None
 
 
-def significant(value: float) -> str:
-    """Three significant digits, all digits from 1,000 on: `0.0120`, `1.94`, `12,300`."""
-    if value == 0:
-        return "0"
-    return f"{value:#.3g}".removesuffix(".") if value < 999.5 else f"{value:,.0f}"
-
-
-def times(ratio: float) -> str:
-    """A ratio as `2.1 times` or, from 10 on, `25 times`."""
-    return f"{ratio:.1f} times" if ratio < 9.95 else f"{ratio:,.0f} times"
-
-
-def short_names(models: Iterable[str]) -> dict[str, str]:
-    """Each model's name without its owner or folder; in full where two would read the same. Order is kept."""
-    last = {model: model.rstrip("/").rsplit("/", 1)[-1] for model in models}
-    return {model: short if list(last.values()).count(short) == 1 else model for model, short in last.items()}
-
-
-def reward_unit(experiment: Experiment) -> str:
-    """The unit of the gold reward: a difference of log-probabilities is in nats, a bare logit in its own units, and
-    what a scalar head, a function or a service gives are points."""
-    return str(experiment.reward.entry.unit)
-
-
-def duration(seconds: float) -> str:
-    """Wall time for people: `0.94 s`, `9.6 s`, `25 s`, `15 min 38 s`, `1 h 5 min`."""
-    if seconds < 99.5:
-        return f"{seconds:.2g} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60:,} h {minutes % 60} min"
-
-
-def description(decoder: DecoderConfig) -> str:
-    """The decoder's settings in a few words, such as `chunk-level beam search (CBS 4/4/5)`."""
-    if decoder.best_of is not None:
-        return f"the best of {decoder.best_of}'s samples by the gold reward"
-    search = "unguided decoding"
-    if decoder.budget is not None:
-        search = f"the search that {decoder.budget:g} FLOPs a prompt pay for"
-    elif decoder.chunk is not None:
-        search = f"chunk-level beam search (CBS {decoder.width}/{decoder.successors}/{decoder.chunk})"
-    elif decoder.guided:
-        search = f"best-of-{decoder.successors}"
-    search += judged_by(decoder)
-    if not decoder.terms:
-        return search
-    name = "EFT beta" if decoder.beta is not None else "EFT weights"
-    weights = ", ".join(f"{term.weight:g}" for term in decoder.terms)
-    return f"{name} {weights}" + (f" with {search}" if decoder.guided else "")
-
-
-def judged_by(decoder: DecoderConfig) -> str:
-    """By what, where it is not the tuned/untuned pair alone: ` guided by the gold reward`; else empty."""
-    if not decoder.value:
-        return ""
-    return " guided by " + " and ".join(value.words for value in decoder.value)
-
-
-def explanation(decoder: DecoderConfig) -> str:
-    """How the decoder works, for someone who never heard of it."""
-    if decoder.best_of is not None:
-        return (
-            f"Of {decoder.best_of}'s candidates the one that the gold reward itself likes best: not a method, but the "
-            "mark to measure methods by."
-        )
-    tokens = "token" if decoder.chunk == 1 else f"{decoder.chunk} tokens"
-    search = "Unguided: the model samples by itself."
-    if decoder.budget is not None:
-        search = f"Of all searches that {decoder.budget:g} FLOPs a prompt pay for, the largest."
-    elif decoder.chunk is not None:
-        search = (
-            f"Chunk-level beam search (CBS): every {tokens}, each of {decoder.width} beams grows {decoder.successors} "
-            f"ways and the guide keeps the best {decoder.width}."
-        )
-    elif decoder.guided:
-        search = f"Best-of-{decoder.successors}: of {decoder.successors} samples the guide picks one."
-    search += "".join(f" {sentence}" for sentence in _options(decoder))
-    if not decoder.terms:
-        return search
-    weights = " and ".join(f"{term.weight:g} times" for term in decoder.terms)
-    emulated = (
-        f"Emulated fine-tuning (EFT): at each token {weights} the difference of tuned and untuned model "
-        "is added to the model's logits."
-    )
-    return f"{emulated} {search}" if decoder.guided else emulated
-
-
-def _options(decoder: DecoderConfig) -> list[str]:
-    """A sentence for each option of the search that is used."""
-    said = {
-        f"Beams compete within {decoder.groups} groups.": decoder.groups > 1,
-        "Of equal candidates one stays.": decoder.duplicates == "drop",
-        "What has finished leaves its slot to others.": decoder.pool is not None,
-        "The worst samples are dropped before they are finished.": decoder.reject is not None,
-        "Chunks end early where a given text does.": bool(decoder.chunk_ends),
-        "Equal answers pool their weight.": decoder.vote is not None,
-        f"Candidates are{judged_by(decoder)}.": bool(decoder.value),
-        "Decoders are measured by the gold reward: this is an upper line, no method.": decoder.guided_by_gold,
-    }
-    return [sentence for sentence, used in said.items() if used]
-
-
-COLUMNS = (
-    Column("decoder", "decoder", "How the text was chosen.", lambda row: row.decoder + (GOLD if row.by_gold else "")),
+_BOOTSTRAP = "the interval is a percentile bootstrap over prompts (Efron and Tibshirani 1993, chapter 13)"
+_OWN = (
     Column(
-        "reward",
-        "reward",
-        "Mean gold reward of prompt and response, with its bootstrap interval over prompts; higher is better.",
-        lambda row: interval(row.reward, row.reward_low, row.reward_high),
+        name="decoder",
+        function=lambda row, answers, scores: row.decoder + (GOLD if row.by_gold else ""),
+        words="How the text was chosen.",
+        rounded=str,
     ),
     Column(
-        "std",
-        "",
-        "Standard deviation of the rewards themselves, from response to response.",
-        lambda row: number(row.reward_std),
+        name="reward",
+        function=_interval("reward"),
+        words="Mean gold reward of prompt and response, with its interval; higher is better.",
+        paper=_BOOTSTRAP,
+        rounded=str,
+    ),
+    Column(
+        name="reward_std",
+        heading="std",
+        narrow="",
+        function=_field("reward_std"),
+        words="Standard deviation of the rewards themselves, from response to response.",
         optional=True,
     ),
     Column(
-        "gain",
-        "gain",
-        "Reward minus that of the same model unguided on the same prompt, averaged, with its interval: clear where "
-        "the interval leaves out 0. The tuned model is compared with the untuned one.",
-        lambda row: interval(row.gain, row.gain_low, row.gain_high),
+        name="gain",
+        function=_interval("gain"),
+        words="Reward minus that of the same model unguided on the same prompt, averaged, with its interval: clear "
+        "where the interval leaves out 0. The tuned model is compared with the untuned one.",
+        rounded=str,
     ),
     Column(
-        "headroom",
-        "head-\nroom",
-        "Gain as a share of what picking the best of the model's samples by the gold reward itself gains; none "
-        "where no such pick was made.",
-        lambda row: percent(row.headroom),
+        name="headroom",
+        narrow="head-\nroom",
+        function=_field("headroom"),
+        words="Gain as a share of the gain of the gold reward's own pick from the model's samples; none where no such "
+        "pick was made.",
+        rounded=percent,
         optional=True,
     ),
     Column(
-        "judge gain",
-        "judge gain",
-        "The same gain in the eyes of a second judge of how positive a text reads, which took no part in tuning or "
-        "search.",
-        lambda row: interval(row.judge_gain, row.judge_gain_low, row.judge_gain_high),
+        name="judge_gain",
+        heading="judge gain",
+        function=_interval("judge_gain"),
+        words="The same gain measured by a second judge of how positive a text reads.",
+        limits="The judge took no part in tuning or search.",
+        rounded=str,
     ),
-    Column("positive", "posi-\ntive", "Share of responses with a reward above 0.", lambda row: percent(row.positive)),
     Column(
-        "below",
-        "below",
-        "Share of responses with a reward below evaluate.threshold.",
-        lambda row: percent(row.below),
+        name="positive",
+        narrow="posi-\ntive",
+        function=_field("positive"),
+        words="Share of responses with a reward above 0.",
+        rounded=percent,
+    ),
+    Column(
+        name="below",
+        function=_field("below"),
+        words="Share of responses with a reward below evaluate.threshold.",
+        rounded=percent,
         optional=True,
     ),
     Column(
-        "KL",
-        "KL",
-        "How far the tuned model went from the untuned one: mean of log p tuned − log p untuned on its own responses, "
-        "in nats a response, of the whole distributions, before top-k and top-p.",
-        lambda row: interval(row.kl, row.kl_low, row.kl_high),
+        name="kl",
+        heading="KL",
+        function=_interval("kl"),
+        words="How far the tuned model went from the untuned one: mean of log p tuned − log p untuned on its own "
+        "responses, in nats a response, of the whole distributions, before top-k and top-p.",
+        rounded=str,
         optional=True,
     ),
     Column(
-        "KL a token",
-        "",
-        "The same divided by the number of tokens.",
-        lambda row: number(row.kl_per_token, 3),
+        name="kl_per_token",
+        heading="KL a token",
+        narrow="",
+        function=_field("kl_per_token"),
+        words="The same divided by the number of tokens.",
+        rounded=lambda value: number(value, 3),
         optional=True,
     ),
     Column(
-        "diversity",
-        "diver-\nsity",
-        "Entropy in nats of the distribution of tokens, all decoders cut to equally many; higher is more varied.",
-        lambda row: number(row.diversity),
+        name="diversity",
+        narrow="diver-\nsity",
+        function=_field("diversity"),
+        words="Entropy in nats of the distribution of tokens, all decoders cut to equally many; higher is more varied.",
+        paper="Shannon 1948",
     ),
     Column(
-        "distinct-2",
-        "dist-\ninct-2",
-        "Share of pairs of neighbouring tokens that are different ones, among the same tokens; low means repetition.",
-        lambda row: number(row.distinct_2),
+        name="distinct_2",
+        heading="distinct-2",
+        narrow="dist-\ninct-2",
+        function=_field("distinct_2"),
+        words="Share of pairs of neighbouring tokens that are different ones, among the same tokens; low means "
+        "repetition.",
+        paper="Li et al. 2016, arXiv 1510.03055",
     ),
     Column(
-        "fluency",
-        "fluency",
-        "Mean log-probability of a token in nats under the unguided large model; nearer to 0 is more fluent.",
-        lambda row: number(row.fluency),
+        name="fluency",
+        function=_field("fluency"),
+        words="Mean log-probability of a token in nats under the unguided large model; nearer to 0 is more fluent.",
     ),
-    Column("tokens", "", "Mean number of new tokens in a response.", lambda row: number(row.new_tokens, 1)),
     Column(
-        "TFLOP",
-        "TFLOP",
-        "Forward-pass arithmetic of all models together for one prompt, in 10¹² operations.",
-        lambda row: significant(row.flops / 1e12),
+        name="new_tokens",
+        heading="tokens",
+        narrow="",
+        function=_field("new_tokens"),
+        words="Mean number of new tokens in a response.",
+        rounded=lambda value: number(value, 1),
     ),
-    Column("seconds", "sec.", "Wall seconds for one prompt.", lambda row: significant(row.seconds)),
+    Column(
+        name="flops",
+        heading="TFLOP",
+        function=_field("flops"),
+        words="Forward-pass arithmetic of all models together for one prompt, in 10¹² operations.",
+        rounded=lambda flops: significant(flops / 1e12),
+    ),
+    Column(
+        name="seconds",
+        narrow="sec.",
+        function=_field("seconds"),
+        words="Wall seconds for one prompt.",
+        rounded=significant,
+    ),
 )
+for _column in _OWN:
+    COLUMNS.add(_column)
 
 
-def filled(rows: Sequence[Row]) -> tuple[Column, ...]:
-    """The columns that a table of these rows has: all but optional ones with nothing in them."""
-    return tuple(column for column in COLUMNS if not column.optional or any(map(column.text, rows)))
+def with_columns(
+    rows: Sequence[Row],
+    names: Iterable[str],
+    generations: Mapping[str, Sequence[Generation]],
+    scores: Mapping[str, Sequence[Score]],
+) -> list[Row]:
+    """The rows with the numbers of an experiment's further columns (`names`) in `extra`.
+
+    Raises:
+        ConfigurationError: a column's function raises or gives no number, or table.csv has another column of its name.
+    """
+    columns = [COLUMNS[name] for name in dict.fromkeys(names) if not COLUMNS[name].own]
+    for column in columns:
+        if column.name in {field.name for field in dataclasses.fields(Row)}:
+            raise ConfigurationError(f"the column {column.name} has the name of another one in table.csv: rename it")
+    measured = []
+    for row in rows:
+        answer_to = {answer.prompt_id: answer for answer in answers(generations[row.decoder])}
+        finite = tuple(score for score in scores[row.decoder] if is_finite(score))
+        answered = tuple(answer_to[score.prompt_id] for score in finite)
+        extra = {column.name: _number(column, row, answered, finite) for column in columns}
+        measured.append(dataclasses.replace(row, extra=extra))
+    return measured
 
 
-NAME_CHARACTERS = 14  # of a line of a row's name, at least
+def _number(column: Column, row: Row, answered: tuple[Generation, ...], finite: tuple[Score, ...]) -> float | None:
+    """The plug-in's number for a row, which its own rounding must accept."""
+    try:
+        value = column.function(row, answered, finite)
+        checked = None if value is None else float(value)
+        if checked is not None:
+            str.strip(column.rounded(checked))
+    except TrimtabError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever a user's code raises
+        raise ConfigurationError(
+            f"the column {column.name} failed on decoder {row.decoder} {fault_in(error)}: mend it"
+        ) from error
+    return checked
+
+
+def columns_of(rows: Sequence[Row], *, large: bool = True, prompted: bool = True) -> tuple[Column, ...]:
+    """The columns of these rows' table: trimtab's own without empty optional ones, then the rows' further ones.
+
+    Without a `large` model fluency is under the small one. Without prompts (`prompted`) responses are not cut.
+    """
+    extra = dict.fromkeys(name for row in rows for name in row.extra)
+    columns = {
+        name: column
+        for name, column in COLUMNS.items()
+        if column.own and (not column.optional or any(map(column.text, rows)))
+    } | {name: COLUMNS[name] for name in extra}
+
+    def change(name: str, **changes: str) -> None:
+        columns[name] = dataclasses.replace(columns[name], **changes)  # type: ignore[arg-type]
+
+    if not large:
+        words = (
+            "Mean log-probability of a token in nats under the untuned small model, since there is no large one; "
+            "nearer to 0 is more fluent to it."
+        )
+        change("fluency", heading="fluency (untuned)", narrow="untuned\nfluency", words=words)
+    if not prompted:
+        entropy = "Entropy in nats of the distribution of tokens of all responses; higher is more varied."
+        change("diversity", words=entropy)
+        pairs = "Share of pairs of neighbouring tokens that are different ones; falls with the number of responses."
+        change("distinct_2", words=pairs)
+        for name in ("flops", "seconds"):  # of no interest here, and a terminal has no room for all
+            change(name, narrow="")
+    if "below" in columns:
+        limit = next(number(row.threshold) for row in rows if row.threshold is not None)
+        words = f"Share of responses with a reward below {limit} (evaluate.threshold)."
+        change("below", heading=f"below {limit}", narrow=f"below\n{limit}", words=words)
+    return tuple(columns.values())
 
 
 def characters(cells: Iterable[Iterable[str]]) -> int:
-    """How many characters wide a table is at the least, so that paper can show it in a size at which it fits.
+    """The least width of a table in characters, so that paper can show it in a size at which it fits.
 
     `cells` are the texts of each column but the first, which holds names: these break anywhere, others at spaces.
     """
     longest = [
         max((len(part) for text in column for part in re.split(r"[ \u00ad]", text)), default=0) for column in cells
     ]
-    return NAME_CHARACTERS + sum(longest) + math.ceil(1.3 * len(longest))  # so much is between two columns
-
-
-def columns_of(experiment: Experiment, rows: Sequence[Row]) -> tuple[Column, ...]:
-    """The columns that this experiment's table has, with what they mean there."""
-    columns = {column.heading: column for column in filled(rows)}
-    if experiment.large is None:
-        columns["fluency"] = replace(
-            columns["fluency"],
-            heading="fluency (untuned)",
-            narrow="untuned\nfluency",
-            meaning="Mean log-probability of a token in nats under the untuned small model, since there is no large "
-            "one; nearer to 0 is more fluent to it.",
-        )
-    if experiment.guide.unprompted is not None:
-        varied = "Entropy in nats of the distribution of tokens of all responses; higher is more varied."
-        columns["diversity"] = replace(columns["diversity"], meaning=varied)
-        repeated = "Share of pairs of neighbouring tokens that are different ones; falls with the number of responses."
-        columns["distinct-2"] = replace(columns["distinct-2"], meaning=repeated)
-        for cost in ("TFLOP", "seconds"):  # of no interest here, and a terminal has no room for all
-            columns[cost] = replace(columns[cost], narrow="")
-    if "below" in columns:
-        at = next(number(row.threshold) for row in rows if row.threshold is not None)
-        missed = f"Share of responses with a reward below {at} (evaluate.threshold)."
-        columns["below"] = replace(columns["below"], heading=f"below {at}", narrow=f"below\n{at}", meaning=missed)
-    return tuple(columns.values())
+    return NAME_CHARACTERS + sum(longest) + math.ceil(1.3 * len(longest))  # the latter between two columns

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from trimtab.config.experiment import Experiment
 from trimtab.evaluation.coverage import answers
 from trimtab.records import SET_ASIDE, Generation, PromptInput, Score
-from trimtab.report.columns import number
+from trimtab.report.wording import number
 from trimtab.search.trace import Node
 
 PROMPT_SHOWN, RESPONSE_SHOWN = 240, 700  # characters before a fold

@@ -13,9 +13,10 @@ from trimtab.config.experiment import Experiment
 from trimtab.evaluation.evaluate import Row, oracle_of
 from trimtab.preferences.strategies import STRATEGIES
 from trimtab.report import reward_words
-from trimtab.report.columns import duration, interval, number, percent, short_names, times
+from trimtab.report.columns import Column, columns_of
 from trimtab.report.missing_values import NO_JUDGE
 from trimtab.report.verdict import NOTHING, Finding, findings
+from trimtab.report.wording import duration, interval, number, percent, short_names, times
 from trimtab.training.losses import LOSSES
 
 
@@ -83,6 +84,11 @@ def brief(experiment: Experiment, rows: Sequence[Row], seconds: float) -> list[t
         ("How surely", _how_surely(experiment, rows, found)),
         ("At what cost", [*map(_cost, found), f"The whole run, training included: {duration(seconds)} of wall time."]),
     ]
+
+
+def table_columns(experiment: Experiment, rows: Sequence[Row]) -> tuple[Column, ...]:
+    """The columns of an experiment's table."""
+    return columns_of(rows, large=experiment.large is not None, prompted=experiment.guide.unprompted is None)
 
 
 def prompts_of(rows: Sequence[Row]) -> int:
@@ -157,7 +163,7 @@ def _by_how_much(experiment: Experiment, rows: Sequence[Row], found: Sequence[Fi
         shares = "".join(f"; {row.decoder} reaches {percent(row.headroom)} of its gain" for row in reached)
         samples = source.width * source.successors
         sentences.append(f"The mark to reach is {name}, the gold reward's own pick from {samples} samples{shares}.")
-    odds = reward_words.odds(experiment)
+    odds = reward_words.odds(experiment.reward)
     return sentences if odds is None else [*sentences, odds]
 
 

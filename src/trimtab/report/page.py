@@ -23,24 +23,17 @@ from trimtab.evaluation.evaluate import Row
 from trimtab.models.served_model import Usage
 from trimtab.records import Generation, Score
 from trimtab.report import plots
-from trimtab.report.columns import (
-    GOLD_NOTE,
-    characters,
-    columns_of,
-    duration,
-    explanation,
-    number,
-    reward_unit,
-    short_names,
-)
+from trimtab.report.columns import GOLD_NOTE, characters
+from trimtab.report.decoder_words import explanation
 from trimtab.report.examples import examples
 from trimtab.report.missing_values import absences, served
-from trimtab.report.overview import brief, lead, prompts_of
+from trimtab.report.overview import brief, lead, prompts_of, table_columns
 from trimtab.report.palette import colours, dark_colours
 from trimtab.report.stage_facts import facts, times_by_stage
 from trimtab.report.svg import Picture, picture
 from trimtab.report.tables import families, write_csv, write_markdown
 from trimtab.report.verdict import headline
+from trimtab.report.wording import duration, number, short_names
 from trimtab.search.trace import Node
 from trimtab.store.files import write_text
 
@@ -70,7 +63,7 @@ def write_report(
     """
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     write_csv(rows, folder / "table.csv")
-    columns = columns_of(experiment, rows)
+    columns = table_columns(experiment, rows)
     write_markdown(rows, folder / "table.md", columns)
     total = sum(stage_seconds.values())
     page = template("page.html.j2").render(
@@ -92,7 +85,7 @@ def write_report(
         examples=examples(experiment, scores, generations, traces),
         gold_note=GOLD_NOTE if any(row.by_gold for row in rows) else "",
         number=number,
-        unit=reward_unit(experiment),
+        unit=experiment.reward.entry.unit,
         stages=times_by_stage(stage_seconds),
         total=duration(total),
         facts=facts(details),
@@ -132,7 +125,7 @@ def _pictures(
     folder: Path, experiment: Experiment, rows: Sequence[Row], scores: Mapping[str, Sequence[Score]]
 ) -> list[Picture]:
     """The figures, each drawn twice, with words that say what they show."""
-    unit, confidence = reward_unit(experiment), experiment.evaluate.confidence
+    unit, confidence = experiment.reward.entry.unit, experiment.evaluate.confidence
     names = [row.decoder for row in rows]
     rewards = {name: [score.reward for score in scores[name]] for name in names}
     means = ", ".join(f"{row.decoder} {number(row.reward)}" for row in rows)

@@ -25,10 +25,9 @@ from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from trimtab.evaluation.evaluate import Row
-from trimtab.report.columns import short_names
-from trimtab.report.labels import numbered, place_labels
+from trimtab.report.figure_text import Point, label_points, numbered, width_of, wrapped
 from trimtab.report.palette import CARD, GRID, PALETTE, SOFT, STYLE, TEXT, colours, ink
-from trimtab.report.text_width import width_of, wrapped
+from trimtab.report.wording import short_names
 
 MARKERS = "osD^vP"
 DASHED = (0, (4, 3))
@@ -146,7 +145,7 @@ def reward_against_cost(rows: Sequence[Row], *, unit: str, confidence: float, na
     shown = [row for row in rows if row.flops > 0]
     width, height = (NARROW, 4.6) if narrow else (WIDE, 5.0)
     points, named = numbered(
-        [(row.decoder, row.flops / 1e12, row.reward, ink(tints[row.decoder])) for row in shown], width
+        [Point(row.decoder, row.flops / 1e12, row.reward, ink(tints[row.decoder])) for row in shown], width
     )
     labels = {model: wrapped(short, 0.8 * 72 * width) for model, short in models.items()}
     long = bool(named) or any(width_of(label) > 0.35 * 72 * width for label in labels.values())
@@ -175,12 +174,7 @@ def reward_against_cost(rows: Sequence[Row], *, unit: str, confidence: float, na
         handles = [Line2D([], [], marker=markers[model], label=label, **style) for model, label in labels.items()]
         handles.append(Line2D([], [], marker="|", label=f"{100 * confidence:g} % interval of the mean", **style))
         legend(figure, [*handles, *named], columns=1 if narrow or long else 2)
-        place_labels(
-            figure,
-            axes,
-            points,
-            [(row.flops / 1e12, row.flops / 1e12, row.reward_low, row.reward_high) for row in shown],
-        )
+        label_points(figure, axes, points)
     return figure
 
 

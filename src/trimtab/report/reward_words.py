@@ -1,6 +1,6 @@
 """What a run's gold reward is, in words that claim no more than its configuration says.
 
->>> from trimtab.config.experiment import RewardConfig
+>>> from trimtab.config.reward import RewardConfig
 >>> source(RewardConfig(by="rewards.py:brief"))
 'the function rewards.py:brief'
 >>> tone(RewardConfig(model="someone/toxicity", positive_label="toxic")) is None
@@ -9,9 +9,8 @@ True
 
 from typing import Literal
 
-from trimtab.config.experiment import Experiment
 from trimtab.config.reward import RewardConfig
-from trimtab.report.columns import reward_unit, short_names
+from trimtab.report.wording import short_names
 
 Tone = Literal["positive", "negative"]
 
@@ -66,12 +65,12 @@ def definition(reward: RewardConfig) -> str:
     return f"The gold reward is {formula} {judged}: {higher}{zero}."
 
 
-def odds(experiment: Experiment) -> str | None:
+def odds(reward: RewardConfig) -> str | None:
     """A sentence on what one unit means; None where it has no meaning of its own."""
-    if reward_unit(experiment) != "nats":
+    if reward.entry.unit != "nats":
         return None
-    found = tone(experiment.reward)
-    of = f"{found} against {_opposite(found)}" if found else f"{_label(experiment.reward)} against the other label"
+    found = tone(reward)
+    of = f"{found} against {_opposite(found)}" if found else f"{_label(reward)} against the other label"
     return f"One nat multiplies the odds of {of} by 2.7."
 
 

@@ -9,7 +9,7 @@ Knows the keys that trimtab's stages write; others are shown under their own nam
 from collections.abc import Mapping
 from typing import Any
 
-from trimtab.report.columns import duration
+from trimtab.report.wording import duration
 
 HEADINGS = {
     "reward": "Gold reward",

@@ -19,11 +19,12 @@ from matplotlib.figure import Figure
 
 from trimtab.evaluation.cells import CellRow, Comparison
 from trimtab.report import study_plots
-from trimtab.report.columns import characters, number
+from trimtab.report.columns import characters
 from trimtab.report.page import PACKAGES, template
 from trimtab.report.palette import dark_colours
 from trimtab.report.study_tables import MEASURES, axes_of, heading_of, measures_of, text_of, write_tables
 from trimtab.report.svg import Picture, picture
+from trimtab.report.wording import number
 from trimtab.store.files import write_text
 
 LABEL_CHARACTERS = 8  # of a line of a label in the table, at least

@@ -19,11 +19,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from trimtab.evaluation.cells import CellRow, Value
-from trimtab.report.labels import numbered, place_labels
+from trimtab.report.figure_text import Point, label_points, numbered, wrapped
 from trimtab.report.palette import GRID, PALETTE, SOFT, STYLE, TEXT, colours, ink
 from trimtab.report.plots import DASHED, NARROW, WIDE, legend, title
 from trimtab.report.study_tables import MEASURES
-from trimtab.report.text_width import wrapped
 
 BEFORE = SOFT
 PANELS = 3  # histograms side by side on a laptop
@@ -39,7 +38,10 @@ def frontier(rows: Sequence[CellRow], *, unit: str, narrow: bool = False) -> Fig
     named = [row for row in rows if row.frontier or not row.labels]
     width, height = (NARROW, 4.6) if narrow else (WIDE, 6.2)
     points, numbers = numbered(
-        [(row.name, row.values["diversity"].mean, row.values["reward"].mean, ink(tints[row.name])) for row in named],
+        [
+            Point(row.name, row.values["diversity"].mean, row.values["reward"].mean, ink(tints[row.name]))
+            for row in named
+        ],
         width,
     )
     lines = sum(1 + str(each.get_label()).count("\n") for each in numbers)
@@ -73,12 +75,7 @@ def frontier(rows: Sequence[CellRow], *, unit: str, narrow: bool = False) -> Fig
             ],
             columns=1 if narrow or numbers else 2,
         )
-        bars = []
-        for x, y in map(_place, rows):
-            width, height = x.std or 0.0, y.std or 0.0
-            bars.append((x.mean, x.mean, y.mean - height, y.mean + height))
-            bars.append((x.mean - width, x.mean + width, y.mean, y.mean))
-        place_labels(figure, axes, points, bars)
+        label_points(figure, axes, points, [(x.mean, y.mean) for x, y in map(_place, rows)])
     return figure
 
 

@@ -1,36 +1,33 @@
-"""A study's tables: as in the write-up, mean (standard deviation over seeds), in Markdown and LaTeX; all of it as CSV.
+"""A study's tables: Markdown and LaTeX as in the write-up, CSV with all digits, and a table for the terminal."""
 
-Knows nothing of figures or of how cells were measured.
-
-    >>> spread(Value(2.738, 0.0051, 2.72, 2.75, (2.73, 2.74)), 3)
-    '2.738 (0.005)'
-"""
-
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import rich.box
 import rich.table
 import rich.text
 
 from trimtab.errors import one_line
-from trimtab.evaluation.cells import CellRow, Comparison, Value
-from trimtab.report.columns import number
-from trimtab.report.tables import csv_text
+from trimtab.evaluation.cells import CellRow, Comparison
+from trimtab.report.tables import csv_text, markdown_rows
+from trimtab.report.wording import number
 from trimtab.store.files import write_text
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A measure as people read it: its heading, what it means, its decimals, and what it is multiplied by."""
+    """A measure: its heading, what it means, its decimals, and the factor that it is shown with."""
 
     heading: str
     meaning: str
     digits: int = 3
     scale: float = 1.0
+
+    def number(self, value: float) -> str:
+        """The value, scaled and rounded."""
+        return number(value * self.scale, self.digits)
 
 
 MEASURES = {
@@ -48,16 +45,16 @@ MEASURES = {
     "tokens": Measure("tokens", "mean length of a response in tokens", 1),
 }
 WRITE_UP = ("reward", "diversity")
-"""The measures of the table in the write-up's form."""
+"""The measures of the write-up's table."""
 
 
 def axes_of(rows: Sequence[CellRow]) -> list[str]:
-    """The axes that any row has a place on, in the order of their appearance."""
+    """The study's axes that any row has a label on, in the order of their appearance."""
     return list(dict.fromkeys(axis for row in rows for axis in row.labels))
 
 
 def heading_of(axis: str) -> str:
-    """What the axis is called at the head of a column: the last part of a field's name."""
+    """The axis as the heading of a column: the last part of a field's name."""
     return axis.rpartition(".")[2]
 
 
@@ -66,160 +63,108 @@ def measures_of(rows: Sequence[CellRow]) -> list[str]:
     return [name for name in MEASURES if any(name in row.values for row in rows)]
 
 
-def spread(value: Value | None, digits: int, scale: float = 1.0) -> str:
-    """`mean (standard deviation over seeds)`, the mean alone where there was one seed."""
+def text_of(row: CellRow, name: str, form: Literal["interval", "spread"] = "interval") -> str:
+    """The row's measure as `mean [low, high]` or as `mean (standard deviation over seeds)`; the mean alone without."""
+    measure, value = MEASURES[name], row.values.get(name)
     if value is None:
         return ""
-    mean = number(value.mean * scale, digits)
-    return mean if value.std is None else f"{mean} ({number(value.std * scale, digits)})"
-
-
-def interval(value: Value | None, digits: int, scale: float = 1.0) -> str:
-    """`mean [low, high]`."""
-    if value is None or value.low is None or value.high is None:
-        return spread(value, digits, scale)
-    low, high = (number(end * scale, digits) for end in (value.low, value.high))
-    return f"{number(value.mean * scale, digits)} [{low}, {high}]"
-
-
-def text_of(row: CellRow, measure: str, form: str = "interval") -> str:
-    """The row's measure as `mean [low, high]` or, with form `spread`, as `mean (std)`."""
-    said = MEASURES[measure]
-    shape = interval if form == "interval" else spread
-    return shape(row.values.get(measure), said.digits, said.scale)
+    if form == "interval" and value.low is not None and value.high is not None:
+        return f"{measure.number(value.mean)} [{measure.number(value.low)}, {measure.number(value.high)}]"
+    return measure.number(value.mean) + ("" if value.std is None else f" ({measure.number(value.std)})")
 
 
 def write_tables(
     folder: Path, rows: Sequence[CellRow], comparisons: Sequence[Comparison], notes: Iterable[str]
 ) -> None:
     """Write table.md, table.tex, table.csv, runs.csv and comparisons.csv; `notes` stand below the Markdown table."""
-    write_text(folder / "table.md", [_markdown(rows, notes)])
-    write_text(folder / "table.tex", [_latex(rows)])
-    write_text(folder / "table.csv", [_csv(_table(rows))])
-    write_text(folder / "runs.csv", [_csv(_runs(rows))])
-    write_text(folder / "comparisons.csv", [_csv(_compared(comparisons))])
-
-
-def _place(row: CellRow, axes: Sequence[str]) -> list[str]:
-    """The row's labels; a row on no axis, which others are measured against, has its name in the first column."""
-    return [row.labels.get(axis, "") for axis in axes] if row.labels else [row.name, *[""] * (len(axes) - 1)]
-
-
-def _markdown(rows: Sequence[CellRow], notes: Iterable[str]) -> str:
-    axes = axes_of(rows) or ["cell"]
-    heads = [heading_of(axis) for axis in axes]
-    written = [name for name in WRITE_UP if name in measures_of(rows)]
-    plain = [[*heads, *(f"{MEASURES[name].heading} (std)" for name in written)]]
-    plain += [[*_place(row, axes), *(text_of(row, name, "spread") for name in written)] for row in rows]
+    write_up = _write_up(rows)
+    write_text(folder / "table.md", [*markdown_rows(write_up), "\n", *_markdown(rows, notes)])
+    write_text(folder / "table.tex", [_latex(write_up, rows)])
+    write_text(folder / "table.csv", [_csv(rows)])
     names = measures_of(rows)
-    full = [["cell", "seeds", *(MEASURES[name].heading for name in names), "on the frontier"]]
-    full += [
+    runs = [
+        [row.name, seed, *(row.values[name].by_seed[place] if name in row.values else None for name in names)]
+        for row in rows
+        for place, seed in enumerate(row.seeds)
+    ]
+    write_text(folder / "runs.csv", [csv_text([["cell", "seed", *names], *runs])])
+    changes = [[each.cell, each.other, each.measure, *each.change] for each in comparisons]
+    header = ["cell", "other", "measure", "difference", "low", "high"]
+    write_text(folder / "comparisons.csv", [csv_text([header, *changes])])
+
+
+def _write_up(rows: Sequence[CellRow]) -> list[list[str]]:
+    """The write-up's table: labels, then `mean (std)`. A row without labels has its name in the first column."""
+    axes, names = axes_of(rows), [name for name in WRITE_UP if name in measures_of(rows)]
+    cells = [[*(map(heading_of, axes) if axes else ["cell"]), *(f"{MEASURES[name].heading} (std)" for name in names)]]
+    for row in rows:
+        labels = [row.labels.get(axis, "") for axis in axes] if row.labels else [row.name, *[""] * (len(axes) - 1)]
+        cells.append([*labels, *(text_of(row, name, "spread") for name in names)])
+    return cells
+
+
+def _markdown(rows: Sequence[CellRow], notes: Iterable[str]) -> list[str]:
+    """All measures with their intervals, what they mean, and the notes."""
+    names = measures_of(rows)
+    cells = [["cell", "seeds", *(MEASURES[name].heading for name in names), "on the frontier"]]
+    cells += [
         [row.name, str(len(row.seeds)), *(text_of(row, name) for name in names), "yes" if row.frontier else ""]
         for row in rows
     ]
     meanings = [f"- **{MEASURES[name].heading}**: {MEASURES[name].meaning}\n" for name in names]
-    return "".join([*_pipes(plain), "\n", *_pipes(full), "\n", *meanings, *(f"- {note}\n" for note in notes)])
+    return [*markdown_rows(cells), "\n", *meanings, *(f"- {note}\n" for note in notes)]
 
 
-def _pipes(cells: Sequence[Sequence[str]]) -> list[str]:
-    lines = [cells[0], ["---"] * len(cells[0]), *cells[1:]]
-    return [
-        "| " + " | ".join(one_line(c).replace("|", "\\|").replace("<", "&lt;") for c in line) + " |\n" for line in lines
-    ]
+_TEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}"}
+)
 
 
-_SPECIAL = {each: f"\\{each}" for each in "&%$#_{}"} | {
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "<": r"\textless{}",
-    ">": r"\textgreater{}",
-}  # fmt: skip
-
-
-def _tex(text: str) -> str:
-    return "".join(_SPECIAL.get(each, each) for each in one_line(text))
-
-
-def _latex(rows: Sequence[CellRow]) -> str:
-    """The write-up's table; needs no package. A label is written where it changes."""
-    axes = axes_of(rows) or ["cell"]
-    written = [name for name in WRITE_UP if name in measures_of(rows)]
-    heads = [*map(heading_of, axes), *(f"{MEASURES[name].heading} (std)" for name in written)]
-    lines = [r"\begin{tabular}{" + "l" * len(axes) + "r" * len(written) + "}", r"\hline"]
-    lines += [" & ".join(map(_tex, heads)) + r" \\", r"\hline"]
+def _latex(cells: Sequence[Sequence[str]], rows: Sequence[CellRow]) -> str:
+    """The write-up's table, which needs no package; a label is written only where it changes."""
+    axes = len(axes_of(rows)) or 1
+    heads, *texts = [[one_line(cell).translate(_TEX) for cell in line] for line in cells]
+    lines = [r"\begin{tabular}{" + "l" * axes + "r" * (len(heads) - axes) + "}", r"\hline"]
+    lines += [" & ".join(heads) + r" \\", r"\hline"]
     before: list[str] = []
-    for row in rows:
-        place = _place(row, axes)
-        shown = ["" if place[: at + 1] == before[: at + 1] else label for at, label in enumerate(place)]
-        lines.append(" & ".join(map(_tex, [*shown, *(text_of(row, name, "spread") for name in written)])) + r" \\")
-        before = place if row.labels else []
+    for row, text in zip(rows, texts, strict=True):
+        labels = ["" if text[: at + 1] == before[: at + 1] else label for at, label in enumerate(text[:axes])]
+        lines.append(" & ".join([*labels, *text[axes:]]) + r" \\")
+        before = text if row.labels else []
     return "\n".join([*lines, r"\hline", r"\end{tabular}", ""])
 
 
-Cells = Sequence[Sequence[str | float | int | None]]
-
-
-def _csv(cells: Cells) -> str:
-    file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerows([csv_text(cell) for cell in line] for line in cells)
-    return file.getvalue()
-
-
-def _table(rows: Sequence[CellRow]) -> Cells:
+def _csv(rows: Sequence[CellRow]) -> str:
     axes, names = axes_of(rows), measures_of(rows)
     ends = ("", "_std", "_low", "_high", "_gain", "_gain_low", "_gain_high")
-    lines: list[list[str | float | int | None]] = [
-        [
-            "cell",
-            *axes,
-            "reference",
-            "seeds",
-            "responses",
-            "frontier",
-            *(f"{name}{end}" for name in names for end in ends),
-        ]
-    ]
+    columns = [f"{name}{end}" for name in names for end in ends]
+    lines: list[list[object]] = [["cell", *axes, "reference", "seeds", "responses", "frontier", *columns]]
     for row in rows:
-        line: list[str | float | int | None] = [row.name, *(row.labels.get(axis, "") for axis in axes), row.reference]
+        line: list[object] = [row.name, *(row.labels.get(axis, "") for axis in axes), row.reference]
         line += [len(row.seeds), row.responses, int(row.frontier)]
         for name in names:
             value, gain = row.values.get(name), row.gains.get(name)
-            line += [value.mean, value.std, value.low, value.high] if value else [None] * 4
-            line += [*gain] if gain else [None] * 3
+            line += [None] * 4 if value is None else [value.mean, value.std, value.low, value.high]
+            line += [None] * 3 if gain is None else gain
         lines.append(line)
-    return lines
-
-
-def _runs(rows: Sequence[CellRow]) -> Cells:
-    """Each measure of each seed."""
-    names = measures_of(rows)
-    lines: list[list[str | float | int | None]] = [["cell", "seed", *names]]
-    for row in rows:
-        for place, seed in enumerate(row.seeds):
-            lines.append([row.name, seed, *(_at(row.values, name, place) for name in names)])
-    return lines
-
-
-def _at(values: Mapping[str, Value], name: str, place: int) -> float | None:
-    return values[name].by_seed[place] if name in values else None
-
-
-def _compared(comparisons: Sequence[Comparison]) -> Cells:
-    lines: list[list[str | float | int | None]] = [["cell", "other", "measure", "difference", "low", "high"]]
-    for each in comparisons:
-        lines.append([each.cell, each.other, each.measure, *each.change])
-    return lines
+    return csv_text(lines)
 
 
 def terminal_table(rows: Sequence[CellRow]) -> rich.table.Table:
-    """Reward, diversity and what else is told in few words, for a terminal of 100 columns."""
+    """The most important measures, for a terminal of 100 columns."""
     shown = [name for name in ("reward", "diversity", "below", "judge", "kl") if name in measures_of(rows)]
     table = rich.table.Table(
         caption=rich.text.Text("mean (standard deviation over seeds); * on the frontier of reward and diversity"),
-        caption_justify="left", box=rich.box.SIMPLE_HEAD, padding=(0, 1), show_edge=False,
-    )  # fmt: skip
+        caption_justify="left",
+        box=rich.box.SIMPLE_HEAD,
+        show_edge=False,
+    )
     for heading in ("cell", "seeds", *(MEASURES[name].heading for name in shown)):
         table.add_column(heading, justify="left" if heading == "cell" else "right", no_wrap=heading == "cell")
     for row in rows:
         cells = [row.name + (" *" if row.frontier else ""), str(len(row.seeds))]
         cells += [text_of(row, name, "spread") for name in shown]
-        table.add_row(*(rich.text.Text(cell) for cell in cells))
+        table.add_row(*map(rich.text.Text, cells))
     return table

@@ -1,89 +1,60 @@
-"""The table as CSV, as Markdown and in the terminal.
-
-Knows nothing of figures or of how rows were measured.
-
-    >>> round_trip = float(csv_text(0.1 + 0.2))
-    >>> round_trip == 0.1 + 0.2
-    True
-"""
+"""A run's table as CSV, as Markdown and in the terminal; and the comparison of two decoders."""
 
 import csv
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import rich.box
 import rich.table
 import rich.text
 
 from trimtab.errors import one_line
+from trimtab.evaluation.comparison import Comparison
 from trimtab.evaluation.evaluate import TUNED, Row
-from trimtab.report.columns import GOLD_NOTE, Column, filled
+from trimtab.evaluation.metrics import Estimate
+from trimtab.report.columns import GOLD_NOTE, Column, columns_of
 from trimtab.store.files import write_text
 
 WIDE = 120  # terminal columns from which a mean and its interval fit on one line
-LEFT = ("decoder", "reward", "gain", "judge gain")
+LEFT = ("decoder", "reward", "gain", "judge_gain")
 
 
-def csv_text(value: str | float | int | None) -> str:
-    """A cell that reads back as the same value: floats in full, None as nothing."""
-    return "" if value is None else repr(value) if isinstance(value, float) else str(value)
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows as CSV in which floats keep all digits and None is empty."""
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows(rows)
+    return file.getvalue()
+
+
+def markdown_rows(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table, the first row its heading; no cell begins a column or an element."""
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return [
+        "| " + " | ".join(one_line(cell).replace("|", "\\|").replace("<", "&lt;") for cell in line) + " |\n"
+        for line in lines
+    ]
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """Write `table.csv`: a column for each field of `Row`, floats with all their digits."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(field.name for field in dataclasses.fields(Row))
-    writer.writerows([csv_text(value) for value in dataclasses.astuple(row)] for row in rows)
-    write_text(path, [file.getvalue()])
+    """Write `table.csv`: a column for each field of `Row`, then the further columns; floats with all their digits."""
+    names = [field.name for field in dataclasses.fields(Row) if field.name != "extra"]
+    extra = list(dict.fromkeys(name for row in rows for name in row.extra))
+    values = [[*(vars(row)[name] for name in names), *(row.extra.get(name) for name in extra)] for row in rows]
+    write_text(path, [csv_text([[*names, *extra], *values])])
 
 
 def write_markdown(rows: Sequence[Row], path: Path, columns: Sequence[Column] = ()) -> None:
-    """Write the rounded table with a model column, and below it what each column means.
-
-    `columns` are those of the experiment; by default, all that have anything in them.
-    """
-    columns = columns or filled(rows)
+    """Write the rounded table with a model column, and below it what each column means (`columns_of` by default)."""
+    columns = columns or columns_of(rows)
     decoder, *others = columns
-    cells = [[decoder.heading, "model", *(column.heading for column in others)], ["---"] * (len(columns) + 1)]
+    cells = [[decoder.heading, "model", *(column.heading for column in others)]]
     cells += [[decoder.text(row), row.model, *(column.text(row) for column in others)] for row in rows]
-    lines = ["| " + " | ".join(map(_markdown, line)) + " |\n" for line in cells]
+    meanings = [f"- **{column.heading}**: {one_line(column.meaning)}\n" for column in columns]
     notes = [f"- {GOLD_NOTE}\n"] if any(row.by_gold for row in rows) else []
-    write_text(path, [*lines, "\n", *(f"- **{column.heading}**: {column.meaning}\n" for column in columns), *notes])
-
-
-def _markdown(text: str) -> str:
-    """A cell of a Markdown table: one line, in which nothing begins a column or an element."""
-    return one_line(text).replace("|", "\\|").replace("<", "&lt;")
-
-
-def terminal_table(rows: Sequence[Row], width: int = WIDE, columns: Sequence[Column] = ()) -> rich.table.Table:
-    """The table for a terminal of `width` columns, at least 100, a section for each model.
-
-    Below 120 columns an interval stands under its mean, so that nothing is cut off. `columns` as in `write_markdown`.
-    """
-    shown = [column for column in columns or filled(rows) if column.narrow]
-    grouped = families(rows)
-    names = [f"{model}: {', '.join(row.decoder for row in members)}" for model, members in grouped.items()]
-    table = rich.table.Table(
-        title=rich.text.Text("\n".join(map(one_line, names))),
-        title_justify="left",
-        caption=rich.text.Text(_legend(rows, shown)),
-        caption_justify="left",
-        box=rich.box.SIMPLE_HEAD,
-        padding=0,
-        show_edge=False,
-    )
-    for column in shown:
-        table.add_column(column.narrow, justify="left" if column.heading in LEFT else "right", no_wrap=True)
-    for members in grouped.values():
-        for row in members:
-            cells = [column.text(row) for column in shown]
-            table.add_row(*(rich.text.Text(cell if width >= WIDE else cell.replace(" [", "\n[")) for cell in cells))
-        table.add_section()
-    return table
+    write_text(path, [*markdown_rows(cells), "\n", *meanings, *notes])
 
 
 def families(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -94,16 +65,85 @@ def families(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return grouped
 
 
+def terminal_table(rows: Sequence[Row], width: int = WIDE, columns: Sequence[Column] = ()) -> rich.table.Table:
+    """The table for a terminal of `width` columns, at least 100, a section for each model.
+
+    Below 120 columns an interval stands under its mean, so that nothing is cut off. `columns` as in `write_markdown`.
+    """
+    shown = [column for column in columns or columns_of(rows) if column.narrow != ""]
+    grouped = families(rows)
+    title = "\n".join(one_line(f"{model}: {', '.join(row.decoder for row in m)}") for model, m in grouped.items())
+    table = _table(title, _legend(rows, shown))
+    for column in shown:
+        table.add_column(
+            column.narrow or column.heading, justify="left" if column.name in LEFT else "right", no_wrap=True
+        )
+    for members in grouped.values():
+        for row in members:
+            cells = [column.text(row) for column in shown]
+            table.add_row(*(rich.text.Text(cell if width >= WIDE else cell.replace(" [", "\n[")) for cell in cells))
+        table.add_section()
+    return table
+
+
+def _table(title: str, caption: str) -> rich.table.Table:
+    return rich.table.Table(
+        title=rich.text.Text(title),
+        title_justify="left",
+        caption=rich.text.Text(caption),
+        caption_justify="left",
+        box=rich.box.SIMPLE_HEAD,
+        padding=0,
+        show_edge=False,
+    )
+
+
 def _legend(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     left_out = sum(row.left_out + row.set_aside for row in rows)
     prompts = max((row.prompts + row.left_out + row.set_aside for row in rows), default=0)
     missing = f"; {left_out} responses without finite logits and scores left out" if left_out else ""
     gold = f"; {GOLD_NOTE}" if any(row.by_gold for row in rows) else ""
-    headings = {column.heading for column in columns}
-    headroom = "headroom: share of the gold pick's gain; " if "headroom" in headings else ""
-    cost = f"TFLOP, sec.: for one of {prompts} prompts" if "TFLOP" in headings else f"{prompts} responses"
-    kl = ", KL from the untuned model" if "KL" in headings else ""
+    names = {column.name for column in columns}
+    headroom = "headroom: share of the gold pick's gain; " if "headroom" in names else ""
+    cost = f"TFLOP, sec.: for one of {prompts} prompts" if "flops" in names else f"{prompts} responses"
+    kl = ", KL from the untuned model" if "kl" in names else ""
     return (
         f"mean [interval]; gain: over the same model unguided; {headroom}"
         f"diversity, fluency{kl}: nats; {cost}{missing}{gold}"
     )
+
+
+def comparison_table(first: str, second: str, compared: Comparison) -> rich.table.Table:
+    """One row: how often the first wins, with and without the effect of length, and both lengths."""
+    left_out = f"; {compared.left_out} left out, without a finite reward" if compared.left_out else ""
+    table = _table(
+        f"{one_line(first)} against {one_line(second)}",
+        f"by the gold reward on {compared.prompts} prompts{left_out}; a tie is half a win; 95 % intervals; "
+        "lengths in characters",
+    )
+    table.padding = (0, 1)
+    cells = {
+        "win rate": shares(compared.win_rate),
+        "length-controlled": shares(compared.length_controlled),
+        "won/tied/lost": f"{compared.wins}/{compared.ties}/{compared.losses}",
+        "lengths": f"{compared.first_length:.0f} and {compared.second_length:.0f}",
+    }
+    for heading in cells:
+        table.add_column(heading, no_wrap=True)
+    table.add_row(*cells.values())
+    return table
+
+
+def comparison_values(first: str, second: str, reward: str, compared: Comparison) -> dict[str, Any]:
+    """The same with all digits, and which reward judged."""
+    rates = {"win_rate": compared.win_rate._asdict(), "length_controlled": compared.length_controlled._asdict()}
+    return {"first": first, "second": second, "reward": reward, **dataclasses.asdict(compared), **rates}
+
+
+def shares(estimate: Estimate) -> str:
+    """A share with its interval, in percent.
+
+    >>> shares(Estimate(0.625, 0.5, 0.75))
+    '62.5 % [50.0, 75.0]'
+    """
+    return f"{100 * estimate.mean:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"

@@ -13,7 +13,8 @@ from trimtab.config.experiment import Experiment
 from trimtab.config.guide import DecoderConfig
 from trimtab.evaluation.evaluate import TUNED, Row, oracle_of
 from trimtab.report import reward_words
-from trimtab.report.columns import description, interval, number, percent, reward_unit, short_names, times
+from trimtab.report.decoder_words import description
+from trimtab.report.wording import interval, number, percent, short_names, times
 
 NOTHING = "No decoder was compared with an unguided one, so there is no gain to report."
 
@@ -84,7 +85,7 @@ def _is_tuned(finding: Finding) -> bool:
 def change(experiment: Experiment, finding: Finding) -> str:
     """`Best-of-16 lifts the gold reward of M by 1.23 nats [0.98, 1.50]`, or that it does not clearly change it."""
     what = "tuning" if _is_tuned(finding) else description(finding.decoder)
-    row, unit = finding.row, reward_unit(experiment)
+    row, unit = finding.row, experiment.reward.entry.unit
     model = short_names([experiment.base.name, experiment.small.name])[row.model.removesuffix(TUNED)]
     subject = f"{what[0].upper()}{what[1:]}"
     assert row.gain is not None and row.gain_low is not None and row.gain_high is not None

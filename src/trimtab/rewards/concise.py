@@ -1,4 +1,4 @@
-"""A reward that a few lines of Python give: short answers that are whole. Example of a function as gold reward.
+"""An example of a function as gold reward: it prefers short answers that end as a sentence does.
 
 It sees form alone: a wrong answer of the right length is worth as much as a right one.
 
@@ -19,8 +19,8 @@ EMPTY = -5.0
 def concise(prompts: Sequence[PromptInput], responses: Sequence[str]) -> list[float]:
     """1 for an answer of `WORDS` words that ends as a sentence does.
 
-    Off the length it loses the absolute logarithm of words / WORDS: 0.69 at half or twice as many. One that stops
-    within a sentence loses 1. An empty one is worth `EMPTY`.
+    At other lengths it loses |log(words / WORDS)|: 0.69 at half or twice as many. One that stops within a sentence
+    loses 1. An empty one is worth `EMPTY`.
     """
     return [_worth(response) for response in responses]
 

@@ -1,10 +1,4 @@
-"""The text of a conversation and its answer as reward models read it: their own chat template, or published prompts.
-
->>> ultrarm_text("Hello?", "Hi.")
-'Human: Hello?\\n\\nAssistant: Hi.'
->>> starling_text("Hello?", "Hi.")
-'<|im_start|>user\\nHello?<|im_end|>\\n<|im_start|>assistant\\nHi.<|im_end|>'
-"""
+"""A conversation and its answer as reward models read it: as messages for a chat template, or by published prompts."""
 
 from trimtab.config.fields import fill
 from trimtab.errors import DataError
@@ -15,10 +9,10 @@ _SPEAKERS = {"user": "Human", "assistant": "Assistant"}
 
 
 def conversation(prompt: PromptInput, response: str) -> list[Message]:
-    """The prompt's messages, a string being one of the user, and the response as the assistant's.
+    """The prompt's messages (a string is one message of the user) and the response as the assistant's message.
 
     The white space before a response's first word, which belongs to the boundary, is left out. A response to a prompt
-    that ends in the assistant's turn goes on within it.
+    that ends in the assistant's turn continues that turn.
     """
     turns: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     if turns and turns[-1]["role"] == "assistant":
@@ -29,12 +23,18 @@ def conversation(prompt: PromptInput, response: str) -> list[Message]:
 def ultrarm_text(prompt: PromptInput, response: str) -> str:
     """As openbmb/UltraRM-13b was trained (its model card): `Human: ...`, a blank line, `Assistant: ...`.
 
-    A system message, which it does not know, stands before the first one of the user.
+    A system message, which it does not know, is put before the first message of the user.
 
     Raises:
         DataError: there are tool calls, or messages of other roles than these three.
+
+    >>> ultrarm_text("Hello?", "Hi.")
+    'Human: Hello?\\n\\nAssistant: Hi.'
     """
-    turns = _folded(prompt, response)
+    turns = conversation(prompt, response)
+    if turns[0]["role"] == "system":
+        first, second, *others = turns
+        turns = [{"role": second["role"], "content": f"{first['content']}\n\n{second['content']}"}, *others]
     check_no_calls(turns)
     other = next((turn["role"] for turn in turns if turn["role"] not in _SPEAKERS), None)
     if other is not None:
@@ -42,7 +42,7 @@ def ultrarm_text(prompt: PromptInput, response: str) -> str:
             f"UltraRM reads a system message at the beginning, and messages of user and assistant, and a prompt has "
             f"one of the role {other}: write it as one of these, or take another reward"
         )
-    return "\n\n".join(f"{_SPEAKERS[each['role']]}: {each['content']}" for each in turns)
+    return "\n\n".join(f"{_SPEAKERS[turn['role']]}: {turn['content']}" for turn in turns)
 
 
 def starling_text(prompt: PromptInput, response: str) -> str:
@@ -50,10 +50,13 @@ def starling_text(prompt: PromptInput, response: str) -> str:
 
     Raises:
         DataError: there are tool calls.
+
+    >>> starling_text("Hello?", "Hi.")
+    '<|im_start|>user\\nHello?<|im_end|>\\n<|im_start|>assistant\\nHi.<|im_end|>'
     """
     turns = conversation(prompt, response)
     check_no_calls(turns)
-    return "\n".join(f"<|im_start|>{each['role']}\n{each['content']}<|im_end|>" for each in turns)
+    return "\n".join(f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>" for turn in turns)
 
 
 def template_text(template: str, prompt: PromptInput, response: str) -> str:
@@ -63,12 +66,3 @@ def template_text(template: str, prompt: PromptInput, response: str) -> str:
         DataError: there are tool calls.
     """
     return fill(template, prompt=plain_prompt(prompt), response=response)
-
-
-def _folded(prompt: PromptInput, response: str) -> list[Message]:
-    """The conversation without a system message, whose words begin the next one instead."""
-    first, *others = conversation(prompt, response)
-    if first["role"] != "system":
-        return [first, *others]
-    second, *rest = others
-    return [{"role": second["role"], "content": f"{first['content']}\n\n{second['content']}"}, *rest]

@@ -2,10 +2,11 @@
 
 >>> FunctionReward(lambda texts: [text.count("!") for text in texts]).score(["So"], [" good!"])
 [1.0]
->>> FunctionReward(lambda prompts, responses: [len(each) for each in responses]).score(["So"], [" good!"])
+>>> FunctionReward(lambda prompts, responses: [len(response) for response in responses]).score(["So"], [" good!"])
 [6.0]
 """
 
+import contextlib
 import copy
 import inspect
 import itertools
@@ -26,14 +27,14 @@ _log = logging.getLogger(__name__)
 
 
 class FunctionReward:
-    """The Reward given by `function`, which returns one number for each text, as `scores.checked_scores` reads them.
+    """The Reward given by `function`, which returns one number for each text, as `checked_scores` reads them.
 
     A function of one argument gets the judged texts, prompt and response together; one of two gets the prompts (strings
     or lists of messages) and the responses. None, NaN and infinity are allowed: they set the response aside.
 
     Args:
-        function: what is called, with arguments by their places.
-        name: what messages call it (default: its own name).
+        function: called with arguments by position.
+        name: its name in messages (default: its own).
 
     Raises:
         ConfigurationError: it is no function, or needs other arguments.
@@ -44,32 +45,33 @@ class FunctionReward:
         self._origin = f"the reward function {name or _name(function)}"
         if not callable(function):
             raise ConfigurationError(f"{self._origin} cannot be called: give a function of texts")
-        self._apart = _arguments(function, self._origin) == 2
+        self._reads_prompts = _arguments(function, self._origin) == 2
 
     def score(self, prompts: Sequence[PromptInput], responses: Sequence[str]) -> list[float]:
         """One reward for each prompt and response, in the function's own unit.
 
         Raises:
             DataError: a function of texts is given a prompt with tool calls.
-            ModelError: the function gave too few or too many numbers, something that is none, or raised an error; the
-                traceback is in the log.
+            ModelError: the function gave too few or too many numbers, something else than numbers, or raised an error;
+                the traceback is in the log.
         """
         check_pairs(prompts, responses)
-        texts = responses if self._apart else judged_texts(prompts, responses)
+        texts = list(responses) if self._reads_prompts else judged_texts(prompts, responses)
         if not texts:
             return []
-        # copies, as the function may change what it is given
-        own = [each if isinstance(each, str) else copy.deepcopy(each) for each in prompts]
+        # copies, as the function may change them
+        copies = [copy.deepcopy(prompt) for prompt in prompts]
+        arguments = (copies, list(texts)) if self._reads_prompts else (list(texts),)
         try:
-            given = self._function(own, list(responses)) if self._apart else self._function(list(texts))
-            if isinstance(given, Iterator):  # which runs the function's code
-                given = list(itertools.islice(given, len(texts) + 1))
+            values = self._function(*arguments)
+            if isinstance(values, Iterator):  # which runs the function's code
+                values = list(itertools.islice(values, len(texts) + 1))
         except (TrimtabError, MemoryError, torch.OutOfMemoryError):
             raise
         except (Exception, SystemExit) as error:  # whatever a user's code raises
             _log.info("%s failed", self._origin, exc_info=True)
             raise ModelError(f"{self._origin} failed {fault_in(error)}: mend it") from error
-        return checked_scores(given, texts, self._origin)
+        return checked_scores(values, texts, self._origin)
 
     @property
     def flops(self) -> float:
@@ -83,7 +85,7 @@ def _name(function: Any) -> str:
 
 
 def _arguments(function: Callable[..., Any], origin: str) -> int:
-    """How many arguments a function must be given by their places; 1 where it cannot be told.
+    """How many arguments a function must be given by position; 1 where it cannot be told.
 
     Raises:
         ConfigurationError: it takes none, or needs more than two, or some by name.
@@ -92,13 +94,10 @@ def _arguments(function: Callable[..., Any], origin: str) -> int:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # some that are not written in Python
         return 1
-    parameters = signature.parameters.values()
-    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    needed = sum(each.kind in by_place and each.default is each.empty for each in parameters)
-    by_name = any(each.kind is each.KEYWORD_ONLY and each.default is each.empty for each in parameters)
-    taken = any(each.kind in (*by_place, each.VAR_POSITIONAL) for each in parameters)
-    if needed > 2 or by_name or not taken:
-        raise ConfigurationError(
-            f"{origin} has the arguments {signature}: it must take texts, or prompts and responses, by their places"
-        )
-    return needed or 1
+    for count in (1, 2):
+        with contextlib.suppress(TypeError):
+            signature.bind(*range(count))
+            return count
+    raise ConfigurationError(
+        f"{origin} has the arguments {signature}: it must take texts, or prompts and responses, by their places"
+    )

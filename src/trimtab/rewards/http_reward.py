@@ -1,11 +1,8 @@
 """A reward behind HTTP, in whatever language or place.
 
-Asked is `{"prompts": [...], "responses": [...]}`, two lists of one length; a prompt is a string or a list of
-`{"role": ..., "content": ...}`. Answered is `{"rewards": [...]}`, a number for each, or null where there is none. Its
+The request is `{"prompts": [...], "responses": [...]}`, two lists of one length; a prompt is a string or a list of
+`{"role": ..., "content": ...}`. The answer is `{"rewards": [...]}`, a number for each, or null where there is none. Its
 cost is not counted.
-
-    >>> EndpointReward(Endpoint("http://127.0.0.1:8000/score"), 64).score(["Hi"], ["Hello"])    # doctest: +SKIP
-    [0.73]
 """
 
 from collections.abc import Sequence
@@ -31,15 +28,15 @@ class EndpointReward:
         """
         rewards: list[float] = []
         for start in range(0, len(responses), self._batch_size):
-            asked = list(responses[start : start + self._batch_size])
-            body = {"prompts": list(prompts[start : start + self._batch_size]), "responses": asked}
-            answered = self._endpoint.post(body).get("rewards")
-            if not isinstance(answered, list) or len(answered) != len(asked):
+            batch = list(responses[start : start + self._batch_size])
+            body = {"prompts": list(prompts[start : start + self._batch_size]), "responses": batch}
+            answer = self._endpoint.post(body).get("rewards")
+            if not isinstance(answer, list) or len(answer) != len(batch):
                 raise EndpointError(
-                    f"{self._endpoint.url} answers {str(answered)[:60]} for {len(asked)} responses: it must give "
+                    f"{self._endpoint.url} answers {str(answer)[:60]} for {len(batch)} responses: it must give "
                     '{"rewards": [...]} with one number or null for each'
                 )
-            rewards += checked_scores(answered, asked, self._endpoint.url, EndpointError)
+            rewards += checked_scores(answer, batch, self._endpoint.url, EndpointError)
         return rewards
 
     @property

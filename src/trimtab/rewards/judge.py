@@ -1,11 +1,7 @@
 """An independent second judge: TF-IDF of words and pairs of words, and a logistic regression.
 
 It shares neither reviews nor architecture with the gold reward and is never used for tuning, so a gain that it sees too
-is no quirk of the gold reward. Knows nothing of runs or configuration.
-
-    >>> judge, report = fit_judge(reviews, heldout, seed=0, snippet_words=(10, 50))  # doctest: +SKIP
-    >>> judge.score(["This film"], [" is a joy."])                                   # doctest: +SKIP
-    [2.31]
+is no quirk of the gold reward.
 """
 
 import json
@@ -27,6 +23,8 @@ from trimtab.store.files import write_json
 FEATURES = 200_000
 SNIPPETS_PER_REVIEW = 5
 REPORT_WORDS = 50
+_WEIGHTING = {"ngram_range": (1, 2), "sublinear_tf": True}
+"""Words of two characters or more and pairs of neighbours, lower-cased; 1 + log(count), idf, unit length."""
 
 
 class TfidfJudge:
@@ -43,12 +41,10 @@ class TfidfJudge:
         intercept: float,
     ) -> None:
         self._vocabulary = list(vocabulary)
-        self._idf = idf
-        self._coefficients = coefficients
-        self._intercept = intercept
-        self._vectorizer = _vectorizer(vocabulary=self._vocabulary)
+        self._idf, self._coefficients, self._intercept = idf, coefficients, intercept
+        self._vectorizer = TfidfVectorizer(vocabulary=self._vocabulary, **_WEIGHTING)
         self._vectorizer.idf_ = idf
-        self._read = 0
+        self._products = 0
 
     def score(self, prompts: Sequence[PromptInput], responses: Sequence[str]) -> list[float]:
         """Log-odds of positive (nats) for each prompt and response; a text without known words gets the intercept."""
@@ -56,21 +52,20 @@ class TfidfJudge:
         if not texts:
             return []
         counts = self._vectorizer.transform(texts)
-        self._read += counts.nnz
+        self._products += counts.nnz
         scores: list[float] = (counts @ self._coefficients + self._intercept).tolist()
         return scores
 
     @property
     def flops(self) -> float:
         """Two for each known word or pair read: one product, one sum."""
-        return 2.0 * self._read
+        return 2.0 * self._products
 
     def save(self, folder: Path) -> None:
         """Write `vocabulary.json` and `weights.npz` into an existing folder; nothing is pickled."""
         write_json(folder / "vocabulary.json", self._vocabulary)
-        np.savez(
-            folder / "weights.npz", idf=self._idf, coefficients=self._coefficients, intercept=np.array(self._intercept)
-        )
+        weights = {"idf": self._idf, "coefficients": self._coefficients, "intercept": np.array(self._intercept)}
+        np.savez(folder / "weights.npz", allow_pickle=False, **weights)
 
 
 def load_judge(folder: Path) -> TfidfJudge:
@@ -110,34 +105,21 @@ def fit_judge(
         raise DataError("the judge has no held-out reviews: give at least 1")
     rng = np.random.default_rng(seed)
     drawn = [review for review in reviews for _ in range(SNIPPETS_PER_REVIEW)]
-    vectorizer = _vectorizer(min_df=2, max_features=FEATURES)
+    vectorizer = TfidfVectorizer(min_df=2, max_features=FEATURES, **_WEIGHTING)
     try:
         counts = vectorizer.fit_transform([cut_snippet(review.text, snippet_words, rng) for review in drawn])
     except ValueError as error:
         raise DataError(f"the judge cannot be fitted on {len(reviews)} reviews: {error}") from None
     model = LogisticRegression(C=3.0, solver="liblinear", random_state=seed)
     model.fit(counts, [review.label for review in drawn])
-    judge = TfidfJudge(
-        vectorizer.get_feature_names_out().tolist(), vectorizer.idf_, model.coef_[0].copy(), float(model.intercept_[0])
-    )
+    vocabulary = vectorizer.get_feature_names_out().tolist()
+    judge = TfidfJudge(vocabulary, vectorizer.idf_, model.coef_[0].copy(), float(model.intercept_[0]))
     texts = [cut_snippet(review.text, (REPORT_WORDS, REPORT_WORDS), rng) for review in heldout]
-    right = [
-        (score > 0) == (review.label == 1)
-        for score, review in zip(judge.score(texts, [""] * len(texts)), heldout, strict=True)
-    ]
-    report = {
+    labels = np.array([review.label for review in heldout])
+    right = (np.array(judge.score(texts, [""] * len(texts))) > 0) == (labels == 1)
+    return judge, {
         "accuracy_50_words": float(np.mean(right)),
         "snippets": len(drawn),
         "heldout": len(heldout),
-        "features": len(vectorizer.idf_),
+        "features": len(vocabulary),
     }
-    return judge, report
-
-
-def _vectorizer(
-    *, vocabulary: list[str] | None = None, min_df: int = 1, max_features: int | None = None
-) -> TfidfVectorizer:
-    """Words of two characters or more and their neighbours in pairs, lower-cased; 1 + log(count), idf, unit length."""
-    return TfidfVectorizer(
-        vocabulary=vocabulary, min_df=min_df, max_features=max_features, ngram_range=(1, 2), sublinear_tf=True
-    )

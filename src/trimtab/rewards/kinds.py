@@ -1,7 +1,7 @@
 """The registry of reward kinds: what `reward.definition` may name, and what `reward.by` stands for.
 
 >>> REWARD_KINDS["ultrarm"].paper
-'Cui et al. 2023, arXiv 2310.01377'
+'UltraFeedback (Cui et al. 2023, arXiv 2310.01377)'
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ for entry in (
         name="margin",
         function=_classifier,
         words="how much likelier a classifier of two labels takes one to be than the other",
-        paper="Zhou et al. 2024, arXiv 2405.19262",
-        limits="needs a classifier of exactly two labels",
+        paper="Weak-to-Strong Search (Zhou et al. 2024, arXiv 2405.19262)",
+        limits="Needs a classifier of exactly two labels.",
         reads=_LABEL,
         defaults={"training": {}},
         noun="classifier",
@@ -120,7 +120,7 @@ for entry in (
         name="positive_logit",
         function=_classifier,
         words="a classifier's logit of one label",
-        limits="has no zero of its own: logits of one text are known up to a constant that all labels share",
+        limits="Has no zero of its own: logits of one text are known up to a constant that all labels share.",
         reads=_LABEL,
         defaults={"training": {}},
         noun="classifier",
@@ -131,8 +131,8 @@ for entry in (
         name="scalar",
         function=_scalar,
         words="a reward model with one number as its head, which reads conversations",
-        paper="Ouyang et al. 2022, arXiv 2203.02155",
-        limits="only differences between responses to one prompt have a meaning",
+        paper="InstructGPT (Ouyang et al. 2022, arXiv 2203.02155)",
+        limits="Only differences between responses to one prompt have a meaning.",
         reads=_HEAD | {"template"},
         defaults=_LONG,
     ),
@@ -140,8 +140,8 @@ for entry in (
         name="ultrarm",
         function=_ultrarm,
         words="openbmb/UltraRM-13b by its published prompt",
-        paper="Cui et al. 2023, arXiv 2310.01377",
-        limits="reads no tool calls; tested with small random weights of the same layout alone",
+        paper="UltraFeedback (Cui et al. 2023, arXiv 2310.01377)",
+        limits="Reads no tool calls; tested with small random weights of the same layout alone.",
         reads=_HEAD,
         defaults={**_LONG, "model": "openbmb/UltraRM-13b"},
     ),
@@ -149,8 +149,8 @@ for entry in (
         name="starling",
         function=_starling,
         words="Nexusflow/Starling-RM-34B by its published prompt",
-        paper="Zhu et al. 2023, arXiv 2301.11270",
-        limits="reads no tool calls; tested with small random weights of the same layout alone",
+        paper="Principled RLHF from Pairwise or K-wise Comparisons (Zhu et al. 2023, arXiv 2301.11270)",
+        limits="Reads no tool calls; tested with small random weights of the same layout alone.",
         reads=_HEAD,
         defaults={**_LONG, "model": "Nexusflow/Starling-RM-34B", "tokenizer": "01-ai/Yi-34B-Chat"},
     ),
@@ -158,7 +158,7 @@ for entry in (
         name="function",
         function=_function,
         words="a Python function of texts, or of prompts and responses",
-        limits="its cost is not counted",
+        limits="Its cost is not counted.",
         reads=frozenset({"by"}),
         noun="function",
     ),
@@ -166,7 +166,7 @@ for entry in (
         name="service",
         function=_service,
         words="a service that is sent prompts and responses over HTTP",
-        limits="its cost is not counted, and a change of what it serves is not seen",
+        limits="Its cost is not counted, and a change of what it serves is not seen.",
         reads=frozenset({"by", "batch_size", "timeout", "attempts", "key_variable"}),
         noun="service",
     ),

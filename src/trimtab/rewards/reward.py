@@ -1,7 +1,6 @@
-"""The Reward protocol: what any judge of responses offers, and which text it judges.
+"""The Reward protocol, and the text that most rewards judge: the prompt directly followed by the response.
 
-The text judged is the prompt directly followed by the
-response: a response carries its own leading space.
+A response carries its own leading space.
 
     >>> judged_text("I really", " liked it.")
     'I really liked it.'
@@ -21,7 +20,7 @@ class Reward(Protocol):
 
     Scores are in nats where the reward is a difference of log-probabilities (`margin`, and the judge's log-odds), and
     in the classifier's own logit units for `positive_logit`. A score depends on its own prompt and response alone.
-    NaN or infinity says that there is none: the response is set aside, counted, and never enters a mean.
+    NaN or infinity means no score: the response is set aside, counted, and never enters a mean.
     """
 
     def score(self, prompts: Sequence[PromptInput], responses: Sequence[str]) -> list[float]:
@@ -35,9 +34,7 @@ class Reward(Protocol):
 
 
 def judged_text(prompt: PromptInput, response: str) -> str:
-    """The text that a reward reads: the prompt directly followed by the response.
-
-    The contents of a prompt of messages are joined by line breaks; their roles are not shown.
+    """The prompt directly followed by the response.
 
     Raises:
         DataError: a message has tool calls, which plain text does not show.
@@ -45,8 +42,18 @@ def judged_text(prompt: PromptInput, response: str) -> str:
     return plain_prompt(prompt) + response
 
 
+def judged_texts(prompts: Sequence[PromptInput], responses: Sequence[str]) -> list[str]:
+    """`judged_text` of each prompt and its response.
+
+    Raises:
+        DataError: one of both is a single text, or their lengths differ; or a message has tool calls.
+    """
+    check_pairs(prompts, responses)
+    return list(map(judged_text, prompts, responses))
+
+
 def plain_prompt(prompt: PromptInput) -> str:
-    """A prompt as plain text: the contents of messages, joined by line breaks.
+    """A prompt as plain text: the contents of messages, without their roles, joined by line breaks.
 
     Raises:
         DataError: a message has tool calls, which plain text does not show.
@@ -59,29 +66,19 @@ def plain_prompt(prompt: PromptInput) -> str:
 
 def check_no_calls(messages: Sequence[Message]) -> None:
     """Raise DataError where a message has tool calls, which would be lost in a text without a chat template."""
-    called = next((message["tool_calls"] for message in messages if message.get("tool_calls")), None)
-    if called:
+    calls = next((message["tool_calls"] for message in messages if message.get("tool_calls")), None)
+    if calls:
         raise DataError(
-            f"the reward reads plain text, and a prompt has the tool calls {shown(called)}: give a reward that reads "
+            f"the reward reads plain text, and a prompt has the tool calls {shown(calls)}: give a reward that reads "
             "messages (a function of prompts and responses, or a model with a chat template), or write them into the "
             "content"
         )
 
 
-def judged_texts(prompts: Sequence[PromptInput], responses: Sequence[str]) -> list[str]:
-    """`judged_text` of each prompt and its response.
-
-    Raises:
-        DataError: one of both is a single text, or they are not as many; or a message has tool calls.
-    """
-    check_pairs(prompts, responses)
-    return [judged_text(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
-
-
 def check_pairs(prompts: Sequence[PromptInput], responses: Sequence[str]) -> None:
-    """Raise DataError where one of both is a single text, or they are not as many."""
+    """Raise DataError where one of both is a single text, or their lengths differ."""
     if isinstance(prompts, str) or isinstance(responses, str) or len(prompts) != len(responses):
-        counts = [repr(each[:40]) if isinstance(each, str) else str(len(each)) for each in (prompts, responses)]
+        counts = [repr(part[:40]) if isinstance(part, str) else str(len(part)) for part in (prompts, responses)]
         raise DataError(
             f"a reward was given {counts[0]} prompts and {counts[1]} responses: give two lists of one length"
         )

@@ -1,10 +1,4 @@
-"""What rewards give, read as numbers: lists, iterators, arrays and tensors of one number for each text.
-
->>> checked_scores((len(text) for text in ["a", "bc"]), ["a", "bc"], "the reward function f")
-[1.0, 2.0]
->>> checked_scores([True, None], ["a", "bc"], "the reward function f")
-[1.0, nan]
-"""
+"""What rewards give, read as numbers: lists, iterators, arrays and tensors of one number for each text."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence, Set, ValuesView
@@ -20,36 +14,39 @@ from trimtab.rewards.reward import Reward
 
 
 def checked_scores(
-    given: Any, texts: Sequence[str], origin: str, error: type[TrimtabError] = ModelError
+    values: Any, texts: Sequence[str], origin: str, error: type[TrimtabError] = ModelError
 ) -> list[float]:
-    """`given` as floats, one for each of `texts`; those that are not finite are left to whoever takes means.
+    """`values` as floats, one for each of `texts`; they need not be finite.
 
-    Read are lists, tuples and other sequences, iterators, NumPy arrays, pandas columns, and PyTorch tensors on any
+    Values may be lists, tuples and other sequences, iterators, NumPy arrays, pandas columns, and PyTorch tensors on any
     device, of shape [texts] or [texts, 1]. Their members are numbers, booleans (1 or 0), or None (pandas' NA, NumPy's
-    masked), which says that there is no reward and becomes NaN.
+    masked), which means no reward and becomes NaN.
 
     Raises:
-        TrimtabError: an `error` that names `origin`: `given` is something else, holds more or fewer numbers than
-            texts, or something that is no number.
+        TrimtabError: an `error` that names `origin`: `values` is something else, holds more or fewer members than
+            there are texts, or a member is no number.
+
+    >>> checked_scores([True, None], ["a", "bc"], "the reward function f")
+    [1.0, nan]
     """
-    values = _members(given)
-    if values is None:
+    members = _members(values)
+    if members is None:
         raise error(
-            f"{origin} gave {shown(given)} for {len(texts)} texts: it must give a list of numbers, one for each text"
+            f"{origin} gave {shown(values)} for {len(texts)} texts: it must give a list of numbers, one for each text"
         )
-    if len(values) != len(texts):
-        raise error(f"{origin} gave {len(values)} rewards for {len(texts)} texts: it must give one for each text")
+    if len(members) != len(texts):
+        raise error(f"{origin} gave {len(members)} rewards for {len(texts)} texts: it must give one for each text")
     scores = []
-    for value, text in zip(values, texts, strict=True):
-        score = _number(value)
+    for member, text in zip(members, texts, strict=True):
+        score = _number(member)
         if score is None:
-            raise error(f"{origin} gave {shown(value)} for {text[:60]!r}: a reward must be a number")
+            raise error(f"{origin} gave {shown(member)} for {text[:60]!r}: a reward must be a number")
         scores.append(score)
     return scores
 
 
 def scores_of(reward: Reward, prompts: Sequence[PromptInput], responses: Sequence[str]) -> list[float]:
-    """What a reward gives, also one of a class of the user's own, as floats, one for each response.
+    """The scores of a reward, which may be of a user's own class, as floats, one for each response.
 
     Raises:
         ModelError: it gives something else.
@@ -57,21 +54,21 @@ def scores_of(reward: Reward, prompts: Sequence[PromptInput], responses: Sequenc
     return checked_scores(reward.score(prompts, responses), responses, f"the reward {type(reward).__name__}")
 
 
-def _members(given: Any) -> list[Any] | None:
-    """What is given, one member for each text; None where it has no members in an order."""
-    if isinstance(given, str | bytes | bytearray | Mapping | Set):
+def _members(values: Any) -> list[Any] | None:
+    """The members of a sequence; None where there is no order among them."""
+    if isinstance(values, str | bytes | bytearray | Mapping | Set):
         return None
-    if isinstance(given, torch.Tensor):
-        given = given.detach().cpu()
-        given = given if given.layout == torch.strided else given.to_dense()
-        given = given.numpy() if given.is_complex() else given.double().numpy()
-    if isinstance(given, Sequence | Iterator | ValuesView):
-        return list(given)
-    if not isinstance(given, np.ndarray):
-        given = np.asarray(given, dtype=object)  # pandas' columns and tables; of anything else it has no dimension
-    if given.ndim == 2 and given.shape[1] == 1:
-        given = given[:, 0]
-    return list(given) if given.ndim else None
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        values = values if values.layout == torch.strided else values.to_dense()
+        values = values.numpy() if values.is_complex() else values.double().numpy()
+    if isinstance(values, Sequence | Iterator | ValuesView):
+        return list(values)
+    if not isinstance(values, np.ndarray):
+        values = np.asarray(values, dtype=object)  # pandas' columns and tables; anything else has no dimension then
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    return list(values) if values.ndim else None
 
 
 def _number(value: Any) -> float | None:

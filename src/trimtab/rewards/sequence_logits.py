@@ -1,11 +1,8 @@
 """The logits of a sequence classifier in batches, each text's as transformers gives them for this text alone.
 
-A decoder's classifier takes for a text's end the last token that is not `config.pad_token_id`. In a batch this goes
-wrong where the tokenizer pads with another token or on the other side, and where the configuration names no padding
-token, or one that has no embedding. So rows are padded here, without the tokenizer, with a token that the model skips.
-
-    logits = SequenceLogits(model, probe=[[2, 9, 3], [2, 9, 9, 9, 9, 3]])
-    logits([[2, 5, 3], [2, 6, 6, 3]])       # [2, labels]
+A decoder's classifier reads a text at its last token that is not `config.pad_token_id`. In a batch this goes wrong
+where the tokenizer pads with another token or on the other side, and where the configuration names no padding token, or
+one that has no embedding. So rows are padded here, without the tokenizer, with a token that the model skips.
 """
 
 import copy
@@ -13,10 +10,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from trimtab.errors import ModelError
 from trimtab.models.context import context_of
-from trimtab.rewards.batches import padded
+from trimtab.rewards.token_rows import TokenRows, padded
 
 ROUNDING = 2e-5
 """Relative difference between a padded row's logits and the same row's alone that float32 rounding explains."""
@@ -25,11 +23,9 @@ ROUNDING = 2e-5
 class SequenceLogits:
     """Logits [rows, labels] of rows of token ids.
 
-    Families that read padding (FNet mixes all positions, XLNet reads the last one) get batches of equal lengths. They
-    are found by trying: `probe` is a short and a longer row for that, as the tokenizer encodes texts. So do BART and
-    T5, which take an end token for the end.
-
-    The model is not changed. Two classifiers may share it, and other threads may use it.
+    Families that read padding (FNet mixes all positions, XLNet reads the last one) get batches of equal lengths, as do
+    BART and T5, which are read at the end token. A trial on `probe`, a short and a longer row as the tokenizer encodes
+    texts, tells whether a model reads padding. The model is not changed: others may share it, also in other threads.
     """
 
     def __init__(self, model: PreTrainedModel, probe: Sequence[list[int]]) -> None:
@@ -80,6 +76,25 @@ class SequenceLogits:
         return torch.allclose(among, alone, rtol=0, atol=rounding * scale, equal_nan=True)
 
 
+def reading(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> tuple[TokenRows, SequenceLogits]:
+    """What cuts rows of token ids for a sequence classifier, and what gives their logits.
+
+    Raises:
+        ModelError: the model reads fewer than `max_length` tokens.
+    """
+    positions = positions_of(model)
+    if max_length > positions:
+        raise ModelError(
+            f"max_length {max_length} is more than the {positions} positions of the reward model: set reward."
+            f"max_length to {positions} or less"
+        )
+    limit = TokenRows(tokenizer, max_length=max_length, vocabulary=model.get_input_embeddings().weight.shape[0])
+    probe = [tokenizer.encode(text)[:max_length] for text in ("This", " ".join(["This film is good."] * 3))]
+    return limit, SequenceLogits(model, limit.fitted(probe))
+
+
 def padding_id(model: PreTrainedModel) -> int | None:
     """The token that a classifier takes for padding; None where it has no embedding or the configuration names none."""
     pad = model.config.get_text_config().pad_token_id
@@ -87,7 +102,7 @@ def padding_id(model: PreTrainedModel) -> int | None:
 
 
 def positions_of(model: PreTrainedModel) -> int:
-    """How many tokens a classifier reads at most; without end where it counts none."""
+    """How many tokens a classifier reads at most."""
     limits = [context_of(model)]
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:

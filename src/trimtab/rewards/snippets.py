@@ -1,10 +1,4 @@
-"""Short windows of reviews, which reward and judge are fitted and measured on: they will judge short texts.
-
-Knows nothing of labels or models.
-
-    >>> cut_snippet("one two three", (2, 2), np.random.default_rng(0)) in ("one two", "two three")
-    True
-"""
+"""Short windows of reviews, on which reward and judge are fitted and measured: they will judge short texts."""
 
 import numpy as np
 
@@ -13,6 +7,9 @@ def cut_snippet(text: str, words: tuple[int, int], rng: np.random.Generator) -> 
     """A random window of `text`, its number of words drawn evenly from `words` (both ends included).
 
     White space becomes single spaces. A text with fewer words is returned whole.
+
+    >>> cut_snippet("one two three", (2, 2), np.random.default_rng(0)) in ("one two", "two three")
+    True
     """
     parts = text.split()
     length = int(rng.integers(words[0], words[1] + 1))

@@ -1,10 +1,4 @@
-"""Thresholds as rewards: absolute, or relative to the rewards at hand.
-
-Knows nothing of what is done at a threshold.
-
-    >>> reward_at(Threshold(deviations=1), [0.0, 2.0])
-    2.0
-"""
+"""Thresholds as rewards: absolute, or relative to given rewards."""
 
 from collections.abc import Sequence
 
@@ -15,9 +9,12 @@ from trimtab.config.pairs import Threshold
 
 
 def reward_at(threshold: Threshold, rewards: Sequence[float] | NDArray[np.float64]) -> float:
-    """The reward that `threshold` means among finite `rewards`, of which there must be one at least.
+    """The reward that `threshold` means among `rewards`: finite numbers, at least one.
 
     Quantiles are interpolated linearly; the standard deviation is that of the rewards themselves (divided by n).
+
+    >>> reward_at(Threshold(deviations=1), [0.0, 2.0])
+    2.0
     """
     if threshold.value is not None:
         return threshold.value

@@ -1,12 +1,10 @@
 """The one search: chunk-level beam search, of which sampling and best-of-N are settings.
 
-A step continues every open beam of a prompt by `successors` continuations of `chunk` tokens, values all candidates, and
+A step extends every open beam of a prompt by `successors` continuations of `chunk` tokens, values all candidates, and
 keeps the best `width` (arXiv 2405.19262, algorithm 1). Base is (1, 1, none), best-of-N (1, N, none), CBS (W, K, L).
-A finished hypothesis holds its slot and competes. A prompt is set aside where a candidate's logits or value are no
-finite numbers. Candidates come from a `Proposer`, their worth from a `Value`.
+A prompt is set aside where a candidate's logits or value are not finite numbers.
 
-    >>> search = Search(width=4, successors=4, chunk=5, max_new_tokens=40)
-    >>> search.candidates
+    >>> Search(width=4, successors=4, chunk=5, max_new_tokens=40).candidates
     16
 """
 
@@ -14,59 +12,38 @@ import math
 import numbers
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from itertools import islice, repeat
+from typing import Literal
 
 from trimtab.config.search import EarlyRejection, search_faults
 from trimtab.errors import ConfigurationError
 from trimtab.models.language_model import raise_if_too_long
 from trimtab.records import SET_ASIDE, Prompt
-from trimtab.search.hypothesis import Hypothesis, Step
-from trimtab.search.proposer import Continuation, Fork, Proposer, ProposerState
-from trimtab.search.schedule import Stage, beam_stages, rejection_stages
-from trimtab.search.selection import Choose, beside_pool, best, by_vote, distinct, in_groups
-from trimtab.search.value import Candidate, Value, ValueState
+from trimtab.search.hypothesis import Beam, Hypothesis, Step
+from trimtab.search.proposer import Continuation, Fork, Proposer
+from trimtab.search.selection import beside_pool, best_of_groups, by_vote, distinct
+from trimtab.search.value import Value
 
 
-@dataclass
-class _Frontier:
-    """Where the search stands: each prompt's beams, and the states behind those that can go on."""
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a step does: each open beam grows by up to `tokens` tokens in `successors` ways, and `width` beams stay.
 
-    beams: list[list[Hypothesis]]
-    proposed: ProposerState
-    valued: ValueState | None
+    With `same_slots` a beam goes on with the random stream that it has had so far.
+    """
 
-
-class _Seed(NamedTuple):
-    """A beam that grows into a candidate, and the candidate's slot, parent and group."""
-
-    beam: Hypothesis
-    slot: int
-    parent: int
-    group: int
-
-    def grown(self, to: Candidate, value: float, proposer_row: int | None, value_row: int) -> Hypothesis:
-        beam = self.beam
-        return Hypothesis(
-            prompt=beam.prompt,
-            prompt_ids=beam.prompt_ids,
-            token_ids=to.token_ids,
-            text=to.text,
-            finish=to.finish,
-            value=value,
-            proposer_row=proposer_row,
-            value_row=value_row,
-            slot=self.slot,
-            parent=self.parent,
-            group=self.group,
-        )
+    tokens: int
+    successors: int
+    width: int
+    same_slots: bool = False
 
 
 @dataclass(frozen=True)
 class Search:
-    """Settings of the search; docs/search.md has three lines on each.
+    """Settings of the search; docs/search.md explains each.
 
-    Of the finished hypotheses the best `keep` a prompt are returned (default: `width`); more than `width` are taken
-    from all candidates of the last step.
+    Each prompt's best `keep` finished hypotheses are returned (default: `width`); where that is more than `width`, they
+    are taken from all candidates of the last step.
 
     Raises:
         ConfigurationError: settings that do not go together.
@@ -84,11 +61,8 @@ class Search:
     vote: str | None = None
 
     def __post_init__(self) -> None:
-        counts = {
-            "width": self.width, "successors": self.successors, "chunk": self.chunk, "keep": self.keep,
-            "max_new_tokens": self.max_new_tokens, "groups": self.groups, "pool": self.pool,
-        }  # fmt: skip
-        for name, count in counts.items():
+        for name in ("width", "successors", "chunk", "keep", "max_new_tokens", "groups", "pool"):
+            count = vars(self)[name]
             if count is not None and (not isinstance(count, numbers.Integral) or isinstance(count, bool)):
                 raise ConfigurationError(f"{name} is {count!r}: give a whole number")
             if count is not None and count < 1:
@@ -99,7 +73,7 @@ class Search:
 
     @property
     def candidates(self) -> int:
-        """Rows that a prompt takes at most."""
+        """The most rows that a prompt takes."""
         return self.width * self.successors
 
     def too_long(self, prompt: Prompt, proposer: Proposer, value: Value | None) -> str | None:
@@ -109,13 +83,10 @@ class Search:
 
     def check_some_fit(self, prompts: Sequence[Prompt], proposer: Proposer, value: Value | None) -> None:
         """Raise ModelError where every prompt is too long, so that nothing is left to search."""
-        first = None
-        for prompt in prompts:
-            reason = self.too_long(prompt, proposer, value)
-            if reason is None:
-                return  # the others are encoded when it is their turn
-            first = first or reason
-        raise_if_too_long(first)
+        reasons = (self.too_long(prompt, proposer, value) for prompt in prompts)
+        first = next(reasons, None)
+        if first is not None and all(reasons):  # after one that fits, none is encoded before its turn
+            raise_if_too_long(first)
 
     def run(
         self,
@@ -124,9 +95,9 @@ class Search:
         value: Value | None,
         observe: Callable[[Step], None] | None = None,
     ) -> list[list[Hypothesis]]:
-        """The best finished hypotheses of each prompt, best value first, or in the order of their slots.
+        """The best finished hypotheses of each prompt, best first; without a value in the order of their slots.
 
-        `observe` is told of every step.
+        `observe` is called with every step.
         """
         for step in self.steps(prompts, proposer, value):
             if observe is not None:
@@ -136,124 +107,115 @@ class Search:
     def answers(self, last: Step) -> list[list[Hypothesis]]:
         """What `run` returns, from the last of all steps."""
         count = self.width if self.keep is None else self.keep
-        everything = self.vote is not None or count > self.width
-        found = [self._finished(*groups, everything) for groups in zip(last.candidates, last.kept, strict=True)]
-        return [group[:count] for group in found]
+        answers = []
+        for candidates, kept in zip(last.candidates, last.kept, strict=True):
+            stayed = {id(beam) for beam in (candidates if self.vote is not None or count > self.width else kept)}
+            finished = [beam.hypothesis for beam in candidates if not beam.open and id(beam) in stayed]
+            answers.append((finished if self.vote is None else by_vote(self.vote, finished))[:count])
+        return answers
 
     def steps(self, prompts: Sequence[Prompt], proposer: Proposer, value: Value | None) -> Iterator[Step]:
-        """All steps, until every kept hypothesis has finished."""
+        """All steps, until every kept hypothesis has finished.
+
+        The states `proposed` and `valued` have a row for each open beam, in the beams' order.
+        """
         proposed = proposer.start(prompts, self.max_new_tokens)
         valued = None if value is None else value.start(prompts, self.max_new_tokens)
-        read = proposer.prompt_ids(proposed)
-        roots = [[Hypothesis(n, read[n], [], "", None, 0.0, proposer_row=n, value_row=n)] for n in range(len(prompts))]
-        frontier = _Frontier(roots, proposed, valued)
+        read = zip(prompts, proposer.prompt_ids(proposed), strict=True)
+        beams = [[Beam(Hypothesis(prompt, prompt_ids, [], "", None))] for prompt, prompt_ids in read]
         for number, stage in enumerate(self._stages()):
-            step = self._step(number, stage, frontier, proposer, value)
+            seeds, forks = _seeds(beams, stage, self.groups)
+            room = self.max_new_tokens - min((len(fork.token_ids) for fork in forks), default=0)
+            proposed, grown = proposer.propose(proposed, forks, min(stage.tokens, room))
+            responses = [self._grown(seed.hypothesis, more) for seed, more in zip(seeds, grown, strict=True)]
+            if value is not None:
+                valued, values = value.advance(valued, [fork.row for fork in forks], responses)
+                responses = [replace(response, value=worth) for response, worth in zip(responses, values, strict=True)]
+            new = [
+                replace(seed, hypothesis=response, settled=more.settled)
+                for seed, response, more in zip(seeds, responses, grown, strict=True)
+            ]
+            step = self._selected(number, beams, new, stage)
             yield step
             if step.finished:
                 return
+            beams, row_of = step.kept, {id(beam): row for row, beam in enumerate(new)}
+            rows = [row_of[id(beam)] for siblings in beams for beam in siblings if beam.open]
+            proposed = proposed.select([grown[row].row for row in rows])
+            valued = None if valued is None else valued.select(rows)
+
+    def _selected(self, number: int, beams: list[list[Beam]], new: list[Beam], stage: Stage) -> Step:
+        """Each prompt's finished beams and new candidates, and the best `stage.width` of them."""
+        children, candidates, kept = iter(new), [], []
+        for siblings in beams:
+            finished = [beam for beam in siblings if not beam.open]
+            count = stage.successors * (len(siblings) - len(finished))
+            ranked = _ranked(_set_aside([*finished, *islice(children, count)]))
+            ranked = distinct(ranked) if self.duplicates == "drop" else ranked
+            candidates.append(ranked)
+            if self.pool is not None:
+                kept.append(beside_pool(ranked, finished, self.pool, stage.width))
+            elif self.groups > 1:
+                kept.append(best_of_groups(ranked, self.groups, stage.width))
+            else:  # a finished hypothesis holds its slot and competes (arXiv 2405.19262, algorithm 1)
+                kept.append(ranked[: stage.width])
+        return Step(number, candidates, kept)
+
+    def _grown(self, response: Hypothesis, more: Continuation) -> Hypothesis:
+        """The continued response; it has no value yet."""
+        token_ids = [*response.token_ids, *more.token_ids]
+        finish = more.finish or ("length" if len(token_ids) >= self.max_new_tokens else None)
+        return replace(response, token_ids=token_ids, text=more.text, finish=finish, value=0.0)
 
     def _stages(self) -> Iterator[Stage]:
-        if self.reject is not None:
-            return rejection_stages(self.reject, self.candidates, self.max_new_tokens)
-        chunk = self.max_new_tokens if self.chunk is None else self.chunk
-        return beam_stages(self.width, self.successors, chunk)
+        """What each step does. The first step has one beam a prompt, which stands for all `width` of them.
 
-    def _choice(self) -> Choose:
-        if self.pool is not None:
-            return beside_pool(self.pool)
-        return best if self.groups == 1 else in_groups(self.groups)
-
-    def _step(self, number: int, stage: Stage, frontier: _Frontier, proposer: Proposer, value: Value | None) -> Step:
-        """Continue the open beams, value their candidates, keep the best `width` of each prompt."""
-        seeds, forks = _forks(frontier.beams, stage, self.groups)
-        left = self.max_new_tokens - min((len(seed.beam.token_ids) for seed in seeds), default=0)
-        frontier.proposed, grown = proposer.propose(frontier.proposed, forks, min(stage.tokens, left))
-        responses = self._grow(seeds, grown, proposer)
-        values = [0.0] * len(seeds)
-        if value is not None and frontier.valued is not None:
-            rows = [seed.beam.value_row for seed in seeds]
-            frontier.valued, values = value.advance(frontier.valued, rows, responses)
-        candidates = [
-            seed.grown(response, worth, more.row, row)
-            for row, (seed, response, worth, more) in enumerate(zip(seeds, responses, values, grown, strict=True))
-        ]
-        groups = _compete(frontier.beams, candidates, ranked=value is not None)
-        if self.duplicates == "drop":
-            groups = [distinct(group) for group in groups]
-        choose, held = self._choice(), [[beam for beam in beams if not beam.open] for beams in frontier.beams]
-        _keep(frontier, [choose(group, old, stage.width) for group, old in zip(groups, held, strict=True)])
-        return Step(number, groups, frontier.beams)
-
-    def _grow(self, seeds: Sequence[_Seed], grown: Sequence[Continuation], proposer: Proposer) -> list[Candidate]:
-        """What the seeds have grown to."""
-        responses = [[*seed.beam.token_ids, *more.token_ids] for seed, more in zip(seeds, grown, strict=True)]
-        texts = proposer.texts([seed.beam.prompt_ids for seed in seeds], responses)
-        return [
-            Candidate(ids, text, more.finish or ("length" if len(ids) >= self.max_new_tokens else None))
-            for ids, text, more in zip(responses, texts, grown, strict=True)
-        ]
-
-    def _finished(
-        self, candidates: Sequence[Hypothesis], kept: Sequence[Hypothesis], everything: bool
-    ) -> list[Hypothesis]:
-        """A prompt's finished hypotheses in the order in which they are returned."""
-        stayed = {id(each) for each in kept}
-        found = [each for each in candidates if not each.open and (everything or id(each) in stayed)]
-        return found if self.vote is None else by_vote(self.vote, found)
+        With `reject`, best-of-N drops its worst share at given lengths (speculative rejection, arXiv 2410.20290). What
+        stays is, token for token, what best-of-N would have sampled: a sample keeps its random stream.
+        """
+        if self.reject is None:
+            chunk = self.max_new_tokens if self.chunk is None else self.chunk
+            yield Stage(chunk, self.candidates, self.width)
+            yield from repeat(Stage(chunk, self.successors, self.width))
+            return
+        left, begin = self.candidates, 0
+        for end in [*(length for length in self.reject.at if length < self.max_new_tokens), self.max_new_tokens]:
+            stay = left if end == self.max_new_tokens else max(1, math.ceil(left * (1 - self.reject.share) - 1e-9))
+            yield Stage(end - begin, 1 if begin else left, stay, same_slots=begin > 0)
+            left, begin = stay, end
 
 
-def _forks(beams: list[list[Hypothesis]], stage: Stage, groups: int) -> tuple[list[_Seed], list[Fork]]:
-    """The open beams, each as often as it has successors, and their forks.
+def _seeds(beams: list[list[Beam]], stage: Stage, groups: int) -> tuple[list[Beam], list[Fork]]:
+    """The open beams, each as often as it has successors, with the new slot, parent and group; and their forks.
 
-    A slot is a beam's place and its successor's, or its parent's where a stage says so; the groups of the first stage
-    are equal ranges of slots.
+    A slot numbers the successors of all of a prompt's beams, or stays the beam's own where the stage says so. The
+    groups of the first stage are equal ranges of slots.
     """
-    seeds, forks = [], []
-    for group in beams:
-        for place, beam in enumerate(group):
+    seeds, forks, row = [], [], 0
+    for siblings in beams:
+        for index, beam in enumerate(siblings):
             if not beam.open:
                 continue
-            assert beam.proposer_row is not None
+            token_ids = beam.hypothesis.token_ids
             for successor in range(stage.successors):
-                slot = beam.slot if stage.same_slots else place * stage.successors + successor
-                member = beam.group if beam.token_ids else slot * groups // stage.successors
-                seeds.append(_Seed(beam, slot, place, member))
-                forks.append(Fork(beam.proposer_row, slot, beam.token_ids))
+                slot = beam.slot if stage.same_slots else index * stage.successors + successor
+                group = beam.group if token_ids else slot * groups // stage.successors
+                seeds.append(Beam(beam.hypothesis, slot, parent=index, group=group))
+                forks.append(Fork(row, slot, token_ids))
+            row += 1
     return seeds, forks
 
 
-def _compete(beams: list[list[Hypothesis]], candidates: list[Hypothesis], *, ranked: bool) -> list[list[Hypothesis]]:
-    """Each prompt's finished beams and new candidates, best first where they are valued; equals keep their order."""
-    groups = [[beam for beam in group if not beam.open] for group in beams]
-    for each in candidates:
-        groups[each.prompt].append(each)
-    groups = [_set_aside(group) for group in groups]
-    if not ranked:
-        return groups
-    return [sorted(group, key=lambda each: each.value, reverse=True) for group in groups]
+def _ranked(candidates: list[Beam]) -> list[Beam]:
+    """Best value first; equals, and so all where there is no value, keep their order."""
+    return sorted(candidates, key=lambda beam: beam.hypothesis.value, reverse=True)
 
 
-def _set_aside(group: list[Hypothesis]) -> list[Hypothesis]:
-    """The prompt's candidates; in their place one that says so where any of them is of no finite number, or refused."""
-    for each in group:
-        if each.finish in SET_ASIDE or not math.isfinite(each.value):
-            why = each.finish if each.finish in SET_ASIDE else "unvalued"
-            return [replace(each, token_ids=[], text="", finish=why, value=0.0)]
-    return group
-
-
-def _keep(frontier: _Frontier, kept: list[list[Hypothesis]]) -> None:
-    """Make `kept` the beams: drop all rows but those of the ones that go on, and number these anew."""
-    going = [each for group in kept for each in group if each.open]
-    frontier.proposed = frontier.proposed.select([each.proposer_row for each in going if each.proposer_row is not None])
-    if frontier.valued is not None:
-        frontier.valued = frontier.valued.select([each.value_row for each in going])
-    row_of = {id(each): row for row, each in enumerate(going)}
-    frontier.beams = [
-        [
-            replace(each, proposer_row=row_of[id(each)], value_row=row_of[id(each)]) if id(each) in row_of else each
-            for each in group
-        ]
-        for group in kept
-    ]
+def _set_aside(candidates: list[Beam]) -> list[Beam]:
+    """A prompt's candidates; or one alone, saying that one has no finite logits or value, or was refused."""
+    for beam in candidates:
+        hypothesis = beam.hypothesis
+        if hypothesis.finish in SET_ASIDE or not math.isfinite(hypothesis.value):
+            why = hypothesis.finish if hypothesis.finish in SET_ASIDE else "unvalued"
+            return [replace(beam, hypothesis=replace(hypothesis, token_ids=[], text="", finish=why, value=0.0))]
+    return candidates

@@ -3,8 +3,6 @@
 A chunk is asked for by `max_tokens`, as a continuation of prompt and response so far; successors of one beam are
 choices of one request, so the server reads the text once for all. The server splits the text into tokens anew each
 time: where a chunk ended inside a word, the rest may be split in another way than without the end of a chunk.
-
-    >>> proposer = CompletionsProposer(CompletionsModel(url, name), SamplingConfig(), seed=0)   # doctest: +SKIP
 """
 
 import itertools
@@ -13,13 +11,15 @@ from dataclasses import dataclass, replace
 
 from trimtab.config.search import SamplingConfig
 from trimtab.models.detokenize import REPLACEMENT
+from trimtab.models.language_model import LanguageModel
 from trimtab.models.sampling import prompt_key, uniforms
-from trimtab.models.served_model import Choice, CompletionsModel, Question
+from trimtab.models.served_answer import Choice
+from trimtab.models.served_model import CompletionsModel, Question
 from trimtab.records import Finish, Prompt
-from trimtab.search.proposer import Continuation, Fork
+from trimtab.search.proposer import Continuation, Fork, LanguageModelProposer, Proposer
 from trimtab.search.stop_strings import Written
 
-MORE = 4  # tokens that no character takes more of: asked for where a chunk is a part of one
+CHARACTER_TOKENS = 4  # no character has more: asked for besides where a chunk is a part of one
 
 
 @dataclass
@@ -32,33 +32,28 @@ class Texts:
     room: int
 
     def select(self, rows: Sequence[int]) -> "Texts":
-        prompts, responses = ([each[row] for row in rows] for each in (self.prompts, self.responses))
+        prompts, responses = ([texts[row] for row in rows] for texts in (self.prompts, self.responses))
         return Texts(prompts, responses, [self.keys[row] for row in rows], self.room)
 
 
+@dataclass(eq=False)
 class CompletionsProposer:
     """Samples a model behind a completions endpoint.
 
     A response's ids stand for its tokens, of which only the number is known: the first of a chunk for the chunk's
-    text, the others for nothing. Equal texts of equally many tokens have equal ids.
-
-    Args:
-        model: the model.
-        sampling: temperature and filters; those that OpenAI's own servers do not know are sent only where they are on.
-        seed: the run's seed. Whether the same seed gives the same texts is the server's to keep.
-        stop: strings that end a response; it is cut before the first of them, also where one spans chunks.
+    text, the others for nothing. Equal texts of equally many tokens have equal ids. Of the filters in `sampling`, those
+    that OpenAI's own servers do not know are sent only where they are on. Whether the same `seed` gives the same texts
+    is up to the server. `stop`: strings that end a response; it is cut before the first of them, also where one spans
+    chunks.
     """
 
+    model: CompletionsModel
+    sampling: SamplingConfig
+    seed: int
+    stop: Sequence[str] = ()
     tokens = False
 
-    def __init__(
-        self, model: CompletionsModel, sampling: SamplingConfig, seed: int, *, stop: Sequence[str] = ()
-    ) -> None:
-        self.model = model
-        self.sampling = sampling
-        self.seed = seed
-        self.stop = tuple(stop)
-        self._pieces = [""]
+    def __post_init__(self) -> None:
         self._id_of = {"": 0}
 
     def start(self, prompts: Sequence[Prompt], room: int) -> Texts:
@@ -71,32 +66,25 @@ class CompletionsProposer:
     def prompt_ids(self, state: Texts) -> list[list[int]]:
         return [[] for _ in state.prompts]
 
-    def texts(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[str]:
-        return [self._written(ids).cut_before(self.stop) for ids in responses]
-
-    def settled_texts(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[str]:
-        return [self._written(ids).held_back(self.stop) for ids in responses]
-
-    def _written(self, ids: Sequence[int]) -> Written:
-        """What the response has written; its special tokens, if any, stay with the server."""
-        return Written("".join(self._pieces[each] for each in ids))
-
     def propose(self, state: Texts, forks: Sequence[Fork], tokens: int) -> tuple[Texts, list[Continuation]]:
         groups = [list(group) for _, group in itertools.groupby(forks, key=lambda fork: (fork.row, fork.token_ids))]
         questions = [self._question(state, group, tokens) for group in groups]
         answers = self.model.complete(questions, self.sampling, self.stop)
         parts = [
-            (fork, *self._settled(choice, question, state, fork))
+            (fork, *self._completed(choice, question, state, fork))
             for group, question, choices in zip(groups, questions, answers, strict=True)
             for fork, choice in zip(group, choices, strict=True)
         ]
-        going = [place for place, (_, _, finish) in enumerate(parts) if finish is None]
-        row_of = {place: row for row, place in enumerate(going)}
-        grown = state.select([parts[place][0].row for place in going])
-        grown.responses = [state.responses[parts[place][0].row] + parts[place][1].text for place in going]
-        return grown, [
-            Continuation(self._ids(choice), finish, row_of.get(place))
-            for place, (_, choice, finish) in enumerate(parts)
+        written = [Written(state.responses[fork.row] + choice.text) for fork, choice, _ in parts]
+        going = [n for n, (_, _, finish) in enumerate(parts) if finish is None]
+        after = state.select([parts[n][0].row for n in going])
+        after.responses = [written[n].text for n in going]
+        row_of = {n: row for row, n in enumerate(going)}
+        return after, [
+            Continuation(
+                self._ids(choice), finish, row_of.get(n), text.cut_before(self.stop), text.held_back(self.stop)
+            )
+            for n, ((_, choice, finish), text) in enumerate(zip(parts, written, strict=True))
         ]
 
     def _question(self, state: Texts, group: Sequence[Fork], tokens: int) -> Question:
@@ -105,26 +93,36 @@ class CompletionsProposer:
         number = uniforms(self.seed, [state.keys[first.row]], [first.slot], [len(first.token_ids)])[0]
         return Question(state.prompts[first.row] + state.responses[first.row], len(group), count, int(number * 2**31))
 
-    def _settled(self, choice: Choice, question: Question, state: Texts, fork: Fork) -> tuple[Choice, Finish | None]:
+    def _completed(self, choice: Choice, question: Question, state: Texts, fork: Fork) -> tuple[Choice, Finish | None]:
         """The choice without a part of a character at its end, and why the response has finished, if it has."""
         length = len(fork.token_ids)
         if choice.finish == "length" and not choice.text.rstrip(REPLACEMENT) and length + choice.tokens < state.room:
-            tokens = min(question.tokens + MORE, state.room - length)
+            tokens = min(question.tokens + CHARACTER_TOKENS, state.room - length)
             longer = replace(question, count=1, tokens=tokens, seed=question.seed + fork.slot)
             ((choice,),) = self.model.complete([longer], self.sampling, self.stop)
         short = choice.finish == "length" and choice.tokens < question.tokens  # its context is full
-        text = choice.text.rstrip(REPLACEMENT) if choice.finish == "length" else choice.text
-        choice = replace(choice, text=text)
-        if Written(state.responses[fork.row] + text).has_new(self.stop, Written("")):
+        if choice.finish == "length":
+            choice = replace(choice, text=choice.text.rstrip(REPLACEMENT))
+        if Written(state.responses[fork.row] + choice.text).has_new(self.stop, Written("")):
             return choice, "stop"
         if choice.finish != "length":
             return choice, choice.finish
         return choice, "length" if short else None
 
     def _ids(self, choice: Choice) -> list[int]:
-        """Ids for as many tokens as the choice has, which stand for its text."""
-        if choice.text not in self._id_of:
-            self._id_of[choice.text] = len(self._pieces)
-            self._pieces.append(choice.text)
-        own = [self._id_of[choice.text]] if choice.text else []
-        return own + [0] * (choice.tokens - len(own))
+        """Ids for as many tokens as the choice has, the first of which stands for its text."""
+        first = [self._id_of.setdefault(choice.text, len(self._id_of))] if choice.text else []
+        return first + [0] * (choice.tokens - len(first))
+
+
+def proposer_of(
+    model: LanguageModel | CompletionsModel,
+    sampling: SamplingConfig,
+    seed: int,
+    stop: Sequence[str],
+    chunk_ends: Sequence[str] = (),
+) -> Proposer:
+    """A proposer that samples `model`; `chunk_ends` are for a model whose tokens are seen."""
+    if isinstance(model, CompletionsModel):
+        return CompletionsProposer(model, sampling, seed, stop=stop)
+    return LanguageModelProposer(model, sampling, seed, stop=stop, chunk_ends=chunk_ends)

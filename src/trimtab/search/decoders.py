@@ -1,19 +1,10 @@
-"""Decoders as settings of the one search: base, best-of-N, CBS and EFT.
+"""Decoders as settings of the one search: a decoder's configuration becomes a model, a search and a value."""
 
-Turns a decoder's configuration into a model, a search and a value, and a block of prompts into generations. Knows
-nothing of files.
-
-    >>> decoder = Decoder(guide.decoder("bon-16"), guide, 0, roles)                     # doctest: +SKIP
-    >>> block = decoder.decode(prompts[:16])                                            # doctest: +SKIP
-    >>> block.records[0].text                                                           # doctest: +SKIP
-    ' liked this film from the first minute to the last'
-"""
-
-import functools
 import logging
+import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 from trimtab.config.guide import DecoderConfig, GuideConfig
 from trimtab.config.search import ValueConfig
@@ -21,24 +12,24 @@ from trimtab.models.emulated import EmulatedModel, emulate
 from trimtab.models.families import CausalModel
 from trimtab.models.language_model import LanguageModel, sequence_log_probabilities
 from trimtab.models.roles import Roles
-from trimtab.models.served_model import Usage
+from trimtab.models.served_model import CompletionsModel, Usage
 from trimtab.plugins.user_functions import named_function
 from trimtab.records import SET_ASIDE, Generation, Prompt
 from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.reward import Reward
 from trimtab.search.chunk_beam import Search
-from trimtab.search.combined_value import PerToken, StepValue, WeightedValue
-from trimtab.search.completions_proposer import CompletionsProposer
-from trimtab.search.flops_budget import SearchShape, Workload, within_budget
+from trimtab.search.completions_proposer import proposer_of
+from trimtab.search.flops_budget import Workload, within_budget
 from trimtab.search.hypothesis import Hypothesis, Step
-from trimtab.search.proposer import LanguageModelProposer, Proposer
-from trimtab.search.value import RewardValue, Value
+from trimtab.search.proposer import Proposer
+from trimtab.search.value import PerToken, RewardValue, StepValue, Value, WeightedValue
 from trimtab.search.values import ValueContext
 from trimtab.store.blocks import Block
 
 Observe = Callable[[Sequence[Prompt], Step], None]
-"""Told of a block's prompts and of each step of its search."""
-_TOO_LONG = Hypothesis(prompt=0, prompt_ids=[], token_ids=[], text="", finish="too_long", value=0.0)
+"""Called with a block's prompts and with each step of its search."""
+SHARED = DecoderConfig.model_fields.keys() & {field.name for field in fields(Search)}
+"""The settings of a search that a decoder's configuration has under the same names."""
 _log = logging.getLogger(__name__)
 
 
@@ -55,18 +46,17 @@ def within_its_budget(
     if config.budget is None:
         return config
     model = emulated_model(config, roles)
-    sizes = [part.size for part in models_of(model)]
-    if config.guided_by_pair:
-        sizes += [roles["tuned"].size, roles["untuned"].size]
-    template = roles[config.model].template
+    readers = _models_in(model) + ([roles["tuned"], roles["untuned"]] if config.guided_by_pair else [])
     fitting = [prompt for prompt in prompts if model.too_long(prompt.text, max_new_tokens) is None] or prompts
-    lengths = [len(model.vocabulary.encode_prompt(prompt.text, template)) for prompt in fitting]
-    work = Workload(tuple(sizes), round(sum(lengths) / len(lengths)), max_new_tokens)
-    given = {name: vars(config)[name] for name in ("width", "successors", "chunk") if name in config.model_fields_set}
-    shape = within_budget(config.budget, work, SearchShape(**given))
-    chosen = f"{shape.width} beams, {shape.successors} successors, chunks of {shape.chunk}"
-    _log.info("%s: %s within %g FLOPs a prompt", config.name, chosen, config.budget)
-    return config.model_copy(update=vars(shape))
+    template = roles[config.model].template
+    length = statistics.fmean(len(model.vocabulary.encode_prompt(prompt.text, template)) for prompt in fitting)
+    work = Workload(tuple(reader.size for reader in readers), round(length), max_new_tokens)
+    shape = ("width", "successors", "chunk")
+    given = {name: vars(config)[name] for name in shape if name in config.model_fields_set}
+    width, successors, chunk = within_budget(config.budget, work, **given)
+    text = f"{width} beams, {successors} successors, chunks of {chunk}"
+    _log.info("%s: %s within %g FLOPs a prompt", config.name, text, config.budget)
+    return config.model_copy(update={"width": width, "successors": successors, "chunk": chunk})
 
 
 def emulated_model(config: DecoderConfig, roles: Roles) -> LanguageModel:
@@ -78,21 +68,18 @@ def emulated_model(config: DecoderConfig, roles: Roles) -> LanguageModel:
     base = roles[config.model]
     if not config.terms:
         return base
-    pairs = [
-        (
-            roles["tuned"] if term.tuned is None else roles.model(term.tuned),
-            roles["untuned"] if term.untuned is None else roles.model(term.untuned),
-            term.weight,
-        )
-        for term in config.terms
-    ]
+    pairs = []
+    for term in config.terms:
+        tuned = roles["tuned"] if term.tuned is None else roles.model(term.tuned)
+        untuned = roles["untuned"] if term.untuned is None else roles.model(term.untuned)
+        pairs.append((tuned, untuned, term.weight))
     return emulate(base, pairs)
 
 
-def models_of(model: LanguageModel) -> list[CausalModel]:
+def _models_in(model: LanguageModel) -> list[CausalModel]:
     """The models that a language model of this run is a sum of, or itself."""
     if isinstance(model, EmulatedModel):
-        return [each for part in model.models for each in models_of(part)]
+        return [part for term in model.models for part in _models_in(term)]
     assert isinstance(model, CausalModel)
     return [model]
 
@@ -115,14 +102,86 @@ def decoder_value(config: DecoderConfig, model: LanguageModel | None, roles: Rol
     return parts[0][0] if len(parts) == 1 else WeightedValue(parts)
 
 
-class Decoder:
-    """One decoder of an experiment, ready to decode blocks of prompts.
+@dataclass
+class BlockDecoder:
+    """Decodes blocks of prompts by one search, and counts what it costs.
 
-    `gold` gives the gold reward to decoders that are guided by it, and `observe` is told of every step.
+    FLOPs are those of `roles`, and of `gold` where that guides; `served` counts requests and tokens. `likelihoods`
+    is the sampled model where its log-probabilities are wanted. `observe` is called with the prompts that are
+    searched, without those that are too long, and with every step.
+    """
+
+    search: Search
+    proposer: Proposer
+    value: Value | None
+    roles: Roles
+    gold: Reward | None = None
+    served: CompletionsModel | None = None
+    likelihoods: LanguageModel | None = None
+    observe: Observe | None = None
+
+    def check_some_fit(self, prompts: Sequence[Prompt]) -> None:
+        """Raise ModelError where every prompt is too long, so that nothing is left to decode."""
+        self.search.check_some_fit(prompts, self.proposer, self.value)
+
+    def decode(self, prompts: Sequence[Prompt]) -> Block:
+        """The generations of a block, each prompt's in the order of their values, and what they cost.
+
+        A prompt that is set aside is named in a warning, and has one generation, which says why.
+        """
+        started, before, used = time.monotonic(), self._flops(), self._usage()
+        reasons = [self.search.too_long(prompt, self.proposer, self.value) for prompt in prompts]
+        fitting = [prompt for prompt, reason in zip(prompts, reasons, strict=True) if reason is None]
+        answers: list[list[Hypothesis]] = []
+        if fitting:
+            for step in self.search.steps(fitting, self.proposer, self.value):
+                if self.observe is not None:
+                    self.observe(fitting, step)
+            answers = self.search.answers(step)
+        flops = {name: spent - before.get(name, 0.0) for name, spent in self._flops().items()}
+        flops, seconds = {name: spent for name, spent in flops.items() if spent}, time.monotonic() - started
+        if self.likelihoods is not None:  # the search does not need them, so they are no part of its cost
+            answers = with_log_probabilities(self.likelihoods, answers)
+        records, remaining = [], iter(answers)
+        for prompt, reason in zip(prompts, reasons, strict=True):
+            hypotheses = [Hypothesis(prompt, [], [], "", "too_long")] if reason else next(remaining)
+            records += [self._generation(index, hypothesis) for index, hypothesis in enumerate(hypotheses)]
+            finish = hypotheses[-1].finish
+            if finish in SET_ASIDE:
+                _log.warning("prompt %s is set aside: %s", prompt.id, reason or SET_ASIDE[finish])
+        return Block(records, flops, seconds, {} if self.served is None else asdict(self._usage() - used))
+
+    def _flops(self) -> dict[str, float]:
+        return self.roles.flops() | ({} if self.gold is None else {"reward": self.gold.flops})
+
+    def _usage(self) -> Usage:
+        return Usage() if self.served is None else self.served.usage
+
+    def _generation(self, index: int, hypothesis: Hypothesis) -> Generation:
+        assert hypothesis.finish is not None
+        valued, shows_ids = self.value is not None and hypothesis.finish not in SET_ASIDE, self.proposer.tokens
+        return Generation(
+            prompt_id=hypothesis.prompt.id,
+            prompt=hypothesis.prompt.text,
+            index=index,
+            prompt_ids=hypothesis.prompt_ids,
+            token_ids=hypothesis.token_ids if shows_ids else [],
+            text=hypothesis.text,
+            finish=hypothesis.finish,
+            value=hypothesis.value if valued else None,
+            log_probability=hypothesis.log_probability,
+            tokens=None if shows_ids else len(hypothesis.token_ids),
+        )
+
+
+class Decoder(BlockDecoder):
+    """One decoder of a run, ready to decode blocks of prompts.
+
+    `gold` gives the gold reward, and is called only where that guides. `observe` is called with every step.
 
     Raises:
         VocabularyError: it adds logits of models with unlike vocabularies.
-        ConfigurationError: a value names a function that is not there.
+        ConfigurationError: a value names a function that does not exist.
     """
 
     def __init__(
@@ -134,104 +193,31 @@ class Decoder:
         gold: Callable[[], Reward] | None = None,
         observe: Observe | None = None,
     ) -> None:
-        self.roles = roles
-        self.observe = observe
-        self.served = roles.served if config.model == "large" else None
-        self.model = emulated_model(config, roles) if self.served is None else None
-        self.proposer: Proposer
-        if self.served is not None:
-            self.proposer = CompletionsProposer(self.served, guide.sampling, seed, stop=guide.stop)
-        elif self.model is not None:
-            self.proposer = LanguageModelProposer(
-                self.model, guide.sampling, seed, stop=guide.stop, chunk_ends=config.chunk_ends
-            )
-        self.gold = gold() if config.guided_by_gold and gold is not None else None
-        self.value = decoder_value(config, self.model, roles, self.gold) if config.guided else None
+        served = roles.served if config.model == "large" else None
+        base = emulated_model(config, roles) if served is None else served
+        model = None if isinstance(base, CompletionsModel) else base
+        reward = gold() if config.guided_by_gold and gold is not None else None
         # all samples of best-of-N are kept: another decoder may pick from them by the gold reward
         everything = config.width * config.successors if config.chunk is None else config.width
-        self.likelihoods = config.n_best is not None
-        self.search = Search(
-            width=config.width,
-            successors=config.successors,
-            chunk=config.chunk,
-            max_new_tokens=guide.max_new_tokens,
-            keep=everything if config.n_best is None else config.n_best,
-            duplicates=config.duplicates,
-            groups=config.groups,
-            pool=config.pool,
-            reject=config.reject,
-            vote=config.vote,
+        super().__init__(
+            Search(
+                **{name: vars(config)[name] for name in SHARED},
+                max_new_tokens=guide.max_new_tokens,
+                keep=everything if config.n_best is None else config.n_best,
+            ),
+            proposer_of(base, guide.sampling, seed, guide.stop, config.chunk_ends),
+            decoder_value(config, model, roles, reward) if config.guided else None,
+            roles,
+            gold=reward,
+            served=served,
+            likelihoods=None if config.n_best is None else model,
+            observe=observe,
         )
 
-    def check_some_fit(self, prompts: Sequence[Prompt]) -> None:
-        """Raise ModelError where every prompt is too long, so that nothing is left to decode."""
-        self.search.check_some_fit(prompts, self.proposer, self.value)
 
-    def decode(self, prompts: Sequence[Prompt]) -> Block:
-        """The generations of a block, each prompt's in the order of their values, and what they cost."""
-        before, used = 0.0 if self.gold is None else self.gold.flops, self._usage()
-        block = decode_block(prompts, self.search, self.proposer, self.value, self.roles, self.observe)
-        if self.gold is not None and self.gold.flops > before:
-            block = replace(block, flops={**block.flops, "reward": self.gold.flops - before})
-        if self.served is not None:
-            block = replace(block, usage=asdict(self._usage() - used))
-        return replace(block, records=self._with_likelihoods(block.records)) if self.likelihoods else block
-
-    def _usage(self) -> Usage:
-        return Usage() if self.served is None else self.served.usage
-
-    def _with_likelihoods(self, records: Sequence[Generation]) -> list[Generation]:
-        """The records with their log-probabilities; not counted as a cost of the search, which does not need them."""
-        assert self.model is not None, "a configuration of a served model has no n_best"
-        answered = [each for each in records if each.finish not in SET_ASIDE]
-        logs = sequence_log_probabilities(
-            self.model, [each.prompt for each in answered], [each.token_ids for each in answered]
-        )
-        found = dict(zip(map(id, answered), logs, strict=True))
-        return [replace(each, log_probability=found.get(id(each))) for each in records]
-
-
-def decode_block(
-    prompts: Sequence[Prompt],
-    search: Search,
-    proposer: Proposer,
-    value: Value | None,
-    roles: Roles,
-    observe: Observe | None = None,
-) -> Block:
-    """Search all prompts together; FLOPs are those that the models of `roles` spent on it.
-
-    A prompt that is set aside is named in a warning, and has one generation, which says why.
-    `observe` is told of the prompts that are searched, without those that are too long, and of each step.
-    """
-    started, before = time.monotonic(), roles.flops()
-    reasons = [search.too_long(prompt, proposer, value) for prompt in prompts]
-    fitting = [prompt for prompt, reason in zip(prompts, reasons, strict=True) if reason is None]
-    told = None if observe is None else functools.partial(observe, fitting)
-    found = iter(search.run(fitting, proposer, value, told) if fitting else [])
-    records = []
-    for prompt, reason in zip(prompts, reasons, strict=True):
-        hypotheses = next(found) if reason is None else [_TOO_LONG]
-        records += [
-            _generation(prompt, index, each, valued=value is not None, ids=proposer.tokens)
-            for index, each in enumerate(hypotheses)
-        ]
-        if records[-1].finish in SET_ASIDE:
-            _log.warning("prompt %s is set aside: %s", prompt.id, reason or SET_ASIDE[records[-1].finish])
-    flops = {role: spent - before.get(role, 0.0) for role, spent in roles.flops().items()}
-    return Block(records, {role: spent for role, spent in flops.items() if spent}, time.monotonic() - started)
-
-
-def _generation(prompt: Prompt, index: int, hypothesis: Hypothesis, *, valued: bool, ids: bool) -> Generation:
-    assert hypothesis.finish is not None
-    return Generation(
-        prompt_id=prompt.id,
-        prompt=prompt.text,
-        index=index,
-        prompt_ids=hypothesis.prompt_ids,
-        token_ids=hypothesis.token_ids if ids else [],
-        text=hypothesis.text,
-        finish=hypothesis.finish,
-        value=hypothesis.value if valued and hypothesis.finish not in SET_ASIDE else None,
-        tokens=None if ids else len(hypothesis.token_ids),
-    )
+def with_log_probabilities(model: LanguageModel, answers: Sequence[Sequence[Hypothesis]]) -> list[list[Hypothesis]]:
+    """The hypotheses with their log-probabilities under `model`; those that were set aside have none."""
+    asked = [hypothesis for group in answers for hypothesis in group if hypothesis.finish not in SET_ASIDE]
+    logs = sequence_log_probabilities(model, [one.prompt.text for one in asked], [one.token_ids for one in asked])
+    log_of = dict(zip(map(id, asked), logs, strict=True))
+    return [[replace(one, log_probability=log_of.get(id(one))) for one in group] for group in answers]

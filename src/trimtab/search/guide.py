@@ -1,11 +1,4 @@
-"""A guide: what judges candidates while a model that it has never seen writes them.
-
-A tuned and an untuned model, any reward, or a weighted mean of such.
-
-    >>> guide = Guide("runs/quickstart/tuned", "HuggingFaceTB/SmolLM2-135M-Instruct")   # doctest: +SKIP
-    >>> guide.steer(large).generate(["I really"], max_new_tokens=40)                    # doctest: +SKIP
-    [' enjoyed this film from the first minute on']
-"""
+"""A guide: what judges candidates while a model that it has never seen writes them."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -20,9 +13,8 @@ from trimtab.models.served_model import CompletionsModel
 from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.reward import Reward
 from trimtab.search.chunk_beam import Search
-from trimtab.search.combined_value import WeightedValue
 from trimtab.search.guided_model import GuidedModel
-from trimtab.search.value import ImplicitValue, RewardValue, Value
+from trimtab.search.value import ImplicitValue, RewardValue, Value, WeightedValue
 
 Score: TypeAlias = Callable[[Sequence[str]], Sequence[float]]
 """Gets texts, prompt and response together, and gives one number for each, in a list, an array or a tensor; higher is
@@ -49,8 +41,8 @@ class Guide:
     @classmethod
     def by_reward(cls, reward: Reward | Score) -> "Guide":
         """A guide that is a reward: one of trimtab's, or a function of texts."""
-        judge = FunctionReward(reward) if callable(reward) else reward
-        return cls._of(lambda base: RewardValue(judge))
+        scorer = FunctionReward(reward) if callable(reward) else reward
+        return cls._of(lambda base: RewardValue(scorer))
 
     @classmethod
     def mean(cls, parts: Sequence[tuple["Guide", float]]) -> "Guide":
@@ -65,12 +57,12 @@ class Guide:
 
     @classmethod
     def _of(cls, value: Callable[[LanguageModel | None], Value]) -> "Guide":
-        made = cls.__new__(cls)
-        made.pair, made._value = None, value
-        return made
+        guide = cls.__new__(cls)
+        guide.pair, guide._value = None, value
+        return guide
 
     def value(self, base: LanguageModel | None) -> Value:
-        """The value of candidates that `base` writes; None stands for one that tells its texts alone.
+        """The value of candidates that `base` writes; None stands for one that shows its texts alone.
 
         Raises:
             VocabularyError: the tuned and the untuned model have unlike vocabularies.

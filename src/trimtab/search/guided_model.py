@@ -1,9 +1,4 @@
-"""A model under a guide: texts for prompts, or one text as it comes about.
-
->>> guided = Guide(tuned, untuned).steer(large)                                     # doctest: +SKIP
->>> for text in guided.stream("I really"):                                          # doctest: +SKIP
-...     print(text, end="", flush=True)
-"""
+"""A model under a guide: texts for prompts, or one text as it is written."""
 
 import json
 import logging
@@ -21,9 +16,9 @@ from trimtab.models.language_model import LanguageModel, raise_if_too_long
 from trimtab.models.served_model import CompletionsModel
 from trimtab.records import SET_ASIDE, Message, Prompt, PromptInput
 from trimtab.search.chunk_beam import Search
-from trimtab.search.completions_proposer import CompletionsProposer
+from trimtab.search.completions_proposer import proposer_of
 from trimtab.search.hypothesis import Hypothesis
-from trimtab.search.proposer import LanguageModelProposer, Proposer
+from trimtab.search.proposer import Proposer
 from trimtab.search.value import Value
 from trimtab.store.blocks import block_size
 from trimtab.store.progress import watching
@@ -39,7 +34,7 @@ class GuidedModel:
     `rows` candidates are decoded together: more are faster, and take more memory.
 
     Raises:
-        ConfigurationError: `stop` holds an empty text or no text; seed or rows is no such number.
+        ConfigurationError: `stop` holds an empty text or something else; seed or rows is no such number.
     """
 
     base: LanguageModel | CompletionsModel
@@ -51,10 +46,10 @@ class GuidedModel:
     rows: int = 256
 
     def __post_init__(self) -> None:
-        for each in self.stop:
-            if not isinstance(each, str):
-                raise ConfigurationError(f"stop holds {each!r}, which is no text: give texts")
-            if not each:
+        for text in self.stop:
+            if not isinstance(text, str):
+                raise ConfigurationError(f"stop holds {text!r}, which is no text: give texts")
+            if not text:
                 raise ConfigurationError("stop holds an empty text, at which every response ends: leave it out")
         for name, number, least in (("seed", self.seed, 0), ("rows", self.rows, 1)):
             if not isinstance(number, numbers.Integral) or isinstance(number, bool) or number < least:
@@ -86,10 +81,10 @@ class GuidedModel:
             DataError: a prompt is neither a text nor a list of messages, or holds what models do not read.
             ModelError: a prompt leaves no room for a response in a model's context, or holds a token without embedding.
         """
-        one = isinstance(prompts, str | Mapping) or not isinstance(prompts, Sized)  # or a mistake, which is named below
+        one = isinstance(prompts, str | Mapping) or not isinstance(prompts, Sized)  # a mistake is named below
         one = one or (len(prompts) > 0 and isinstance(prompts[0], Mapping))
-        every = cast(Sequence[PromptInput], [prompts] if one else prompts)
-        texts = [self._text(found) for found in self.hypotheses(every, max_new_tokens, progress=progress)]
+        several = cast(Sequence[PromptInput], [prompts] if one else prompts)
+        texts = [_text(group) for group in self.hypotheses(several, max_new_tokens, progress=progress)]
         return texts[0] if one else texts
 
     def hypotheses(
@@ -102,21 +97,20 @@ class GuidedModel:
         Raises:
             ModelError: a prompt leaves no room for a response in a model's context, or holds a token without embedding.
         """
-        proposer, search = self._proposer(), self._search(max_new_tokens)
-        every = _numbered(prompts)
-        for prompt in every:  # before anything is decoded that would be lost
+        proposer, search, numbered = self._proposer(), self._search(max_new_tokens), _numbered(prompts)
+        for prompt in numbered:  # before anything is decoded that would be lost
             raise_if_too_long(search.too_long(prompt, proposer, self.value))
         size = block_size(self.rows, search.candidates)
-        found: list[list[Hypothesis]] = []
+        answers: list[list[Hypothesis]] = []
         with watching(quiet=not progress) as watch, watch("generate") as advance:
-            for first in range(0, len(every), size):
-                advance(first, len(every))
-                found += search.run(every[first : first + size], proposer, self.value)
-            advance(len(every), len(every))
-        return found
+            for first in range(0, len(numbered), size):
+                advance(first, len(numbered))
+                answers += search.run(numbered[first : first + size], proposer, self.value)
+            advance(len(numbered), len(numbered))
+        return answers
 
     def stream(self, prompt: PromptInput, max_new_tokens: int | None = None) -> Iterator[str]:
-        """The response of `generate` in pieces, each given as soon as no beam disagrees on it any more.
+        """The response of `generate` in pieces, each given as soon as all beams agree on it.
 
         Plain sampling gives token by token, chunk-level beam search at most a chunk at a time; best-of-N, whose
         samples have nothing in common, gives all at its end, and so does plain sampling behind an endpoint.
@@ -129,33 +123,38 @@ class GuidedModel:
         given = ""
         for step in search.steps([numbered], proposer, self.value):
             (kept,) = step.kept
-            settled = proposer.settled_texts([beam.prompt_ids for beam in kept], [beam.token_ids for beam in kept])
-            known = _shared([text if beam.open else beam.text for beam, text in zip(kept, settled, strict=True)])
-            if len(known) > len(given) and any(beam.open for beam in kept):
-                yield known[len(given) :]
-                given = known
-        rest = self._text(search.answers(step)[0])[len(given) :]
+            texts = [beam.settled if beam.open else beam.hypothesis.text for beam in kept]
+            agreed = texts[0][: min(common_prefix(texts[0], text) for text in texts)]
+            if len(agreed) > len(given) and not step.finished:
+                yield agreed[len(given) :]
+                given = agreed
+        rest = _text(search.answers(step)[0])[len(given) :]
         if rest:
             yield rest
 
     def _proposer(self) -> Proposer:
-        if isinstance(self.base, CompletionsModel):
-            return CompletionsProposer(self.base, self.sampling, self.seed, stop=self.stop)
-        return LanguageModelProposer(self.base, self.sampling, self.seed, stop=self.stop)
+        return proposer_of(self.base, self.sampling, self.seed, self.stop)
 
     def _search(self, max_new_tokens: int | None) -> Search:
         return self.search if max_new_tokens is None else replace(self.search, max_new_tokens=max_new_tokens)
 
-    def _text(self, found: Sequence[Hypothesis]) -> str:
-        if found[0].finish == "too_long":  # as only a server finds out
-            raise_if_too_long("a prompt leaves no room for a response in a model's context")
-        elif found[0].finish in SET_ASIDE:
-            _log.warning("a prompt has no response: %s", SET_ASIDE[found[0].finish])
-        return found[0].text
+
+def _text(hypotheses: Sequence[Hypothesis]) -> str:
+    """The best text.
+
+    Raises:
+        ModelError: the prompt was too long, as only a server finds out.
+    """
+    finish = hypotheses[0].finish
+    if finish == "too_long":
+        raise_if_too_long("a prompt leaves no room for a response in a model's context")
+    elif finish in SET_ASIDE:
+        _log.warning("a prompt has no response: %s", SET_ASIDE[finish])
+    return hypotheses[0].text
 
 
 def _numbered(prompts: Sequence[PromptInput]) -> list[Prompt]:
-    """The prompts with ids that follow from their contents alone; of equal ones each has its own.
+    """The prompts with ids that follow from their contents alone; equal prompts have different ids.
 
     Raises:
         DataError: one is neither a text nor a list of messages.
@@ -168,8 +167,3 @@ def _numbered(prompts: Sequence[PromptInput]) -> list[Prompt]:
         numbered.append(Prompt(f"{content} {seen[content]}", prompt))
         seen[content] += 1
     return numbered
-
-
-def _shared(texts: Sequence[str]) -> str:
-    """What all texts begin with."""
-    return texts[0][: min(common_prefix(texts[0], text) for text in texts)]

@@ -1,49 +1,61 @@
-"""What a search holds: hypotheses, and the steps that they went through.
+"""What a search makes: hypotheses, which a user gets, and beams, which the search works with.
 
-Knows nothing of how hypotheses come about or are chosen.
-
-    >>> Hypothesis(prompt=0, prompt_ids=[1], token_ids=[], text="", finish=None, value=0.0).open
-    True
+>>> root = Beam(Hypothesis(Prompt("p0", "I really"), prompt_ids=[5, 9], token_ids=[], text="", finish=None))
+>>> root.open
+True
 """
 
 from dataclasses import dataclass
 
-from trimtab.records import Finish
+from trimtab.records import Finish, Prompt
 
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """One response to prompt number `prompt`, which the proposer reads as `prompt_ids`.
+    """One response to one prompt, whole or so far.
 
-    `finish` is None while it can go on; `value` is 0 where the search has no value. `proposer_row` and `value_row` are
-    its rows in the two states. `slot` numbered its last chunk's draws, `parent` is the place that what it continues had
-    among the step before's kept ones, and `group` is the group of beams that it competes in.
+    `prompt_ids`: the prompt as the sampled model reads it. `token_ids`: all tokens of the response, an end token
+    included where the model sampled it. `text`: without special tokens, cut before a stop string. `finish`: why the
+    response ended, None while it can go on. `value`: what the search ranks by, 0 where it has no value.
+    `log_probability`: log p(response | prompt) in nats under the sampled model, None where nobody asked for it.
     """
 
-    prompt: int
+    prompt: Prompt
     prompt_ids: list[int]
     token_ids: list[int]
     text: str
     finish: Finish | None
-    value: float
-    proposer_row: int | None = None
-    value_row: int = 0
+    value: float = 0.0
+    log_probability: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Beam:
+    """A hypothesis and where it stands in its search.
+
+    `slot`: which random stream drew the last chunk. `parent`: index of the beam it extends, among those that the
+    previous step kept. `group`: the group of beams that it competes in. `settled`: the start of the text that no later
+    token changes, since a stop string may have begun at its end.
+    """
+
+    hypothesis: Hypothesis
     slot: int = 0
     parent: int = 0
     group: int = 0
+    settled: str = ""
 
     @property
     def open(self) -> bool:
-        return self.finish is None
+        return self.hypothesis.finish is None
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of the search: all candidates by prompt, best first, and those of each that were kept."""
+    """One step of the search: each prompt's candidates, best first, and those of them that it keeps."""
 
     number: int
-    candidates: list[list[Hypothesis]]
-    kept: list[list[Hypothesis]]
+    candidates: list[list[Beam]]
+    kept: list[list[Beam]]
 
     @property
     def finished(self) -> bool:

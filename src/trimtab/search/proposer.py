@@ -1,16 +1,11 @@
-"""Where candidates come from, in chunks: start prompts, continue rows by so many successors and tokens, keep these.
+"""Where candidates come from: a proposer starts prompts and continues rows, a chunk at a time.
 
-`LanguageModelProposer` forks a language model's state; an engine that hides its logits implements the protocol with
-text alone (`completions_proposer`).
-
-    >>> proposer = LanguageModelProposer(model, SamplingConfig(), seed=0)               # doctest: +SKIP
-    >>> state = proposer.start([Prompt("p0", "I really")], room=40)                     # doctest: +SKIP
-    >>> state, more = proposer.propose(state, [Fork(row=0, slot=0, token_ids=[])], tokens=5)    # doctest: +SKIP
+`LanguageModelProposer` samples a language model; `completions_proposer` a server that shows its texts alone.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -26,7 +21,7 @@ COMPACT = 0.75  # drop ended rows from the batch when no more than this share of
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """Continue `row`, whose response so far is `token_ids`; draws are numbered by `slot` and the token's place."""
+    """Continue `row`, whose response so far is `token_ids`; the random stream `slot` draws the tokens."""
 
     row: int
     slot: int
@@ -35,27 +30,48 @@ class Fork:
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """New tokens of one fork, an end token included. `row` is its row in the new state, None where it has ended."""
+    """What a fork has grown by.
+
+    `token_ids`: its new tokens, an end token included. `row`: its row in the new state, None where it has ended. `text`
+    and `settled` are those of the whole response, as a `Hypothesis` and a `Beam` have them.
+    """
 
     token_ids: list[int]
     finish: Finish | None
     row: int | None
+    text: str
+    settled: str
 
 
-class ProposerState(Protocol):
-    """What a proposer remembers of each row."""
+class Proposer(Protocol):
+    """A source of continuations; its states are as a value's (`search.value`).
 
-    def select(self, rows: Sequence[int]) -> Self:
-        """These rows, in this order."""
+    Where it has no `tokens`, ids are its own and mean nothing to anyone else.
+    """
+
+    @property
+    def tokens(self) -> bool: ...
+
+    def start(self, prompts: Sequence[Prompt], room: int) -> Any:
+        """A state with one row a prompt, for responses of at most `room` tokens."""
         ...
 
+    def too_long(self, prompt: Prompt, room: int) -> str | None:
+        """Why the prompt cannot have a response of `room` tokens; None where it can, or nobody knows before."""
+        ...
 
-State = TypeVar("State", bound=ProposerState)
+    def propose(self, state: Any, forks: Sequence[Fork], tokens: int) -> tuple[Any, list[Continuation]]:
+        """Continue each fork by up to `tokens` tokens, to at most `room`; the new state has the rows that go on."""
+        ...
+
+    def prompt_ids(self, state: Any) -> list[list[int]]:
+        """The prompt of each row as the model reads it."""
+        ...
 
 
 @dataclass
 class SampledRows:
-    """A model's rows, the prompt behind each of them as the key of its random numbers, and the longest response."""
+    """A model's rows, the key of the random numbers of each row's prompt, and the longest response."""
 
     model: DecodeState
     keys: list[int]
@@ -67,8 +83,9 @@ class SampledRows:
 
 @dataclass(slots=True)
 class _Growth:
-    """What one fork has grown by: why it has finished, or that it waits for the chunks of others to end."""
+    """What fork number `index` has grown by: why it has finished, or that it waits for the chunks of others to end."""
 
+    index: int
     fork: Fork
     left: int  # tokens that there is room for
     before: Written = _NOTHING  # the response when this chunk began
@@ -77,94 +94,30 @@ class _Growth:
     waits: bool = False
 
     @property
-    def length(self) -> int:
-        return len(self.fork.token_ids) + len(self.token_ids)
+    def grows(self) -> bool:
+        return self.finish is None and not self.waits
 
 
-class StatefulProposer(Protocol[State]):
-    """A source of continuations. Where it has no `tokens`, ids are its own and mean nothing to anyone else."""
-
-    @property
-    def tokens(self) -> bool: ...
-
-    def start(self, prompts: Sequence[Prompt], room: int) -> State:
-        """One row a prompt, for responses of at most `room` tokens."""
-        ...
-
-    def too_long(self, prompt: Prompt, room: int) -> str | None:
-        """Why the prompt cannot have a response of `room` tokens; None where it can, or nobody knows before."""
-        ...
-
-    def propose(self, state: State, forks: Sequence[Fork], tokens: int) -> tuple[State, list[Continuation]]:
-        """Continue each fork by up to `tokens` tokens, and to no more than `room`; the new state has a row for each
-        that goes on."""
-        ...
-
-    def prompt_ids(self, state: State) -> list[list[int]]:
-        """The prompt of each row as the model reads it."""
-        ...
-
-    def texts(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[str]:
-        """The texts of responses, each after the prompt that it answers, cut before a stop string."""
-        ...
-
-    def settled_texts(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[str]:
-        """What the texts of responses will begin with however they go on: a stop string may have begun at their end."""
-        ...
-
-
-Proposer: TypeAlias = StatefulProposer[Any]
-"""A source of continuations whatever its state."""
-
-
-class _Numbers:
-    """The random numbers of forks: of their prompts' keys, their slots, and the places of their tokens."""
-
-    def __init__(self, seed: int, keys: Sequence[int], forks: Sequence[Fork]) -> None:
-        self._seed = seed
-        self._keys = np.array(keys, dtype=np.uint64)
-        self._slots = np.array([fork.slot for fork in forks], dtype=np.uint64)
-        self._lengths = np.array([len(fork.token_ids) for fork in forks], dtype=np.uint64)
-
-    def at(self, forks: Sequence[int], offset: int) -> np.ndarray:
-        """For the token that comes `offset` tokens after what each of these forks had, [forks]."""
-        chosen = np.array(forks, dtype=np.intp)
-        steps = self._lengths[chosen] + np.uint64(offset)
-        return uniforms(self._seed, self._keys[chosen], self._slots[chosen], steps)
-
-
+@dataclass(eq=False)
 class LanguageModelProposer:
-    """Samples a language model.
+    """Samples a language model with the run's `seed`.
 
-    Args:
-        model: the language model.
-        sampling: temperature and filters.
-        seed: the run's seed.
-        stop: strings that end a response; it is cut before the first of them. They may hold special tokens, which
-            texts are given without.
-        chunk_ends: strings that end a chunk before it has all its tokens; they may, too.
-        ignore_eos: never end a response at an end token (for measurements at equal lengths).
+    `stop`: strings that end a response, which is cut before the first of them. `chunk_ends`: strings that end a chunk
+    before it has all its tokens. Both may hold special tokens, which texts are given without. `ignore_eos`: never end a
+    response at an end token (for measurements at equal lengths).
     """
 
+    model: LanguageModel
+    sampling: SamplingConfig
+    seed: int
+    stop: Sequence[str] = ()
+    chunk_ends: Sequence[str] = ()
+    ignore_eos: bool = False
     tokens = True
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        sampling: SamplingConfig,
-        seed: int,
-        *,
-        stop: Sequence[str] = (),
-        chunk_ends: Sequence[str] = (),
-        ignore_eos: bool = False,
-    ) -> None:
-        self.model = model
-        self.sampling = sampling
-        self.seed = seed
-        self.stop = tuple(stop)
-        self.chunk_ends = tuple(chunk_ends)
-        self.ends: frozenset[int] = frozenset() if ignore_eos else model.vocabulary.eos_ids
-        self._writer = ResponseWriter(model.vocabulary, [*stop, *chunk_ends])
+    def __post_init__(self) -> None:
+        self.ends = frozenset() if self.ignore_eos else self.model.vocabulary.eos_ids
+        self._writer = ResponseWriter(self.model.vocabulary, [*self.stop, *self.chunk_ends])
 
     def start(self, prompts: Sequence[Prompt], room: int) -> SampledRows:
         state = self.model.start([prompt.text for prompt in prompts], room)
@@ -176,50 +129,55 @@ class LanguageModelProposer:
     def prompt_ids(self, state: SampledRows) -> list[list[int]]:
         return [ids[:length] for ids, length in zip(state.model.ids, state.model.prompt_lengths, strict=True)]
 
-    def texts(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[str]:
-        return [each.cut_before(self.stop) for each in self._writer.written(prompts, responses)]
-
-    def settled_texts(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[str]:
-        return [each.held_back(self.stop) for each in self._writer.written(prompts, responses)]
-
     def propose(self, state: SampledRows, forks: Sequence[Fork], tokens: int) -> tuple[SampledRows, list[Continuation]]:
-        grown = [_Growth(fork, state.room - len(fork.token_ids)) for fork in forks]
+        grown = [_Growth(n, fork, state.room - len(fork.token_ids)) for n, fork in enumerate(forks)]
+        prompt_ids = self.prompt_ids(state)
         if self.chunk_ends:
-            rows_of = [(fork.row, len(fork.token_ids)) for fork in forks]
-            for each, before in zip(grown, self._written(state.model, rows_of), strict=True):
-                each.before = before
-        place = list(range(len(forks)))  # the fork behind each row of `rows`
+            for growth, written in zip(grown, self._written(prompt_ids, grown), strict=True):
+                growth.before = written
+        # random numbers are those of the prompt's key, the slot and the token's place in the response
+        keys = np.array([state.keys[fork.row] for fork in forks], dtype=np.uint64)
+        slots = np.array([fork.slot for fork in forks], dtype=np.uint64)
+        lengths = np.array([len(fork.token_ids) for fork in forks], dtype=np.uint64)
         # Siblings share the reading of their parent's last token: the first draw comes before the fork.
         source: Sequence[int] = [fork.row for fork in forks]
-        numbers = _Numbers(self.seed, [state.keys[row] for row in source], forks)
         logits, seen = self.model.next_logits(state.model), state.model.ids
-        rows, waited = state.select(source), False
+        rows, growing, waited = state.select(source), grown, False
         for offset in range(tokens):
             if offset:
-                logits, seen, source = self.model.next_logits(rows.model), rows.model.ids, range(len(place))
-            drawn = draw(logits, source, numbers.at(place, offset), self.sampling, seen)
+                logits, seen, source = self.model.next_logits(rows.model), rows.model.ids, range(len(growing))
+            at = np.array([growth.index for growth in growing], dtype=np.intp)
+            drawn_by = uniforms(self.seed, keys[at], slots[at], lengths[at] + np.uint64(offset))
+            drawn = draw(logits, source, drawn_by, self.sampling, seen)
             # what has ended, or waits for the longer chunks of others, is not read on
-            taken = [grown[fork].finish is None and not grown[fork].waits for fork in place]
-            rows.model.append([max(token, 0) if takes else None for token, takes in zip(drawn, taken, strict=True)])
-            self._take(grown, place, drawn, rows.model)
-            going = [row for row, fork in enumerate(place) if grown[fork].finish is None]
-            done = offset == tokens - 1 or all(grown[place[row]].waits for row in going)
+            taken = [max(token, 0) if g.grows else None for token, g in zip(drawn, growing, strict=True)]
+            rows.model.append(taken)
+            self._take(growing, drawn, prompt_ids)
+            going = [row for row, growth in enumerate(growing) if growth.finish is None]
+            done = offset == tokens - 1 or all(growing[row].waits for row in going)
             # An ended row goes at the end of the chunk, or before where enough have ended to pay for the copying.
-            if len(going) < len(place) and (done or len(going) <= COMPACT * len(place)):
-                rows, place = rows.select(going), [place[row] for row in going]
+            if len(going) < len(growing) and (done or len(going) <= COMPACT * len(growing)):
+                rows, growing = rows.select(going), [growing[row] for row in going]
             if done:
                 break
-            waited |= any(grown[fork].waits for fork in place)
-        row_of = {fork: row for row, fork in enumerate(place)}
-        rows = self._unread(rows) if waited else rows
-        return rows, [Continuation(each.token_ids, each.finish, row_of.get(fork)) for fork, each in enumerate(grown)]
+            waited |= any(growth.waits for growth in growing)
+        row_of = {growth.index: row for row, growth in enumerate(growing)}
+        return self._unread(rows) if waited else rows, [
+            Continuation(
+                growth.token_ids,
+                growth.finish,
+                row_of.get(growth.index),
+                written.cut_before(self.stop),
+                written.held_back(self.stop),
+            )
+            for growth, written in zip(grown, self._written(prompt_ids, grown), strict=True)
+        ]
 
-    def _take(self, grown: Sequence[_Growth], place: Sequence[int], drawn: Sequence[int], rows: DecodeState) -> None:
-        """Add each row's token to its fork, where that neither has ended nor waits, and say whether it now does."""
-        unread: list[tuple[int, _Growth]] = []
-        for row, (fork, token) in enumerate(zip(place, drawn, strict=True)):
-            growth = grown[fork]
-            if growth.finish is not None or growth.waits:
+    def _take(self, growing: Sequence[_Growth], drawn: Sequence[int], prompt_ids: Sequence[list[int]]) -> None:
+        """Add each row's token to its fork, unless that has ended or waits, and note whether it now does."""
+        unread: list[_Growth] = []
+        for growth, token in zip(growing, drawn, strict=True):
+            if not growth.grows:
                 continue
             if token == FAILED:
                 growth.finish = "failed"
@@ -229,21 +187,20 @@ class LanguageModelProposer:
                 growth.finish = "eos"
                 continue
             growth.waits = len(growth.token_ids) >= growth.left
-            unread.append((row, growth))
+            unread.append(growth)
         if self.stop or self.chunk_ends:
-            read = self._written(rows, [(row, growth.length) for row, growth in unread])
-            for (_, growth), written in zip(unread, read, strict=True):
+            for growth, written in zip(unread, self._written(prompt_ids, unread), strict=True):
                 if written.has_new(self.stop, _NOTHING):
                     growth.finish = "stop"
                 growth.waits |= written.has_new(self.chunk_ends, growth.before)
 
-    def _written(self, rows: DecodeState, responses: Sequence[tuple[int, int]]) -> list[Written]:
-        """The responses of (row, length), each being the last `length` tokens of a row."""
-        every = [(rows.ids[row], len(rows.ids[row]) - length) for row, length in responses]
-        return self._writer.written([ids[:place] for ids, place in every], [ids[place:] for ids, place in every])
+    def _written(self, prompt_ids: Sequence[list[int]], grown: Sequence[_Growth]) -> list[Written]:
+        """What each fork's whole response has written."""
+        prompts = [prompt_ids[growth.fork.row] for growth in grown]
+        return self._writer.written(prompts, [[*growth.fork.token_ids, *growth.token_ids] for growth in grown])
 
     def _unread(self, rows: SampledRows) -> SampledRows:
-        """The rows, of each of which the last token is still to be read: those that waited have read theirs."""
+        """The rows with their last token unread, as a state must have it: rows that waited have read theirs."""
         keep = list(map(len, rows.model.ids))
         model, _ = self.model.score(rows.model, range(len(keep)), keep, [[] for _ in keep])
         return SampledRows(model, rows.keys, rows.room)

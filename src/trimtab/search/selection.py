@@ -1,89 +1,61 @@
-"""Which of a prompt's candidates go on: the best ones, the best of each group, or the best open ones beside a pool.
-
-Each function takes one prompt's candidates, best first, those that had finished in earlier steps (`held`), and how many
-may stay.
-
-    >>> better, worse = (Hypothesis(0, [], [1], "", None, value) for value in (2.0, 1.0))
-    >>> best([better, worse], [], 1) == [better]
-    True
-"""
+"""Which of a prompt's candidates go on, and in which order a vote puts answers. Candidates are given best first."""
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from trimtab.search.hypothesis import Hypothesis
-
-Choose = Callable[[Sequence[Hypothesis], Sequence[Hypothesis], int], list[Hypothesis]]
+from trimtab.search.hypothesis import Beam, Hypothesis
 
 
-def best(ranked: Sequence[Hypothesis], held: Sequence[Hypothesis], width: int) -> list[Hypothesis]:
-    """The first `width`: a finished hypothesis holds its slot and competes (arXiv 2405.19262, algorithm 1)."""
-    return list(ranked[:width])
+def best_of_groups(ranked: Sequence[Beam], groups: int, width: int) -> list[Beam]:
+    """The best of each of `groups` groups, equally many from each, in the order of the groups.
 
-
-def in_groups(count: int) -> Choose:
-    """Of each of `count` groups the best, as many from one as from another, in the order of groups.
-
-    As in diverse beam search (Vijayakumar et al. 2018) beams of unlike groups do not compete, but nothing is
+    As in diverse beam search (Vijayakumar et al. 2018) beams of different groups do not compete, but nothing is
     subtracted from a candidate's value: sampling is what makes the groups differ.
     """
-
-    def choose(ranked: Sequence[Hypothesis], held: Sequence[Hypothesis], width: int) -> list[Hypothesis]:
-        members = [[each for each in ranked if each.group == group] for group in range(count)]
-        return [each for group in members for each in group[: width // count]]
-
-    return choose
+    members = [[beam for beam in ranked if beam.group == group] for group in range(groups)]
+    return [beam for group in members for beam in group[: width // groups]]
 
 
-def beside_pool(size: int) -> Choose:
-    """The best `width` open ones, and the pool: what finished among the best `width` of its step, best first.
+def beside_pool(ranked: Sequence[Beam], finished: Sequence[Beam], size: int, width: int) -> list[Beam]:
+    """The best `width` open beams, and the pool: what finished among the best `width` of its step, best first.
 
-    So a finished hypothesis takes no slot from open ones (as in transformers' beam search). With `size` finished
-    hypotheses the prompt is done.
+    `finished` are those of earlier steps. A finished hypothesis takes no slot from open ones (as in transformers' beam
+    search). With `size` finished hypotheses the prompt is done.
     """
-
-    def choose(ranked: Sequence[Hypothesis], held: Sequence[Hypothesis], width: int) -> list[Hypothesis]:
-        old = {id(each) for each in held}
-        new = [each for each in ranked if id(each) not in old]
-        arrived = {id(each) for each in new[:width] if not each.open}
-        pool = [each for each in ranked if id(each) in old | arrived]
-        going = [each for each in new if each.open][:width]
-        return pool if len(pool) >= size else [*going, *pool]
-
-    return choose
+    pooled = {id(beam) for beam in finished}
+    new = [beam for beam in ranked if id(beam) not in pooled]
+    pooled |= {id(beam) for beam in new[:width] if not beam.open}
+    pool = [beam for beam in ranked if id(beam) in pooled]
+    return pool if len(pool) >= size else [*[beam for beam in new if beam.open][:width], *pool]
 
 
-def distinct(ranked: Sequence[Hypothesis]) -> list[Hypothesis]:
-    """The candidates without those whose tokens a better one has, too."""
-    return list({tuple(each.token_ids): each for each in reversed(ranked)}.values())[::-1]
+def distinct(ranked: Sequence[Beam]) -> list[Beam]:
+    """The candidates without those whose tokens are those of a better one."""
+    return list({tuple(beam.hypothesis.token_ids): beam for beam in reversed(ranked)}.values())[::-1]
 
 
 def by_vote(pattern: str, ranked: Sequence[Hypothesis]) -> list[Hypothesis]:
-    """The hypotheses in the order of their answers' weights, those of one answer in their own order.
+    """The hypotheses in the order of their answers' weights; those of one answer keep their order.
 
     An answer is the last match of `pattern` in the text; of a pattern with groups it is the first group that took part
     in the match, and there is no answer where none did. Its weight is the sum of exp(value) over all that give it
     (weighted best-of-N, Li et al. 2023, arXiv 2206.02336; exp of the implicit value is a sample's importance weight for
-    the tuned model). What has no answer comes last.
+    the tuned model). Hypotheses without an answer come last.
     """
-    if not ranked:
-        return []
-    highest = max(each.value for each in ranked)
-    answers = [_answer(pattern, each.text) for each in ranked]
-    weights: dict[str, float] = {}
-    for answer, each in zip(answers, ranked, strict=True):
-        if answer is not None:
-            weights[answer] = weights.get(answer, 0.0) + math.exp(each.value - highest)
-    given = list(zip(answers, ranked, strict=True))
-    given.sort(key=lambda entry: 1.0 if entry[0] is None else -weights[entry[0]])
-    return [each for _, each in given]
+    highest = max((hypothesis.value for hypothesis in ranked), default=0.0)
+    answers = [_answer(pattern, hypothesis.text) for hypothesis in ranked]
+    weights: dict[str | None, float] = {}
+    for answer, hypothesis in zip(answers, ranked, strict=True):
+        weights[answer] = weights.get(answer, 0.0) + math.exp(hypothesis.value - highest)
+    weights[None] = -1.0
+    order = sorted(range(len(ranked)), key=lambda index: -weights[answers[index]])
+    return [ranked[index] for index in order]
 
 
 def _answer(pattern: str, text: str) -> str | None:
     matches = list(re.finditer(pattern, text))
     if not matches:
         return None
-    last = matches[-1]
-    groups: tuple[str | None, ...] = last.groups() if last.re.groups else (last.group(),)
+    groups: tuple[str | None, ...] = matches[-1].groups() or (matches[-1].group(),)
     return next((group for group in groups if group is not None), None)

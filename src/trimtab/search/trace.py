@@ -1,10 +1,6 @@
 """A trace of searches: each step's candidates, their values and which were kept, as JSON lines.
 
 A line is one step of one prompt. A prompt that was decoded again is in the file again, and its last search counts.
-Knows nothing of models or artifacts.
-
-    >>> trace = Trace(Path("cbs-4-4-5.jsonl"), valued=True)                             # doctest: +SKIP
-    >>> search.run(prompts, proposer, value, partial(trace.observe, prompts))           # doctest: +SKIP
 """
 
 import json
@@ -15,16 +11,16 @@ from typing import Any
 
 from trimtab.errors import DataError, RunError
 from trimtab.records import Prompt
-from trimtab.search.hypothesis import Hypothesis, Step
+from trimtab.search.hypothesis import Beam, Step
 
 
 class Trace:
-    """Writes what a search tells it at the end of a file; `valued` where its hypotheses have values."""
+    """Appends the steps of searches to a file; `valued` where their hypotheses have values."""
 
     def __init__(self, path: Path, *, valued: bool) -> None:
         self.path = path
         self.valued = valued
-        self._before: list[list[Hypothesis]] = []
+        self._before: list[list[Beam]] = []
 
     def observe(self, prompts: Sequence[Prompt], step: Step) -> None:
         """Append one line for each prompt.
@@ -34,19 +30,18 @@ class Trace:
         """
         lines = []
         before = self._before if step.number else [[] for _ in prompts]
-        for prompt, candidates, kept, old in zip(prompts, step.candidates, step.kept, before, strict=True):
-            held = {_key(beam) for beam in old if not beam.open}
-            place_of = {_key(each): place for place, each in enumerate(kept)}
+        for prompt, candidates, kept, previous in zip(prompts, step.candidates, step.kept, before, strict=True):
+            kept_as, held_as = ({id(beam): index for index, beam in enumerate(beams)} for beams in (kept, previous))
             entries = [
                 {
-                    "text": each.text,
-                    "value": each.value if self.valued else None,
-                    "finish": each.finish,
-                    "parent": each.parent,
-                    "kept": place_of.get(_key(each)),
-                    "held": _key(each) in held,
+                    "text": beam.hypothesis.text,
+                    "value": beam.hypothesis.value if self.valued else None,
+                    "finish": beam.hypothesis.finish,
+                    "parent": held_as.get(id(beam), beam.parent),
+                    "kept": kept_as.get(id(beam)),
+                    "held": id(beam) in held_as,
                 }
-                for each in candidates
+                for beam in candidates
             ]
             entry = {"prompt_id": prompt.id, "prompt": prompt.text, "step": step.number, "candidates": entries}
             lines.append(json.dumps(entry, ensure_ascii=False) + "\n")
@@ -57,11 +52,6 @@ class Trace:
                 file.write("".join(lines))
         except OSError as error:
             raise RunError(f"{self.path} cannot be written: {error.strerror}") from None
-
-
-def _key(each: Hypothesis) -> tuple[int, int, tuple[int, ...]]:
-    """What tells a prompt's hypotheses apart, also where one is kept under another row."""
-    return each.slot, each.parent, tuple(each.token_ids)
 
 
 @dataclass
@@ -104,21 +94,20 @@ def read_traces(path: Path) -> dict[str, Node]:
 
 def _tree(steps: Sequence[Mapping[str, Any]]) -> Node:
     prompt = steps[0]["prompt"]
-    root = Node(prompt if isinstance(prompt, str) else "\n".join(each["content"] for each in prompt))
+    root = Node(prompt if isinstance(prompt, str) else "\n".join(message["content"] for message in prompt))
     before: dict[int, tuple[str, Node]] = {0: ("", root)}
     for step in steps:
         now: dict[int, tuple[str, Node]] = {}
-        standing = [(text, node) for text, node in before.values() if node.finish is not None]
-        for each in step["candidates"]:
-            if each["held"]:
-                place = [text for text, _ in standing].index(each["text"])
-                _, node = standing.pop(place)
-                node.kept = each["kept"] is not None
-            else:
-                text, parent = before[each["parent"]]
-                node = Node(each["text"].removeprefix(text), each["value"], each["finish"], each["kept"] is not None)
+        for candidate in step["candidates"]:
+            text, node = before[candidate["parent"]]  # a candidate that is held has itself as parent
+            if candidate["held"] and text != candidate["text"]:
+                raise ValueError(f"{text!r} is held as {candidate['text']!r}")
+            if not candidate["held"]:
+                parent, added = node, candidate["text"].removeprefix(text)
+                node = Node(added, candidate["value"], candidate["finish"])
                 parent.children.append(node)
-            if each["kept"] is not None:
-                now[each["kept"]] = (each["text"], node)
+            node.kept = candidate["kept"] is not None
+            if node.kept:
+                now[candidate["kept"]] = (candidate["text"], node)
         before = now
     return root

@@ -1,70 +1,47 @@
-"""What a candidate is worth to the search.
+"""What a candidate is worth to the search: by a pair of models, by a reward, or by a combination of values.
 
-`ImplicitValue` is the paper's: log p_tuned(y|x) - log p_untuned(y|x), summed over the response's tokens (arXiv
-2405.19262, equation 5; no length normalisation, no beta). Both models keep their own state, so a chunk costs only its
-new tokens. `RewardValue` lets any reward guide.
-
-    >>> value = ImplicitValue(tuned, untuned, base)                                     # doctest: +SKIP
-    >>> state, values = value.advance(value.start(prompts, room=40), [0, 0], candidates)    # doctest: +SKIP
+Both models of a pair keep their state, so a chunk costs only its new tokens. Combined values are values, so they nest.
 """
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, Literal, Protocol
 
 from trimtab.errors import VocabularyError
-from trimtab.models.chat_turn import Turn
+from trimtab.models.chat import Turn
 from trimtab.models.encoding import common_prefix
 from trimtab.models.language_model import DecodeState, LanguageModel
 from trimtab.models.shared_layers import share_lower_layers
-from trimtab.records import Finish, Prompt, PromptInput
+from trimtab.records import Prompt, PromptInput
 from trimtab.rewards.reward import Reward
 from trimtab.rewards.reward_values import scores_of
+from trimtab.search.hypothesis import Hypothesis
 
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A response so far: all its tokens (an end token included where one was sampled) and its text."""
-
-    token_ids: list[int]
-    text: str
-    finish: Finish | None
-
-
-class ValueState(Protocol):
-    """What a value remembers of each row."""
-
-    def select(self, rows: Sequence[int]) -> Self:
-        """These rows, in this order."""
-        ...
-
-
-State = TypeVar("State", bound=ValueState)
+Combine = Literal["sum", "min"]
+COMBINE: dict[Combine, Callable[[Sequence[float]], float]] = {"sum": sum, "min": min}
 _log = logging.getLogger(__name__)
 
 
-class StatefulValue(Protocol[State]):
-    """Judges growing responses."""
+class Value(Protocol):
+    """Judges growing responses.
 
-    def start(self, prompts: Sequence[Prompt], room: int) -> State:
-        """One row a prompt, with no response yet; responses may reach `room` tokens."""
+    What it remembers of each row is its state, which only the value itself reads; `state.select(rows)` gives these
+    rows, in this order.
+    """
+
+    def start(self, prompts: Sequence[Prompt], room: int) -> Any:
+        """A state with one row a prompt and no response yet; responses may reach `room` tokens."""
         ...
 
     def too_long(self, prompt: Prompt, room: int) -> str | None:
         """Why responses of up to `room` tokens to the prompt cannot be judged; None where they can."""
         ...
 
-    def advance(
-        self, state: State, parents: Sequence[int], candidates: Sequence[Candidate]
-    ) -> tuple[State, list[float]]:
-        """Each candidate continues row parents[i]. A state with a row a candidate, and the candidates' values."""
+    def advance(self, state: Any, parents: Sequence[int], candidates: Sequence[Hypothesis]) -> tuple[Any, list[float]]:
+        """A state with one row a candidate, and the candidates' values; candidate i continues row parents[i]."""
         ...
-
-
-Value: TypeAlias = StatefulValue[Any]
-"""A value whatever its state."""
 
 
 @dataclass
@@ -81,17 +58,14 @@ class ImplicitState:
     turns: list[tuple[Turn, Turn]]
 
     def select(self, rows: Sequence[int]) -> "ImplicitState":
-        return ImplicitState(
-            self.tuned.select(rows),
-            self.untuned.select(rows),
-            [self.responses[row] for row in rows],
-            [self.ratios[row] for row in rows],
-            [self.turns[row] for row in rows],
-        )
+        responses, ratios = [self.responses[row] for row in rows], [self.ratios[row] for row in rows]
+        tuned, untuned = self.tuned.select(rows), self.untuned.select(rows)
+        return ImplicitState(tuned, untuned, responses, ratios, [self.turns[row] for row in rows])
 
 
 class ImplicitValue:
-    """The log-ratio of a tuned and an untuned model.
+    """log p_tuned(y|x) - log p_untuned(y|x), summed over the response's tokens (arXiv 2405.19262, equation 5; no length
+    normalisation, no beta).
 
     Both are normalised over the ids that both have rows for. Candidates of a base with the same vocabulary are valued
     by their ids. An id among them that a guide lacks (a padded row, a token added to the base alone) is read as its
@@ -99,7 +73,7 @@ class ImplicitValue:
 
     Args:
         tuned, untuned: two models with one vocabulary, but for added tokens.
-        base: the model that candidates come from, None where only their texts are known. Where its vocabulary is
+        base: the model that writes the candidates, None where only their texts are known. Where its vocabulary is
             another one, or not known, texts are encoded anew, as the guides' chat template writes answers.
 
     Raises:
@@ -121,26 +95,24 @@ class ImplicitValue:
         self.same_vocabulary = foreign is not None  # then candidates are valued by their ids
         self._foreign = unlike | (foreign or frozenset())
         self._read_as: dict[int, list[int]] = {}
-        ends = (model.vocabulary.end_id for model in (tuned, untuned))
-        self._end = [token for token in ends if token < self._rows and token not in unlike][:1]
+        self._end = self._readable([tuned.vocabulary.end_id, untuned.vocabulary.end_id])[:1]
 
     def too_long(self, prompt: Prompt, room: int) -> str | None:
         return self.tuned.too_long(prompt.text, room) or self.untuned.too_long(prompt.text, room)
 
     def start(self, prompts: Sequence[Prompt], room: int) -> ImplicitState:
         texts = [prompt.text for prompt in prompts]
-        untuned = self.untuned.start(texts, room)  # before the tuned one, which may take up what it has computed
+        untuned = self.untuned.start(texts, room)  # before the tuned one, which may reuse what it has computed
         tuned, turns = self.tuned.start(texts, room), [self._turns(text) for text in texts]
         return ImplicitState(tuned, untuned, [[] for _ in prompts], [[] for _ in prompts], turns)
 
     def _turns(self, prompt: PromptInput) -> tuple[Turn, Turn]:
         if self.same_vocabulary or not self.tuned.vocabulary.converses(prompt):
             return Turn(), Turn()
-        written_by = Turn() if self._base is None else self._base.vocabulary.turn(prompt)
-        return written_by, self.tuned.vocabulary.turn(prompt)
+        return Turn() if self._base is None else self._base.vocabulary.turn(prompt), self.tuned.vocabulary.turn(prompt)
 
     def advance(
-        self, state: ImplicitState, parents: Sequence[int], candidates: Sequence[Candidate]
+        self, state: ImplicitState, parents: Sequence[int], candidates: Sequence[Hypothesis]
     ) -> tuple[ImplicitState, list[float]]:
         turns = [state.turns[row] for row in parents]
         responses, whole = self._fitting(state, parents, self._encode(candidates, turns))
@@ -155,13 +127,13 @@ class ImplicitValue:
         values = [sum(row) if fits else math.nan for row, fits in zip(ratios, whole, strict=True)]
         return ImplicitState(tuned, untuned, responses, ratios, turns), values
 
-    def _encode(self, candidates: Sequence[Candidate], turns: Sequence[tuple[Turn, Turn]]) -> list[list[int]]:
+    def _encode(self, candidates: Sequence[Hypothesis], turns: Sequence[tuple[Turn, Turn]]) -> list[list[int]]:
         """The candidates in the guides' vocabulary; the end counts only where the base sampled it."""
         if self.same_vocabulary:
             return [self._in_guides_ids(candidate) for candidate in candidates]
         words = [base.words(candidate.text) for (base, _), candidate in zip(turns, candidates, strict=True)]
-        own, ended = [guide for _, guide in turns], [candidate.finish == "eos" for candidate in candidates]
-        encoded = self.tuned.vocabulary.encode_answers(own, words, ended)
+        ended = [candidate.finish == "eos" for candidate in candidates]
+        encoded = self.tuned.vocabulary.encode_answers([guide for _, guide in turns], words, ended)
         return [
             [*self._readable(ids[:-1]), *self._end] if end else self._readable(ids)
             for ids, end in zip(encoded, ended, strict=True)
@@ -171,16 +143,14 @@ class ImplicitValue:
         """Ids of the guides' vocabulary without those that one of the guides has no row for."""
         return [token for token in ids if token < self._rows and token not in self._unlike]
 
-    def _in_guides_ids(self, candidate: Candidate) -> list[int]:
+    def _in_guides_ids(self, candidate: Hypothesis) -> list[int]:
         """The candidate's ids, each that the guides lack as its text, or as their end where it ends the response."""
-        given = candidate.token_ids
-        lacking = [n for n, token in enumerate(given) if token >= self._rows or token in self._foreign]
+        ids, last = candidate.token_ids, len(candidate.token_ids) - 1
+        lacking = [n for n, token in enumerate(ids) if token >= self._rows or token in self._foreign]
         if not lacking:
-            return given
-        read = {n: self._as_text(given[n]) for n in lacking}
-        if candidate.finish == "eos" and len(given) - 1 in read:
-            read[len(given) - 1] = self._end
-        return [token for n, own in enumerate(given) for token in read.get(n, [own])]
+            return ids
+        read = {n: self._end if candidate.finish == "eos" and n == last else self._as_text(ids[n]) for n in lacking}
+        return [token for n, same in enumerate(ids) for token in read.get(n, [same])]
 
     def _as_text(self, token: int) -> list[int]:
         """The text of one of the base's ids in the guides' vocabulary."""
@@ -193,55 +163,123 @@ class ImplicitValue:
     def _fitting(
         self, state: ImplicitState, parents: Sequence[int], responses: Sequence[list[int]]
     ) -> tuple[list[list[int]], list[bool]]:
-        """The responses as far as the guides can read them, and whether that is whole.
+        """The responses cut to the guides' context, and whether each is whole.
 
         Another tokenizer may need more tokens than the base has sampled.
         """
-        ours, theirs = self.tuned.context, self.untuned.context
+        tuned, untuned = self.tuned.context, self.untuned.context
         lengths = zip(state.tuned.prompt_lengths, state.untuned.prompt_lengths, strict=True)
-        room = [min(ours - own, theirs - other) for own, other in lengths]
+        room = [min(tuned - first, untuned - second) for first, second in lengths]
         whole = [len(ids) <= room[parent] for parent, ids in zip(parents, responses, strict=True)]
         if not all(whole):
-            _log.warning("a response exceeds the guides' context of %d tokens and has no value", min(ours, theirs))
+            _log.warning("a response exceeds the guides' context of %d tokens and has no value", min(tuned, untuned))
         return [ids[: room[parent]] for parent, ids in zip(parents, responses, strict=True)], whole
 
 
 def _continue(
-    model: LanguageModel,
-    state: DecodeState,
-    parents: Sequence[int],
-    kept: Sequence[int],
-    new: Sequence[Sequence[int]],
+    model: LanguageModel, state: DecodeState, parents: Sequence[int], kept: Sequence[int], new: Sequence[Sequence[int]]
 ) -> tuple[DecodeState, list[list[float]]]:
     lengths = [state.prompt_lengths[p] + count for p, count in zip(parents, kept, strict=True)]
     return model.score(state, parents, lengths, new)
 
 
-@dataclass
-class RewardState:
-    """The prompts of the rows."""
+class NoState:
+    """The state of a value that remembers nothing."""
 
-    prompts: list[Prompt]
-
-    def select(self, rows: Sequence[int]) -> "RewardState":
-        return RewardState([self.prompts[row] for row in rows])
+    def select(self, rows: Sequence[int]) -> "NoState":
+        return self
 
 
+@dataclass(eq=False)
 class RewardValue:
     """Any reward as a value: it reads each candidate's whole text anew."""
 
-    def __init__(self, reward: Reward) -> None:
-        self.reward = reward
+    reward: Reward
 
-    def start(self, prompts: Sequence[Prompt], room: int) -> RewardState:
-        return RewardState(list(prompts))
+    def start(self, prompts: Sequence[Prompt], room: int) -> NoState:
+        return NoState()
 
     def too_long(self, prompt: Prompt, room: int) -> str | None:
         return None
 
     def advance(
-        self, state: RewardState, parents: Sequence[int], candidates: Sequence[Candidate]
-    ) -> tuple[RewardState, list[float]]:
-        after = state.select(parents)
-        values = scores_of(self.reward, [prompt.text for prompt in after.prompts], [each.text for each in candidates])
-        return after, values
+        self, state: NoState, parents: Sequence[int], candidates: Sequence[Hypothesis]
+    ) -> tuple[NoState, list[float]]:
+        prompts = [candidate.prompt.text for candidate in candidates]
+        return state, scores_of(self.reward, prompts, [candidate.text for candidate in candidates])
+
+
+class PerToken:
+    """Another value divided by the number of the response's tokens, as the proposer's model counts them."""
+
+    def __init__(self, value: Value) -> None:
+        self.value, self.start, self.too_long = value, value.start, value.too_long
+
+    def advance(self, state: Any, parents: Sequence[int], candidates: Sequence[Hypothesis]) -> tuple[Any, list[float]]:
+        after, values = self.value.advance(state, parents, candidates)
+        lengths = [max(1, len(candidate.token_ids)) for candidate in candidates]
+        return after, [value / length for value, length in zip(values, lengths, strict=True)]
+
+
+@dataclass
+class StepState:
+    """The rows of the value, and each row's scores so far, one a chunk."""
+
+    value: Any
+    scores: list[list[float]]
+
+    def select(self, rows: Sequence[int]) -> "StepState":
+        return StepState(self.value.select(rows), [self.scores[row] for row in rows])
+
+
+class StepValue:
+    """The sum or the minimum of what another value gives at the end of every chunk, as process reward models are used
+    (Lightman et al. 2023, arXiv 2305.20050)."""
+
+    def __init__(self, value: Value, combine: Combine) -> None:
+        self.value, self.combine, self.too_long = value, COMBINE[combine], value.too_long
+
+    def start(self, prompts: Sequence[Prompt], room: int) -> StepState:
+        return StepState(self.value.start(prompts, room), [[] for _ in prompts])
+
+    def advance(
+        self, state: StepState, parents: Sequence[int], candidates: Sequence[Hypothesis]
+    ) -> tuple[StepState, list[float]]:
+        after, new = self.value.advance(state.value, parents, candidates)
+        scores = [[*state.scores[row], score] for row, score in zip(parents, new, strict=True)]
+        return StepState(after, scores), [self.combine(row) for row in scores]
+
+
+@dataclass
+class WeightedState:
+    """A state for each of the values."""
+
+    states: list[Any]
+
+    def select(self, rows: Sequence[int]) -> "WeightedState":
+        return WeightedState([state.select(rows) for state in self.states])
+
+
+class WeightedValue:
+    """The weighted mean of several values, `(value, weight)`; weights are above 0."""
+
+    def __init__(self, parts: Sequence[tuple[Value, float]]) -> None:
+        assert parts and all(weight > 0 for _, weight in parts), "a mean needs values with weights above 0"
+        self.values = [value for value, _ in parts]
+        self.weights = [weight / sum(weight for _, weight in parts) for _, weight in parts]
+
+    def start(self, prompts: Sequence[Prompt], room: int) -> WeightedState:
+        return WeightedState([value.start(prompts, room) for value in self.values])
+
+    def too_long(self, prompt: Prompt, room: int) -> str | None:
+        return next((reason for value in self.values if (reason := value.too_long(prompt, room)) is not None), None)
+
+    def advance(
+        self, state: WeightedState, parents: Sequence[int], candidates: Sequence[Hypothesis]
+    ) -> tuple[WeightedState, list[float]]:
+        states, means = [], [0.0] * len(candidates)
+        for value, weight, part in zip(self.values, self.weights, state.states, strict=True):
+            after, worths = value.advance(part, parents, candidates)
+            states.append(after)
+            means = [mean + weight * worth for mean, worth in zip(means, worths, strict=True)]
+        return WeightedState(states), means

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class ValueContext:
     """What a value is made of.
 
-    `model` writes the candidates; None where it runs behind an endpoint, which shows their texts alone. `roles` gives
-    the run's other models. `gold` is the gold reward, None unless the entry's `uses_gold` asks for it.
+    `model` writes the candidates; None where it runs behind an endpoint, which shows their texts alone. `roles` holds
+    the run's models. `gold` is the gold reward, None unless the entry's `uses_gold` asks for it.
     """
 
     config: "ValueConfig"

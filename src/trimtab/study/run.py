@@ -29,7 +29,6 @@ from trimtab.models.hardware import default_device, processes_a_device
 from trimtab.pipeline.checks import check_steps
 from trimtab.pipeline.experiment_steps import steps
 from trimtab.pipeline.memory import memory_lines
-from trimtab.report.columns import reward_unit
 from trimtab.report.study_page import StudyFacts, write_study_report
 from trimtab.store.artifacts import RunDirectory
 from trimtab.store.files import link_to, replace_folder, write_json
@@ -80,7 +79,7 @@ def run_study(
         plan = plan_study(study, directory, assets)
         _tell_memory(study, assets, watch, jobs)
         view.shows(plan)
-        with _executor(directory, assets, jobs, threads) as executor:
+        with _executor(directory, jobs, threads) as executor:
             _keep_index(plan, directory, threads)
             failed = carry_out(plan, executor, assets, watch, threads, processes_a_device(jobs, default_device().type))
         failures = _reasons(plan, failed)
@@ -169,13 +168,13 @@ def _reasons(plan: Plan, failed: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _executor(directory: RunDirectory, assets: Assets, jobs: int, threads: int) -> Iterator[Executor]:
+def _executor(directory: RunDirectory, jobs: int, threads: int) -> Iterator[Executor]:
     if jobs > 1:
         with Pool(directory.path, range(1, jobs + 1), threads) as pool:
             yield pool
         return
     with with_threads(threads):
-        yield InProcess(directory.path, assets)
+        yield InProcess(directory.path)
 
 
 def _keep_index(plan: Plan, directory: RunDirectory, threads: int) -> None:
@@ -231,7 +230,7 @@ def _report(
     cells = collect(plan, finished, assets)
     rows, comparisons = summarise_cells(cells, resamples=bootstrap, confidence=confidence, seed=first.seed)
     baseline = name_of(study, study.baseline, study.measured[0])
-    facts = StudyFacts(study.name, study.source, baseline, reward_unit(first), confidence, bootstrap, failures)
+    facts = StudyFacts(study.name, study.source, baseline, first.reward.entry.unit, confidence, bootstrap, failures)
     with replace_folder(directory.path / "report") as folder:
         write_study_report(folder, facts, rows, comparisons)
     return rows

@@ -18,10 +18,11 @@ import pydantic
 from pydantic import Field
 
 from trimtab.config.experiment import Experiment
-from trimtab.config.file import LONGEST, override, parse_experiment, read_mapping, set_field, wording
+from trimtab.config.faults import faults_in
+from trimtab.config.file import override, parse_experiment, read_mapping, set_field
 from trimtab.config.guide import DecoderConfig
 from trimtab.config.models import Config, Name
-from trimtab.errors import ConfigurationError, shown
+from trimtab.errors import ConfigurationError
 from trimtab.study.grid import Cell, Repeat, cells_of
 
 Find = Callable[[str], Path]
@@ -97,8 +98,7 @@ def load_study(path: Path, overrides: Sequence[str] = (), find: Find = Path) -> 
     try:
         config = StudyConfig.model_validate(values)
     except pydantic.ValidationError as error:
-        said = [_fault(fault) for fault in error.errors()]
-        raise ConfigurationError(f"{path} is no study: {'; '.join(said)}") from None
+        raise ConfigurationError(f"{path} is no study: {'; '.join(faults_in(error, StudyConfig))}") from None
     faults: list[str] = []
     base = _base(config, path, find)
     for field, value in config.overrides.items():
@@ -119,15 +119,6 @@ def load_study(path: Path, overrides: Sequence[str] = (), find: Find = Path) -> 
         raise ConfigurationError(f"{path}: {'; '.join(dict.fromkeys(faults))}")
     measured = config.measure or _with_reference(runs[0].experiment)
     return Study(config.name, tuple(named), tuple(runs), measured, config.baseline or named[0].name, values)
-
-
-def _fault(fault: Any) -> str:
-    place, message = ".".join(map(str, fault["loc"])), wording(fault)
-    return (
-        f"{place} is {shown(fault['input'], LONGEST)}: {message}"
-        if fault["type"] == "string_type"
-        else f"{place}: {message}"
-    )
 
 
 def _base(config: StudyConfig, path: Path, find: Find) -> dict[str, Any]:

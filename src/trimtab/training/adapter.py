@@ -1,10 +1,7 @@
 """Where a LoRA adapter goes: the linear maps of the uppermost layers.
 
-With `top_layers` the gradient stops at the lowest adapted layer: below it nothing is trained, so autograd keeps no
-activations there and goes no further back. That needs gradient checkpointing to be off.
-
-    >>> lora_config(model, LoraSettings(top_layers=8)).layers_to_transform              # doctest: +SKIP
-    [22, 23, 24, 25, 26, 27, 28, 29]
+With `top_layers` the gradient stops at the lowest adapted layer: autograd keeps no activations below it. That needs
+gradient checkpointing to be off.
 """
 
 import torch
@@ -21,7 +18,7 @@ from trimtab.models.shared_layers import layer_stack
 def lora_config(model: PreTrainedModel, settings: LoraSettings, part: str = "tune") -> LoraConfig:
     """LoRA on every linear map of the adapted layers; embeddings and output head stay as they are.
 
-    `part` is the part of the configuration that the settings stand in.
+    `part` is the part of the configuration that has the settings.
 
     Raises:
         ConfigurationError: `top_layers` is more than the model has.
@@ -34,32 +31,27 @@ def lora_config(model: PreTrainedModel, settings: LoraSettings, part: str = "tun
     top = len(layers) if settings.top_layers is None else settings.top_layers
     if top > len(layers):
         raise ConfigurationError(f"{part}.lora.top_layers is {top} and the model has {len(layers)} layers: give fewer")
-    linear = [
-        (path, module)
-        for layer in layers
-        for path, module in layer.named_modules()
-        if isinstance(module, torch.nn.Linear | Conv1D)
-    ]
-    names = {path.rpartition(".")[2] for path, _ in linear}
+    modules = [(path, module) for layer in layers for path, module in layer.named_modules()]
+    linear = {path.rpartition(".")[2] for path, module in modules if isinstance(module, torch.nn.Linear | Conv1D)}
     if model._is_stateful:
-        names -= {"out_proj"}  # fused kernels of recurrent layers read its weights, past an adapter
+        linear -= {"out_proj"}  # fused kernels of recurrent layers read its weights and bypass an adapter
     return LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=sorted(names),
+        target_modules=sorted(linear),
         layers_to_transform=list(range(len(layers) - top, len(layers))),
         layers_pattern=name.rpartition(".")[2],
-        fan_in_fan_out=any(isinstance(module, Conv1D) for _, module in linear),
+        fan_in_fan_out=any(isinstance(module, Conv1D) for _, module in modules),
         task_type="CAUSAL_LM",
     )
 
 
 def leave_casts_to_autocast(model: torch.nn.Module) -> None:
-    """Have adapters take their inputs as they come.
+    """Have adapters take their inputs as they are.
 
-    PEFT widens each input to the adapter's float32, and autocast, where it is on, narrows it again right away: the same
-    numbers, after two copies of every activation in every adapted map.
+    PEFT widens each input to the adapter's float32, and autocast narrows it again right away: the same numbers, after
+    two copies of every activation in every adapted map.
     """
     for module in model.modules():
         if isinstance(module, BaseTunerLayer):

@@ -1,34 +1,23 @@
-"""Which rows stand in a batch together, and the order in which batches come.
+"""Which rows are in a batch together, and the order of the batches.
 
-Knows nothing of what a row holds but its length.
-
-    >>> list(BatchOrder(5, batch_size=2, seed=0))
-    [2, 3, 0, 1, 4]
+>>> list(BatchOrder(5, batch_size=2, seed=3))
+[2, 3, 0, 1, 4]
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from torch.utils.data import Sampler
 
+from trimtab.training.tokens import PairTokens, TextTokens
+
 WINDOW = 50  # batches whose rows are sorted by length together
-
-
-class HasLength(Protocol):
-    """A row of training data."""
-
-    @property
-    def length(self) -> int:
-        """Tokens that the row takes in a batch."""
-        ...
-
-
-Row = TypeVar("Row", bound=HasLength)
+Row = TypeVar("Row", PairTokens, TextTokens)
 
 
 def arrange(rows: Sequence[Row], batch_size: int, seed: int) -> list[Row]:
-    """The rows in an order whose runs of `batch_size` are the batches: drawn at random, then of like length.
+    """The rows in an order of which each run of `batch_size` is a batch: drawn at random, then of like length.
 
     Little is padded, as in transformers' `group_by_length`: within each window of `WINDOW` batches rows are sorted.
     """
@@ -36,19 +25,16 @@ def arrange(rows: Sequence[Row], batch_size: int, seed: int) -> list[Row]:
     window = batch_size * WINDOW
     arranged: list[Row] = []
     for start in range(0, len(rows), window):
-        arranged += sorted((rows[index] for index in order[start : start + window]), key=_length, reverse=True)
+        drawn = [rows[index] for index in order[start : start + window]]
+        arranged += sorted(drawn, key=lambda row: row.length, reverse=True)
     return arranged
 
 
-def _length(row: HasLength) -> int:
-    return row.length
-
-
 class BatchOrder(Sampler[int]):
-    """Rows batch by batch, the batches in a new order each epoch, what is in a batch always the same.
+    """Rows batch by batch: the batches in a new order each epoch, the rows of a batch always the same.
 
-    A sequence's log-probability depends in its last digits on the shape of the batch it stands in. With fixed batches
-    the reference, computed once, is exact for every step: an untuned model has rewards of exactly 0.
+    The last digits of a sequence's log-probability depend on the shape of its batch. With fixed batches the reference,
+    computed once, is exact for every step: an untuned model has rewards of exactly 0.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int) -> None:

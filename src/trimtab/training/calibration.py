@@ -1,7 +1,7 @@
-"""Calibration of a two-class margin: pure functions on arrays.
+"""Calibration of a two-class margin, on arrays.
 
-A classifier's margin m = log p(positive) - log p(negative) is made honest by m / temperature + bias (Platt scaling;
-without bias it is temperature scaling, Guo et al. 2017, arXiv 1706.04599). Knows nothing of models.
+A classifier's margin m = log p(positive) - log p(negative) is calibrated by m / temperature + bias (Platt scaling;
+without bias it is temperature scaling, Guo et al. 2017, arXiv 1706.04599). `margins` and `labels` (0 or 1) are [n].
 
     >>> margins, labels = np.array([4.0, -4.0, 4.0, -4.0]), np.array([1, 0, 0, 1])
     >>> negative_log_likelihood(margins / 1000, labels) < negative_log_likelihood(margins, labels)
@@ -17,7 +17,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
-LIMIT = 5.0
+MAX_PARAMETER = 5.0
+"""Bound of the log-temperature and of the bias, either way."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,14 @@ class Calibration:
 
 
 def negative_log_likelihood(margins: Floats, labels: Labels) -> float:
-    """Mean of -log p(label), nats; `margins` and `labels` (0 or 1) are [n]."""
+    """Mean of -log p(label), nats."""
     return float(np.logaddexp(0.0, np.where(labels == 1, -margins, margins)).mean())
 
 
 def expected_calibration_error(margins: Floats, labels: Labels, bins: int) -> float:
-    """Mean over texts of |accuracy - confidence| of the text's bin.
+    """Mean over texts of |accuracy - confidence| of the text's bin, Guo et al. 2017, equation 3.
 
-    Confidence is max(p, 1 - p); `bins` equal bins cut [0.5, 1]. Guo et al. 2017, equation 3.
-
-    `margins` and `labels` (0 or 1) are [n].
+    Confidence is max(p, 1 - p); `bins` equal bins cut [0.5, 1].
     """
     confidence = 1.0 / (1.0 + np.exp(-np.abs(margins)))
     right = (margins > 0) == (labels == 1)
@@ -52,49 +51,45 @@ def expected_calibration_error(margins: Floats, labels: Labels, bins: int) -> fl
 
 
 def fit_calibration(margins: Floats, labels: Labels, *, with_bias: bool) -> Calibration:
-    """The calibration of least negative log-likelihood; temperatures beyond e^±5 and biases beyond ±5 are not tried."""
+    """The calibration of least negative log-likelihood, with a temperature in e^±5 and a bias in ±5."""
     values, targets = torch.from_numpy(margins).double(), torch.from_numpy(labels).double()
     point = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([point], max_iter=200, line_search_fn="strong_wolfe")
 
-    def limited() -> tuple[torch.Tensor, torch.Tensor]:
-        log_temperature, bias = point.clamp(-LIMIT, LIMIT)
+    def bounded() -> tuple[torch.Tensor, torch.Tensor]:
+        log_temperature, bias = point.clamp(-MAX_PARAMETER, MAX_PARAMETER)
         return log_temperature.exp(), bias * with_bias
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        temperature, bias = limited()
+        temperature, bias = bounded()
         value = binary_cross_entropy_with_logits(values / temperature + bias, targets)
         value.backward()
         return value
 
     optimizer.step(loss)
-    temperature, bias = limited()
+    temperature, bias = bounded()
     return Calibration(float(temperature.detach()), float(bias.detach()))
 
 
 def cross_fitted(margins: Floats, labels: Labels, *, with_bias: bool) -> Floats:
-    """Margins of which each half is calibrated by what was fitted on the other half, so nothing is measured on itself.
+    """Margins of which each half is calibrated by a fit on the other half, so that no text is measured by its own fit.
 
-    Each half takes every second text of each label, in order.
+    A half has every second text of each label, in order.
     """
     half = np.empty(len(labels), dtype=np.int64)
     for label in (0, 1):
-        places = np.flatnonzero(labels == label)
-        half[places] = np.arange(len(places)) % 2
+        half[labels == label] = np.arange(np.sum(labels == label)) % 2
     calibrated = np.empty_like(margins)
-    for this in (0, 1):
-        fitted = fit_calibration(margins[half != this], labels[half != this], with_bias=with_bias)
-        calibrated[half == this] = fitted.apply(margins[half == this])
+    for index in (0, 1):
+        fitted = fit_calibration(margins[half != index], labels[half != index], with_bias=with_bias)
+        calibrated[half == index] = fitted.apply(margins[half == index])
     return calibrated
 
 
 def choose_calibration(margins: Floats, labels: Labels) -> tuple[Calibration, Floats]:
-    """The calibration fitted on all margins, with a bias only where that lowers the cross-fitted likelihood loss.
-
-    Returns:
-        The calibration, and the cross-fitted margins by which it may be judged.
-    """
+    """The calibration fitted on all margins, with a bias only where that lowers the cross-fitted negative
+    log-likelihood; and the cross-fitted margins, by which to judge it."""
     judged = {choice: cross_fitted(margins, labels, with_bias=choice) for choice in (False, True)}
     best = min(judged, key=lambda choice: negative_log_likelihood(judged[choice], labels))
     return fit_calibration(margins, labels, with_bias=best), judged[best]

@@ -1,10 +1,7 @@
-"""Checkpoints of a training, from which a killed one goes on: only whole ones count.
+"""Checkpoints of a training, from which one that was killed resumes: only whole ones count.
 
-transformers' trainer writes them; here is when, what seals them, and which are kept: the newest and the best. When
-they are written changes nothing in what is trained. Knows nothing of what is trained.
-
-    >>> trainer.add_callback(Checkpoints(saving))                                       # doctest: +SKIP
-    >>> trainer.train(resume_from_checkpoint=resume_point(saving.folder))               # doctest: +SKIP
+transformers' trainer writes them. Here they are asked for when they are due, sealed, and deleted but for the newest and
+the best. How often they are written does not change what is trained.
 """
 
 import time
@@ -23,17 +20,17 @@ from trimtab.store.files import discard, is_sealed, seal
 
 @dataclass(frozen=True)
 class Saving:
-    """Where checkpoints lie, and how many seconds may pass before the next one; at 0 each step has one."""
+    """The folder of the checkpoints, and the seconds between two of them; at 0 each step has one."""
 
     folder: Path
     seconds: float = 300.0
 
 
 class Checkpoints(TrainerCallback):
-    """Asks for a checkpoint when it is due, and seals it when it has been written.
+    """Asks for a checkpoint when one is due, and seals it when it has been written.
 
-    None is due at the last step: a trainer that goes on from there would take one step too many. Where the last step's
-    model is the best one its weights are kept beside the checkpoint before it, from which a killed training goes on.
+    None is due at the last step: a trainer that resumes there would take one step too many. Where the last step's model
+    is the best one, its weights are kept beside the checkpoint before it, from which a killed training resumes.
     """
 
     def __init__(self, saving: Saving) -> None:
@@ -41,8 +38,8 @@ class Checkpoints(TrainerCallback):
         self._saved = time.monotonic()
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if state.best_global_step:  # the run may have been moved since this was noted
-            state.best_model_checkpoint = str(_checkpoint(self._saving.folder, state.best_global_step))
+        if state.best_global_step:  # the run may have been moved since this path was written
+            state.best_model_checkpoint = str(checkpoint_at(self._saving.folder, state.best_global_step))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         due = decided_by_main(lambda: time.monotonic() - self._saved >= self._saving.seconds)
@@ -54,24 +51,31 @@ class Checkpoints(TrainerCallback):
         args.distributed_state.wait_for_everyone()  # each process has a file of random states in it
         if not launched().main:
             return
-        newest = _checkpoint(self._saving.folder, state.global_step)
+        folder = self._saving.folder
+        newest, best = (checkpoint_at(folder, step or 0) for step in (state.global_step, state.best_global_step))
         seal(newest)
         if state.global_step < state.max_steps:
-            _keep(self._saving.folder, [newest, _checkpoint(self._saving.folder, state.best_global_step or 0)])
+            _delete_others(folder, [newest, best])
 
 
 def resume_point(folder: Path) -> Path | None:
-    """The newest whole checkpoint before the last step, or None; later ones, and broken ones, are deleted."""
-    whole = {}
+    """The newest whole checkpoint before the last step, or None. All others but the best one are deleted."""
+    usable: dict[int, list[Path]] = {}
     for checkpoint in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         if is_sealed(checkpoint):
             state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-            if state.global_step < state.max_steps:
-                whole[state.global_step] = (checkpoint, _checkpoint(folder, state.best_global_step or 0))
-    # a checkpoint is of use only beside the best model that it speaks of
-    usable = [pair for _, pair in sorted(whole.items()) if pair[1].name.endswith("-0") or is_sealed(pair[1])]
-    _keep(folder, usable[-1] if usable else [])
-    return usable[-1][0] if usable else None
+            best = [checkpoint_at(folder, state.best_global_step)] if state.best_global_step else []
+            # a checkpoint is of no use without the best model, which it refers to
+            if state.global_step < state.max_steps and all(map(is_sealed, best)):
+                usable[state.global_step] = [checkpoint, *best]
+    newest = usable[max(usable)] if usable else []
+    _delete_others(folder, newest)
+    return newest[0] if newest else None
+
+
+def checkpoint_at(folder: Path, step: int) -> Path:
+    """Where transformers writes the checkpoint of a step."""
+    return folder / f"{PREFIX_CHECKPOINT_DIR}-{step}"
 
 
 def checkpoint_step(checkpoint: Path) -> int:
@@ -79,12 +83,6 @@ def checkpoint_step(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-"))
 
 
-def _checkpoint(folder: Path, step: int) -> Path:
-    return folder / f"{PREFIX_CHECKPOINT_DIR}-{step}"
-
-
-def _keep(folder: Path, checkpoints: Iterable[Path]) -> None:
-    kept = set(checkpoints)
-    for checkpoint in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        if checkpoint not in kept:
-            discard(checkpoint)
+def _delete_others(folder: Path, kept: Iterable[Path]) -> None:
+    for checkpoint in {*folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")} - {*kept}:
+        discard(checkpoint)

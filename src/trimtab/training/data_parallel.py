@@ -1,7 +1,7 @@
 """A batch shared out among processes, so that loss, gradient and log are those of one process with the whole batch.
 
 Processes average their gradients, whatever each has computed them from. So each weighs its part of the loss by its
-share of what the loss is a mean over: pairs, or tokens of chosen responses. Knows nothing of models.
+share of what the loss is a mean over: pairs, or tokens of chosen responses.
 
     >>> [share([0, 1, 2, 3, 4], index, 2) for index in range(2)]
     [[0, 1], [2, 3, 4]]
@@ -32,8 +32,8 @@ def share(batch: Sequence[int], index: int, count: int) -> list[int]:
 class BatchShare(BatchSampler):
     """Of each batch of `batch_size` rows, in the order of `sampler`, the rows of one process.
 
-    Where a last, smaller batch has none for it, it gets the row `idle`, to compute something that counts for nothing:
-    no process may leave out a step.
+    Where a last, smaller batch has none for it, it gets the row `idle`, which counts for nothing: no process may skip a
+    step.
     """
 
     def __init__(self, sampler: Sampler[int] | Iterable[int], batch_size: int, process: Launched, idle: int) -> None:
@@ -46,14 +46,14 @@ class BatchShare(BatchSampler):
 
 
 def with_idle_row(rows: Dataset) -> Dataset:
-    """The rows, and behind them one like the first but with no response: without a loss, and without a gradient."""
+    """The rows, and after them one like the first but with empty responses: its loss has no gradient."""
     nothing = {"chosen_ids": [], "rejected_ids": [], "ref_chosen_logps": 0.0, "ref_rejected_logps": 0.0}
     idle = {name: nothing.get(name, value) for name, value in rows[0].items()}
     return concatenate_datasets([rows, Dataset.from_list([idle], features=rows.features)])
 
 
 @dataclass(frozen=True)
-class Alone:
+class SingleProcess:
     """What TRL asks of an accelerator while it computes one batch, answered for this process alone.
 
     TRL gathers each figure over the processes as if all had the same number of rows.
@@ -69,7 +69,7 @@ class Alone:
 
 
 class BatchCounts:
-    """How many pairs and tokens of a batch this process has, `own`, and all processes together, `total`."""
+    """How many pairs and tokens of a batch this process has (`local`), and all processes together (`total`)."""
 
     def __init__(self, batch: Mapping[str, torch.Tensor], accelerator: Accelerator) -> None:
         responses = batch["completion_mask"].sum(1)
@@ -81,32 +81,32 @@ class BatchCounts:
             "responses": responses.sum(),
             "attended": batch["attention_mask"][responses > 0].sum(),
         }
-        self.own = {name: int(count) for name, count in counts.items()}
+        self.local = {name: int(count) for name, count in counts.items()}
         self._accelerator = accelerator
-        summed = self._sum(list(self.own.values()))
-        self.total = {name: round(count) for name, count in zip(self.own, summed, strict=True)}
+        summed = self._sum(list(self.local.values()))
+        self.total = {name: round(count) for name, count in zip(self.local, summed, strict=True)}
 
     def weighed(self, weight: float, base: str) -> float:
         """The weight of this process's mean over its pairs or tokens; the mean over processes is then the batch's."""
-        return weight * self._accelerator.num_processes * self.own[base] / self.total[base]
+        return weight * self._accelerator.num_processes * self.local[base] / self.total[base]
 
     def over_processes(self, loss: float, figures: Mapping[str, float]) -> tuple[float, dict[str, float]]:
         """The loss and the figures of the whole batch, from those of this process's part of it."""
         bases = [METRIC_TOKENS.get(name, "pairs") for name in figures]
-        weighted = [figure * self.own[base] for base, figure in zip(bases, figures.values(), strict=True)]
+        weighted = [figure * self.local[base] for base, figure in zip(bases, figures.values(), strict=True)]
         loss, *sums = self._sum([loss, *weighted])
-        means = [each / self.total[base] for base, each in zip(bases, sums, strict=True)]
+        means = [total / self.total[base] for base, total in zip(bases, sums, strict=True)]
         return loss / self._accelerator.num_processes, dict(zip(figures, means, strict=True))
 
     def _sum(self, values: Sequence[float]) -> list[float]:
-        held = torch.tensor(values, dtype=torch.float64, device=self._accelerator.device)
-        summed: list[float] = self._accelerator.reduce(held, "sum").tolist()
-        return summed
+        tensor = torch.tensor(values, dtype=torch.float64, device=self._accelerator.device)
+        sums: list[float] = self._accelerator.reduce(tensor, "sum").tolist()
+        return sums
 
 
 @torch.no_grad()
 def make_whole(model: torch.nn.Module) -> None:
-    """Put whole weights in the place of those that FSDP has cut; all processes must call it."""
+    """Replace weights that FSDP has sharded by whole ones; all processes must call it."""
     whole: dict[int, torch.nn.Parameter] = {}  # tied weights stay tied
     for module in model.modules():
         for name, weight in list(module.named_parameters(recurse=False)):

@@ -1,9 +1,4 @@
-"""The parts of a sequence classifier: which layers can be frozen, what is the head, and calibrating the head.
-
-Knows nothing of data or training.
-
-    >>> freeze(model, 3)  # doctest: +SKIP
-"""
+"""The parts of a sequence classifier: which layers can be frozen, what is the head, and calibrating the head."""
 
 import torch
 from torch import nn
@@ -23,24 +18,20 @@ def freeze(model: PreTrainedModel, layers: int) -> None:
     if layers == 0:
         return
     try:
-        embeddings, stack = (
-            model.base_model.get_submodule("embeddings"),
-            model.base_model.get_submodule("encoder.layer"),
-        )
+        embeddings = model.base_model.get_submodule("embeddings")
+        stack = list(model.base_model.get_submodule("encoder.layer").children())
     except AttributeError:
         raise ModelError(
             f"a {model.config.model_type} model has no encoder.layer to freeze: set reward.training.frozen_layers to 0"
         ) from None
-    depth = len(list(stack.children()))
-    if layers >= depth:
-        raise ModelError(f"reward.training.frozen_layers is {layers} of {depth} layers: leave at least 1 to train")
-    embeddings.requires_grad_(False)
-    for layer in list(stack.children())[:layers]:
-        layer.requires_grad_(False)
+    if layers >= len(stack):
+        raise ModelError(f"reward.training.frozen_layers is {layers} of {len(stack)} layers: leave at least 1 to train")
+    for module in (embeddings, *stack[:layers]):
+        module.requires_grad_(False)
 
 
 def is_head(model: PreTrainedModel, name: str) -> bool:
-    """Whether a weight lies above the encoder's layers: these start almost untrained and take a rate of their own."""
+    """Whether a weight is above the encoder's layers: these start almost untrained and have their own learning rate."""
     return not name.startswith(f"{model.base_model_prefix}.") or ".pooler." in name
 
 
@@ -60,11 +51,8 @@ def head_of(model: PreTrainedModel) -> nn.Linear:
 
 
 @torch.no_grad()
-def bake(model: PreTrainedModel, calibration: Calibration) -> None:
-    """Put a calibration into the head, whose logits are calibrated from now on.
-
-    The bias is shared out evenly, half to the positive logit and minus half to the negative.
-    """
+def calibrate_head(model: PreTrainedModel, calibration: Calibration) -> None:
+    """Fold a calibration into the head: half of the bias goes to the positive logit, minus half to the negative."""
     head = head_of(model)
     head.weight.div_(calibration.temperature)
     head.bias.div_(calibration.temperature)

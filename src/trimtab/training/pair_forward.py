@@ -1,11 +1,8 @@
-"""The forward pass of preference tuning: what does not change is computed once, and only what the loss asks for.
+"""The forward pass of preference tuning: computes only what the loss needs, and what does not change only once.
 
-Takes the place of TRL's fused head on a model, under the same call and with the same output. The logits of the
-response's positions alone are computed, in tiles that stay in the processor's cache; and where the lowest layers are
-not trained, their output for a batch is kept from the reference pass. Knows nothing of losses.
-
-    >>> PairForward(model, frozen_layers=18).install()                                  # doctest: +SKIP
-    >>> model(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True).log_probs  # doctest: +SKIP
+It replaces TRL's fused head on a model, under the same call and with the same output. Logits are computed for the
+response's positions alone, in tiles that stay in the processor's cache; and where the lowest layers are not trained,
+their output for a batch is kept from the reference pass.
 """
 
 from collections import deque
@@ -24,7 +21,7 @@ KEPT_BYTES = 1 << 30  # of lower layers' outputs; batches beyond are computed ea
 class PairForward:
     """The forward pass of one model whose embeddings and lowest `frozen_layers` layers are not trained.
 
-    `scale` and `cap` are what the model does to its logits behind the head, as `LMHead` says.
+    `scale` and `cap` are what the model does to its logits after the head, as `LMHead` says.
     """
 
     def __init__(
@@ -46,7 +43,7 @@ class PairForward:
         self._model.forward = self
 
     def forget(self) -> None:
-        """Give back the memory of the lower layers' outputs, which none asks for once training has ended."""
+        """Free the lower layers' outputs, which are not needed once training has ended."""
         self._kept.clear()
         self._room = KEPT_BYTES
 
@@ -60,18 +57,11 @@ class PairForward:
         head = self._model.get_output_embeddings()
         # under autocast a last norm may give float32, and the head's product is as narrow as its weights
         hidden = self._hidden(**kwargs)[:, :-1][mask].to(head.weight.dtype)
-        targets = labels[:, 1:][mask]
-        found = HeadStatistics.apply(hidden, head.weight, head.bias, targets, self._scale, self._cap)
-        log_probs, entropy, mean_logits, is_top1 = (x.new_zeros(mask.shape).masked_scatter(mask, x) for x in found)
-        loss = -log_probs.sum() / mask.sum().clamp(min=1)
-        return FusedCausalLMOutput(
-            loss=loss,
-            log_probs=log_probs,
-            entropy=entropy,
-            mean_logits=mean_logits,
-            is_top1=is_top1,
-            label_mask=mask,
-        )
+        statistics = HeadStatistics.apply(hidden, head.weight, head.bias, labels[:, 1:][mask], self._scale, self._cap)
+        fields = [values.new_zeros(mask.shape).masked_scatter(mask, values) for values in statistics]
+        names = ("log_probs", "entropy", "mean_logits", "is_top1")
+        loss = -fields[0].sum() / mask.sum().clamp(min=1)
+        return FusedCausalLMOutput(loss=loss, label_mask=mask, **dict(zip(names, fields, strict=True)))
 
     def _hidden(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """The body's output, [rows, tokens, width]; from the kept output of the frozen layers where there is one."""
@@ -94,8 +84,8 @@ class HeadStatistics(torch.autograd.Function):
     """Of logits hidden @ weight.T: log-probability of the target, entropy, mean, and whether the target is the largest.
 
     All [tokens], float32 or wider, entropy in nats; only the log-probability has a gradient:
-    d log p_t / d z_j = [j = t] - p_j. Tiles of the logits are computed anew for it rather than kept. Logits are scaled
-    and capped as `LMHead` says.
+    d log p_t / d z_j = [j = t] - p_j, for which tiles of the logits are computed again rather than kept. Logits are
+    scaled and capped as `LMHead` says.
     """
 
     @staticmethod
@@ -112,8 +102,8 @@ class HeadStatistics(torch.autograd.Function):
         largest = torch.full((len(hidden),), torch.finfo(wide).min, dtype=wide, device=hidden.device)
         mass, moment, total, target = (torch.zeros_like(largest) for _ in range(4))
         for rows, start, logits in LMHead(weight, bias, scale, cap).slices(hidden):
-            token, place = _inside(targets[rows], start, len(logits))
-            target[rows] = target[rows].index_put((place,), logits[token, place])
+            token, column = _inside(targets[rows], start, len(logits))
+            target[rows] = target[rows].index_put((column,), logits[token, column])
             total[rows] += logits.sum(0)
             before, now = largest[rows], torch.maximum(largest[rows], logits.amax(0))
             shrink = (before - now).exp()
@@ -129,9 +119,7 @@ class HeadStatistics(torch.autograd.Function):
         return target - normalizer, entropy, mean, is_top1
 
     @staticmethod
-    def backward(
-        ctx: Any, gradient: torch.Tensor, *_: torch.Tensor
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None, None, None, None]:
+    def backward(ctx: Any, gradient: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         hidden, weight, bias, targets, normalizer = ctx.saved_tensors
         of_hidden, of_weight, of_bias = (
             torch.zeros_like(tensor, dtype=normalizer.dtype) if needed else None
@@ -141,8 +129,8 @@ class HeadStatistics(torch.autograd.Function):
         for rows, start, logits in head.slices(hidden):
             slope = head.slope(logits)
             of_logits = logits.sub_(normalizer[rows]).exp_().mul_(-gradient[rows])
-            token, place = _inside(targets[rows], start, len(of_logits))
-            of_logits[token, place] += gradient[rows][place]
+            token, column = _inside(targets[rows], start, len(of_logits))
+            of_logits[token, column] += gradient[rows][column]
             of_logits *= slope
             if of_bias is not None:
                 of_bias[start : start + len(of_logits)] += of_logits.sum(1)
@@ -151,17 +139,12 @@ class HeadStatistics(torch.autograd.Function):
                 of_hidden[rows] += narrow.t() @ weight[start : start + len(of_logits)]
             if of_weight is not None:
                 of_weight[start : start + len(of_logits)] += narrow @ hidden[rows]
-        return (
-            None if of_hidden is None else of_hidden.to(hidden.dtype),
-            None if of_weight is None else of_weight.to(weight.dtype),
-            None if of_bias is None else of_bias.to(bias.dtype),
-            None,
-            None,
-            None,
-        )
+        gradients = zip((of_hidden, of_weight, of_bias), (hidden, weight, bias), strict=True)
+        narrowed = [None if wide is None else wide.to(tensor.dtype) for wide, tensor in gradients]
+        return *narrowed, None, None, None
 
 
 def _inside(targets: torch.Tensor, start: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of the targets among `size` tokens from `start` on: the token counted from there, and the target's place."""
-    place = ((targets >= start) & (targets < start + size)).nonzero().squeeze(1)
-    return targets[place] - start, place
+    """Of the targets among `size` tokens from `start` on: the token counted from there, and the target's index."""
+    index = ((targets >= start) & (targets < start + size)).nonzero().squeeze(1)
+    return targets[index] - start, index

@@ -1,24 +1,16 @@
 """Fine-tune a sentence encoder into the sentiment classifier that serves as gold reward, and calibrate it.
 
 transformers' Trainer trains on short snippets of reviews; calibration (a temperature, and a bias where it helps) is
-fitted on held-out snippets and baked into the head's weights, so that the saved folder is an ordinary
+fitted on held-out snippets and folded into the head's weights, so that the saved folder is an ordinary
 sequence-classification checkpoint.
-
-    >>> report = train_reward(train, heldout, config, assets, Path("reward"), seed=0)  # doctest: +SKIP
-    >>> report["accuracy_50_words"]                                                    # doctest: +SKIP
-    0.81
 """
 
-import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-from torch.utils.data import Dataset
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -30,6 +22,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from trl.trainer.utils import disable_dropout_in_model
 
 from trimtab.assets.resolve import Assets
 from trimtab.config.reward import RewardConfig, RewardTrainingConfig
@@ -37,10 +30,11 @@ from trimtab.errors import ConfigurationError, DataError, ModelError
 from trimtab.models.hardware import pick_dtype
 from trimtab.models.load import load_classifier
 from trimtab.records import Review
-from trimtab.rewards.batches import padded
-from trimtab.rewards.classifier import ClassifierReward, readable_length
+from trimtab.rewards.classifier import classifier_reward, readable_length
+from trimtab.rewards.model_reward import ModelReward
 from trimtab.rewards.sequence_logits import padding_id
 from trimtab.rewards.snippets import cut_snippet
+from trimtab.rewards.token_rows import padded
 from trimtab.store.files import write_json
 from trimtab.training.attention import attention_for
 from trimtab.training.calibration import (
@@ -49,8 +43,9 @@ from trimtab.training.calibration import (
     expected_calibration_error,
     negative_log_likelihood,
 )
-from trimtab.training.checkpoints import Checkpoints, Saving, resume_point
-from trimtab.training.encoder import bake, freeze, head_of, is_head
+from trimtab.training.checkpoints import Checkpoints, resume_point
+from trimtab.training.encoder import calibrate_head, freeze, head_of, is_head
+from trimtab.training.job import TrainingJob
 from trimtab.training.trl_arguments import use_one_device
 
 LABELS = {0: "negative", 1: "positive"}
@@ -61,19 +56,11 @@ LENGTH_GROUP = 20
 
 
 def train_reward(
-    train: Sequence[Review],
-    heldout: Sequence[Review],
-    config: RewardConfig,
-    assets: Assets,
-    folder: Path,
-    seed: int,
-    advance: Callable[[int, int], None] = lambda done, total: None,
-    saving: Saving | None = None,
+    train: Sequence[Review], heldout: Sequence[Review], config: RewardConfig, assets: Assets, job: TrainingJob
 ) -> dict[str, Any]:
-    """Train on `train`, calibrate and measure on `heldout`, save model, tokenizer and `report.json` into `folder`.
+    """Train on `train`, calibrate and measure on `heldout`, save model, tokenizer and `report.json` into the folder.
 
-    `advance(done, total)` is told of each optimizer step. `saving` names a folder for checkpoints, which stay there: a
-    call that was killed goes on from the last whole one, to the same weights.
+    Progress counts optimizer steps.
 
     Returns:
         The report: `accuracy_50_words`; `accuracy` on the trained lengths; `calibration_error` (expected, 10 bins) and
@@ -92,49 +79,49 @@ def train_reward(
     for name, reviews in (("training", train), ("held-out", heldout)):
         if {review.label for review in reviews} != {0, 1}:
             raise DataError(f"the reward's {len(reviews)} {name} reviews lack a label: give positive and negative ones")
-    set_seed(seed)
-    rng = np.random.default_rng(seed)
+    set_seed(job.seed)
+    rng = np.random.default_rng(job.seed)
     model, tokenizer = load_classifier(config.model, assets, allow_pickle=config.allow_pickle, num_labels=2)
     model.config.id2label, model.config.label2id = dict(LABELS), {name: index for index, name in LABELS.items()}
     head_of(model)
     freeze(model, config.training.frozen_layers)
-    _judging(model, tokenizer, config)  # refuses before training what it would refuse after it
+    _as_reward(model, tokenizer, config)  # refuses before training what it would refuse after it
     snippets = training_snippets(train, tokenizer, config.training, readable_length(config, model), rng)
-    own = Saving(folder / "checkpoints")
-    shutil.rmtree(own.folder, ignore_errors=True)
-    _fit(model, snippets, config.training, saving or own, seed, advance)
-    model.requires_grad_(True)
-    fixed = heldout_margins(model, tokenizer, heldout, config, (REPORT_WORDS, REPORT_WORDS), rng)
-    drawn = heldout_margins(model, tokenizer, heldout, config, config.training.snippet_words, rng)
+    with job.writing():
+        _fit(model, snippets, config.training, job)
+        model.requires_grad_(True)
+        report = {
+            **_calibrate(model, _as_reward(model, tokenizer, config), heldout, config.training, rng),
+            "snippets": len(snippets),
+            "steps": -(-len(snippets) // config.training.batch_size),
+            "heldout": len(heldout),
+        }
+        model.save_pretrained(job.folder)
+        tokenizer.save_pretrained(job.folder)
+        write_json(job.folder / "report.json", report)
+    return report
+
+
+def _calibrate(
+    model: PreTrainedModel,
+    reward: ModelReward,
+    heldout: Sequence[Review],
+    config: RewardTrainingConfig,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """Fold the calibration into the head, and measure accuracy and calibration before and after."""
+    fixed = heldout_margins(reward, heldout, (REPORT_WORDS, REPORT_WORDS), rng)
+    drawn = heldout_margins(reward, heldout, config.snippet_words, rng)
     labels = np.array([review.label for review in heldout])
     calibration, judged = choose_calibration(drawn, labels)
-    bake(model, calibration)
+    calibrate_head(model, calibration)
     report: dict[str, Any] = {"temperature": calibration.temperature, "bias": calibration.bias}
     for moment, margins in (("before", drawn), ("after", judged)):
         report[f"calibration_error_{moment}"] = expected_calibration_error(margins, labels, CALIBRATION_BINS)
         report[f"negative_log_likelihood_{moment}"] = negative_log_likelihood(margins, labels)
     report["accuracy"] = float(np.mean((judged > 0) == labels))
     report["accuracy_50_words"] = float(np.mean((calibration.apply(fixed) > 0) == labels))
-    report |= {"snippets": len(snippets), "steps": -(-len(snippets) // config.training.batch_size)}
-    report["heldout"] = len(heldout)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    write_json(folder / "report.json", report)
-    shutil.rmtree(own.folder, ignore_errors=True)
     return report
-
-
-class _Snippets(Dataset[dict[str, Any]]):
-    """Encoded snippets with their labels, in the order in which they are trained on."""
-
-    def __init__(self, rows: list[dict[str, Any]]) -> None:
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._rows[index]
 
 
 def _batch(rows: list[dict[str, Any]], pad: int) -> dict[str, torch.Tensor]:
@@ -144,7 +131,7 @@ def _batch(rows: list[dict[str, Any]], pad: int) -> dict[str, torch.Tensor]:
 
 
 class _Progress(TrainerCallback):
-    """Tells `advance` of each optimizer step."""
+    """Calls `advance` after each optimizer step."""
 
     def __init__(self, advance: Callable[[int, int], None]) -> None:
         self._advance = advance
@@ -174,8 +161,8 @@ def training_snippets(
     for start in range(0, len(order), size * LENGTH_GROUP):
         near = sorted(order[start : start + size * LENGTH_GROUP], key=lambda number: len(encoded[number]))
         whole = len(near) // size
-        for place in rng.permutation(whole).tolist():
-            ordered += near[place * size : (place + 1) * size]
+        for batch in rng.permutation(whole).tolist():
+            ordered += near[batch * size : (batch + 1) * size]
         ordered += near[whole * size :]  # only the very last batch can be short
     return [{"input_ids": encoded[number], "labels": reviews[number % len(reviews)].label} for number in ordered]
 
@@ -184,14 +171,10 @@ def _fit(
     model: PreTrainedModel,
     snippets: list[dict[str, Any]],
     config: RewardTrainingConfig,
-    saving: Saving,
-    seed: int,
-    advance: Callable[[int, int], None],
+    job: TrainingJob,
 ) -> None:
     """One pass over `snippets` in their order, by transformers' Trainer, with a linear schedule."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0  # one short pass cannot overfit: dropout would only slow it down
+    disable_dropout_in_model(model)  # one short pass cannot overfit: dropout would only slow it down
     head = [weight for name, weight in model.named_parameters() if weight.requires_grad and is_head(model, name)]
     body = [weight for name, weight in model.named_parameters() if weight.requires_grad and not is_head(model, name)]
     optimizer = torch.optim.AdamW(
@@ -200,7 +183,7 @@ def _fit(
         fused=True,
     )
     arguments = TrainingArguments(
-        output_dir=str(saving.folder),
+        output_dir=str(job.checkpoints.folder),
         num_train_epochs=1,
         per_device_train_batch_size=config.batch_size,
         train_sampling_strategy="sequential",
@@ -211,7 +194,7 @@ def _fit(
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=False,
-        seed=seed,
+        seed=job.seed,
         bf16=pick_dtype(config.dtype, model.device) == torch.bfloat16,
         use_cpu=model.device.type == "cpu",
     )
@@ -219,20 +202,20 @@ def _fit(
     trainer = Trainer(
         model=model,
         args=arguments,
-        train_dataset=_Snippets(snippets),
+        train_dataset=snippets,
         data_collator=partial(_batch, pad=padding_id(model) or 0),
         optimizers=(optimizer, None),
-        callbacks=[_Progress(advance), Checkpoints(saving)],
+        callbacks=[_Progress(job.advance), Checkpoints(job.checkpoints)],
     )
     trainer.remove_callback(PrinterCallback)
-    start = resume_point(saving.folder)
+    start = resume_point(job.checkpoints.folder)
     with attention_for(model.device, max(len(row["input_ids"]) for row in snippets)):
         trainer.train(resume_from_checkpoint=None if start is None else str(start))
 
 
-def _judging(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RewardConfig) -> ClassifierReward:
+def _as_reward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: RewardConfig) -> ModelReward:
     """The model as the reward that it will be."""
-    return ClassifierReward(
+    return classifier_reward(
         model,
         tokenizer,
         definition="margin",
@@ -243,19 +226,13 @@ def _judging(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config:
 
 
 def heldout_margins(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    reviews: Sequence[Review],
-    config: RewardConfig,
-    words: tuple[int, int],
-    rng: np.random.Generator,
+    reward: ModelReward, reviews: Sequence[Review], words: tuple[int, int], rng: np.random.Generator
 ) -> Floats:
-    """The model's margin on one snippet of each review, [reviews].
+    """The reward's margin on one snippet of each review, [reviews].
 
     Raises:
         ModelError: a margin is not a finite number.
     """
-    reward = _judging(model, tokenizer, config)
     texts = [cut_snippet(review.text, words, rng) for review in reviews]
     margins = np.array(reward.score(texts, [""] * len(texts)))
     if not np.isfinite(margins).all():

@@ -1,30 +1,28 @@
-"""Supervised fine-tuning: texts and a small model in, an ordinary model folder out that writes such texts.
+"""Supervised fine-tuning: texts and a small model in, an ordinary model folder out that writes such texts."""
 
-`fine_tune` is the stage; rows are made in `text_tokens`, the trainer is in `text_trainer`.
-
-    >>> summary = fine_tune(train, heldout, model, tokenizer, SftConfig(), Path("sft"), 0, print)   # doctest: +SKIP
-    >>> summary["eval_loss"]                                                            # doctest: +SKIP
-    3.41
-"""
-
-import shutil
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
+import torch
+from datasets import Dataset
+from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import SFTConfig, SFTTrainer, pack_dataset
 
 from trimtab.config.training import SftConfig
 from trimtab.errors import ConfigurationError, DataError
 from trimtab.models.context import context_of
 from trimtab.models.language_model import check_ids
+from trimtab.models.lm_head import head_of
 from trimtab.models.roles import vocabulary_of
-from trimtab.training.attention import attention_for
 from trimtab.training.batches import arrange
-from trimtab.training.checkpoints import Saving, resume_point
-from trimtab.training.saved_model import able_to_pad, as_given, outcome_of, quietly, save_model, write_log
-from trimtab.training.text_tokens import encode_texts
-from trimtab.training.text_trainer import TextTrainer
+from trimtab.training.job import TrainingJob
+from trimtab.training.pair_forward import PairForward
+from trimtab.training.resumable_trainer import Batch, ResumableTrainer
+from trimtab.training.saved_model import train_and_save
+from trimtab.training.tokens import TextTokens, encode_texts
+from trimtab.training.trl_arguments import shared_arguments, training_steps, use_one_device
 
 
 def fine_tune(
@@ -33,21 +31,16 @@ def fine_tune(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     config: SftConfig,
-    folder: Path,
-    seed: int,
-    advance: Callable[[int, int], None],
+    job: TrainingJob,
     start_token: str | None = None,
-    saving: Saving | None = None,
 ) -> dict[str, Any]:
     """Train `model` on whole texts and keep the weights of the best evaluation on the held-out ones.
 
-    Leaves `folder/model` (an ordinary transformers folder, an adapter merged into it), `folder/adapter` where there
-    is one, and `folder/log.jsonl`, one line for each logged step; `loss` in nats a token. `model` is trained in place
-    and is of no use afterwards, on the device and in the dtype that it has; bfloat16 weights are trained under
-    autocast. Each text begins with the start token (`start_token`, or the tokenizer's own) and ends with the end
-    token where it is not cut. `advance(done, total)` counts batches. One seed and thread count give one result.
-    `saving` names a folder for checkpoints, which stay there: a call that was killed goes on from the last whole one,
-    to that result.
+    Writes into the job's folder `model` (an ordinary transformers folder, an adapter merged into it), `adapter`
+    where there is one, and `log.jsonl`, one line for each logged step; `loss` in nats a token. `model` is trained in
+    place, on the device and in the dtype that it has, and emptied at the end; bfloat16 weights are trained under
+    autocast. Each text begins with the start token (`start_token`, or the tokenizer's own) and ends with the end token
+    where it is not cut. One seed and thread count give one result.
 
     Returns:
         What was trained on and how it went; `eval_*` are those of the model that is kept, at step `best_step`.
@@ -57,8 +50,7 @@ def fine_tune(
         ModelError: the model has no start token, cannot be trained so, or training diverged.
         ConfigurationError: more `top_layers` than there are, or a `max_length` beyond the model's context.
     """
-    vocabulary = vocabulary_of(model, tokenizer, start_token)
-    limit = context_of(model)
+    vocabulary, limit = vocabulary_of(model, tokenizer, start_token), context_of(model)
     if config.max_length > limit:
         raise ConfigurationError(
             f"sft.max_length is {config.max_length} and the small model's context {limit}: lower it to {limit}"
@@ -68,25 +60,55 @@ def fine_tune(
     rows, others = (encode_texts(texts, vocabulary, config.max_length) for texts in (train, heldout))
     size = model.get_input_embeddings().weight.shape[0]
     check_ids("the small model", vocabulary, size, (row.input_ids for row in (*rows, *others)))
-    rows, others = arrange(rows, config.batch_size, seed), sorted(others, key=lambda row: row.length)
-    own = Saving(folder / "checkpoints")
-    shutil.rmtree(own.folder, ignore_errors=True)
-    checkpoints = saving or own
-    folder.mkdir(parents=True, exist_ok=True)
-    given, padding = as_given(model, tokenizer), able_to_pad(tokenizer, vocabulary.end_id, size)
+    rows, others = arrange(rows, config.batch_size, job.seed), sorted(others, key=lambda row: row.length)
     longest = config.max_length if config.packing else max(row.length for row in (*rows, *others))
-    with quietly(), attention_for(model.device, longest):
-        trainer = TextTrainer(model, padding, rows, others, config, checkpoints, seed, advance)
-        start = resume_point(checkpoints.folder)
-        trainer.train(resume_from_checkpoint=None if start is None else str(start))
-        write_log(trainer.state.log_history, folder)
-        summary, _ = outcome_of(trainer, "held-out", "sft.learning_rate")
-        save_model(trainer.model, given, folder)
-    shutil.rmtree(own.folder, ignore_errors=True)
-    counted = {
+    summary, _ = train_and_save(
+        lambda padding: TextTrainer(model, padding, rows, others, config, job), model, vocabulary, longest, job
+    )
+    counts = {
         "reviews": len(train),
         "heldout": len(heldout),
         "cut_reviews": sum(row.input_ids[-1] != vocabulary.end_id for row in rows),
         "tokens": sum(row.length for row in rows),
     }
-    return {**counted, **summary}
+    return counts | summary
+
+
+class TextTrainer(ResumableTrainer, SFTTrainer):
+    """TRL's SFTTrainer on rows of `TextTokens`; each run of `batch_size` training rows is a batch.
+
+    With `config.packing`, TRL first packs texts into rows of `max_length` tokens, in which none sees another.
+    """
+
+    part, heldout = "sft", "held-out"
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        train: Sequence[TextTokens],
+        heldout: Sequence[TextTokens],
+        config: SftConfig,
+        job: TrainingJob,
+    ) -> None:
+        tables = _table(train, config), _table(heldout, config)
+        steps = training_steps(len(tables[0]), config)
+        arguments = SFTConfig(**shared_arguments(model, config, job, steps), packing=config.packing, report_to="none")
+        use_one_device(arguments)
+        super().__init__(model, tokenizer, tables, arguments, config, job)
+        plain = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        if not config.packing and (head := head_of(plain)) is not None:
+            PairForward(plain, 0, head.scale, head.cap).install()
+
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """SFTTrainer's loss of one batch, of training or of held-out texts."""
+        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        self._passed(len(inputs["input_ids"]))
+        return loss
+
+
+def _table(rows: Sequence[TextTokens], config: SftConfig) -> Dataset:
+    table = Dataset.from_list([asdict(row) for row in rows])
+    return pack_dataset(table, config.max_length) if config.packing else table

@@ -1,10 +1,7 @@
-"""Trackers of a training: transformers' own integrations, each told where to write and which run it goes on with.
+"""Trackers of a training: transformers' own integrations, each told where to write and which run it continues.
 
-TensorBoard and Weights & Biases write into a folder of the training; trackio keeps its own place. Any other integration
-of transformers is passed by name, with its own settings. A training that was killed goes on in the run that it began.
-
-    >>> with tracking(("tensorboard",), Path("trackers"), Path("tune.work"), step=0) as callbacks:  # doctest: +SKIP
-    ...     trainer = Trainer(..., callbacks=callbacks)
+TensorBoard and Weights & Biases write into a folder of the training; trackio has a place of its own. Any other
+integration of transformers is passed on by its name, with its own settings.
 """
 
 import contextlib
@@ -15,15 +12,16 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 from transformers.integrations import TensorBoardCallback, WandbCallback, get_available_reporting_integrations
 
 from trimtab.errors import ConfigurationError
 from trimtab.store.files import write_json
+from trimtab.training.checkpoints import checkpoint_step
 
 PROJECT = "trimtab"
 RUN = "tracked.json"
-"""The name of the run, beside the checkpoints: it lasts as long as there is something to go on from."""
+"""The name of the run, beside the checkpoints: it lasts as long as there is one to resume from."""
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -37,55 +35,66 @@ def check_trackers(names: Sequence[str]) -> None:
         )
 
 
-def run_name(place: Path, checkpoints: Path, step: int) -> str:
-    """A name that no other training has, and that this one keeps where it goes on behind `step`."""
-    file = checkpoints / RUN
-    if step and file.exists():
-        name: str = json.loads(file.read_text(encoding="utf-8"))
-        return name
-    name = f"{place.name}-{secrets.token_hex(3)}"
+def begun_by_the_trainer(names: Sequence[str]) -> list[str] | str:
+    """Values for the trainer's `report_to`: the trackers that `tracking` does not begin."""
+    return [name for name in names if name not in BEGIN] or "none"
+
+
+@contextlib.contextmanager
+def tracking(
+    names: Sequence[str], folder: Path, checkpoints: Path, start: Path | None
+) -> Iterator[Callable[[Trainer], None]]:
+    """Begins the runs of trackers that write into `folder`, and gives a function that adds them to a trainer.
+
+    Where the training resumes from the checkpoint `start`, its runs are continued. They end with the block.
+
+    Raises:
+        ConfigurationError: a tracker refuses to begin.
+    """
+    step = 0 if start is None else checkpoint_step(start)
+    name = _run_name(folder.name, checkpoints / RUN, new=not step) if names else ""
+    with contextlib.ExitStack() as stack:
+        callbacks = [stack.enter_context(BEGIN[each](folder, name, step)) for each in names if each in BEGIN]
+
+        def track(trainer: Trainer) -> None:
+            for callback in callbacks:
+                trainer.add_callback(callback)
+            trainer.args.run_name = name or None
+
+        yield track
+
+
+def _run_name(prefix: str, file: Path, *, new: bool) -> str:
+    """A name that no other training has; a training that resumes keeps the one in `file`."""
+    if file.exists() and not new:
+        return str(json.loads(file.read_text(encoding="utf-8")))
+    name = f"{prefix}-{secrets.token_hex(3)}"
     write_json(file, name)
     return name
 
 
 @contextlib.contextmanager
-def tracking(names: Sequence[str], place: Path, name: str | None, step: int) -> Iterator[list[TrainerCallback]]:
-    """The callbacks of the trackers that this module places; their runs end with the block, however it ends.
-
-    Raises:
-        ConfigurationError: a tracker refuses to begin.
-    """
-    with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(PLACED[each](place, name or "", step)) for each in names if each in PLACED]
-
-
-def begun_by_the_trainer(names: Sequence[str]) -> list[str] | str:
-    """What the trainer is told to report to: the trackers that this module does not place."""
-    return [name for name in names if name not in PLACED] or "none"
-
-
-@contextlib.contextmanager
-def _tensorboard(place: Path, name: str, step: int) -> Iterator[TrainerCallback]:
-    """Event files in `place/tensorboard`; what an earlier session wrote behind `step` is read no more."""
+def _tensorboard(folder: Path, name: str, step: int) -> Iterator[TrainerCallback]:
+    """Event files in `folder/tensorboard`; readers ignore what an earlier session wrote after `step`."""
     from torch.utils.tensorboard import SummaryWriter
 
-    folder = place / "tensorboard"
+    events = folder / "tensorboard"
     if not step:
-        shutil.rmtree(folder, ignore_errors=True)
-    with contextlib.closing(SummaryWriter(str(folder), purge_step=step + 1 if step else None)) as writer:
+        shutil.rmtree(events, ignore_errors=True)
+    with contextlib.closing(SummaryWriter(str(events), purge_step=step + 1 if step else None)) as writer:
         yield TensorBoardCallback(writer)
 
 
 @contextlib.contextmanager
-def _wandb(place: Path, name: str, step: int) -> Iterator[TrainerCallback]:
-    """A run whose id is its name, so that sessions of one training are one run, offline too."""
+def _wandb(folder: Path, name: str, step: int) -> Iterator[TrainerCallback]:
+    """A run whose id is its name, so that all sessions of one training are one run, offline too."""
     import wandb
 
-    place.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
-            dir=os.environ.get("WANDB_DIR", str(place)),
+            dir=os.environ.get("WANDB_DIR", str(folder)),
             id=name,
             name=name,
             resume="allow",
@@ -100,7 +109,7 @@ def _wandb(place: Path, name: str, step: int) -> Iterator[TrainerCallback]:
         yield WandbCallback()
 
 
-PLACED: dict[str, Callable[[Path, str, int], contextlib.AbstractContextManager[TrainerCallback]]] = {
+BEGIN: dict[str, Callable[[Path, str, int], contextlib.AbstractContextManager[TrainerCallback]]] = {
     "tensorboard": _tensorboard,
     "wandb": _wandb,
 }

@@ -1,12 +1,7 @@
-"""What a training configuration is to TRL: steps, and the arguments that both trainings of the small model share.
-
->>> training_steps(1000, TuneConfig(batch_size=16, epochs=2))
-126
-"""
+"""A training configuration as TRL's arguments."""
 
 import logging
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +10,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from trimtab.config.training import TrainingConfig
 from trimtab.errors import ConfigurationError, ModelError
 from trimtab.store.distributed import launched, sharding
+from trimtab.training.job import TrainingJob
 
 _log = logging.getLogger(__name__)
 
@@ -25,9 +21,7 @@ def training_steps(rows: int, config: TrainingConfig) -> int:
     return max(1, math.ceil(config.epochs * updates))
 
 
-def shared_arguments(
-    model: PreTrainedModel, config: TrainingConfig, folder: Path, seed: int, steps: int
-) -> dict[str, Any]:
+def shared_arguments(model: PreTrainedModel, config: TrainingConfig, job: TrainingJob, steps: int) -> dict[str, Any]:
     """The arguments of any of TRL's trainers.
 
     Raises:
@@ -38,7 +32,7 @@ def shared_arguments(
     if model.dtype == torch.float16:
         raise ModelError("the small model is in float16, which cannot be tuned: set small.dtype to float32 or bfloat16")
     return {
-        "output_dir": str(folder),
+        "output_dir": str(job.checkpoints.folder),
         "max_length": None,  # rows are cut already
         "max_steps": steps,
         "per_device_train_batch_size": math.ceil(config.batch_size / launched().count),
@@ -53,15 +47,15 @@ def shared_arguments(
         "logging_steps": config.logging_steps,
         "logging_first_step": True,
         "eval_strategy": "steps",
-        "eval_steps": steps,  # at the end; EvenEvaluations adds the others
-        "save_strategy": "best",  # and wherever `Checkpoints` asks, which also deletes what is of no use any more
+        "eval_steps": steps,  # at the end; a callback adds the others
+        "save_strategy": "best",  # and wherever `Checkpoints` asks, which deletes those no longer needed
         "load_best_model_at_end": True,
         "metric_for_best_model": "loss",
         "greater_is_better": False,
         "bf16": model.dtype == torch.bfloat16,
         "use_cpu": model.device.type == "cpu",
         "dataloader_pin_memory": model.device.type != "cpu",
-        "seed": seed,
+        "seed": job.seed,
         "disable_tqdm": True,
     }
 
@@ -69,7 +63,7 @@ def shared_arguments(
 def use_one_device(arguments: TrainingArguments) -> None:
     """Train on the first GPU where this process sees several.
 
-    `Trainer` would put a batch of the given size on each of them (`DataParallel`), and so train something else.
+    `Trainer` would put a batch of the given size on each of them (`DataParallel`), and so train with a larger batch.
     """
     if arguments.n_gpu > 1:
         _log.info("training uses the first of %d GPUs; `trimtab tune --launch ddp` tunes on all", arguments.n_gpu)
@@ -77,7 +71,7 @@ def use_one_device(arguments: TrainingArguments) -> None:
 
 
 def _check_launch(model: PreTrainedModel, config: TrainingConfig) -> None:
-    """Raise ConfigurationError where the processes would quietly do something else than what the launch asks for."""
+    """Raise ConfigurationError where the processes would silently do something else than the launch asks for."""
     count, kind = launched().count, sharding()
     if kind is not None and model.device.type == "cpu":
         raise ConfigurationError(

@@ -146,8 +146,8 @@ FAULTS = [
      "…tune-… cannot be written (Error while serializing: I/O error: No space left on device (os error 28)): "
      "free space or mend the folder, and the same command goes on"),
     (RUN, "with a record half blank", record_blanked,
-     "…pairs-… is damaged (…records.jsonl, line 1: not a Pair record: … is not JSON (…)): delete the folder, and the "
-     "same command makes it again"),
+     "…pairs-… is damaged (…records.jsonl, line 1: not a Pair record: the line is … (Invalid JSON: …)): delete the "
+     "folder, and the same command makes it again"),
     (RUN, "with a summary half blank", summary_blanked,
      "…tune-… is damaged (…): delete the folder, and the same command makes it again"),
     (RUN, "with a pickle for a judge", judge_pickled,

@@ -241,7 +241,7 @@ FAULTS = [
      lambda world: empty_prompts(world, "small.start_token='This film'"),
      "start_token 'This film' is … tokens: name a single token"),
     (MODEL, "whose chat template refuses the messages", refused_messages,
-     "…smol's chat template refuses [{'role': 'user', 'content': 'Hi'}] (roles must alternate): mend either"),
+     "…smol's chat template refuses [{'role': 'user', 'content': 'Hi'}] (roles must alternate): mend one of them"),
     (MODEL, "for EFT with another vocabulary", unlike_vocabularies,
      "EFT adds logits, and google/gemma-3-270m and HuggingFaceTB/SmolLM2-135M-Instruct have unlike vocabularies (300 "
      "and 320 tokens): use best-of-N or CBS, which work across vocabularies, or a guide with the base's tokenizer"),

@@ -1,6 +1,6 @@
 """The table of bad inputs and the line that each gives; `…` stands for what differs from run to run.
 
-`docs/reliability.md` shows it, and `test_table.py` holds both to what the command line prints.
+`test_table.py` compares it with what the command line prints.
 """
 
 import pickle
@@ -58,6 +58,8 @@ CONFIGURATION = [
      "…: override 'seed' has no `=`: write it as part.field=value; judge.snippet_words: [9, 3] is no range: give two "
      "numbers of at least 1, the smaller first; tune.betta is unknown: did you mean beta?; guide.rows: 0 is no "
      "number of rows: give a whole number of at least 1, or auto"),
+    (SETTING, "plug-ins that are not there", checked("plugins=[nowhere.py, no_such_module]", "tune.betta=1"),
+     "…: plugins: there is no …nowhere.py…; there is no …no_such_module…; tune.betta is unknown: did you mean beta?"),
     (SETTING, "an override without a value", checked("tune.beta"),
      "…: override 'tune.beta' has no `=`: write it as part.field=value"),
     (SETTING, "an override of a decoder that is not there", checked("guide.decoders.99.chunk=2"),
@@ -127,7 +129,7 @@ CONFIGURATION = [
     (SETTING, "a threshold twice", checked("pairs.margin={value: 1, quantile: 0.5}"),
      "…: pairs.margin: give either value, quantile or deviations"),
     (SETTING, "a temperature next to nothing", checked("guide.sampling.temperature=1e-9"),
-     "…: guide.sampling.temperature: 1e-09 would take logits beyond all numbers: give at least 0.001, or 0 for greedy"),
+     "…: guide.sampling.temperature: 1e-09 makes logits overflow: give at least 0.001, or 0 for greedy"),
     (SETTING, "a name with a slash", checked("name=../elsewhere"),
      "…: name is '../elsewhere': string should match pattern …"),
     (SETTING, "a loss that there is not", checked("tune.loss=ppo"),
@@ -157,9 +159,8 @@ CONFIGURATION = [
     (FILE, "that is a folder", lambda world: trimtab(world.monkeypatch, "check", str(world.bad)),
      "…bad is no file: give the path of an experiment file"),
     (FILE, "that is a list", in_file("- name: mine\n"),
-     "…mine.yaml holds no experiment: it must be a mapping that starts with `name:`"),
-    (FILE, "that is empty", in_file(""),
-     "…mine.yaml holds no experiment: it must be a mapping that starts with `name:`"),
+     "the experiment file …mine.yaml is no mapping: write lines such as `name: my-experiment`"),
+    (FILE, "that is empty", in_file(""), "…mine.yaml: name: it is missing: give it"),
     (FILE, "that is no YAML", in_file("name: [mine\n"), "…mine.yaml cannot be read as YAML: …"),
     (FILE, "without a name", in_file("seed: 1\n"), "…mine.yaml: name: it is missing: give it"),
     (FILE, "that says a thing twice", in_file("name: mine\nseed: 1\nseed: 2\n"),
@@ -178,14 +179,17 @@ CONFIGURATION = [
     (FILE, "with a number in base eight", in_file("name: mine\nseed: 010\n"),
      "…mine.yaml cannot be read as YAML: 010 is 8 to YAML, by base 8: put it in quotation marks if it is a text, else "
      "write the number in base ten without leading zeros …"),
-    (FILE, "with a number for a key", in_file("name: mine\n1: 2\n"), "…mine.yaml: 1: write it in quotation marks"),
+    (FILE, "with a number for a key", in_file("name: mine\n1: 2\n"),
+     "the experiment file …mine.yaml has the name 1: YAML takes it for a number: put a text in quotation marks"),
+    (FILE, "with a number for a key of a part", in_file("name: mine\ntune: {1: 2}\n"),
+     "…mine.yaml: tune.1: write it in quotation marks"),
     (FILE, "that would run code", in_file("name: !!python/object/apply:os.system ['touch ran']\n"),
      "…mine.yaml cannot be read as YAML: could not determine a constructor for the tag …"),
     (PATHS, "that is not there", lambda world: command(world, "data", path_map=world.bad / "none.yaml"),
      "the path map …none.yaml cannot be read (No such file or directory): mend TRIMTAB_PATH_MAP"),
-    (PATHS, "that is no YAML", mapped("imdb: [\n"), "the path map …paths.yaml is not YAML: …"),
+    (PATHS, "that is no YAML", mapped("imdb: [\n"), "the path map …paths.yaml cannot be read as YAML: …"),
     (PATHS, "that is a list", mapped("- imdb\n"),
-     "the path map …paths.yaml is no mapping: write one `name: folder` a line"),
+     "the path map …paths.yaml is no mapping: write lines such as `name: folder`"),
     (PATHS, "with a number for a folder", mapped("imdb: 3\n"),
      "the path map …paths.yaml gives no folder for 'imdb' but 3: write `name: folder`; YAML takes it for a number: put "
      "a text in quotation marks"),
@@ -194,18 +198,8 @@ CONFIGURATION = [
     (PATHS, "to a place that is not there", mapped("imdb: gone\n"),
      "the path map gives …gone for imdb, which does not exist: mend the path map"),
     (PATHS, "that would run code", mapped("imdb: !!python/object/apply:os.system ['touch ran']\n"),
-     "the path map …paths.yaml is not YAML: could not determine a constructor for the tag …"),
-    (PATHS, "that is a pickle", mapped(pickle.dumps({"imdb": "here"})), "the path map …paths.yaml is not YAML: …"),
+     "the path map …paths.yaml cannot be read as YAML: could not determine a constructor for the tag …"),
+    (PATHS, "that is a pickle", mapped(pickle.dumps({"imdb": "here"})),
+     "the path map …paths.yaml is not UTF-8 text (byte 0): save it as UTF-8"),
 ]  # fmt: skip
 TABLE = [Fault(*entry) for entry in (*CONFIGURATION, *data.FAULTS, *models.FAULTS, *artifacts.FAULTS)]
-
-
-def as_markdown() -> str:
-    """The table as the documentation shows it."""
-    lines = []
-    for part in dict.fromkeys(fault.part for fault in TABLE):
-        lines += ["", f"| {part} | prints |", "|---|---|"]
-        lines += [
-            f"| {each.what} | `` {each.line.replace('|', chr(92) + '|')} `` |" for each in TABLE if each.part == part
-        ]
-    return "\n".join(lines).strip() + "\n"

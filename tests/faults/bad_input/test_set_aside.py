@@ -21,12 +21,13 @@ from trimtab import FunctionReward
 from trimtab.config.experiment import Experiment
 from trimtab.config.search import SamplingConfig
 from trimtab.evaluation.coverage import set_aside
-from trimtab.evaluation.evaluate import Cost, summarise
+from trimtab.evaluation.evaluate import Cost, model_names, summarise
 from trimtab.evaluation.scoring import score_decoder
 from trimtab.models.cached_model import CachedModel
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import Generation, Prompt
-from trimtab.search.chunk_beam import Hypothesis, Search
+from trimtab.search.chunk_beam import Search
+from trimtab.search.hypothesis import Hypothesis
 from trimtab.search.proposer import LanguageModelProposer
 from trimtab.search.value import ImplicitValue, RewardValue
 
@@ -114,7 +115,8 @@ def rows_of(reward: Callable[[str], float], failed: Sequence[str] = ()):
         for name, each in generations.items()
     }
     costs = {name: Cost(1.0, 1.0) for name in scores}
-    rows = summarise(EXPERIMENT, scores, generations, lambda text: list(text.encode()), costs)
+    settings = EXPERIMENT.guide, EXPERIMENT.evaluate, EXPERIMENT.seed, model_names(EXPERIMENT.small, EXPERIMENT.base)
+    rows = summarise(*settings, scores, generations, lambda text: list(text.encode()), costs)
     aside = [each for name in scores for each in set_aside(name, generations[name], scores[name])]
     return {row.decoder: row for row in rows}, aside
 
@@ -170,15 +172,15 @@ def test_a_run_goes_on_past_a_prompt_of_nan_and_says_so_everywhere(world: World)
 
 
 def test_samples_without_a_reward_are_counted_and_make_no_pair(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trimtab.rewards.classifier import ClassifierReward
+    from trimtab.rewards.model_reward import ModelReward
 
-    sound = ClassifierReward.score
+    sound = ModelReward.score
 
     def moody(self, prompts, responses):
         scores = sound(self, prompts, responses)
         return [math.nan if number % 7 == 3 else score for number, score in enumerate(scores)]
 
-    monkeypatch.setattr(ClassifierReward, "score", moody)
+    monkeypatch.setattr(ModelReward, "score", moody)
     said = command(world, "pairs", "synthesize.samples=6", runs=world.bad / "runs")
     assert said.code == 0, said.err
     run = world.bad / "runs" / "quickstart"

@@ -5,11 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bad_input.table import TABLE, Fault, as_markdown
+from bad_input.table import TABLE, Fault
 from bad_input.world import World, command, trimtab
-
-DOCUMENT = Path(__file__).parents[3] / "docs" / "reliability.md"
-BEGIN, END = "<!-- faults: written by tests/faults/bad_input -->\n", "<!-- end of faults -->\n"
 
 
 def snapshot(folder: Path) -> dict[str, int]:
@@ -51,11 +48,6 @@ def records(runs: Path) -> dict[str, bytes]:
 def test_the_table_is_long_enough_and_names_each_fault_once() -> None:
     names = [(fault.part, fault.what) for fault in TABLE]
     assert len(set(names)) == len(names) >= 60
-
-
-def test_the_documentation_shows_the_table() -> None:
-    text = DOCUMENT.read_text(encoding="utf-8")
-    assert text[text.index(BEGIN) + len(BEGIN) : text.index(END)] == as_markdown()
 
 
 def test_a_line_that_an_error_would_break_is_one_line_and_moves_no_cursor(world: World) -> None:

@@ -15,7 +15,7 @@ from trimtab import cli
 from trimtab.assets.catalog import CATALOG
 from trimtab.assets.resolve import Assets
 from trimtab.config.experiment import Experiment
-from trimtab.evaluation.evaluate import Cost, Row, summarise
+from trimtab.evaluation.evaluate import Cost, Row, model_names, summarise
 from trimtab.evaluation.scoring import score_decoder
 from trimtab.records import Generation
 from trimtab.report.page import write_report
@@ -74,7 +74,8 @@ def reported(folder: Path, texts: list[str], name: str) -> tuple[Experiment, lis
         for decoder, each in generations.items()
     }
     costs = {decoder: Cost(1e9, 1.0) for decoder in scores}
-    rows = summarise(experiment, scores, generations, lambda text: list(text.encode()), costs)
+    settings = experiment.guide, experiment.evaluate, experiment.seed, model_names(experiment.small, experiment.base)
+    rows = summarise(*settings, scores, generations, lambda text: list(text.encode()), costs)
     folder.mkdir()
     page = write_report(folder, experiment, rows, scores, generations, {"data": 1.0}, {"note": texts[0]})
     return experiment, rows, page.read_text(encoding="utf-8")

@@ -1,11 +1,8 @@
-"""Pairs as the tokens that are trained on.
+"""Pairs and texts as the tokens that a language model is trained on.
 
-Ids that a model sampled are taken as they are. Text in a conversation is encoded as the chat template writes the whole
-of it; other text is encoded, prompt and response apart. Nothing here adds an end token to a response that was cut.
-
-    >>> encoded = encode_pairs(pairs, vocabulary, "{prompt}", max_length=512, vocabulary_size=320)  # doctest: +SKIP
-    >>> encoded.rows[0].chosen_ids                                                      # doctest: +SKIP
-    [312, 55, 0]
+Ids that a model sampled are taken as they are. Other text is encoded: a conversation as the chat template renders it,
+a plain prompt and its responses apart. A response or text that was cut has no end token: where it was cut is not where
+it ended.
 """
 
 import dataclasses
@@ -31,27 +28,47 @@ class PairTokens:
         return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class TextTokens:
+    """One text as ids, all but the first of which are predicted; the name is the column that TRL's collator reads."""
+
+    input_ids: list[int]
+
+    @property
+    def length(self) -> int:
+        return len(self.input_ids)
+
+
 @dataclasses.dataclass(frozen=True)
 class EncodedPairs:
-    """`truncated` rows lost the end of a response to `max_length`; `dropped` pairs had a response without a token
-    left, because it was empty or the prompt alone fills `max_length`."""
+    """`truncated` counts rows of which a response was cut to `max_length`; `dropped` counts pairs of which a response
+    has no token left, because it was empty or the prompt alone fills `max_length`."""
 
     rows: list[PairTokens]
     truncated: int
     dropped: int
 
 
-def encode_pairs(
-    pairs: Sequence[Pair],
-    vocabulary: Vocabulary,
-    prompt_template: str,
-    max_length: int,
-    vocabulary_size: int,
-) -> EncodedPairs:
-    """The tokens of each pair, cut to `max_length` with the prompt.
+def encode_texts(texts: Sequence[str], vocabulary: Vocabulary, max_length: int) -> list[TextTokens]:
+    """The start token, the text's own tokens, and the end token where `max_length` leaves room for all of them.
 
-    A pair with `token_ids` is its `prompt_ids` followed by exactly these. A pair without is `vocabulary`'s encoding of
-    prompt and answer, with an end token behind responses that ended; its prompt is what both answers stand behind.
+    A start or end token that the text itself begins or ends with is not repeated.
+
+    Raises:
+        ModelError: the vocabulary has no start token.
+    """
+    start, end = [vocabulary.start_id], [vocabulary.end_id]
+    rows = vocabulary.encode_responses([vocabulary.without_ends(text) for text in texts])
+    return [TextTokens((start + ids[ids[:1] == start :] + end)[:max_length]) for ids in rows]
+
+
+def encode_pairs(
+    pairs: Sequence[Pair], vocabulary: Vocabulary, prompt_template: str, max_length: int, vocabulary_size: int
+) -> EncodedPairs:
+    """The tokens of each pair, prompt and response together cut to `max_length`.
+
+    A pair with `token_ids` is its `prompt_ids` followed by exactly these. A pair without is encoded by `vocabulary`,
+    with an end token behind responses that ended.
 
     Raises:
         DataError: no pair is left, or a pair with ids has no `prompt_ids`.
@@ -76,8 +93,7 @@ def encode_pairs(
             dropped += 1
             continue
         truncated += any(len(ids) > room for ids in responses)
-        chosen, rejected = responses[pair.chosen][:room], responses[1 - pair.chosen][:room]
-        rows.append(PairTokens(prompt, chosen, rejected))
+        rows.append(PairTokens(prompt, responses[pair.chosen][:room], responses[1 - pair.chosen][:room]))
     if not rows:
         raise DataError(
             f"none of {len(pairs)} pairs has two responses that fit max_length {max_length} behind their prompt: "

@@ -1,5 +1,0 @@
-"""`python -m trimtab.cli`."""
-
-from trimtab.cli import main
-
-main()

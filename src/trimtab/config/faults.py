@@ -1,0 +1,86 @@
+"""Words the faults that pydantic finds in a file of the user's: which field, what is wrong, and what to do.
+
+>>> import pydantic
+>>> from trimtab.config.models import ModelConfig
+>>> try:
+...     ModelConfig.model_validate({"nmae": "me/tiny"})
+... except pydantic.ValidationError as error:
+...     print("; ".join(faults_in(error, ModelConfig, "small")))
+small.name: it is missing: give it; small.nmae is unknown: did you mean name?
+"""
+
+import difflib
+import typing
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pydantic
+
+from trimtab.config.models import Config
+from trimtab.config.yaml_values import text_wanted
+from trimtab.errors import shown
+
+LONGEST_VALUE = 80  # characters of a value that a message repeats
+_WORDS = {
+    "missing": "it is missing: give it",
+    "model_type": "give its fields, one `field: value` a line",
+    "invalid_key": "write it in quotation marks",
+    "tuple_type": "give a list",
+    "string_unicode": "it holds half of a character (a lone surrogate): mend the text",
+}
+"""What replaces pydantic's own words, by the kind of the fault."""
+
+
+def faults_in(error: pydantic.ValidationError, model: type[Config], *prefix: str) -> list[str]:
+    """All faults of a validation of `model`, each once; `prefix` comes before each field's path."""
+    # each branch of a union such as `int | str` reports the same fault
+    return list(dict.fromkeys(_fault(entry, model, prefix) for entry in error.errors()))
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """What to write in the place of an unknown name: the closest known one, else all of them.
+
+    >>> suggestion("betta", ["beta", "loss"]), suggestion("xyz", ["beta", "loss"])
+    ('did you mean beta?', 'known are beta, loss')
+    """
+    close = difflib.get_close_matches(name, known := list(known), n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+
+
+def _fault(entry: Any, model: type[Config], prefix: Sequence[str]) -> str:
+    kind, location = entry["type"], entry["loc"]
+    if kind == "extra_forbidden":
+        part = _follow(location[:-1], model)[1]
+        path = ".".join(str(step) or "''" for step in (*prefix, *location))
+        return f"{path} is unknown: {suggestion(str(location[-1]), part.model_fields)}"
+    path = ".".join(map(str, (*prefix, *_follow(location, model)[0])))
+    message = entry["msg"].removeprefix("Value error, ")
+    if kind == "string_type":
+        message = text_wanted(entry["input"])
+    elif kind != "value_error":
+        message = _WORDS.get(kind) or f"{message[0].lower()}{message[1:]}"
+    if kind in ("value_error", "missing", "invalid_key"):
+        return f"{path}: {message}" if path else message
+    return f"{path} is {shown(entry['input'], LONGEST_VALUE)}: {message}"
+
+
+def _follow(location: Sequence[int | str], model: type[Config]) -> tuple[list[int | str], Any]:
+    """A fault's path without the branches of unions that pydantic adds to it, and the part of `model` that it ends in:
+    None at a field that is no part."""
+    path: list[int | str] = []
+    part: Any = model
+    for step in location:
+        if isinstance(step, str):
+            if part is None:
+                continue
+            field = part.model_fields.get(step)
+            part = _part_in(field.annotation) if field else None
+        path.append(step)
+    return path, part
+
+
+def _part_in(annotation: Any) -> Any:
+    """The Config class inside an annotation such as `X | None` or `tuple[X, ...]`; None where there is none."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return annotation
+    return next(filter(None, map(_part_in, typing.get_args(annotation))), None)
