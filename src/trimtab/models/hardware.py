@@ -9,6 +9,7 @@ import os
 import torch
 
 from trimtab.config.models import Dtype
+from trimtab.models.agreement import dtype_name
 
 
 def default_device() -> torch.device:
@@ -21,19 +22,14 @@ def pick_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
 
     A CPU multiplies it with AMX or AVX512-BF16; without them it is several times slower than float32.
     """
-    named: dict[str, torch.dtype] = {
-        "float32": torch.float32,
-        "bfloat16": torch.bfloat16,
-        "float16": torch.float16,
-        "float64": torch.float64,
-    }
     if dtype != "auto":
-        return named[dtype]
+        types = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+        return next(kind for kind in types if dtype_name(kind) == dtype)
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        able = torch.cpu.get_capabilities()
-        fast = device.type == "cpu" and any(able.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
+        capabilities = torch.cpu.get_capabilities()
+        fast = device.type == "cpu" and any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
     return torch.bfloat16 if fast else torch.float32
 
 
