@@ -112,7 +112,7 @@ def test_a_kind_reads_the_settings_that_its_entry_names() -> None:
     assert scores(config) == [99.0] and config.label == "me/judge" and config.kind == "reward_model"
     assert config.hashed() == {"definition": "judge", "model": "me/judge", "max_length": 99}
     faults = {
-        "definition judge is of a model that is ready: name it in model": {},
+        "definition judge needs a ready model: name it in model": {},
         "definition judge does not read template: drop it, or give definition scalar": {"model": "a", "template": "b"},
         "definition judge does not read template, training: drop it": {"model": "a", "template": "b", "training": {}},
     }
