@@ -69,7 +69,7 @@ def write_report(
         headline=headline(experiment, rows),
         brief=brief(experiment, rows, total),
         columns=columns,
-        characters=characters([each.head, *map(each.text, rows)] for each in columns[1:]),
+        characters=characters([column.head, *map(column.text, rows)] for column in columns[1:]),
         rows=rows,
         prompts=prompts_of(rows),
         families=families(rows),
@@ -146,7 +146,7 @@ def _pictures(
             partial(plots.reward_against_cost, rows, unit=unit, confidence=confidence),
         ),
     ]
-    plain = {each.model: each.name for each in reversed(experiment.guide.decoders) if each.plain}
+    plain = {decoder.model: decoder.name for decoder in reversed(experiment.guide.decoders) if decoder.plain}
     if "untuned" in plain and "tuned" in plain:
         untuned, tuned = plain["untuned"], plain["tuned"]
         tints = colours(list(rewards))
