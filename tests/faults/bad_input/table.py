@@ -53,7 +53,7 @@ CONFIGURATION = [
      "…: guide.decoders.1.sucessors is unknown: did you mean successors?"),
     (SETTING, "a field like no other", checked("evaluate.xyz=1"),
      "…: evaluate.xyz is unknown: known are bootstrap, confidence, examples, threshold, "
-     "kl_samples"),
+     "kl_samples, columns"),
     (SETTING, "several faults", checked("tune.betta=1", "guide.rows=0", "seed", "judge.snippet_words=[9, 3]"),
      "…: override 'seed' has no `=`: write it as part.field=value; judge.snippet_words: [9, 3] is no range: give two "
      "numbers of at least 1, the smaller first; tune.betta is unknown: did you mean beta?; guide.rows: 0 is no "
