@@ -18,6 +18,7 @@ from trimtab.cli import SHIPPED
 from trimtab.config.file import load_experiment
 from trimtab.pipeline import memory as budget
 from trimtab.pipeline.experiment_steps import steps, up_to
+from trimtab.pipeline.need import LIBRARY_BYTES
 from trimtab.store.lock import Holder, hold, holder_of
 from trimtab.store.progress import WINDOW, Stage, Watch, duration, pace, stage_table, watching
 
@@ -122,7 +123,7 @@ def test_rows_are_what_the_device_has_room_for(
     assert planned(1.0) == (16, 8)  # one prompt at the least
     need = next(each for each in budget.memory_needs(steps(experiment), assets) if each.step == "guide bon-16")
     assert (
-        planned((budget.LIBRARY_BYTES + need.weights + 100.5 * need.row) / budget.MEMORY_FRACTION)[0] == 96
+        planned((LIBRARY_BYTES + need.weights + 100.5 * need.row) / budget.MEMORY_FRACTION)[0] == 96
     )  # whole prompts
 
 

@@ -7,7 +7,6 @@ each, an instruction as 256 tokens.
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -22,10 +21,10 @@ from trimtab.config.training import TrainingConfig
 from trimtab.errors import ConfigurationError
 from trimtab.models.hardware import default_device, processes_a_device, visible_devices
 from trimtab.models.sizes import Sizes, model_sizes
+from trimtab.pipeline.need import GIGA, LIBRARY_BYTES, Need
 from trimtab.pipeline.step import Step
 from trimtab.store.blocks import block_size
 
-GIGA = 1e9
 CGROUP = Path("/sys/fs/cgroup")
 INSTRUCTION_TOKENS = 256  # of an instruction in its chat template; few are longer
 FORK_COPIES = 2  # a fork of the rows lies beside the rows that it was made from
@@ -35,34 +34,8 @@ MEMORY_FRACTION = 0.7
 """The part of a device's memory that `rows: auto` may fill: estimates are rough, and others may need some."""
 MAX_AUTO_ROWS = {False: 256, True: 2048}
 """Rows beyond which a token of each costs no less: on a CPU, and with an accelerator."""
-LIBRARY_BYTES = 0.7 * GIGA  # of Python and its libraries
 _UNREADABLE = (OSError, ValueError, KeyError, AttributeError, SafetensorError)
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Need:
-    """What one step takes: bytes of weights and of one row.
-
-    `rows` follow from the field `setting`, which is `value` now. `beside` processes take as much each at the same time.
-    """
-
-    step: str
-    weights: float
-    row: float
-    rows: int
-    setting: str
-    value: int
-    remedy: str = "take a smaller model or machine"
-    beside: int = 1
-
-    @property
-    def total(self) -> float:
-        return self.beside * (LIBRARY_BYTES + self.weights + self.rows * self.row)
-
-    def fitting(self, room: float) -> int:
-        """The largest value of the setting that fits."""
-        return max(int((room / self.beside - LIBRARY_BYTES - self.weights) / (self.row * self.rows / self.value)), 0)
 
 
 def memory_lines(steps: Iterable[Step], experiment: Experiment, assets: Assets, jobs: int = 1) -> list[str]:

@@ -22,7 +22,7 @@ from trimtab.store.artifacts import Artifact, RunDirectory
 from trimtab.store.blocks import Decode
 
 if TYPE_CHECKING:
-    from trimtab.pipeline.memory import Need
+    from trimtab.pipeline.need import Need
 
 
 @dataclass(frozen=True)
