@@ -152,7 +152,8 @@ def test_the_plan_loads_no_heavy_library(tmp_path: Path, hub: Path) -> None:
         "import sys, trimtab.cli\n"
         f"sys.argv = ['trimtab', 'plan', 'quickstart', '--runs', {str(tmp_path)!r}, '--path-map', {str(hub)!r}]\n"
         "trimtab.cli.main()\n"
-        "sys.exit(' '.join({'torch', 'transformers', 'trl', 'datasets', 'pandas', 'sklearn'} & set(sys.modules)) or None)"
+        "heavy = {'torch', 'transformers', 'trl', 'datasets', 'pandas', 'sklearn'} & set(sys.modules)\n"
+        "sys.exit(' '.join(heavy) or None)"
     )
     environment = {**os.environ, "TRIMTAB_CACHE": str(tmp_path / "cache")}
     ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
