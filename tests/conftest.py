@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from trimtab.executors.threads import wait_briefly
-from trimtab.plugins.registry import REGISTRIES, registry
+from trimtab.plugins.registry import REGISTRIES, Registry
 
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -46,11 +46,12 @@ def _imports_stay_in_their_test(tmp_path_factory: pytest.TempPathFactory) -> Ite
 def _plugins_stay_in_their_test() -> Iterator[None]:
     """Entries that a test's plug-in added end with it."""
     yield
-    for noun, place in REGISTRIES.items():
-        if place.partition(":")[0] in sys.modules:
-            entries = registry(noun)
-            for name in [name for name, entry in entries.items() if not entry.own]:
-                entries.discard(name)
+    for place in REGISTRIES.values():
+        module, _, name = place.partition(":")
+        entries = vars(sys.modules[module]).get(name) if module in sys.modules else None
+        if isinstance(entries, Registry):
+            for entry in [entry for entry in entries.values() if not entry.own]:
+                entries.discard(entry.name)
 
 
 @pytest.fixture(autouse=True)

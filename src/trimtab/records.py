@@ -16,6 +16,7 @@ from typing_extensions import TypedDict  # pydantic takes the standard library's
 
 from trimtab.errors import DataError, faults_in
 
+Split = Literal["train", "validation", "test"]
 Finish = Literal["eos", "length", "stop", "failed", "unvalued", "too_long"]
 """Why a response ended. The last three mark a prompt that was set aside: it has no response."""
 SET_ASIDE: dict[Finish, str] = {
@@ -116,7 +117,7 @@ class Pair(JsonRecord):
     prompt_ids: list[int]
     token_ids: list[list[int]]
     ended: list[bool]
-    split: Literal["train", "validation", "test"] = "train"
+    split: Split = "train"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

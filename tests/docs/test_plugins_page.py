@@ -15,7 +15,8 @@ from trimtab.executors.run import run
 from trimtab.plugins.registry import REGISTRIES, registry
 from trimtab.store.progress import watching
 
-PAGE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
 ADDED = {
     "loss": "squared",
     "strategy": "neighbours",
@@ -28,18 +29,22 @@ OF_THE_REWARD_OR_DECODERS = ("reward.", "guide.decoders")
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with the page's files; the registries forget their entries after the test."""
+    """A working directory with the page's files."""
     for name, text in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE, flags=re.DOTALL):
         (tmp_path / name).write_text(text, encoding="utf-8")
     for text in re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL):
         (tmp_path / f"{yaml.safe_load(text)['name']}.yaml").write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    try:
-        yield tmp_path
-    finally:
-        for noun, name in ADDED.items():
-            registry(noun).discard(name)
+    return tmp_path
+
+
+def test_contributing_shows_the_same_loss_and_names_files_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n.*?```", text, flags=re.DOTALL)
+    assert block in PAGE
+    names = re.findall(r"`((?:src|tests)/[\w/.]+)`", text)
+    assert len(names) > 8 and all((ROOT / name).exists() for name in names)
 
 
 def printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -12,7 +12,7 @@ import yaml
 from chat_styles import chat_tokenizer
 from tiny import llama
 from trimtab import cli
-from trimtab.data import rows
+from trimtab.assets import rows
 
 DOCS = Path(__file__).parents[2] / "docs"
 TINY = {
@@ -56,7 +56,7 @@ def follow(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return
     if pipe:
         piped = subprocess.run(["bash", "-c", before], check=True, capture_output=True, text=True).stdout
-        monkeypatch.setattr("sys.stdin", io.StringIO(piped))
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(piped.encode())))
         rows.standard_input.cache_clear()
     monkeypatch.setattr("sys.argv", words if words[1] in ("check", "compare", "export") else [*words, "--quiet"])
     cli.main()

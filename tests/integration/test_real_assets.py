@@ -70,12 +70,12 @@ def test_imdb_has_its_official_halves(assets: Assets) -> None:
     assert counts == {("train", 0): 12431, ("train", 1): 12470, ("test", 0): 12263, ("test", 1): 12411}
     assert not [review.id for review in reviews if "<br" in review.text or "&amp;" in review.text]
     split = split_reviews(reviews, DataConfig(), seed=0)
-    for part in (split.reward_train, split.reward_heldout, split.judge_train):
-        assert 0.45 < sum(review.label for review in part) / len(part) < 0.55
+    for part in ("reward_train", "reward_heldout", "judge_train"):
+        assert 0.45 < sum(review.label for review in split[part]) / len(split[part]) < 0.55
 
 
 def test_everything_now_lies_in_the_cache(assets: Assets) -> None:
     for entry in CATALOG.values():
         assets.catalogued(entry.name)
-    places = [row.place for row in assets.describe()]
+    places = [assets.present(entry) for entry in CATALOG.values()]
     assert all(isinstance(place, Path) and place.is_dir() for place in places)

@@ -14,10 +14,16 @@ import pytest
 from trimtab.errors import ConfigurationError, RunError
 from trimtab.records import Generation, Prompt, read_jsonl
 from trimtab.store.artifacts import RunDirectory, read_seconds
-from trimtab.store.blocks import Block, Shard, decode_blocks, merge_blocks
+from trimtab.store.blocks import Block, Shard, cut, decode_groups, merge_blocks, planned_groups
 from trimtab.store.files import SEAL, write_text
 
 PROMPTS = [Prompt(f"p{number}", f"text {number}") for number in range(7)]
+
+
+def decode_blocks(work, prompts, size, decode, advance, shard=None):
+    groups = planned_groups(work, prompts, size) if shard is None else cut(prompts, size)
+    share = {number: group for number, group in groups.items() if shard is None or shard.owns(number)}
+    decode_groups(work, share, decode, advance)
 
 
 def decode(prompts: Sequence[Prompt]) -> Block:

@@ -160,7 +160,7 @@ def test_the_catalogues_gguf_is_not_hashed_again(tmp_path: Path, monkeypatch: py
     folder = folder_with(assets.cache / "converted" / entry.files[0].sha256[:16], "model.safetensors")
     monkeypatch.setattr("trimtab.assets.resolve.sha256_of", lambda path: pytest.fail("hashed"))
     assert assets.model(entry.name) == folder
-    assert next(row.place for row in assets.describe() if row.name == entry.name) == folder
+    assert assets.present(entry) == folder
 
 
 def test_an_adapter_is_checked(tmp_path: Path) -> None:
@@ -171,9 +171,8 @@ def test_an_adapter_is_checked(tmp_path: Path) -> None:
     assert Assets().adapter(str(folder)) == folder
 
 
-def test_describe_downloads_nothing(tmp_path: Path) -> None:
-    rows = Assets(path_map=path_map(tmp_path, f"imdb: {tmp_path}")).describe()
-    assert [row.name for row in rows] == list(CATALOG)
-    assert {row.name: row.place for row in rows}["imdb"] == tmp_path
-    assert [row.place for row in rows].count(None) == len(CATALOG) - 1
+def test_looking_for_what_is_there_downloads_nothing(tmp_path: Path) -> None:
+    assets = Assets(path_map=path_map(tmp_path, f"imdb: {tmp_path}"))
+    places = {name: assets.present(entry) for name, entry in CATALOG.items()}
+    assert places == {**dict.fromkeys(CATALOG), "imdb": tmp_path}
     assert not (tmp_path / "cache").exists()

@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab.data.rows import read_rows_of
-from trimtab.data.tables import read_table
+from trimtab.assets.rows import SUFFIXES, NamedRow, files_in, read_rows, read_table
 from trimtab.errors import DataError
 from trimtab.records import Pair, Prompt, from_json, lines_of, read_jsonl
 
@@ -55,6 +54,11 @@ def commas(rows: list[dict[str, Any]], end: str = "\n") -> bytes:
     out.writeheader()
     out.writerows(rows)
     return file.getvalue().encode()
+
+
+def read_rows_of(place: Path, pattern: str | None = None) -> list[NamedRow]:
+    """The rows of a file, or of a folder's."""
+    return read_rows(files_in(place, SUFFIXES, "instructions", pattern))
 
 
 Write = Callable[[list[dict[str, Any]]], bytes]
@@ -120,7 +124,7 @@ def test_records_of_our_own_hold_every_text(tmp_path_factory, both):
         ("a.jsonl", '{"prompt": ' + "[" * 9000 + "]" * 9000 + "}", "a.jsonl, line 1 is not JSON .*nested"),
         ("a.jsonl", '{"prompt": ' + "9" * 5000 + "}", "a.jsonl, line 1 is not JSON"),
         ("a.jsonl", '"a text"', "a.jsonl, line 1 holds 'a text', which is not a JSON object"),
-        ("a.json", '[{"prompt": "x"},\n {]', "a.json is not JSON .*line 2"),
+        ("a.json", '[{"prompt": "x"},\n {]', "a.json, line 1 is not JSON .*line 2"),
         ("a.parquet", "PAR1", "a.parquet cannot be read"),
         ("a.jsonl.gz", "{}", "a.jsonl.gz cannot be read"),
         ("a.parquet.gz", "x", "of no known kind: give a file that ends in .jsonl"),

@@ -36,7 +36,7 @@ TAKING_A_TEMPLATE: dict[str, Callable[[Any], object]] = {
 @pytest.mark.parametrize("template", NO_PLACE)
 @pytest.mark.parametrize("entrance", TAKING_A_TEMPLATE)
 def test_a_template_without_a_place_for_the_prompt_is_one_line(entrance, template):
-    with pytest.raises(ConfigurationError, match=r"^the template .* must be a text that holds \{prompt\} exactly once"):
+    with pytest.raises(ConfigurationError, match=r"^the template .* must hold \{prompt\} exactly once"):
         TAKING_A_TEMPLATE[entrance](template)
 
 

@@ -190,7 +190,7 @@ def test_a_prompt_that_a_decoder_did_not_answer_shows_so_among_the_examples():
         for name, each in generations.items()
     }
     generations["tuned"], scores["tuned"] = generations["tuned"][1:], scores["tuned"][1:]
-    first, second = examples(DEMO, scores, generations)
+    first, second = examples(2, scores, generations)
     assert [answer.reward for answer in first.answers] == ["1.00"] * 4 + [""]
     assert [answer.text for answer in first.answers] == ["saw"] * 4 + [""]
     assert [answer.reward for answer in second.answers] == ["1.00"] * 5

@@ -16,9 +16,8 @@ from trimtab.config.file import parse_experiment
 from trimtab.config.pairs import PairsConfig, Threshold
 from trimtab.errors import ConfigurationError, DataError
 from trimtab.preferences import strategies
-from trimtab.preferences.bins import count_bins
 from trimtab.preferences.pairs import make_pairs, resolve_bounds, summarize
-from trimtab.preferences.strategies import STRATEGIES, Bounds
+from trimtab.preferences.strategies import STRATEGIES, Bounds, count_bins
 from trimtab.records import Generation, Pair
 
 # few different values, so that equal rewards and rewards on an edge or a threshold come up often
@@ -270,12 +269,12 @@ def test_a_plugin_file_adds_a_strategy(plugin: Path) -> None:
 def test_a_wrong_plugin_is_one_line(plugin: Path) -> None:
     config = parsed(plugin, strategy="broken")
     assert make_pairs(scored([1.0, 2.0]), config, seed=0)
-    with pytest.raises(ConfigurationError, match=r"broken gives \[\[0, 2\]\] for 2 rewards: give at most 1 pairs"):
+    with pytest.raises(ConfigurationError, match=r"broken returned \[\[0, 2\]\] for 2 rewards: return at most 1 pairs"):
         make_pairs(scored([0.0, 2.0]), config, seed=0)
     with pytest.raises(ConfigurationError, match=r"failed in .*my_strategy\.py, line \d+ \(IndexError: .*\): mend"):
         make_pairs(scored([-1.0, 2.0]), config, seed=0)
     plugin.write_text(PLUGIN.replace("def broken(rewards, bounds, count, rng)", "def broken(rewards)"))
-    with pytest.raises(ConfigurationError, match=r"plugins: .*broken has the function .*\): mend its arguments$"):
+    with pytest.raises(ConfigurationError, match=r"plugins\.0: .*broken has the function .*\): mend its arguments$"):
         parsed(plugin, strategy="broken")
 
 

@@ -150,6 +150,10 @@ def test_labels_name_every_decoder(narrow):
     assert [label.get_text() for label in cost(crowd(), narrow).axes[0].texts] == [each.decoder for each in crowd()]
 
 
+def test_a_figure_without_points_has_no_labels():
+    assert not cost([dataclasses.replace(row, flops=0.0) for row in crowd()]).axes[0].texts
+
+
 @pytest.mark.parametrize("ratio", [1, 1.2, 3, 40, 1e4, 1e7])
 def test_the_cost_axis_has_numbers_that_do_not_run_into_one_another(ratio):
     rows = [

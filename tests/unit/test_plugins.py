@@ -14,7 +14,7 @@ from trimtab.config.file import parse_experiment
 from trimtab.config.reward import RewardConfig
 from trimtab.errors import ConfigurationError
 from trimtab.plugins.load import load_installed, load_plugins
-from trimtab.plugins.registry import Entry, Registry, registry
+from trimtab.plugins.registry import REGISTRIES, Entry, Registry, registry
 from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.kinds import REWARD_KINDS, RewardKind
 from trimtab.rewards.load import load_reward
@@ -112,7 +112,7 @@ def test_a_kind_reads_the_settings_that_its_entry_names() -> None:
     assert scores(config) == [99.0] and config.label == "me/judge" and config.kind == "reward_model"
     assert config.hashed() == {"definition": "judge", "model": "me/judge", "max_length": 99}
     faults = {
-        "definition judge is of a model that is ready: name it in model": {},
+        "definition judge needs a ready model: name it in model": {},
         "definition judge does not read template: drop it, or give definition scalar": {"model": "a", "template": "b"},
         "definition judge does not read template, training: drop it": {"model": "a", "template": "b", "training": {}},
     }
@@ -124,7 +124,7 @@ def test_a_kind_reads_the_settings_that_its_entry_names() -> None:
 
 
 FAULTS = {
-    "a file that is not there": ("", "nowhere.py", r"plugins: there is no plug-in nowhere\.py: give the path"),
+    "a file that is not there": ("", "nowhere.py", r"plugins.0: there is no plug-in nowhere\.py: give the path"),
     "a module that is not there": ("", "nowhere_at_all", "no plug-in nowhere_at_all: give the path of its file"),
     "a function instead of a module": ("", "my_kind.py:vowels", r"no plug-in my_kind\.py:vowels: give the path"),
     "code that fails": ("1 / 0\n", "my_kind.py", r"my_kind\.py cannot be imported in .*my_kind\.py, line 1 \(ZeroDiv"),
@@ -201,8 +201,14 @@ def test_an_installed_plugin_that_fails_is_one_line_and_fails_again(
         assert "\n" not in str(caught.value)
 
 
-def test_importing_the_registry_of_reward_kinds_imports_nothing_heavy() -> None:
-    code = "import sys, trimtab.rewards.kinds; print({'torch', 'transformers', 'httpx2', 'numpy'} & set(sys.modules))"
+@pytest.mark.parametrize("noun", REGISTRIES)
+def test_importing_a_registry_imports_nothing_heavy(noun: str) -> None:
+    code = f"""
+import sys
+from trimtab.plugins.registry import registry
+assert registry({noun!r})
+print({{"torch", "transformers", "httpx2", "pandas", "sklearn"}} & set(sys.modules))
+"""
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.stdout == "set()\n", result.stderr
 

@@ -11,7 +11,7 @@ import pytest
 from trimtab.assets.catalog import CATALOG
 from trimtab.assets.resolve import Assets
 from trimtab.config.data import DataConfig
-from trimtab.data.reviews import DataSplit, clean, load_reviews, split_reviews
+from trimtab.data.reviews import clean, load_reviews, split_reviews
 from trimtab.errors import DataError
 from trimtab.records import Prompt, Review
 
@@ -41,21 +41,12 @@ def reviews_at(place: Path) -> list[Review]:
     return load_reviews(Assets(cache=place.parent / "cache"), str(place))
 
 
-def parts(split: DataSplit) -> list[list[str]]:
+def parts(split: dict[str, list[Review] | list[Prompt]]) -> list[list[str]]:
     def ids(part: list[Review] | list[Prompt]) -> list[str]:
         return [entry.source if isinstance(entry, Prompt) else entry.id for entry in part]
 
-    return [
-        ids(part)
-        for part in (
-            split.reward_train,
-            split.reward_heldout,
-            split.judge_train,
-            split.tuning,
-            split.validation,
-            split.test,
-        )
-    ]
+    names = ("reward_train", "reward_heldout", "judge_train", "tuning", "validation", "test")
+    return [ids(split[name]) for name in names]
 
 
 def test_no_review_plays_two_parts() -> None:
@@ -74,23 +65,27 @@ def test_the_split_depends_on_seed_and_set_alone() -> None:
     first = split_reviews(REVIEWS, CONFIG, seed=0)
     shuffled = random.Random(1).sample(REVIEWS, len(REVIEWS))
     assert split_reviews(shuffled, CONFIG, seed=0) == first
-    assert split_reviews(REVIEWS, CONFIG, seed=1).test != first.test
+    assert split_reviews(REVIEWS, CONFIG, seed=1)["test"] != first["test"]
 
 
 def test_more_of_a_part_keeps_what_it_had() -> None:
     """A run of 200 test prompts begins with the 96 of the quick one."""
     first = split_reviews(REVIEWS, CONFIG, seed=0)
     more = split_reviews(REVIEWS, CONFIG.model_copy(update={"test_prompts": 90, "reward_reviews": 90}), seed=0)
-    assert more.test[:40] == first.test and len(more.test) == 90
-    assert more.reward_train[:60] == first.reward_train
-    assert (more.tuning, more.validation, more.reward_heldout) == (first.tuning, first.validation, first.reward_heldout)
+    assert more["test"][:40] == first["test"] and len(more["test"]) == 90
+    assert more["reward_train"][:60] == first["reward_train"]
+    assert (more["tuning"], more["validation"], more["reward_heldout"]) == (
+        first["tuning"],
+        first["validation"],
+        first["reward_heldout"],
+    )
 
 
 def test_prompts_are_first_words_of_their_review() -> None:
     texts = {review.id: review.text for review in REVIEWS}
     split = split_reviews(REVIEWS, CONFIG, seed=0)
-    assert [prompt.id for prompt in split.test[:2]] == ["test-00000", "test-00001"]
-    for prompt in [*split.tuning, *split.validation, *split.test]:
+    assert [prompt.id for prompt in split["test"][:2]] == ["test-00000", "test-00001"]
+    for prompt in [*split["tuning"], *split["validation"], *split["test"]]:
         assert isinstance(prompt.text, str)
         assert texts[prompt.source].startswith(prompt.text + " ")  # cut at a word's end, and something follows
 
@@ -98,7 +93,7 @@ def test_prompts_are_first_words_of_their_review() -> None:
 def test_lengths_are_drawn_evenly_with_both_ends() -> None:
     reviews = made(3000, "test") + made(200)
     config = CONFIG.model_copy(update={"test_prompts": 3000, "prompt_words": (2, 4)})
-    lengths = [len(str(prompt.text).split()) for prompt in split_reviews(reviews, config, seed=0).test]
+    lengths = [len(str(prompt.text).split()) for prompt in split_reviews(reviews, config, seed=0)["test"]]
     # 3 lengths, 1000 each expected, standard deviation 26: four of them.
     assert set(lengths) == {2, 3, 4}
     assert all(abs(lengths.count(length) - 1000) < 104 for length in (2, 3, 4))

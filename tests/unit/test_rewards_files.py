@@ -99,6 +99,14 @@ def test_a_file_may_have_the_name_of_another_module(tmp_path, name):
     assert importlib.import_module("statistics") is statistics
 
 
+def test_a_file_under_a_longer_name_can_start_processes(tmp_path):
+    """They import it by that name to unpickle its functions."""
+    neighbours(tmp_path)
+    code = KINDS["processes"].replace("return 1.0\n", "\n    from neighbour import one as other\n    return other()\n")
+    file = write(tmp_path / "statistics.py", code)
+    assert score(f"{file}:score") == [1.0, 1.0]
+
+
 def test_two_files_of_one_name_are_two_modules(tmp_path):
     for folder, one in (("a", 1.0), ("b", 2.0)):
         neighbours(tmp_path / folder, one)

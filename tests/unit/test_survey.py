@@ -13,9 +13,9 @@ from trimtab import cli
 from trimtab.assets.resolve import Assets
 from trimtab.config.file import load_experiment
 from trimtab.errors import ModelError
-from trimtab.models import survey as module
 from trimtab.models.hardware import default_device
-from trimtab.models.survey import Survey, survey
+from trimtab.pipeline import survey as module
+from trimtab.pipeline.survey import Survey, survey
 from zoo import CACHED, REREAD
 
 DEVICE = str(torch.empty(0, device=default_device()).device)

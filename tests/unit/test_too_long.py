@@ -98,11 +98,8 @@ def test_rows_that_wait_are_not_read_on() -> None:
     search, prompt = Search(3, 2, 6, 14), Prompt("a", "This was the worst film")
     base = limited(0, 256)
     proposer = LanguageModelProposer(base, SAMPLING, 5, chunk_ends=["s", "o"])
-    written = []
-    search.run(
-        [prompt], proposer, ImplicitValue(limited(1, 256), limited(2, 256), base),
-        lambda step: written.extend(each.hypothesis for group in step.candidates for each in group),
-    )  # fmt: skip
+    steps = search.steps([prompt], proposer, ImplicitValue(limited(1, 256), limited(2, 256), base))
+    written = [each.hypothesis for step in steps for group in step.candidates for each in group]
     # each candidate's own tokens at most twice: a last one is read again by its children
     assert base.tokens_read <= len(base.vocabulary.encode_prompt(prompt.text, "{prompt}")) + 2 * sum(
         len(each.token_ids) for each in written

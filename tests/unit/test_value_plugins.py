@@ -1,6 +1,5 @@
 """A plug-in's value is like trimtab's own: in a file, in a decoder's name, in the search, in the report's words."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,8 @@ from trimtab.config.guide import DecoderConfig
 from trimtab.config.search import ValueConfig
 from trimtab.errors import ConfigurationError
 from trimtab.records import Prompt
-from trimtab.report.columns import description
+from trimtab.report.decoder_words import description
 from trimtab.search.decoders import Decoder
-from trimtab.search.values import VALUES
 
 PLUGIN = """
 from trimtab.rewards.function import FunctionReward
@@ -42,11 +40,10 @@ class TinyRoles(dict[str, object]):
 
 
 @pytest.fixture
-def plugin(tmp_path: Path) -> Iterator[Path]:
+def plugin(tmp_path: Path) -> Path:
     file = tmp_path / "my_values.py"
     file.write_text(PLUGIN, encoding="utf-8")
-    yield file
-    VALUES.discard("brevity")
+    return file
 
 
 def experiment(plugin: Path, **value: object) -> Experiment:

@@ -1,9 +1,4 @@
-"""Turns a GGUF model into a folder that loads in a second: safetensors and a tokenizer.
-
-Reading GGUF takes about a minute of parsing, hence once only.
-
-    convert_gguf(Path("model.gguf"), Path("model/"))
-"""
+"""Turns a GGUF model, which takes up to a minute to parse, into a folder of safetensors that loads in a second."""
 
 from pathlib import Path
 
@@ -27,8 +22,7 @@ def convert_gguf(source: Path, target: Path) -> None:
     """Write the model of `source` to the folder `target`, which must exist.
 
     Weights are kept in bfloat16 where the file holds quantised ones, or none that bfloat16 would round; else in
-    float32. The model's generation configuration names every token that ends a text, the tokenizer's own eos token
-    first.
+    float32. The generation configuration lists every token that ends a text, the tokenizer's own eos token first.
 
     Raises:
         AssetError: transformers cannot read the file as a causal language model.
@@ -43,7 +37,7 @@ def convert_gguf(source: Path, target: Path) -> None:
         reason = " ".join(str(error).split())[:200]
         raise AssetError(f"{source} cannot be read as a GGUF language model ({reason}): use safetensors") from None
     config = quantized.config
-    # transformers refuses to save a model that it still holds to be quantized: the weights move to one that is not.
+    # transformers refuses to save a model that it takes for quantized: the weights move to one that is not.
     del config.quantization_config
     config.dtype = torch.float32 if _rounded_by_bfloat16(source, quantized) else torch.bfloat16
     model = AutoModelForCausalLM.from_config(config, dtype=config.dtype)

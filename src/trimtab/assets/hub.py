@@ -1,8 +1,6 @@
-"""What the model hub, or its cache on this machine, holds of a name.
+"""What the model hub, or its cache on this machine, has under a name.
 
-Knows nothing of the catalogue. A hub that cannot be reached costs two seconds once, and is not asked again.
-
-    folder, reason = from_hub("gpt2", "model", allow_pickle=False)
+The cache comes first, so that a cached repository costs no request.
 """
 
 import functools
@@ -16,7 +14,7 @@ from trimtab.assets.catalog import Kind
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 """Files of which a tokenizer has at least one."""
-_PATIENCE = 2.0  # seconds to wait for the hub's first answer
+_SECONDS = 2.0  # to wait for the hub's first answer
 _PATTERNS: dict[Kind, list[str]] = {
     "model": ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"],
     "dataset": ["*.csv", "*.json", "*.jsonl", "*.parquet", "*.arrow"],
@@ -38,32 +36,29 @@ def from_hub(name: str, kind: Kind, *, allow_pickle: bool) -> tuple[Path | None,
     # The hub's client raises its HTTP library's own errors where a connection breaks; which library differs by version.
     from huggingface_hub.errors import HTTPError as BrokenConnection  # type: ignore[attr-defined]
 
-    reason = _LACKING[kind]
     with_pickles = (False, True) if allow_pickle and kind == "model" else (False,)
-    attempts = [(offline, pickles) for offline in (True, False) for pickles in with_pickles]
-    for offline, pickles in attempts:
-        if not offline and constants.HF_HUB_OFFLINE:
+    for cached, pickles in [(cached, pickles) for cached in (True, False) for pickles in with_pickles]:
+        if not cached and constants.HF_HUB_OFFLINE:
             return None, "not in its cache, and HF_HUB_OFFLINE is set"
-        if not offline and not hub_answers(constants.ENDPOINT):
+        if not cached and not hub_answers(constants.ENDPOINT):
             return None, "not in its cache, and it cannot be reached"
         patterns = _PATTERNS[kind] + (["*.bin"] if pickles else [])
         try:
-            folder = Path(snapshot_download(name, repo_type=kind, allow_patterns=patterns, local_files_only=offline))
+            folder = Path(snapshot_download(name, repo_type=kind, allow_patterns=patterns, local_files_only=cached))
         except HFValidationError:
             return None, "no name that it could know"
         except LocalEntryNotFoundError:
             continue
         except (BrokenConnection, OSError) as error:
             return None, " ".join(str(error).split())[:120]
-        if whole(folder, kind, pickles=pickles):
+        if is_complete(folder, kind, pickles=pickles):
             return folder, ""
-    if kind == "model" and not allow_pickle:
-        reason += "; allow_pickle: true would read pickled ones"
-    return None, reason
+    hint = "; allow_pickle: true would read pickled ones" if kind == "model" and not allow_pickle else ""
+    return None, _LACKING[kind] + hint
 
 
-def whole(folder: Path, kind: Kind, *, pickles: bool) -> bool:
-    """Whether a snapshot holds what it is for: all weights that its index names, a data file, or a tokenizer."""
+def is_complete(folder: Path, kind: Kind, *, pickles: bool) -> bool:
+    """Whether a snapshot has what its kind needs: all weights that its index names, a data file, or a tokenizer."""
     if kind == "dataset":
         return any(path.is_file() for pattern in _PATTERNS["dataset"] for path in folder.rglob(pattern))
     if kind == "tokenizer":
@@ -71,33 +66,30 @@ def whole(folder: Path, kind: Kind, *, pickles: bool) -> bool:
     names = ["model.safetensors", "adapter_model.safetensors"] + (["pytorch_model.bin"] if pickles else [])
     if any((folder / name).is_file() for name in names):
         return True
-    for name in names:
-        index = folder / f"{name}.index.json"
-        if index.is_file():
-            try:
-                shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            except (ValueError, KeyError, AttributeError, TypeError):  # an index that is none
-                return False
-            return all((folder / shard).is_file() for shard in shards)
-    return False
+    index = next((path for name in names if (path := folder / f"{name}.index.json").is_file()), None)
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index else set()
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return False
+    return bool(shards) and all((folder / shard).is_file() for shard in shards)
 
 
 @functools.cache
 def hub_answers(endpoint: str) -> bool:
     """Whether anything answers there within two seconds; asked once in a process."""
     answers: list[bool] = []
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=_SECONDS).close()
+        except urllib.error.HTTPError:  # an answer, if not a friendly one
+            pass
+        except (OSError, ValueError):
+            return
+        answers.append(True)
+
     # In a thread of its own: no timeout of a request bounds the look-up of a host's name.
-    thread = threading.Thread(target=lambda: answers.append(_ask(endpoint)), daemon=True)
+    thread = threading.Thread(target=ask, daemon=True)
     thread.start()
-    thread.join(_PATIENCE)
-    return bool(answers) and answers[0]
-
-
-def _ask(endpoint: str) -> bool:
-    try:
-        with urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=_PATIENCE):
-            return True
-    except urllib.error.HTTPError:  # an answer, if not a friendly one
-        return True
-    except (OSError, ValueError):
-        return False
+    thread.join(_SECONDS)
+    return bool(answers)

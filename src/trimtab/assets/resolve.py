@@ -1,13 +1,10 @@
-"""From a name to local files: the path map or a local folder, then the model hub or its cache, then the catalogue.
+"""From a name to local files: the path map or a local folder, then the model hub or its cache, then the package index.
 
-Loads no model and reads no data set; it only says where they lie, and makes them lie there.
-
-    folder = Assets().model("google/gemma-3-270m")
+It loads no model and reads no data set: it says where they lie, and downloads or converts them where needed.
 """
 
 import logging
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
@@ -22,18 +19,6 @@ from trimtab.errors import AssetError, shown
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class AssetRow:
-    """One line of `trimtab assets`. `size` is the download in bytes; `place` is None where it has not been fetched."""
-
-    name: str
-    kind: Kind
-    what: str
-    licence: str
-    size: int
-    place: Path | None
-
-
 class Assets:
     """Where models and data sets lie.
 
@@ -42,15 +27,12 @@ class Assets:
     """
 
     def __init__(self, cache: Path | None = None, path_map: Path | None = None) -> None:
-        named = os.environ.get("TRIMTAB_CACHE")
-        self.cache = cache or (Path(named).expanduser() if named else platformdirs.user_cache_path("trimtab"))
-        mapped = os.environ.get("TRIMTAB_PATH_MAP")
-        chosen = path_map or (Path(mapped).expanduser() if mapped else None)
-        if chosen is None and (self.cache / "paths.yaml").is_file():
-            chosen = self.cache / "paths.yaml"
-        self.path_map = chosen
-        self._said: set[str] = set()
-        self._paths = {} if chosen is None else read_path_map(chosen)
+        self.cache = cache or _from_environment("TRIMTAB_CACHE") or platformdirs.user_cache_path("trimtab")
+        self.path_map = path_map or _from_environment("TRIMTAB_PATH_MAP")
+        if self.path_map is None and (self.cache / "paths.yaml").is_file():
+            self.path_map = self.cache / "paths.yaml"
+        self._paths = {} if self.path_map is None else read_path_map(self.path_map)
+        self._warned: set[str] = set()
 
     def model(self, name: str, *, allow_pickle: bool = False) -> Path:
         """A folder that `from_pretrained` reads; GGUF weights are converted once, into the cache.
@@ -58,8 +40,26 @@ class Assets:
         Raises:
             AssetError: the name resolves to nothing, or to weights that are pickled, against `allow_pickle`.
         """
-        place = self._place(name, "model", allow_pickle=allow_pickle)
-        return self._readable(place, allow_pickle=allow_pickle)
+        path = self._resolved(name, "model", allow_pickle=allow_pickle)
+        if path.suffix == ".gguf":
+            return self._converted(path)
+        if not path.is_dir():
+            raise AssetError(f"{path} is not a folder: give the folder that holds config.json and the weights")
+        if any(path.glob("*.safetensors")):
+            return path
+        ggufs = sorted(path.glob("*.gguf"))
+        if len(ggufs) == 1:
+            return self._converted(ggufs[0])
+        if ggufs:
+            raise AssetError(f"{path} holds {len(ggufs)} GGUF files: name one of them, such as {ggufs[0]}")
+        if not any(path.glob("*.bin")):
+            raise AssetError(f"{path} holds no weights: a model folder needs *.safetensors or one *.gguf")
+        if not allow_pickle:
+            raise AssetError(
+                f"{path} has only pickled weights (*.bin), which can run code when read: convert them to safetensors, "
+                f"or set allow_pickle: true if you trust their origin"
+            )
+        return path
 
     def dataset(self, name: str) -> Path:
         """The file or folder of a data set.
@@ -67,7 +67,7 @@ class Assets:
         Raises:
             AssetError: the name resolves to nothing.
         """
-        return self._place(name, "dataset", allow_pickle=False)
+        return self._resolved(name, "dataset")
 
     def tokenizer(self, name: str) -> Path:
         """The folder of a tokenizer, which may hold a model or not.
@@ -75,7 +75,7 @@ class Assets:
         Raises:
             AssetError: the name resolves to nothing, or to a folder without a tokenizer.
         """
-        folder = self._place(name, "tokenizer", allow_pickle=False)
+        folder = self._resolved(name, "tokenizer")
         if not any((folder / file).is_file() for file in TOKENIZERS):
             raise AssetError(f"{folder} holds no tokenizer ({', '.join(TOKENIZERS)}): name a folder that has one")
         return folder
@@ -86,49 +86,48 @@ class Assets:
         Raises:
             AssetError: the name resolves to nothing, or to a folder that is no adapter.
         """
-        folder = self._place(name, "model", allow_pickle=False)
+        folder = self._resolved(name, "model")
         for file in ("adapter_config.json", "adapter_model.safetensors"):
             if not (folder / file).is_file():
                 raise AssetError(f"{folder} is no PEFT adapter: {file} is missing; save it with save_pretrained")
         return folder
 
     def catalogued(self, name: str) -> Path:
-        """The downloaded folder of an entry of the catalogue, whatever else may bear its name."""
-        entry = CATALOG[name]
-        return download(entry, self._download_folder(entry))
+        """The downloaded folder of an entry of the catalogue, whatever else has its name."""
+        return download(CATALOG[name], self._download_folder(CATALOG[name]))
 
-    def entry_of(self, place: Path) -> Entry | None:
-        """The entry of the catalogue that `place` was downloaded for; None where it came from elsewhere."""
-        return next((entry for entry in CATALOG.values() if place == self._download_folder(entry)), None)
+    def entry_of(self, path: Path) -> Entry | None:
+        """The entry of the catalogue that `path` was downloaded for; None where it came from elsewhere."""
+        return next((entry for entry in CATALOG.values() if path == self._download_folder(entry)), None)
 
-    def identity(self, place: Path) -> str:
+    def identity(self, path: Path) -> str:
         """A hash of what the files of a model or data set hold, wherever they lie: see `digests`.
 
         Raises:
             AssetError: a file cannot be read.
         """
-        return content_digest(place, self.cache / "digests")
+        return content_digest(path, self.cache / "digests")
 
-    def describe(self) -> list[AssetRow]:
-        """What the catalogue knows and where it lies; downloads nothing."""
-        return [
-            AssetRow(entry.name, entry.kind, entry.what, entry.licence, entry.size, self._present(entry))
-            for entry in CATALOG.values()
-        ]
+    def present(self, entry: Entry) -> Path | None:
+        """Where an entry of the catalogue lies; None where it is not downloaded. Downloads nothing."""
+        mapped = (self._paths[name] for name in (entry.name, *entry.aliases) if name in self._paths)
+        converted = (self._converted_folder(file.sha256) for file in entry.files if file.name.endswith(".gguf"))
+        made = (folder for folder in (*converted, self._download_folder(entry)) if folder.is_dir())
+        return next(mapped, None) or next(made, None)
 
-    def _place(self, name: str, kind: Kind, *, allow_pickle: bool) -> Path:
-        self._say_what_is_taken(name)
+    def _resolved(self, name: str, kind: Kind, *, allow_pickle: bool = False) -> Path:
+        local = Path(name).expanduser()
+        self._warn_of_two_meanings(name)
         if name in self._paths:
             mapped = self._paths[name]
             if not mapped.exists():
                 raise AssetError(f"the path map gives {mapped} for {name}, which does not exist: mend the path map")
             return _snapshot(mapped)
-        local = Path(name).expanduser()
         if local.exists():
             return _snapshot(local)
-        found, reason = from_hub(name, kind, allow_pickle=allow_pickle)
-        if found is not None:
-            return found
+        folder, reason = from_hub(name, kind, allow_pickle=allow_pickle)
+        if folder is not None:
+            return folder
         entry = find(name)
         if entry is not None and entry.kind == kind:
             return self.catalogued(entry.name)
@@ -138,41 +137,21 @@ class Assets:
             f"not in the catalogue ({known}): give a folder, or map the name to one"
         )
 
-    def _say_what_is_taken(self, name: str) -> None:
-        """Where a local path bears the name of something else, say once which of the two is meant."""
-        if name in self._said or not Path(name).exists():
+    def _warn_of_two_meanings(self, name: str) -> None:
+        """Where a local path has the name of something else, say once which of the two is taken."""
+        if name in self._warned or not Path(name).exists():
             return
-        self._said.add(name)
+        self._warned.add(name)
         if name in self._paths:
             _log.warning("%s: the path map's %s is taken, not the local path of that name", name, self._paths[name])
         elif find(name) is not None:
             _log.warning("%s: the local path is taken, not what `trimtab assets` lists; rename it to have that", name)
 
-    def _readable(self, place: Path, *, allow_pickle: bool) -> Path:
-        if place.suffix == ".gguf":
-            return self._converted(place)
-        if not place.is_dir():
-            raise AssetError(f"{place} is not a folder: give the folder that holds config.json and the weights")
-        if any(place.glob("*.safetensors")):
-            return place
-        ggufs = sorted(place.glob("*.gguf"))
-        if len(ggufs) == 1:
-            return self._converted(ggufs[0])
-        if ggufs:
-            raise AssetError(f"{place} holds {len(ggufs)} GGUF files: name one of them, such as {ggufs[0]}")
-        if any(place.glob("*.bin")):
-            if allow_pickle:
-                return place
-            raise AssetError(
-                f"{place} has only pickled weights (*.bin), which can run code when read: convert them to safetensors, "
-                f"or set allow_pickle: true if you trust their origin"
-            )
-        raise AssetError(f"{place} holds no weights: a model folder needs *.safetensors or one *.gguf")
-
     def _converted(self, gguf: Path) -> Path:
-        known = self._known_sha256(gguf)
-        # the catalogue's files are quantised; others may have been rounded to bfloat16 under the plain name, before
-        target = self._converted_folder(known) if known else self._converted_folder(sha256_of(gguf), "-2")
+        entry = self.entry_of(gguf.parent)  # its download was checked, and need not be read again
+        sha256 = sha256_of(gguf) if entry is None else next(f.sha256 for f in entry.files if f.name == gguf.name)
+        # The catalogue's files are quantised. Earlier versions rounded others to bfloat16, under the name without -2.
+        target = self._converted_folder(sha256) if entry else self._converted_folder(sha256, "-2")
         if target.is_dir():
             return target
         with making(target) as partial:
@@ -184,26 +163,16 @@ class Assets:
                 convert_gguf(gguf, partial)
         return target
 
-    def _known_sha256(self, gguf: Path) -> str | None:
-        """The sha256 of a file that this cache downloaded and checked, without reading it again."""
-        entry = self.entry_of(gguf.parent)
-        return None if entry is None else next(file.sha256 for file in entry.files if file.name == gguf.name)
-
     def _download_folder(self, entry: Entry) -> Path:
         return self.cache / "downloads" / f"{entry.name.replace('/', '--')}-{entry.digest}"
 
     def _converted_folder(self, sha256: str, version: str = "") -> Path:
         return self.cache / "converted" / f"{sha256[:16]}{version}"
 
-    def _present(self, entry: Entry) -> Path | None:
-        for name in (entry.name, *entry.aliases):
-            if name in self._paths:
-                return self._paths[name]
-        for file in entry.files:
-            if file.name.endswith(".gguf") and self._converted_folder(file.sha256).is_dir():
-                return self._converted_folder(file.sha256)
-        folder = self._download_folder(entry)
-        return folder if folder.is_dir() else None
+
+def _from_environment(variable: str) -> Path | None:
+    value = os.environ.get(variable)
+    return Path(value).expanduser() if value else None
 
 
 def _snapshot(path: Path) -> Path:

@@ -9,8 +9,8 @@ Heavy libraries are imported where a stage runs, so that `trimtab --help` answer
 import contextlib
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,18 +19,17 @@ import tyro
 from trimtab.cli.launch import launch_processes, planned_launch, print_configuration
 from trimtab.cli.options import SHIPPED, Every, Jobs, Options, Shard, Trace, experiment_file
 from trimtab.cli.results import compare, export, merge, push, save
-from trimtab.cli.show import assets, check, entries, guides, status, trace
-from trimtab.config.experiment import Experiment
+from trimtab.cli.show import assets, check, entries, guides, plan, status, trace
 from trimtab.errors import TrimtabError, one_line
 from trimtab.executors.threads import wait_briefly
 from trimtab.plugins.load import load_plugins
 from trimtab.plugins.registry import registry
 from trimtab.store.distributed import Terminated, first_to_fail, launched
+from trimtab.store.lock import command_line
 from trimtab.study.options import StudyOptions
 
 if TYPE_CHECKING:
-    from trimtab.evaluation.coverage import SetAside
-    from trimtab.evaluation.evaluate import Row
+    from trimtab.executors.run import Run
 
 __all__ = ["COMMANDS", "SHIPPED", "Options", "experiment_file", "main"]
 MAX_SET_ASIDE = 5  # prompts set aside that the terminal names
@@ -39,14 +38,18 @@ EARLIER = "Earlier stages run first where they have not."
 
 def run(options: Every, jobs: Jobs = 1, trace: Trace = False) -> None:
     """Run a whole experiment, from reviews to the report; what was made before is used again."""
-    _run(options, "report", trace=trace, jobs=jobs)
+    with _opened(options) as run_to:
+        made = run_to("report", trace=trace, jobs=jobs)
+    _print_report(made)
 
 
 def _stage(name: str, words: str) -> Callable[[Options], None]:
     """A subcommand that runs an experiment up to and including one stage."""
 
     def command(options: Every) -> None:
-        _run(options, name)
+        with _opened(options) as run_to:
+            made = run_to(name)
+        _print_end(made, name)
 
     command.__doc__ = f"{words} {EARLIER}"
     return command
@@ -55,7 +58,9 @@ def _stage(name: str, words: str) -> Callable[[Options], None]:
 def synthesize(options: Every, jobs: Jobs = 1, shard: Shard = None) -> None:
     """Sample the untuned small model and score its samples with the gold reward. Earlier stages run first where they
     have not."""
-    _run(options, "synthesize", shard=shard, jobs=jobs)
+    with _opened(options) as run_to:
+        made = run_to("synthesize", shard, jobs=jobs)
+    _print_end(made, "synthesize", shard)
 
 
 def tune(
@@ -71,18 +76,19 @@ def tune(
         processes: How many of them; without it what the configuration says, or one for each GPU.
     """
     planned = planned_launch(launch, processes) if launched().alone else None
-    if planned is None:
-        _run(options, "tune")
-        return
-    from trimtab.store.lock import command_line
-
-    _run(options, "pairs")  # in this process alone
-    sys.exit(launch_processes(*planned, sys.argv[1:], command_line()))
+    stage = "tune" if planned is None else "pairs"  # the latter in this process alone
+    with _opened(options) as run_to:
+        made = run_to(stage)
+    _print_end(made, stage)
+    if planned is not None:
+        sys.exit(launch_processes(*planned, sys.argv[1:], command_line()))
 
 
 def guide(options: Every, jobs: Jobs = 1, shard: Shard = None, trace: Trace = False) -> None:
     """Decode the test prompts with every decoder of the experiment. Earlier stages run first where they have not."""
-    _run(options, "guide", shard=shard, trace=trace, jobs=jobs)
+    with _opened(options) as run_to:
+        made = run_to("guide", shard, trace=trace, jobs=jobs)
+    _print_end(made, "guide", shard)
 
 
 def study(options: Every, how: Annotated[StudyOptions, tyro.conf.arg(name="")]) -> None:
@@ -92,25 +98,26 @@ def study(options: Every, how: Annotated[StudyOptions, tyro.conf.arg(name="")]) 
     run_command(options.path, experiment_file, options.overrides, options.runs, options.path_map, options.quiet, how)
 
 
-def _run(options: Options, until: str, shard: str | None = None, trace: bool = False, jobs: int = 1) -> None:
+@contextlib.contextmanager
+def _opened(options: Options) -> "Iterator[Callable[..., Run]]":
+    """Inside, progress is shown. Gives `executors.run.run` for this experiment, which takes the stage to run up to."""
     experiment = options.load()
     from trimtab.assets.resolve import Assets
     from trimtab.executors.run import run as run_steps
-    from trimtab.store.blocks import Shard
     from trimtab.store.progress import watching
 
-    share = None if shard is None else Shard.parse(shard)
     with watching(quiet=options.quiet or not launched().main) as watch:
-        assets = Assets(path_map=options.path_map)
-        made = run_steps(experiment, options.runs, assets, watch, until, share, trace, jobs)
-    if until == "report":
-        _print_report(experiment, made.report, made.set_aside, made.path / "report")
+        yield partial(run_steps, experiment, options.runs, Assets(path_map=options.path_map), watch)
+
+
+def _print_end(made: "Run", stage: str, shard: str | None = None) -> None:
+    if stage == "report":
+        _print_report(made)
     elif launched().main:
-        part = until if share is None else f"shard {share} of {until}"
-        print(f"{part}: done, in {made.path}")
+        print(f"{stage if shard is None else f'shard {shard} of {stage}'}: done, in {made.path}")
 
 
-def _print_report(experiment: Experiment, rows: "Sequence[Row]", aside: "Sequence[SetAside]", folder: Path) -> None:
+def _print_report(made: "Run") -> None:
     from rich.console import Console
 
     from trimtab.report.overview import table_columns
@@ -119,13 +126,13 @@ def _print_report(experiment: Experiment, rows: "Sequence[Row]", aside: "Sequenc
 
     width = max(Console().width, 100)  # the table needs it, even where the output is a file
     console = Console(width=width)
-    console.print(terminal_table(rows, width, table_columns(experiment, rows)))
+    console.print(terminal_table(made.report, width, table_columns(made.experiment, made.report)))
     # without markup: in a user's names `[red]` is no colour
-    for prompt in aside[:MAX_SET_ASIDE]:
+    for prompt in made.set_aside[:MAX_SET_ASIDE]:
         print(f"{prompt.decoder}: prompt {one_line(prompt.prompt_id)} is set aside, {prompt.why}")
-    if len(aside) > MAX_SET_ASIDE:
-        print(f"and {len(aside) - MAX_SET_ASIDE} more, which the page names")
-    summary = f"\n{one_line(verdict(experiment, rows))}\n\n{folder / 'report.html'}"
+    if len(made.set_aside) > MAX_SET_ASIDE:
+        print(f"and {len(made.set_aside) - MAX_SET_ASIDE} more, which the page names")
+    summary = f"\n{one_line(verdict(made.experiment, made.report))}\n\n{made.path / 'report' / 'report.html'}"
     console.print(summary, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -152,6 +159,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "assets": assets,
     "guides": guides,
     "entries": entries,
+    "plan": plan,
     "check": check,
 }
 NAMED_IN_HELP = {"tune": ("loss", "tune.loss"), "pairs": ("strategy", "pairs.strategy")}
@@ -160,8 +168,6 @@ NAMED_IN_HELP = {"tune": ("loss", "tune.loss"), "pairs": ("strategy", "pairs.str
 
 def main() -> None:
     """The entry point: a user's mistake is one line and exit code 2; Ctrl-C and SIGTERM one line and 130 or 143."""
-    from trimtab.store.lock import command_line
-
     wait_briefly()  # before anything imports torch
     try:
         if {"-h", "--help"} & set(sys.argv[2:]) and sys.argv[1] in NAMED_IN_HELP:

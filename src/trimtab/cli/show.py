@@ -1,4 +1,4 @@
-"""The subcommands that show something and run nothing: `check`, `entries`, `assets`, `guides`, `status` and `trace`.
+"""The subcommands that show something and run nothing, from `plan` and `check` to `status` and `trace`.
 
 $ trimtab check quickstart --models
 """
@@ -38,7 +38,7 @@ def check(
         from rich.console import Console
 
         from trimtab.assets.resolve import Assets
-        from trimtab.models.survey import print_survey
+        from trimtab.pipeline.survey import print_survey
 
         print_survey(experiments, Assets(path_map=path_map), Console(width=max(Console().width, 100)))
 
@@ -52,6 +52,23 @@ def _read(options: ExperimentOptions) -> tuple[list[Experiment], str]:
     experiment = options.load()
     names = ", ".join(decoder.name for decoder in experiment.guide.decoders)
     return [experiment], f"{experiment.name}: sound; decoders {names}"
+
+
+def plan(
+    options: Annotated[ExperimentOptions, tyro.conf.arg(name="")], runs: Path = Path("runs"), path_map: PathMap = None
+) -> None:
+    """List the steps of an experiment: which were made, what each needs, and what it will cost. Makes nothing.
+
+    Args:
+        runs: The folder that holds run directories.
+    """
+    from rich.console import Console
+
+    from trimtab.assets.resolve import Assets
+    from trimtab.pipeline.show_plan import plan_table
+
+    table = plan_table(options.load(), runs, Assets(path_map=path_map))
+    Console(width=max(Console().width, 100)).print(table)
 
 
 def entries(file: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[EXPERIMENT]")] = None) -> None:
@@ -74,13 +91,14 @@ def entries(file: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(meta
 
 def assets(path_map: PathMap = None) -> None:
     """List the models and data sets that need no hub: where they lie, their licences and sizes."""
+    from trimtab.assets.catalog import CATALOG
     from trimtab.assets.resolve import Assets
 
     found = Assets(path_map=path_map)
-    rows = [
-        (row.name, row.kind, row.what, row.licence, f"{row.size / 1e6:.0f} MB", str(row.place or "not downloaded"))
-        for row in found.describe()
-    ]
+    rows = []
+    for entry in CATALOG.values():
+        place = str(found.present(entry) or "not downloaded")
+        rows.append((entry.name, entry.kind, entry.what, entry.licence, f"{entry.size / 1e6:.0f} MB", place))
     _print_table(["name", "kind", "what", "licence", "size", "lies in"], rows, title=f"cache: {found.cache}")
 
 

@@ -1,9 +1,7 @@
-"""The part of a configuration that says which data a run starts from: reviews, prompts and instructions.
+"""The part of a configuration that says which data a run starts from; `docs/own-data.md` shows each kind.
 
-Types only: reads no file, no network, no models. `docs/own-data.md` shows each kind.
-
-    >>> InstructionsConfig.model_validate("tatsu-lab/alpaca_eval").name
-    'tatsu-lab/alpaca_eval'
+>>> InstructionsConfig.model_validate("tatsu-lab/alpaca_eval").name
+'tatsu-lab/alpaca_eval'
 """
 
 import datetime
@@ -17,10 +15,10 @@ from trimtab.config.yaml_values import text_wanted
 
 
 class ColumnsConfig(Config):
-    """Which columns say what. What is not named is looked for under its usual names.
+    """The names of columns; those that are not named are looked for under their usual names.
 
-    `prompt` holds a text or a list of messages, `messages` conversations, whose last answer is left out. Beside a text
-    `input` is put behind it and `system` before it as a message; `source` says where an instruction comes from.
+    `prompt` holds a text or a list of messages, `messages` a conversation, whose last answer is left out. `input` is
+    put behind a prompt that is a text, `system` before it as a message. `source` says where an instruction comes from.
     """
 
     prompt: str | None = None
@@ -30,7 +28,7 @@ class ColumnsConfig(Config):
     source: str | None = None
 
     @model_validator(mode="after")
-    def _prompts_stand_in_one_place(self) -> Self:
+    def _prompts_are_in_one_column(self) -> Self:
         beside = [name for name in ("prompt", "input", "system") if vars(self)[name] is not None]
         if self.messages is not None and beside:
             raise ValueError(f"messages holds whole conversations: drop {' and '.join(beside)}")
@@ -57,14 +55,14 @@ class InstructionsConfig(Config):
 
 
 class DataConfig(Config):
-    """Reviews, and the prompts cut from them.
+    """Reviews, and the prompts cut from them; or other prompts.
 
-    `reviews` names a labelled set of reviews with official halves. Prompts are the first words of reviews, their
-    number drawn evenly from `prompt_words` (both ends included). `preferences` names an existing preference data set
-    (`prompt`, `responses`, `chosen`; splits train, validation, test): then prompts and pairs come from it.
-    `sft_reviews` and `sft_heldout` are what the stage `sft` trains and evaluates on.
-    `instructions` is a data set of instructions or conversations: then prompts come from it, with `preferences` those
-    to test on alone. Without `reviews`, which are null by default beside instructions, there is no second judge.
+    `reviews` names a set of labelled reviews. Prompts are the first words of reviews, their number drawn evenly from
+    `prompt_words` (both ends included). `preferences` names a preference data set (`prompt`, `responses`, `chosen`;
+    splits train, validation, test), from which prompts and pairs come. `instructions` is a data set of instructions or
+    conversations, from which prompts come; beside `preferences` only those to test on. The stage `sft` trains on
+    `sft_reviews` and evaluates on `sft_heldout`. `reviews` is null by default beside instructions; then there is no
+    second judge.
     """
 
     reviews: str | None = "imdb"

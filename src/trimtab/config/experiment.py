@@ -11,13 +11,12 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from trimtab.config.data import DataConfig
 from trimtab.config.evaluate import EvaluateConfig
+from trimtab.config.fields import Plugins
 from trimtab.config.guide import GuideConfig
 from trimtab.config.models import Config, ModelConfig, Name, tuned_like
 from trimtab.config.pairs import PairsConfig, SynthesizeConfig
 from trimtab.config.reward import JudgeConfig, RewardConfig, RewardTrainingConfig
 from trimtab.config.training import SftConfig, TuneConfig
-from trimtab.errors import ConfigurationError
-from trimtab.plugins.load import load_plugins
 
 
 class Experiment(Config):
@@ -30,7 +29,7 @@ class Experiment(Config):
     """
 
     name: Name
-    plugins: tuple[str, ...] = Field((), validate_default=True)  # before the parts: pydantic validates in this order
+    plugins: Plugins = Field((), validate_default=True)  # before the parts that use them: pydantic keeps this order
     seed: int = Field(0, ge=0, lt=2**31)
     checkpoint_seconds: float = Field(300, ge=0)  # roughly what a killed training loses; it changes no result
     small: ModelConfig = ModelConfig(name="HuggingFaceTB/SmolLM2-135M-Instruct")
@@ -67,19 +66,6 @@ class Experiment(Config):
 
     # Field validators, and no single model validator, so that the faults of all parts are reported at once. A part that
     # has faults of its own is missing from `info.data`.
-
-    @field_validator("plugins")
-    @classmethod
-    def _plugins_are_loaded(cls, plugins: tuple[str, ...]) -> tuple[str, ...]:
-        faults = []
-        for places in ((), *((place,) for place in plugins)):  # first the installed ones
-            try:
-                load_plugins(places)
-            except ConfigurationError as error:
-                faults.append(str(error))
-        if faults:
-            raise ValueError("; ".join(dict.fromkeys(faults)))
-        return plugins
 
     @field_validator("small")
     @classmethod

@@ -5,12 +5,13 @@
 """
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-import pydantic
 from pydantic import AfterValidator, Field, PlainValidator
 
 from trimtab.errors import ConfigurationError
+from trimtab.plugins.load import load_plugins
 from trimtab.plugins.registry import registry
 
 CHAT = "chat"
@@ -36,24 +37,14 @@ def _in_order(words: tuple[int, int]) -> tuple[int, int]:
     return words
 
 
-def check_template(template: str) -> None:
-    """Check a template that is given from Python.
+def check_template(template: object) -> None:
+    """Check how a model is shown a prompt.
 
     Raises:
         ConfigurationError: it is no text that holds `{prompt}` once, nor `chat`.
     """
-    try:
-        pydantic.TypeAdapter(Template).validate_python(template, strict=True)
-    except pydantic.ValidationError:
-        raise ConfigurationError(
-            f"the template {template!r} must be a text that holds {{prompt}} exactly once, or be {CHAT}"
-        ) from None
-
-
-def _holds_prompt(template: str) -> str:
-    if template != CHAT and template.count("{prompt}") != 1:
-        raise ValueError(f"{template!r} must hold {{prompt}} exactly once, or be {CHAT}")
-    return template
+    if not isinstance(template, str) or (template != CHAT and template.count("{prompt}") != 1):
+        raise ConfigurationError(f"the template {template!r} must hold {{prompt}} exactly once, or be {CHAT}")
 
 
 def _finite_logits(temperature: float) -> float:
@@ -74,29 +65,34 @@ def _auto_or_rows(value: Any) -> Any:
     raise ValueError(f"{value!r} is no number of rows: give a whole number of at least 1, or auto")
 
 
-def _entry_of(noun: str) -> AfterValidator:
-    """Accepts the names in a registry, those of plug-ins included."""
+def _checked(check: Callable[[Any], object]) -> AfterValidator:
+    """A validator that refuses what `check` raises a ConfigurationError for."""
 
-    def check(name: str) -> str:
+    def validate(value: Any) -> Any:
         try:
-            return str(registry(noun)[name].name)
+            check(value)
         except ConfigurationError as error:
             raise ValueError(str(error)) from None
+        return value
 
-    return AfterValidator(check)
+    return AfterValidator(validate)
 
 
-Loss = Annotated[str, _entry_of("loss")]
+Plugin = Annotated[str, _checked(lambda place: load_plugins([place]))]
+"""The place of a plug-in, which is loaded."""
+Plugins = Annotated[tuple[Plugin, ...], _checked(lambda places: load_plugins())]
+"""Plug-ins, which are loaded together with the installed ones."""
+Loss = Annotated[str, _checked(lambda name: registry("loss")[name])]
 """A name in the registry of losses."""
-Strategy = Annotated[str, _entry_of("strategy")]
+Strategy = Annotated[str, _checked(lambda name: registry("strategy")[name])]
 """A name in the registry of pair strategies."""
-RewardKind = Annotated[str, _entry_of("reward kind")]
+RewardKind = Annotated[str, _checked(lambda name: registry("reward kind")[name])]
 """A name in the registry of reward kinds."""
-ColumnName = Annotated[str, _entry_of("column")]
+ColumnName = Annotated[str, _checked(lambda name: registry("column")[name])]
 """A name in the registry of the report's columns."""
 WordRange = Annotated[tuple[int, int], AfterValidator(_in_order)]
 """Least and greatest number of words."""
-Template = Annotated[str, AfterValidator(_holds_prompt)]
+Template = Annotated[str, _checked(check_template)]
 """A text that holds `{prompt}` once, or `chat`."""
 Temperature = Annotated[float, AfterValidator(_finite_logits)]
 """Logits are divided by it; 0 is greedy."""

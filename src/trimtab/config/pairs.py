@@ -1,9 +1,7 @@
-"""The parts of a configuration that say how samples are drawn, which two make a pair, and the rewards that this names.
+"""The parts of a configuration that say how samples are drawn and which two make a pair; see `docs/pairs.md`.
 
-Types only: reads no file, no network, no models. `docs/pairs.md` explains each strategy.
-
-    >>> PairsConfig(strategy="straddle", threshold=Threshold(deviations=0)).threshold.deviations
-    0.0
+>>> PairsConfig(strategy="straddle", threshold=Threshold(deviations=0)).threshold.deviations
+0.0
 """
 
 from typing import Literal, Self
@@ -17,8 +15,8 @@ from trimtab.plugins.registry import registry
 
 
 class Threshold(Config):
-    """A reward: an absolute `value`; a `quantile` of the rewards at hand; or their mean plus so many standard
-    `deviations`. Where a difference of rewards is meant, so many standard deviations alone.
+    """A reward: an absolute `value`, a `quantile` of the rewards at hand, or their mean plus so many standard
+    `deviations`. A difference of rewards is so many standard deviations, without the mean.
     """
 
     value: float | None = None
@@ -32,18 +30,14 @@ class Threshold(Config):
         return self
 
 
-LOW, HIGH = Threshold(quantile=0.01), Threshold(quantile=0.99)
-
-
 class PairsConfig(Config):
     """Which two responses make a pair, and who wins.
 
-    `margin` is used by the strategy `margin` (rewards differ by more than that; a quantile is one of all differences
-    of two responses to one prompt), `threshold` by `straddle` (one response below, one above). `flat` and
-    `rarer_wins` sort rewards into `bins` of equal width from `low` to `high`, and take no response beyond them.
-    `labels` follow the rewards: `argmax` lets the higher one win; `rarer_wins` has no use for them.
-    `per_prompt` pairs are made of each prompt's responses at most. `unprompted` responses all share one prompt, from
-    which `total` pairs are drawn.
+    The strategy `margin` uses `margin` (rewards differ by more than that; a quantile is one of all differences of two
+    responses to one prompt), `straddle` uses `threshold` (one response below, one above). `flat` and `rarer_wins` sort
+    rewards into `bins` of equal width from `low` to `high`, and use no response beyond them. With the `labels`
+    `argmax` the higher reward wins; a strategy may decide itself who wins. A prompt's responses give at most
+    `per_prompt` pairs. `unprompted` responses all share one prompt, from which `total` pairs are drawn.
     """
 
     strategy: Strategy = "best_worst"
@@ -52,8 +46,8 @@ class PairsConfig(Config):
     total: int | None = Field(None, ge=1)
     margin: Threshold = Threshold(value=1.0)
     threshold: Threshold = Threshold(quantile=0.5)
-    low: Threshold = LOW
-    high: Threshold = HIGH
+    low: Threshold = Threshold(quantile=0.01)
+    high: Threshold = Threshold(quantile=0.99)
     bins: int = Field(20, ge=2)
 
     @field_validator("labels")
@@ -68,8 +62,8 @@ class PairsConfig(Config):
 class SynthesizeConfig(Config):
     """Samples of the untuned small model, scored by the gold reward: `samples` for each of the tuning prompts.
 
-    `unprompted`: as many samples, but all from the model's `start_token` alone; they share one empty prompt. `rows`
-    samples are decoded together: `rows // samples` prompts, which are the unit of resume; `auto` as for `guide.rows`.
+    `unprompted` draws as many samples from the model's `start_token` alone; they share one empty prompt. `rows`
+    samples are decoded together: `rows // samples` prompts, the unit of resume; `auto` as for `guide.rows`.
     """
 
     execution = frozenset({"rows"})

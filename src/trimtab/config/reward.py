@@ -115,14 +115,14 @@ class RewardConfig(Config):
         if self.by is not None and unread:
             faults.append(f"by names what gives the reward: drop {', '.join(unread)}")
         elif "by" in reads and self.by is None:
-            faults.append(f"definition {self.definition} is what by names: drop it, and give by")
+            faults.append(f"definition {self.definition} stands for the setting by: give by instead")
         elif unread:
             faults.append(f"definition {self.definition} does not read {', '.join(unread)}: {self._remedy(unread)}")
         template = self.template
         if template not in (None, CHAT) and not ("{prompt}" in template and "{response}" in template):
             faults.append(f"template {template!r} must hold {{prompt}} and {{response}}, or be {CHAT}")
         if "model" in reads - given and self.training is None:
-            faults.append(f"definition {self.definition} is of a model that is ready: name it in model")
+            faults.append(f"definition {self.definition} needs a ready model: name it in model")
         if faults:
             raise ValueError("; ".join(faults))
         return self

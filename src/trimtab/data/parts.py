@@ -1,8 +1,4 @@
-"""The data of a run: reviews for the reward and the judge, and prompts to tune, validate and test on.
-
->>> draw_parts(DataConfig(), Assets(), seed=0)["test"][0]                           # doctest: +SKIP
-Prompt(id='test-00000', text='This film', source='8f2a...')
-"""
+"""The data of a run: reviews for the reward and the judge, and prompts to tune, validate and test on."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,26 +11,26 @@ from trimtab.records import Pair, Prompt, Review
 
 
 def data_identity(config: DataConfig, assets: Assets) -> dict[str, str]:
-    """What the names of a configuration's data stand for.
+    """Hashes of what the names of a configuration's data stand for.
 
     Raises:
         AssetError: a name resolves to nothing.
     """
-    found = {} if config.reviews is None else {"reviews": assets.identity(assets.dataset(config.reviews))}
+    identity = {} if config.reviews is None else {"reviews": assets.identity(assets.dataset(config.reviews))}
     if config.instructions is not None:
-        found["instructions"] = instructions_identity(config.instructions, assets)
-    return found
+        identity["instructions"] = instructions_identity(config.instructions, assets)
+    return identity
 
 
 def draw_parts(config: DataConfig, assets: Assets, seed: int) -> Mapping[str, Sequence[Review | Prompt]]:
-    """The records of each part, by its name; those that there is nothing for are not among them.
+    """The records of each part that the configuration has data for, by the part's name.
 
     Raises:
         AssetError, DataError: data cannot be read, or there is too little.
     """
     parts: dict[str, Sequence[Review | Prompt]] = {}
     if config.reviews is not None:
-        parts |= vars(split_reviews(load_reviews(assets, config.reviews), config, seed))
+        parts |= split_reviews(load_reviews(assets, config.reviews), config, seed)
     if config.instructions is not None:
         parts |= split_instructions(load_instructions(config.instructions, assets), config, seed)
     return parts
@@ -46,12 +42,11 @@ def prompts_to_test(pairs: Sequence[Pair], config: DataConfig) -> list[Prompt]:
     Raises:
         DataError: there are too few.
     """
-    tested = [pair.prompt for pair in pairs if pair.split == "test"]
-    first = list({repr(prompt): prompt for prompt in tested}.values())
+    prompts = list({repr(pair.prompt): pair.prompt for pair in pairs if pair.split == "test"}.values())
     wanted = config.test_prompts
-    if len(first) < wanted:
+    if len(prompts) < wanted:
         raise DataError(
-            f"{config.preferences} has {len(first)} test prompts and data.test_prompts asks for {wanted}: lower it to "
-            f"{len(first)}, or give a data set with a test split"
+            f"{config.preferences} has {len(prompts)} test prompts and data.test_prompts asks for {wanted}: lower it "
+            f"to {len(prompts)}, or give a data set with a test split"
         )
-    return [Prompt(f"test-{number:05d}", text) for number, text in enumerate(first[:wanted])]
+    return [Prompt(f"test-{number:05d}", text) for number, text in enumerate(prompts[:wanted])]

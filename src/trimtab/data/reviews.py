@@ -1,32 +1,33 @@
 """Labelled reviews, and their split into what trains the reward, what tunes the model and what tests it.
 
 No review plays two parts, and no text stands in both halves.
-
-    reviews = load_reviews(Assets(), "imdb")
-    split = split_reviews(reviews, DataConfig(), seed=0)
 """
 
 import hashlib
 import html
 import re
 import string
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from trimtab.assets.resolve import Assets
+from trimtab.assets.rows import NamedRow, class_names, files_in, kind_of, read_rows
 from trimtab.config.data import DataConfig
-from trimtab.data.formats import rows_of_file
-from trimtab.data.tables import Row, read_rows
-from trimtab.errors import DataError
+from trimtab.errors import DataError, shown
+from trimtab.messages import is_missing, text_of
 from trimtab.records import Prompt, Review
 
 Split = Literal["train", "test"]
 
-# With the spellings that a table gives to whole numbers in a column of floats.
-_POSITIVE = ("positive", "pos", "1", "1.0", "true")
-_NEGATIVE = ("negative", "neg", "0", "0.0", "false")
-_LABELS = {**dict.fromkeys(_POSITIVE, 1), **dict.fromkeys(_NEGATIVE, 0)}
+_KINDS = (".csv", ".tsv", ".jsonl", ".parquet")
+_TEXT, _LABEL = ("review", "text"), ("sentiment", "label")  # names of columns
+# 1.0 and 0.0 are how a table spells whole numbers in a column of floats
+_LABELS = {
+    **dict.fromkeys(("positive", "pos", "1", "1.0", "true"), 1),
+    **dict.fromkeys(("negative", "neg", "0", "0.0", "false"), 0),
+}
 _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _TAG = re.compile(r"</?[A-Za-z][^\s<>]*\s*/?>")
 # Reviews that were read as Latin-1 hold Windows' dashes, quotes and dots as control characters.
@@ -35,61 +36,48 @@ _WINDOWS = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x8
 _NEITHER_LETTER_NOR_DIGIT = (string.punctuation + string.whitespace).encode()
 
 
-@dataclass(frozen=True)
-class DataSplit:
-    """Who plays which part. `test` prompts are cut from the test half, everything else comes from the train half.
-
-    `sft_train` and `sft_heldout` are empty where the small model is not trained on reviews.
-    """
-
-    reward_train: list[Review]
-    reward_heldout: list[Review]
-    judge_train: list[Review]
-    tuning: list[Prompt]
-    validation: list[Prompt]
-    test: list[Prompt]
-    sft_train: list[Review]
-    sft_heldout: list[Review]
-
-
 def load_reviews(assets: Assets, name: str) -> list[Review]:
     """All distinct reviews of a data set, as plain text, each in one half; ids depend on the text alone.
 
-    The catalogue's IMDB gets its official halves. Other sets say the half in a column `split` or in their files'
-    names; where they say nothing, a fixed hash of the text decides. Texts that differ in case, spacing or punctuation
-    alone count as one: one that stands in both halves belongs to the train half, one with two labels to neither.
+    The columns are `review` or `text`, `sentiment` or `label`, and perhaps `split`. The catalogue's IMDB gets its
+    official halves. Other sets say the half in `split` or in their files' names; where they do not, a fixed hash of
+    the text decides. Texts that differ in case, spacing or punctuation alone count as one: one that stands in both
+    halves belongs to the train half, one with two labels to neither.
 
     Raises:
         AssetError: the name resolves to nothing.
         DataError: a file cannot be read, or a row has no text, label or half that could be meant.
     """
-    place = assets.dataset(name)
-    rows = read_rows(place)
-    entry = assets.entry_of(place)
+    folder = assets.dataset(name)
+    entry = assets.entry_of(folder)
     train_keys = _official_train_keys(assets) if entry is not None and entry.name == "imdb" else frozenset()
     texts: dict[str, str] = {}
-    labels: dict[str, set[int]] = {}
-    splits: dict[str, set[Split]] = {}
-    for row in rows:
-        text = clean(row.text)
-        key = _key(text)
-        if not key:
-            raise DataError(f"{row.origin} has no text: fill it or drop the row")
-        texts.setdefault(key, text)
-        labels.setdefault(key, set()).add(_label(row))
-        splits.setdefault(key, set()).add(_half(row, key, train_keys))
+    labels: defaultdict[str, set[int]] = defaultdict(set)
+    halves: defaultdict[str, set[Split]] = defaultdict(set)
+    for path, half in _files(folder):
+        names = class_names(path)
+        for row in read_rows([path]):
+            text = _text(row)
+            key = _key(text)
+            texts.setdefault(key, text)
+            labels[key].add(_label(row, names))
+            halves[key].add(_half(row, half, key, train_keys))
     reviews = [
-        Review(_digest(key)[:16], text, min(labels[key]), "train" if "train" in splits[key] else "test")
+        Review(_digest(key)[:16], text, min(labels[key]), "train" if "train" in halves[key] else "test")
         for key, text in texts.items()
         if len(labels[key]) == 1
     ]
     if not reviews:
-        raise DataError(f"{place} holds no reviews: give a file with the columns review and sentiment")
+        raise DataError(f"{folder} holds no reviews: give a file with the columns review and sentiment")
     return reviews
 
 
 def clean(text: str) -> str:
-    """Plain text on one line: no markup, no character references, single spaces."""
+    """Plain text on one line: no markup, no character references, single spaces.
+
+    >>> clean("Tom &amp; Jerry.<br />Very   <i>good</i>.")
+    'Tom & Jerry. Very good.'
+    """
     if "<" in text:
         text = _TAG.sub("", _BREAK.sub(" ", text))
     if "&" in text:
@@ -99,96 +87,125 @@ def clean(text: str) -> str:
     return " ".join(text.split())
 
 
-def split_reviews(reviews: Sequence[Review], config: DataConfig, seed: int) -> DataSplit:
-    """Draw who plays which part; it depends on the seed and the set of reviews alone.
+def split_reviews(reviews: Sequence[Review], config: DataConfig, seed: int) -> dict[str, list[Review] | list[Prompt]]:
+    """Draw the reviews or prompts of each part; they depend on the seed and the set of reviews alone.
 
-    Asking for more of a part leaves what it had in place, first to last.
+    `test` prompts are cut from the test half, everything else comes from the train half. Every part ranks the reviews
+    by random numbers of its own, so that asking for more of a part keeps what it had, first to last.
 
     Raises:
         DataError: a half holds fewer reviews than the parts ask for.
     """
-    lots = _Lots(reviews, config, seed)
-    # Prompts first, so that the sizes of the training sets have no say in them.
-    return DataSplit(
-        validation=lots.prompts("validation", "train", config.validation_prompts),
-        tuning=lots.prompts("tuning", "train", config.tuning_prompts),
-        reward_heldout=lots.reviews("reward_heldout", "train", config.reward_heldout),
-        reward_train=lots.reviews("reward_reviews", "train", config.reward_reviews),
-        judge_train=lots.reviews("judge_reviews", "train", config.judge_reviews),
-        test=lots.prompts("test", "test", config.test_prompts),
-        # after all others, so that none of them draws differently for it
-        sft_heldout=lots.reviews("sft_heldout", "train", config.sft_heldout if config.sft_reviews else 0),
-        sft_train=lots.reviews("sft_reviews", "train", config.sft_reviews),
-    )
+    used: set[str] = set()
+    low, high = config.prompt_words
 
+    def number(purpose: str, review: Review) -> int:
+        """64 random bits that belong to a review, a purpose and the seed."""
+        return int(_digest(f"{seed} {purpose} {review.id}")[:16], 16)
 
-class _Lots:
-    """Reviews of which each can be drawn once. Every part ranks them by random numbers of its own."""
-
-    def __init__(self, reviews: Sequence[Review], config: DataConfig, seed: int) -> None:
-        self._reviews, self._words, self._seed = reviews, config.prompt_words, seed
-        self._taken: set[str] = set()
-
-    def prompts(self, part: str, half: Split, count: int) -> list[Prompt]:
-        """The first words of `count` reviews that go on after the longest prompt; their number is drawn evenly."""
-        low, high = self._words
-        prompts = []
-        for number, review in enumerate(self.reviews(f"{part}_prompts", half, count, longer_than=high)):
-            words = low + self._number("words", review) % (high - low + 1)
-            text = " ".join(review.text.split(maxsplit=words)[:words])
-            prompts.append(Prompt(f"{part}-{number:05d}", text, source=review.id))
-        return prompts
-
-    def reviews(self, field: str, half: Split, count: int, longer_than: int = 0) -> list[Review]:
-        """`count` reviews of more than `longer_than` words; `field` is what the configuration calls the count."""
-        free = [
-            review
-            for review in self._reviews
-            if review.split == half and review.id not in self._taken and review.text.count(" ") >= longer_than
-        ]
+    def draw(field: str, count: int, half: Split = "train", longer_than: int = 0) -> list[Review]:
+        """`count` unused reviews of more than `longer_than` words; `field` is the count's name in the configuration."""
+        inside = [review for review in reviews if review.split == half]
+        free = [review for review in inside if review.id not in used and review.text.count(" ") >= longer_than]
         if count > len(free):
-            whole = sum(review.split == half for review in self._reviews)
             raise DataError(
-                f"data.{field} asks for {count} reviews, but of the {whole} in the {half} half only {len(free)} are "
-                f"left that can serve: lower data.{field}"
+                f"data.{field} asks for {count} reviews, but of the {len(inside)} in the {half} half only {len(free)} "
+                f"are left that can serve: lower data.{field}"
             )
-        chosen = sorted(free, key=lambda review: self._number(field, review))[:count]
-        self._taken.update(review.id for review in chosen)
+        chosen = sorted(free, key=lambda review: number(field, review))[:count]
+        used.update(review.id for review in chosen)
         return chosen
 
-    def _number(self, purpose: str, review: Review) -> int:
-        """64 random bits that belong to a review, a purpose and a seed."""
-        return int(_digest(f"{self._seed} {purpose} {review.id}")[:16], 16)
+    def prompts(part: str, count: int, half: Split = "train") -> list[Prompt]:
+        """The first words of `count` reviews that are longer than the longest prompt; their number is drawn evenly."""
+        result = []
+        for index, review in enumerate(draw(f"{part}_prompts", count, half, longer_than=high)):
+            words = low + number("words", review) % (high - low + 1)
+            text = " ".join(review.text.split(maxsplit=words)[:words])
+            result.append(Prompt(f"{part}-{index:05d}", text, source=review.id))
+        return result
+
+    # In this order: prompts do not change with the sizes of the training sets, and sft changes no other part.
+    return {
+        "validation": prompts("validation", config.validation_prompts),
+        "tuning": prompts("tuning", config.tuning_prompts),
+        "reward_heldout": draw("reward_heldout", config.reward_heldout),
+        "reward_train": draw("reward_reviews", config.reward_reviews),
+        "judge_train": draw("judge_reviews", config.judge_reviews),
+        "test": prompts("test", config.test_prompts, "test"),
+        "sft_heldout": draw("sft_heldout", config.sft_heldout if config.sft_reviews else 0),
+        "sft_train": draw("sft_reviews", config.sft_reviews),
+    }
+
+
+def _files(path: Path) -> list[tuple[Path, str]]:
+    """The files of reviews, each with the half that its name says, or "". Of a folder where some do, only those."""
+    if path.is_file():
+        if kind_of(path) not in _KINDS:
+            raise DataError(f"{path} is neither CSV, JSON lines nor Parquet: give one that ends in {', '.join(_KINDS)}")
+        return [(path, "")]
+    paths = files_in(path, _KINDS, "reviews")
+    with_half = [(path, half) for path in paths for half in ("train", "test") if half in path.stem.lower()]
+    return with_half or [(path, "") for path in paths]
+
+
+def _official_train_keys(assets: Assets) -> frozenset[str]:
+    """Keys of the reviews of IMDB's official train half."""
+    rows = [row.values for row in read_rows([assets.catalogued("imdb-train-half") / "train-half.csv"])]
+    return frozenset(_key(clean(row["text"])) for row in rows if row["source"] == "imdb")
+
+
+def _key(text: str) -> str:
+    """What two copies of one review share: its letters and digits, in lower case."""
+    # As bytes, which are ten times as fast to thin out as a string.
+    return text.lower().encode().translate(None, _NEITHER_LETTER_NOR_DIGIT).decode() or text
 
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _key(text: str) -> str:
-    """What two copies of one review share: its letters and digits, of whatever case."""
-    # As bytes, which are ten times as fast to thin out as a string.
-    return text.lower().encode().translate(None, _NEITHER_LETTER_NOR_DIGIT).decode() or text
+def _text(row: NamedRow) -> str:
+    cell = row.values[_column(row, _TEXT)]
+    text = "" if is_missing(cell) else clean(text_of(cell, f"{row.origin}: the text"))
+    if not text:
+        raise DataError(f"{row.origin} has no text: fill it or drop the row")
+    return text
 
 
-def _official_train_keys(assets: Assets) -> frozenset[str]:
-    """Keys of the reviews of IMDB's official train half."""
-    rows = rows_of_file(assets.catalogued("imdb-train-half") / "train-half.csv")
-    return frozenset(_key(clean(row["text"])) for row in rows if row["source"] == "imdb")
+def _label(row: NamedRow, class_names: dict[str, list[str]]) -> int:
+    """1 or 0. A numbered class counts by its name, unless the name is a number, too."""
+    column = _column(row, _LABEL)
+    cell, names = row.values[column], class_names.get(column, [])
+    if isinstance(cell, int) and 0 <= cell < len(names) and not names[cell].strip().isdecimal():
+        cell = names[cell]
+    spelled = _spelled(cell, row)
+    label = _LABELS.get(spelled.strip().lower())
+    if label is None:
+        raise DataError(f"{row.origin} has label {spelled!r}: write positive or negative, or 1 or 0")
+    return label
 
 
-def _half(row: Row, key: str, train_keys: frozenset[str]) -> Split:
+def _half(row: NamedRow, of_file: str, key: str, train_keys: frozenset[str]) -> Split:
     if train_keys:
         return "train" if key in train_keys else "test"
-    if row.split == "":
+    half = _spelled(row.values.get("split", of_file), row)
+    if half == "":
         return "train" if int(_digest(key)[:8], 16) % 2 == 0 else "test"
-    if row.split not in ("train", "test"):
-        raise DataError(f"{row.origin} has split {row.split!r}: write train or test, or drop the column")
-    return "train" if row.split == "train" else "test"
+    if half not in ("train", "test"):
+        raise DataError(f"{row.origin} has split {half!r}: write train or test, or drop the column")
+    return "train" if half == "train" else "test"
 
 
-def _label(row: Row) -> int:
-    label = _LABELS.get(row.label.strip().lower())
-    if label is None:
-        raise DataError(f"{row.origin} has label {row.label!r}: write positive or negative, or 1 or 0")
-    return label
+def _spelled(cell: Any, row: NamedRow) -> str:
+    """A label or split as text; numbers and booleans are spelled out, a missing one is empty."""
+    if not isinstance(cell, str | int | float | None):
+        raise DataError(f"{row.origin} holds {shown(cell)} where one text belongs: mend the row")
+    return "" if is_missing(cell) else str(cell)
+
+
+def _column(row: NamedRow, names: tuple[str, ...]) -> str:
+    column = row.column(names)
+    if column is None:
+        raise DataError(f"{row.origin} has no column {' or '.join(names)} (its columns: {row.columns}): rename one")
+    return column

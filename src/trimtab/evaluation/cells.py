@@ -111,7 +111,7 @@ def summarise_cells(
 
     def changes(cell: str, other: str) -> dict[str, Estimate]:
         """Each measure of a cell minus the other's, where both have it."""
-        found = {
+        differences = {
             measure: difference(
                 by_seed[cell][measure],
                 by_seed[other][measure],
@@ -122,7 +122,7 @@ def summarise_cells(
             for measure in drawn[cell]
             if measure in drawn[other]
         }
-        return {measure: change for measure, change in found.items() if change is not None}
+        return {measure: change for measure, change in differences.items() if change is not None}
 
     rows = []
     for cell in cells:

@@ -27,16 +27,16 @@ def too_long(generations: Mapping[str, Sequence[Generation]]) -> frozenset[str]:
 
     They count for none of the decoders, so that all are measured on the same prompts.
     """
-    return frozenset(each.prompt_id for some in generations.values() for each in some if each.finish == "too_long")
+    return frozenset(one.prompt_id for entries in generations.values() for one in entries if one.finish == "too_long")
 
 
 def without(prompts: Collection[str], scores: Mapping[str, Sequence[Score]]) -> dict[str, list[Score]]:
     """The decoders' scores, with NaN as the reward of these prompts."""
     return {
         decoder: [
-            dataclasses.replace(score, reward=math.nan) if score.prompt_id in prompts else score for score in some
+            dataclasses.replace(score, reward=math.nan) if score.prompt_id in prompts else score for score in entries
         ]
-        for decoder, some in scores.items()
+        for decoder, entries in scores.items()
     }
 
 
@@ -48,12 +48,13 @@ def set_aside(
     `excluded` are further ones, too long for another decoder.
     """
     reasons = dict.fromkeys(excluded, "it is too long for another decoder")
-    reasons |= {each.prompt_id: SET_ASIDE[each.finish] for each in generations if each.finish in SET_ASIDE}
+    reasons |= {one.prompt_id: SET_ASIDE[one.finish] for one in generations if one.finish in SET_ASIDE}
     for score in scores:
         wrong = [f"its {name} is {number}" for name, number in _numbers(score).items() if not math.isfinite(number)]
         if wrong:
             reasons.setdefault(score.prompt_id, " and ".join(wrong))
-    return [SetAside(decoder, each.prompt_id, reasons[each.prompt_id]) for each in scores if each.prompt_id in reasons]
+    prompts = [score.prompt_id for score in scores if score.prompt_id in reasons]
+    return [SetAside(decoder, prompt, reasons[prompt]) for prompt in prompts]
 
 
 def is_finite(score: Score) -> bool:

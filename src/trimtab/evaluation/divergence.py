@@ -37,7 +37,7 @@ def divergence(
     """
     value = ImplicitValue(tuned, untuned, tuned)
     kept = [response for response in responses if response.finish not in SET_ASIDE]
-    prompts = [Prompt(each.prompt_id, each.prompt) for each in kept]
+    prompts = [Prompt(response.prompt_id, response.prompt) for response in kept]
     # the untuned model may see prompts in another template, and have no room for one
     fitting = [n for n, prompt in enumerate(prompts) if value.too_long(prompt, len(kept[n].token_ids)) is None]
     ratios = [math.nan] * len(kept)
@@ -45,8 +45,9 @@ def divergence(
         group = fitting[start : start + BATCH_ROWS]
         # caches grow as needed: room for the longest response may be more than a long prompt leaves
         state = value.start([prompts[n] for n in group], 0)
-        given = [(prompts[n], kept[n]) for n in group]
-        candidates = [Hypothesis(p, each.prompt_ids, each.token_ids, each.text, each.finish) for p, each in given]
+        candidates = [
+            Hypothesis(prompts[n], kept[n].prompt_ids, kept[n].token_ids, kept[n].text, kept[n].finish) for n in group
+        ]
         for n, ratio in zip(group, value.advance(state, range(len(group)), candidates)[1], strict=True):
             ratios[n] = ratio
         advance(start + len(group), len(fitting))

@@ -111,11 +111,9 @@ def summarise(
     Args:
         seed: starts the bootstrap of every interval.
         names: what the table calls the models: `large`, `untuned` and `tuned`.
-        scores, generations: by decoder.
-        encode: the one tokenizer that diversity and distinct-n are counted with, for all decoders: on responses cut to
-            equal counts prompt by prompt or, where there are no prompts, on whole ones.
-        costs: by decoder; a `best_of` decoder without one has the cost of the decoder that it picks from.
-        divergences: by decoder, where they were measured.
+        encode: the one tokenizer of diversity and distinct-n, which are counted on responses cut to equal counts
+            prompt by prompt or, where there are no prompts, on whole ones.
+        costs: a `best_of` decoder without one has the cost of the decoder that it picks from.
 
     Raises:
         DataError: a decoder lacks scores, generations or a cost, or all its prompts are set aside; or prompts differ.
@@ -153,7 +151,7 @@ def summarise(
         row, oracle = rows[decoder.name], oracle_of(guide, decoder)
         best_gain = None if oracle is None else rows[oracle.name].gain
         headroom = None if row.gain is None or best_gain is None else metrics.headroom(row.gain, best_gain)
-        failed = {each.prompt_id for each in generations[decoder.name] if each.finish in SET_ASIDE} | excluded
+        failed = {one.prompt_id for one in generations[decoder.name] if one.finish in SET_ASIDE} | excluded
         rows[decoder.name] = dataclasses.replace(
             row, headroom=headroom, set_aside=len(failed), left_out=row.left_out - len(failed)
         )
@@ -181,11 +179,12 @@ def oracle_of(guide: GuideConfig, decoder: DecoderConfig) -> DecoderConfig | Non
         size = sampled.width * sampled.successors
         return (sampled == source, size == source.width * source.successors, size)
 
-    oracles = [each for each in guide.decoders if each.best_of is not None]
     fitting = [
         oracle
-        for oracle in oracles
-        if (sampled := _sampled(guide, oracle)).model == source.model and sampled.terms == source.terms
+        for oracle in guide.decoders
+        if oracle.best_of is not None
+        and (sampled := _sampled(guide, oracle)).model == source.model
+        and sampled.terms == source.terms
     ]
     return max(fitting, key=closeness, default=None)
 
@@ -251,7 +250,7 @@ def _threshold(guide: GuideConfig, evaluate: EvaluateConfig, table: Table) -> fl
     threshold = evaluate.threshold
     if threshold is None or threshold.value is not None:
         return None if threshold is None else threshold.value
-    untuned = next(each.name for each in guide.decoders if each.plain and each.model == "untuned")
+    untuned = next(decoder.name for decoder in guide.decoders if decoder.plain and decoder.model == "untuned")
     rewards = [score.reward for score in table[untuned].values() if math.isfinite(score.reward)]
     if not rewards:
         raise DataError(f"none of {untuned}'s rewards is finite, to which evaluate.threshold is relative: give a value")

@@ -32,7 +32,7 @@ def fluency_served(model: CompletionsModel, generations: Sequence[Generation]) -
     """
     if not model.settings.log_probabilities:
         return [0.0] * len(generations), [0] * len(generations)
-    answered = [each for each in generations if each.finish not in SET_ASIDE]
-    measured = iter(model.log_probabilities([(each.prompt, each.text) for each in answered]))
-    pairs = [(math.nan, 0) if each.finish in SET_ASIDE else next(measured) for each in generations]
+    answered = [response for response in generations if response.finish not in SET_ASIDE]
+    measured = iter(model.log_probabilities([(response.prompt, response.text) for response in answered]))
+    pairs = [(math.nan, 0) if response.finish in SET_ASIDE else next(measured) for response in generations]
     return [log for log, _ in pairs], [count for _, count in pairs]

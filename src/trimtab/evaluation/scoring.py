@@ -48,7 +48,8 @@ def score_decoder(
 
 def best_of(generations: Sequence[Generation], gold: "Reward") -> list[Generation]:
     """Each prompt's candidate of highest finite gold reward, with `reward` filled in; of equals the lowest index."""
-    rewards = gold.score([candidate.prompt for candidate in generations], [each.text for each in generations])
+    prompts, texts = [candidate.prompt for candidate in generations], [candidate.text for candidate in generations]
+    rewards = gold.score(prompts, texts)
     candidates: dict[str, list[Generation]] = {}
     for generation, reward in zip(generations, rewards, strict=True):
         candidates.setdefault(generation.prompt_id, []).append(dataclasses.replace(generation, reward=reward))

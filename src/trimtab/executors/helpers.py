@@ -21,7 +21,7 @@ from trimtab.executors.messages import Event, Order
 from trimtab.executors.pool import Pool
 from trimtab.records import Prompt
 from trimtab.store.artifacts import Artifact
-from trimtab.store.blocks import Decode, cut, decode_groups, finished, planned, sharing_time
+from trimtab.store.blocks import Decode, decode_groups, finished, planned_groups, sharing_time
 from trimtab.store.progress import Advance
 
 _log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Helpers:
     def decode(
         self, artifact: Artifact, label: str, prompts: Sequence[Prompt], size: int, decode: Decode, advance: Advance
     ) -> None:
-        """Decode `prompts` in blocks into `artifact.work`, as `decode_blocks` does.
+        """Decode `prompts` in blocks into `artifact.work`, and record how they are cut.
 
         How many threads a process has follows from the plan alone, whatever is found there: so a stage that was killed
         ends in the same bytes.
@@ -59,9 +59,8 @@ class Helpers:
         Raises:
             RunError: a helper could not decode its share; what is done is kept.
         """
-        plan = planned(artifact.work, len(prompts), size)
-        groups = cut(prompts, plan.prompts_a_block)
-        jobs = min(self.jobs, plan.blocks)
+        groups = planned_groups(artifact.work, prompts, size)
+        jobs = min(self.jobs, len(groups))
         left = [number for number in groups if not finished(artifact.work, number)]
         shares = [share for share in (left[first::jobs] for first in range(jobs)) if share]
         if jobs < 2 or not shares:

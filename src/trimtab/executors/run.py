@@ -81,16 +81,16 @@ def run(
     assets: Assets,
     watch: Watch,
     until: str = "report",
-    shard: Shard | None = None,
+    shard: Shard | str | None = None,
     trace: bool = False,
     jobs: int = 1,
 ) -> Run:
     """Make all steps up to the last one of the stage `until`, in the folder `runs`/`experiment.name`.
 
-    With `shard`, decode only that shard's blocks of the stage `until`; every earlier artifact must already exist. The
-    same call without a shard, or `merge`, puts the blocks together. Processes that were launched together make the step
-    `tune` together; earlier artifacts must already exist. With `trace`, searches of the test prompts leave traces in
-    the folder's `traces/`; what was decoded without one is decoded again.
+    With `shard`, such as `2/4`, decode only that shard's blocks of the stage `until`; every earlier artifact must
+    already exist. The same call without a shard, or `merge`, puts the blocks together. Processes that were launched
+    together make the step `tune` together; earlier artifacts must already exist. With `trace`, searches of the test
+    prompts leave traces in the folder's `traces/`; what was decoded without one is decoded again.
 
     With several `jobs`, as many processes decode side by side, each with its share of this one's threads, or with a GPU
     of its own where several are visible; traced searches are decoded by one process.
@@ -98,6 +98,7 @@ def run(
     Raises:
         TrimtabError: anything that a user can mend; what was made before stays, and the same call goes on from there.
     """
+    shard = Shard.parse(shard) if isinstance(shard, str) else shard
     if jobs < 1:
         raise ConfigurationError(f"jobs is {jobs}: give at least 1")
     if jobs > 1 and shard is not None:

@@ -141,8 +141,9 @@ class ChatTemplate:
 
     def _around_answer(self, turns: Sequence[Message]) -> tuple[str, str, str]:
         """The text up to the generation prompt, the text before the words of an answer, and the text behind them."""
+        opened = self._render(turns, opened=True)  # first, so that a refusal shows the conversation itself
         head, _, tail = self._render(_answered(turns, _PROBE), opened=False).rpartition(_PROBE)
-        return self._render(turns, opened=True), head, tail
+        return opened, head, tail
 
     def _split_tail(self, tail: str) -> tuple[str, str]:
         """The text behind an answer's words up to the token that ends the turn, and this token."""

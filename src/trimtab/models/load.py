@@ -48,7 +48,7 @@ def quiet_libraries() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _reading(folder: Path, kind: str) -> Iterator[None]:
+def reading_checkpoint(folder: Path, kind: str) -> Iterator[None]:
     """Turn the libraries' errors into a ModelError: the folder holds no such `kind`."""
     try:
         yield
@@ -72,7 +72,7 @@ def load_causal_lm(config: ModelConfig, assets: Assets) -> tuple[PreTrainedModel
     tokenizer = load_tokenizer(folder)
     keep_freed_memory()
     flash = config.attention == "flash_attention_2"
-    with _reading(folder, "causal language model"):
+    with reading_checkpoint(folder, "causal language model"):
         options = load_options(config, folder, device, dtype, assets.cache / "offloaded")
         model, info = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -132,7 +132,7 @@ def load_classifier(
     tokenizer = load_tokenizer(folder)
     keep_freed_memory()
     head = {} if num_labels is None else {"num_labels": num_labels}
-    with _reading(folder, "sequence classifier"):
+    with reading_checkpoint(folder, "sequence classifier"):
         model, info = AutoModelForSequenceClassification.from_pretrained(
             folder,
             dtype=pick_dtype(dtype, default_device()),

@@ -87,9 +87,10 @@ class StepRunner:
                 made = step.make(self._job(step, folder, advance, trace), **step.parts, **step.execution)
                 if isinstance(made, Decoding):
                     if self.helpers is not None and trace is None:
-                        self.helpers.decode(artifact, step.name, *_parts(made), advance)
+                        self.helpers.decode(artifact, step.name, made.prompts, made.block_size, made.decode, advance)
                     else:
-                        blocks.decode_blocks(artifact.work, *_parts(made), advance)
+                        groups = blocks.planned_groups(artifact.work, made.prompts, made.block_size)
+                        blocks.decode_groups(artifact.work, groups, made.decode, advance)
                     blocks.merge_blocks(artifact.work, folder)
         if self.links:
             self._link(step, artifact)
@@ -107,7 +108,9 @@ class StepRunner:
             decoding = self.decoding(step, advance)
             size = decoding.block_size
             note_shard(artifact, step.name, shard, blocks.Plan.of(len(decoding.prompts), size))
-            blocks.decode_blocks(work, *_parts(decoding), advance, shard)
+            groups = blocks.cut(decoding.prompts, size)
+            share = {number: group for number, group in groups.items() if shard.owns(number)}
+            blocks.decode_groups(work, share, decoding.decode, advance)
 
     def decode_numbers(self, step: Step, numbers: Sequence[int], beside: int) -> None:
         """Decode blocks by their numbers, beside other processes that decode others of the same step."""
@@ -181,10 +184,6 @@ class StepRunner:
 
 
 _LINKED: Mapping[str, str] = {"guide": GENERATIONS, "evaluate": SCORES}
-
-
-def _parts(decoding: Decoding) -> tuple[Sequence[Prompt], int, Decode]:
-    return decoding.prompts, decoding.block_size, decoding.decode
 
 
 @contextlib.contextmanager

@@ -96,7 +96,8 @@ def synthesize(
     prompts = synthesis.synthesis_prompts(synthesize, job.input("data").records(Prompt, split))
     synthesis.check_some_fit(prompts, synthesize, roles["untuned"])
     size = block_size(rows(job.workspace.assets, job.jobs), synthesize.samples)
-    return Decoding(prompts, lambda block: synthesis.synthesize(block, synthesize, roles, gold, seed), size)
+    decode = partial(synthesis.synthesize, config=synthesize, roles=roles, reward=gold, seed=seed)
+    return Decoding(prompts, decode, size)
 
 
 def pairs(job: "Job", pairs: PairsConfig, data: DataConfig, seed: int, unprompted: bool) -> None:

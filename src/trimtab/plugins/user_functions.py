@@ -7,12 +7,16 @@ import its neighbours, the modules in its folder. Modules are also looked for in
     True
 """
 
+import atexit
 import contextlib
+import functools
 import hashlib
 import importlib
 import importlib.util
+import shutil
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -23,6 +27,11 @@ from trimtab.errors import ConfigurationError
 from trimtab.plugins.source_files import sources_hash
 from trimtab.plugins.user_errors import one_line_faults
 
+_STUB = """import importlib.util, sys
+spec = importlib.util.spec_from_file_location(__name__, {file!r})
+sys.modules[__name__] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules[__name__])
+"""
 _STANDARD = {Path(sysconfig.get_path("stdlib")), Path(sysconfig.get_path("platstdlib"), "lib-dynload")}
 _imported: dict[str, tuple[str, ModuleType]] = {}
 """The modules that were imported here, by file: the hash of the sources, and the module."""
@@ -95,10 +104,25 @@ def import_module(place: str) -> ModuleType:
     finally:
         new = set(sys.modules) - before - {spec.name}
         _neighbours.update({name: folder for name in new if _lies_in(folder, name)})
-    if is_file and str(folder) not in sys.path:
-        sys.path.append(str(folder))  # for what a function imports when it is called, and for processes that it starts
+    if is_file:  # for what a function imports when it is called, and for processes that it starts
+        renamed = [] if spec.name == Path(place).stem else [_stub_folder(spec.name, Path(spec.origin or ""))]
+        sys.path += [str(path) for path in (folder, *renamed) if str(path) not in sys.path]
     _imported[spec.origin or spec.name] = digest, module
     return module
+
+
+def _stub_folder(name: str, file: Path) -> Path:
+    """A folder from which other processes import a file by a name that is not its own."""
+    folder = _temporary_folder()
+    (folder / f"{name}.py").write_text(_STUB.format(file=str(file)), encoding="utf-8")
+    return folder
+
+
+@functools.cache
+def _temporary_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="trimtab-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _existing(place: str) -> ModuleSpec:

@@ -1,32 +1,32 @@
 """Pairs as a `datasets` folder, and any preference data set as pairs.
 
-Written is the schema of ZHZisZZ/imdb_preference (`prompt`, `responses`, `chosen`; splits train, validation, test)
-with our own columns beside it, as parquet files that `datasets.load_dataset(folder)` reads. Read are that schema and
-the common `prompt`, `chosen`, `rejected`, of texts or of messages, from a hub layout, a `save_to_disk` folder, or
-parquet, JSON or CSV files named after their splits. Of messages `chosen` and `rejected` may also be whole
-conversations, with the prompt in them. A data set that has only text gives pairs without ids.
+`write_dataset` writes the schema of ZHZisZZ/imdb_preference (`prompt`, `responses`, `chosen`; splits train, validation,
+test) with further columns of ours, as Parquet files that `datasets.load_dataset(folder)` reads. `read_dataset` reads
+that schema and the common `prompt`, `chosen`, `rejected`, which are texts, messages, or whole conversations, from a hub
+layout, a `save_to_disk` folder, or Parquet, JSON or CSV files named after their splits.
 
-    >>> write_dataset(pairs, Path("pairs"))                                             # doctest: +SKIP
-    >>> read_dataset(Path("pairs")) == pairs                                            # doctest: +SKIP
-    True
+`datasets` only says which files make a split, by their names, their folders or the README's settings. It reads no JSON
+or CSV, since it guesses types and makes timestamps of texts that look like dates.
 """
 
-import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+import tempfile
+import zipfile
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import datasets
+import yaml
 
-from trimtab.data.rows import NamedRow
+from trimtab.assets.rows import NamedRow, named, read_rows, values_in_table
 from trimtab.errors import DataError, RunError
-from trimtab.preferences.rows import Split, pair_of
-from trimtab.preferences.splits import splits_of
-from trimtab.records import Pair
+from trimtab.models.quiet import quiet_datasets
+from trimtab.preferences.rows import pair_of
+from trimtab.records import Pair, Split
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 SCHEMAS = (("prompt", "responses", "chosen"), ("prompt", "chosen", "rejected"), ("chosen", "rejected"))
+ROWS_AT_ONCE = 1000
 
 
 def write_dataset(pairs: Sequence[Pair], folder: Path) -> None:
@@ -40,15 +40,19 @@ def write_dataset(pairs: Sequence[Pair], folder: Path) -> None:
         raise DataError("there are no pairs to write")
     if len({isinstance(pair.prompt, str) for pair in pairs}) > 1:
         raise DataError("some prompts are strings and others lists of messages: write them as two data sets")
-    fields = {name: None for pair in pairs if not isinstance(pair.prompt, str) for each in pair.prompt for name in each}
-    features = _features(tuple(fields))
+    fields = {
+        name: None for pair in pairs if not isinstance(pair.prompt, str) for message in pair.prompt for name in message
+    }
+    features = _features(fields)
     try:
         (folder / "data").mkdir(parents=True, exist_ok=True)
         for split in SPLITS:
-            rows = [_row(pair, fields) for pair in pairs if pair.split == split]
+            rows = [dataclasses.asdict(pair) for pair in pairs if pair.split == split]
+            for row in rows if fields else []:
+                row["prompt"] = [{name: message.get(name) for name in fields} for message in row["prompt"]]
             if rows:
                 table = datasets.Dataset.from_dict({name: [row[name] for row in rows] for name in features}, features)
-                with _quiet():
+                with quiet_datasets():
                     table.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
     except OSError as error:
         raise RunError(f"{folder} cannot be written: {error.strerror}") from None
@@ -57,17 +61,17 @@ def write_dataset(pairs: Sequence[Pair], folder: Path) -> None:
 def read_dataset(folder: Path, *, ended: bool = False) -> list[Pair]:
     """The pairs of a data set with the splits train and validation, and test if it has one, in this order.
 
-    What a data set does not say is left unknown: without our columns a pair has no ids (`token_ids` and `prompt_ids`
-    are empty), no `rewards`, and a `probability` of 0.5. Where it has no column `ended`, `ended` says whether its
-    responses are whole texts, so that an end token may be learned; sampled continuations are not, and messages are.
+    Without our columns a pair has no ids (`token_ids` and `prompt_ids` are empty), no `rewards`, and a `probability`
+    of 0.5. Where there is no column `ended`, the argument says whether responses are whole texts, so that an end token
+    may be learned; sampled continuations are not, and messages are.
 
     Raises:
         DataError: the folder holds no readable data set, lacks a split or a column, or has a row that is no pair.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder: give the folder of a preference data set")
-    with _quiet():
-        splits = splits_of(folder)
+    with quiet_datasets():
+        splits = _splits(folder)
     missing = [name for name in ("train", "validation") if name not in splits]
     if missing:
         raise DataError(
@@ -77,27 +81,28 @@ def read_dataset(folder: Path, *, ended: bool = False) -> list[Pair]:
     pairs = []
     for split in SPLITS:
         if split in splits:
-            pairs += _pairs(splits[split](), split, f"{folder}, split {split}", ended)
+            origin = f"{folder}, split {split}"
+            rows = _rows(splits[split], origin)
+            columns = {name for row in rows for name in row.values}
+            if not rows:
+                raise DataError(f"{origin} has no rows: give at least one pair")
+            if not any(columns.issuperset(names) for names in SCHEMAS):
+                wanted = " or ".join(f"({', '.join(names)})" for names in SCHEMAS)
+                raise DataError(f"{origin} has the columns {', '.join(sorted(columns))}: it needs {wanted}")
+            pairs += [pair_of(row, split, f"{split}-{number:05d}", ended) for number, row in enumerate(rows)]
     return pairs
 
 
-def _row(pair: Pair, fields: Iterable[str]) -> dict[str, Any]:
-    row = dataclasses.asdict(pair)
-    if not isinstance(pair.prompt, str):
-        row["prompt"] = [{name: message.get(name) for name in fields} for message in pair.prompt]
-    return row
-
-
-def _features(fields: Sequence[str]) -> datasets.Features:
-    """The types of the columns; `fields` are those that messages have, none where prompts are texts."""
-    message = {name: datasets.Json() if name == "tool_calls" else datasets.Value("string") for name in fields}
-    ids = datasets.List(datasets.Value("int64"))
+def _features(message_fields: Collection[str]) -> datasets.Features:
+    """The types of the columns; `message_fields` is empty where prompts are texts."""
+    text, ids = datasets.Value("string"), datasets.List(datasets.Value("int64"))
+    message = {name: datasets.Json() if name == "tool_calls" else text for name in message_fields}
     return datasets.Features(
         {
-            "prompt": datasets.List(message) if fields else datasets.Value("string"),
-            "responses": datasets.List(datasets.Value("string")),
+            "prompt": datasets.List(message) if message_fields else text,
+            "responses": datasets.List(text),
             "chosen": datasets.Value("int64"),
-            "prompt_id": datasets.Value("string"),
+            "prompt_id": text,
             "rewards": datasets.List(datasets.Value("float64")),
             "probability": datasets.Value("float64"),
             "prompt_ids": ids,
@@ -107,23 +112,51 @@ def _features(fields: Sequence[str]) -> datasets.Features:
     )
 
 
-def _pairs(rows: Sequence[NamedRow], split: Split, place: str, ended: bool) -> list[Pair]:
-    if not rows:
-        raise DataError(f"{place} has no rows: give at least one pair")
-    columns = {name for row in rows for name in row.values}
-    if not any(columns.issuperset(names) for names in SCHEMAS):
-        wanted = " or ".join(f"({', '.join(names)})" for names in SCHEMAS)
-        raise DataError(f"{place} has the columns {', '.join(sorted(columns))}: it needs {wanted}")
-    return [pair_of(row, split, f"{split}-{number:05d}", ended) for number, row in enumerate(rows)]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars of `datasets` inside."""
-    shown = not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
+def _splits(folder: Path) -> Mapping[str, datasets.Dataset | list[Path]]:
+    """Each split's saved table or files, by its name."""
     try:
-        yield
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
+        if (folder / "dataset_dict.json").exists():
+            return {str(name): table for name, table in datasets.DatasetDict.load_from_disk(folder).items()}
+        if (folder / "state.json").exists():
+            table = datasets.Dataset.load_from_disk(folder)
+            return {str(table.split or "unnamed"): table}
+        return _split_files(folder)
+    except (
+        OSError, ValueError, RuntimeError, StopIteration, zipfile.BadZipFile, yaml.YAMLError,
+        datasets.exceptions.DatasetsError,
+    ) as error:  # fmt: skip
+        cause = str(error.__cause__ or error).split("\n")[0] or "a file is empty"
+        if isinstance(error, yaml.YAMLError):
+            cause = f"the settings in its README.md are no YAML: {cause}"
+        raise DataError(
+            f"{folder} cannot be read as a data set ({cause}): give Parquet, JSON or CSV files in UTF-8, named after "
+            "their splits"
+        ) from None
+
+
+def _split_files(folder: Path) -> dict[str, list[Path]]:
+    """The files of each split, as `datasets` finds them."""
+    with tempfile.TemporaryDirectory() as temporary:
+        mirror = Path(temporary).resolve() / "set"  # a path without brackets, which datasets takes for a pattern
+        mirror.mkdir()
+        for path in folder.rglob("*"):
+            if path.is_file():
+                link = mirror / path.relative_to(folder)
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(path.resolve())
+        try:
+            builder = datasets.load_dataset_builder(str(mirror), cache_dir=str(Path(temporary) / "cache"))
+        except FileNotFoundError as error:  # its text names the mirror
+            raise ValueError(str(error).replace(str(mirror), "the folder")) from None
+        return {
+            str(name): [folder / Path(path).relative_to(mirror) for path in paths]
+            for name, paths in (builder.config.data_files or {}).items()
+        }
+
+
+def _rows(source: datasets.Dataset | list[Path], origin: str) -> list[NamedRow]:
+    """The rows of files, or of a saved table whatever format it was set to give them in."""
+    if isinstance(source, list):
+        return read_rows(source)
+    batches = source.with_format("arrow").iter(ROWS_AT_ONCE)
+    return named((row for batch in batches for row in values_in_table(batch)), origin)

@@ -5,10 +5,14 @@
 [' 4', ' 5']
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeGuard
+import contextlib
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from trimtab.data.rows import NamedRow
+import pydantic
+from pydantic import Field
+
+from trimtab.assets.rows import NamedRow
 from trimtab.errors import DataError, shown
 from trimtab.messages import (
     answer_of,
@@ -20,48 +24,58 @@ from trimtab.messages import (
     prompt_of,
     text_of,
 )
-from trimtab.records import Message, Pair, PromptInput
+from trimtab.records import Message, Pair, PromptInput, Split
 
-Split = Literal["train", "validation", "test"]
+Values = Mapping[str, Any]
+SIDES = ("chosen", "rejected")
+PER_RESPONSE = "hold one entry for each of two responses"
+OWN: dict[str, tuple[pydantic.TypeAdapter[Any], str]] = {
+    "rewards": (pydantic.TypeAdapter(Annotated[list[int | float], Field(min_length=2, max_length=2)]), PER_RESPONSE),
+    "probability": (pydantic.TypeAdapter(Annotated[float, Field(ge=0, le=1)]), "be a number from 0 to 1"),
+    "prompt_ids": (pydantic.TypeAdapter(list[int]), "be a list of token ids"),
+    "token_ids": (pydantic.TypeAdapter(Annotated[list[list[int]], Field(min_length=2, max_length=2)]), PER_RESPONSE),
+}
+"""Our columns that another data set may lack: the type of each, and what it must do, for messages."""
 _SPELLED = {"true": True, "false": False}  # as a CSV holds them
 
 
 def pair_of(row: NamedRow, split: Split, name: str, ended: bool) -> Pair:
     """The pair of a row; `name` is its id where the row has none, `ended` whether its texts are whole.
 
-    Which form a row has is told by what stands in it: `chosen` is the index of one of two `responses`, or a text or a
-    conversation beside `rejected`. Beside the latter, columns that bear the names of ours and hold something else are
+    The content decides which form a row has: `chosen` is the index of one of two `responses`, or a text or a
+    conversation beside `rejected`. Beside the latter, columns that have the names of ours and hold something else are
     the data set's own.
 
     Raises:
-        DataError: the row is no pair; the message begins with where it stands.
+        DataError: the row is no pair; the message begins with the row's origin.
     """
-    origin = row.origin
-    values = _with_messages(row.values, origin)
+    values, origin = _with_messages(row), row.origin
     indexed = _is_indexed(values)
-    chosen = 0
+    chosen, whole = 0, [ended, ended]
     if indexed:
         prompt = prompt_of(values.get("prompt"), f"{origin}: prompt")
-        responses, chosen = _two_texts(values.get("responses"), origin), _index(values.get("chosen"), origin)
-        whole = [ended, ended]
+        responses, chosen = _indexed_responses(values, origin)
     elif isinstance(values.get("chosen"), list):
-        check_template_columns(values, origin)
         prompt, responses = _conversation(values, origin)
-        whole = [bool(text) for text in responses]  # of an empty answer nothing is learned, its end neither
+        whole = [bool(text) for text in responses]  # of an empty answer nothing is learned, not even its end
+    elif "prompt" in values:
+        prompt = prompt_of(values["prompt"], f"{origin}: prompt")
+        responses = [text_of(values.get(side), f"{origin}: {side}") for side in SIDES]
     else:
-        prompt = _prompt_of_texts(values, origin)
-        responses = [text_of(values.get(side), f"{origin}: {side}") for side in ("chosen", "rejected")]
-        whole = [ended, ended]
+        raise DataError(
+            f"{origin}: chosen and rejected are texts, and there is no prompt: give one, or conversations; mend the row"
+        )
     if not isinstance(prompt, str):
         check_template_columns(values, origin)
     prompt_ids, token_ids = _ids(values, indexed, origin)
+    probability = _own(values, "probability", indexed, origin)
     return Pair(
-        prompt_id=_name(values.get("prompt_id"), name, origin),
+        prompt_id=_name(values.get("prompt_id"), origin) or name,
         prompt=prompt,
         responses=responses,
         chosen=chosen,
-        rewards=_own(values, "rewards", _is_number, indexed, origin),
-        probability=_probability(values.get("probability"), indexed, origin),
+        rewards=_own(values, "rewards", indexed, origin) or [],
+        probability=0.5 if probability is None else probability,
         prompt_ids=prompt_ids,
         token_ids=token_ids,
         ended=_ended(values.get("ended"), origin) or whole,
@@ -69,54 +83,47 @@ def pair_of(row: NamedRow, split: Split, name: str, ended: bool) -> Pair:
     )
 
 
-def _with_messages(values: Mapping[str, Any], origin: str) -> Mapping[str, Any]:
-    """The row with messages as lists that stand in it as texts. Both answers must be such texts, so that one that is
-    about JSON stays what it is."""
-    both = all(looks_like_messages(values.get(side)) for side in ("chosen", "rejected"))
-    columns = ("prompt", "chosen", "rejected") if both else ("prompt",)
-    names = [name for name in columns if looks_like_messages(values.get(name))]
-    return {**values, **{name: parse_messages(values[name], f"{origin}: {name}") for name in names}}
+def _with_messages(row: NamedRow) -> Values:
+    """The row with lists of messages in the place of texts that spell them. Answers are read so only if both spell
+    messages: one may be a text about JSON."""
+    names = ["prompt", *(SIDES if all(looks_like_messages(row.values.get(side)) for side in SIDES) else ())]
+    written = [name for name in names if looks_like_messages(row.values.get(name))]
+    return {**row.values, **{name: parse_messages(row.values[name], f"{row.origin}: {name}") for name in written}}
 
 
-def _is_indexed(values: Mapping[str, Any]) -> bool:
+def _is_indexed(values: Values) -> bool:
     if "responses" not in values:
         return False
-    return "rejected" not in values or (isinstance(values["responses"], list) and _is_number(values.get("chosen")))
+    return "rejected" not in values or (
+        isinstance(values["responses"], list) and isinstance(values.get("chosen"), int | float)
+    )
 
 
-def _index(chosen: Any, origin: str) -> int:
-    if not _is_number(chosen) or chosen not in (0, 1):
-        raise DataError(f"{origin}: chosen is {chosen!r} and must be 0 or 1: mend or drop the row")
-    return int(chosen)
-
-
-def _two_texts(responses: Any, origin: str) -> list[str]:
+def _indexed_responses(values: Values, origin: str) -> tuple[list[str], int]:
+    responses, chosen = values["responses"], values.get("chosen")
     if not isinstance(responses, list) or len(responses) != 2:
         raise DataError(
             f"{origin}: responses and chosen must give two texts, not {shown(responses)}: mend or drop the row"
         )
-    return [text_of(text, f"{origin}: response {number}") for number, text in enumerate(responses)]
+    texts = [text_of(text, f"{origin}: response {number}") for number, text in enumerate(responses)]
+    if isinstance(chosen, bool) or chosen not in (0, 1):
+        raise DataError(f"{origin}: chosen is {chosen!r} and must be 0 or 1: mend or drop the row")
+    return texts, int(chosen)
 
 
-def _prompt_of_texts(values: Mapping[str, Any], origin: str) -> PromptInput:
-    if "prompt" not in values:
-        raise DataError(
-            f"{origin}: chosen and rejected are texts, and there is no prompt: give one, or conversations; mend the row"
-        )
-    return prompt_of(values["prompt"], f"{origin}: prompt")
+def _conversation(values: Values, origin: str) -> tuple[PromptInput, list[str]]:
+    """The prompt and both answers.
 
-
-def _conversation(values: Mapping[str, Any], origin: str) -> tuple[PromptInput, list[str]]:
-    """The prompt and both answers. Of whole conversations the prompt is what both begin with; a text beside them, which
-    repeats its last message, is not read."""
-    given = values.get("prompt")
+    Without a column of prompts, or with one whose text only repeats a message, the prompt is what both conversations
+    begin with.
+    """
     if not isinstance(values.get("rejected"), list):
         raise DataError(
             f"{origin}: chosen is a conversation and rejected {shown(values.get('rejected'))}: give both as messages"
         )
-    chosen, rejected = (messages_of(values[side], f"{origin}: {side}") for side in ("chosen", "rejected"))
-    prompt: PromptInput
-    if given is None or (isinstance(given, str) and len(chosen) > 1):
+    chosen, rejected = (messages_of(values[side], f"{origin}: {side}") for side in SIDES)
+    prompt = values.get("prompt")
+    if prompt is None or (isinstance(prompt, str) and len(chosen) > 1):
         shared = 0
         while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
             shared += 1
@@ -124,10 +131,10 @@ def _conversation(values: Mapping[str, Any], origin: str) -> tuple[PromptInput, 
         if not prompt:
             raise DataError(f"{origin}: prompt is empty and must be a text or a list of messages: mend or drop the row")
     else:
-        prompt = prompt_of(given, f"{origin}: prompt")
+        prompt = prompt_of(prompt, f"{origin}: prompt")
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}]
-    return prompt, [_answer(turns, f"{origin}: {side}") for side, turns in (("chosen", chosen), ("rejected", rejected))]
+    return prompt, [_answer(chosen, f"{origin}: chosen"), _answer(rejected, f"{origin}: rejected")]
 
 
 def _answer(turns: list[Message], origin: str) -> str:
@@ -136,56 +143,39 @@ def _answer(turns: list[Message], origin: str) -> str:
     return answer_of(turns[0], origin)
 
 
-def _name(value: Any, name: str, origin: str) -> str:
+def _name(value: Any, origin: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return text_of(value, f"{origin}: prompt_id") if isinstance(value, str) and value else name
+    return text_of(value, f"{origin}: prompt_id") if isinstance(value, str) else ""
 
 
-def _own(values: Mapping[str, Any], name: str, fits: Callable[[Any], bool], indexed: bool, origin: str) -> list[Any]:
-    """A column of ours: one entry for each of two responses. Another form is refused beside `responses`, where it would
-    be a mistake in ours, and else it is the data set's own."""
+def _own(values: Values, name: str, indexed: bool, origin: str) -> Any:
+    """The value of one of our columns, or None. A value that does not fit is refused beside `responses`, where it is a
+    mistake in our schema; elsewhere it is the data set's own."""
+    kind, wanted = OWN[name]
     value = values.get(name)
-    if isinstance(value, list) and len(value) == 2 and all(map(fits, value)):
-        return value
+    with contextlib.suppress(pydantic.ValidationError):
+        return kind.validate_python(value, strict=True)
     if indexed and not is_missing(value) and value != []:
-        raise DataError(f"{origin}: {name} is {shown(value)} and must hold one entry for each of two responses")
-    return []
+        raise DataError(f"{origin}: {name} is {shown(value)} and must {wanted}")
+    return None
 
 
-def _ids(values: Mapping[str, Any], indexed: bool, origin: str) -> tuple[list[int], list[list[int]]]:
+def _ids(values: Values, indexed: bool, origin: str) -> tuple[list[int], list[list[int]]]:
     """The tokens of the prompt and of both responses; none where a data set's own columns have these names."""
-    token_ids, prompt_ids = _own(values, "token_ids", _is_ids, indexed, origin), values.get("prompt_ids")
-    if _is_ids(prompt_ids) and (indexed or token_ids):
-        return prompt_ids, token_ids
-    if indexed and not is_missing(prompt_ids):
-        raise DataError(f"{origin}: prompt_ids is {shown(prompt_ids)} and must be a list of token ids")
-    return [], token_ids if indexed else []
-
-
-def _probability(value: Any, indexed: bool, origin: str) -> float:
-    if _is_number(value) and 0 <= value <= 1:
-        return float(value)
-    if indexed and not is_missing(value):
-        raise DataError(f"{origin}: probability is {shown(value)} and must be a number from 0 to 1")
-    return 0.5
+    token_ids, prompt_ids = (_own(values, name, indexed, origin) for name in ("token_ids", "prompt_ids"))
+    if not indexed and (token_ids is None or prompt_ids is None):
+        return [], []
+    return prompt_ids or [], token_ids or []
 
 
 def _ended(value: Any, origin: str) -> list[bool] | None:
-    """Whether each response is whole, by a column that says it of both or of each; None where it says nothing of it."""
+    """Whether each response is whole, by a column that gives one value or two; None where the column gives none."""
     value = _SPELLED.get(value.lower()) if isinstance(value, str) else value
     if isinstance(value, bool):
         return [value, value]
     if not isinstance(value, list) or not value:
         return None
-    if len(value) != 2 or not all(isinstance(entry, bool) for entry in value):
+    if [type(entry) for entry in value] != [bool, bool]:
         raise DataError(f"{origin}: ended is {shown(value)} and must hold true or false for each of two responses")
     return value
-
-
-def _is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_ids(value: Any) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and all(isinstance(entry, int) and not isinstance(entry, bool) for entry in value)

@@ -11,13 +11,43 @@ import dataclasses
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from trimtab.errors import ConfigurationError, TrimtabError, shown
 from trimtab.plugins.registry import Entry, Registry
-from trimtab.preferences.bins import Positions, RewardBins, Rewards
+from trimtab.plugins.user_errors import fault_in
 
+Rewards = NDArray[np.float64]
+Positions = NDArray[np.int64]
 MAX_LISTED = 100_000  # pairs; where there are more, they are drawn and repeated ones rejected
 MAX_ROUNDS = 100  # of drawing and rejecting; after them fewer pairs than were asked for are given
 WRITE_UP = "GPT-2 alignment with a BERT classifier (Revelia/GPT2-aligment)"
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardBins:
+    """Bins between neighbouring `edges` (shape b + 1, ascending), the last with both its ends; `counts` has shape b."""
+
+    edges: Rewards
+    counts: Positions
+
+    def indices(self, rewards: Rewards) -> Positions:
+        """The bin of each reward, counted from 0; -1 for a reward outside of all bins."""
+        indices = np.searchsorted(self.edges, rewards, side="right") - 1
+        indices[rewards == self.edges[-1]] = len(self.counts) - 1
+        indices[indices == len(self.counts)] = -1
+        return indices
+
+
+def count_bins(rewards: Rewards, low: float, high: float, number: int) -> RewardBins:
+    """`number` bins of equal width from `low` to `high`, which must be above it, with their counts of `rewards`.
+
+    >>> count_bins(np.array([0.1, 0.2, 0.9, 7.0]), low=0.0, high=1.0, number=2).counts.tolist()
+    [2, 1]
+    """
+    edges = np.linspace(low, high, number + 1)
+    indices = RewardBins(edges, np.zeros(number, dtype=np.int64)).indices(rewards)
+    return RewardBins(edges, np.bincount(indices[indices >= 0], minlength=number))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +74,30 @@ class Strategy(Entry):
 
     uses: tuple[Literal["margin", "threshold", "bins"], ...] = ()
     decides_winner: bool = False
+
+    def draw(self, rewards: Rewards, bounds: Bounds, count: int, rng: np.random.Generator) -> Positions:
+        """The pairs that the function gives.
+
+        Raises:
+            ConfigurationError: a plug-in's function fails, or gives anything but pairs of different positions.
+        """
+        if self.own:
+            return np.asarray(self.function(rewards, bounds, count, rng))
+        try:
+            pairs = np.asarray(self.function(rewards, bounds, count, rng))
+        except (TrimtabError, MemoryError):
+            raise
+        except (Exception, SystemExit) as error:  # whatever a user's code raises
+            raise ConfigurationError(f"the strategy {self.origin} failed {fault_in(error)}: mend it") from error
+        if pairs.size == 0:
+            return np.empty((0, 2), dtype=np.int64)
+        shape_fits = pairs.ndim == 2 and pairs.shape[1] == 2 and len(pairs) <= count
+        if not shape_fits or not np.isin(pairs, np.arange(len(rewards))).all() or (pairs[:, 0] == pairs[:, 1]).any():
+            raise ConfigurationError(
+                f"the strategy {self.origin} returned {shown(pairs.tolist())} for {len(rewards)} rewards: return at "
+                f"most {count} pairs of two different positions, counted from 0"
+            )
+        return pairs.astype(np.int64)
 
 
 STRATEGIES: Registry[Strategy] = Registry("strategy", arguments=("rewards", "bounds", "count", "rng"))
@@ -76,20 +130,20 @@ def best_worst(rewards: Rewards, bounds: Bounds, count: int, rng: np.random.Gene
 
 
 def flat(rewards: Rewards, bounds: Bounds, count: int, rng: np.random.Generator) -> Positions:
-    """Two responses, each drawn so that every bin is as likely as any other, and in a bin every response."""
+    """Two responses, drawn so that all bins are equally likely, and within a bin all responses."""
     assert bounds.bins is not None
-    places = bounds.bins.places(rewards)
-    inside = np.flatnonzero(places >= 0)
-    # a bin that no training response fell into can be met among the responses of another split
-    return inside[_draw_weighted(1.0 / np.maximum(bounds.bins.counts[places[inside]], 1), count, rng)]
+    bins = bounds.bins.indices(rewards)
+    inside = np.flatnonzero(bins >= 0)
+    # responses of another split may fall into a bin that no training response fell into
+    return inside[_draw_weighted(1.0 / np.maximum(bounds.bins.counts[bins[inside]], 1), count, rng)]
 
 
 def rarer_wins(rewards: Rewards, bounds: Bounds, count: int, rng: np.random.Generator) -> Positions:
     """Two responses from bins that are not equally common; the one from the rarer bin stands second, and wins."""
     assert bounds.bins is not None
-    places = bounds.bins.places(rewards)
-    inside = np.flatnonzero(places >= 0)
-    commonness = bounds.bins.counts[places[inside]]
+    bins = bounds.bins.indices(rewards)
+    inside = np.flatnonzero(bins >= 0)
+    commonness = bounds.bins.counts[bins[inside]]
     order = np.argsort(-commonness, kind="stable")
     rarer = np.searchsorted(-commonness[order], -commonness[order], side="right")
     return inside[order][_draw(rarer, len(order), count, rng)]
@@ -110,22 +164,22 @@ def _draw(first: Positions, size: int, count: int, rng: np.random.Generator) -> 
 
 
 def _draw_weighted(weights: Rewards, count: int, rng: np.random.Generator) -> Positions:
-    """Draw distinct pairs i < j, each with a probability that goes with `weights[i] * weights[j]`."""
+    """Draw distinct pairs i < j with probabilities in proportion to `weights[i] * weights[j]`."""
     size = len(weights)
     count = min(count, size * (size - 1) // 2)
     if size * (size - 1) // 2 <= MAX_LISTED:
         pairs = np.stack(np.triu_indices(size, k=1), axis=1)
         products = weights[pairs].prod(axis=1)
         return pairs[rng.choice(len(pairs), count, replace=False, p=products / products.sum())] if count else pairs
-    found = np.empty(0, dtype=np.int64)  # pairs as single numbers, in the order in which they were drawn
+    pairs = np.empty(0, dtype=np.int64)  # each as one number, in the order in which they were drawn
     for _ in range(MAX_ROUNDS):
-        drawn = np.sort(rng.choice(size, (2 * (count - len(found)) + 1, 2), p=weights / weights.sum()), axis=1)
+        drawn = np.sort(rng.choice(size, (2 * (count - len(pairs)) + 1, 2), p=weights / weights.sum()), axis=1)
         drawn = drawn[drawn[:, 0] < drawn[:, 1]]
-        found = np.concatenate([found, drawn[:, 0] * size + drawn[:, 1]])
-        found = found[np.sort(np.unique(found, return_index=True)[1])][:count]
-        if len(found) == count:
+        pairs = np.concatenate([pairs, drawn[:, 0] * size + drawn[:, 1]])
+        pairs = pairs[np.sort(np.unique(pairs, return_index=True)[1])][:count]
+        if len(pairs) == count:
             break
-    return np.stack([found // size, found % size], axis=1)
+    return np.stack([pairs // size, pairs % size], axis=1)
 
 
 for entry in (
@@ -156,7 +210,7 @@ for entry in (
         name="best_worst",
         function=best_worst,
         words="the best and the worst of a prompt's samples",
-        paper="Self-Rewarding Language Models (Yuan et al. 2024, arXiv 2401.10020)",
+        paper="Yuan et al. 2024 (Self-Rewarding Language Models), arXiv 2401.10020",
         limits="A prompt gives at most half as many pairs as it has samples.",
     ),
     Strategy(

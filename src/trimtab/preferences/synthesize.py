@@ -1,11 +1,6 @@
 """Samples of the untuned small model, scored by the gold reward: what pairs are made of.
 
-Sampling is the search's: best-of-N without a value, all N kept. Knows nothing of pairs or files.
-
-    >>> prompts = synthesis_prompts(config, tuning, validation)                         # doctest: +SKIP
-    >>> block = synthesize(prompts[:32], config, roles, reward, seed=0)                 # doctest: +SKIP
-    >>> block.records[0].reward                                                         # doctest: +SKIP
-    -1.73
+Sampling is best-of-N search without a value, of which all N are kept.
 """
 
 import dataclasses
@@ -24,7 +19,7 @@ from trimtab.store.blocks import Block
 
 
 def synthesis_prompts(config: SynthesizeConfig, prompts: Sequence[Prompt]) -> list[Prompt]:
-    """The prompts to sample from; unprompted, as many empty ones under the same ids."""
+    """The prompts to sample from; `unprompted`: as many empty ones with the same ids."""
     return [dataclasses.replace(prompt, text="") for prompt in prompts] if config.unprompted else list(prompts)
 
 
@@ -34,21 +29,23 @@ def check_some_fit(prompts: Sequence[Prompt], config: SynthesizeConfig, model: L
 
 
 def synthesize(prompts: Sequence[Prompt], config: SynthesizeConfig, roles: Roles, reward: Reward, seed: int) -> Block:
-    """`config.samples` generations a prompt, in the order of their slots, each with its reward.
+    """`config.samples` generations for each prompt, in the order of their slots, with their rewards.
 
-    The reward reads the prompt and the response together. FLOPs cover the small model and the reward. Unprompted
-    samples all answer one prompt, whose id is `unprompted`. The reward of a prompt that was set aside is NaN.
+    FLOPs cover the small model and the reward. Unprompted samples all answer one prompt, whose id is `unprompted`. The
+    reward of a prompt that was set aside is NaN.
     """
     proposer = LanguageModelProposer(roles["untuned"], config.sampling, seed)
     before = reward.flops
     block = BlockDecoder(_search(config), proposer, None, roles).decode(prompts)
-    rewards = reward.score([each.prompt for each in block.records], [each.text for each in block.records])
+    rewards = reward.score([record.prompt for record in block.records], [record.text for record in block.records])
     records = [
-        dataclasses.replace(each, reward=math.nan if each.finish in SET_ASIDE else worth)
-        for each, worth in zip(block.records, rewards, strict=True)
+        dataclasses.replace(
+            record,
+            reward=math.nan if record.finish in SET_ASIDE else value,
+            prompt_id="unprompted" if config.unprompted else record.prompt_id,
+        )
+        for record, value in zip(block.records, rewards, strict=True)
     ]
-    if config.unprompted:
-        records = [dataclasses.replace(each, prompt_id="unprompted") for each in records]
     return dataclasses.replace(block, records=records, flops={**block.flops, "reward": reward.flops - before})
 
 

@@ -23,7 +23,10 @@ from matplotlib.transforms import Bbox
 from trimtab.report.palette import STYLE
 
 CLEARANCE = 7.0  # pixels around a point that labels keep out of
-MAX_STEPS = 100  # of placing labels; a limit in seconds would make figures differ from run to run
+MIN_STEPS, MAX_STEPS, MAX_WORK = 50, 500, 50_000
+"""Bounds on the steps of placing labels; a step's work grows with the square of their number. With a limit in seconds
+figures would differ from run to run."""
+LEGEND_LINE = 0.21  # inches that a line of the legend takes
 LABEL: dict[str, Any] = {
     "weight": "bold",
     "fontsize": 9.5,
@@ -98,13 +101,16 @@ def label_points(
 
     Axes must have their final limits, and the figure its final size.
     """
+    if not points:
+        return
     figure.draw_without_rendering()
     marks = axes.transData.transform([*((point.x, point.y) for point in points), *others])
     to_data = axes.transData.inverted()
     taken = [Bbox([mark, mark]).padded(CLEARANCE).transformed(to_data) for mark in marks]
     texts = [axes.text(point.x, point.y, point.text, color=point.colour, **LABEL) for point in points]
+    steps = max(MIN_STEPS, min(MAX_STEPS, MAX_WORK // len(points) ** 2))
     line = {"arrowstyle": "-", "linewidth": 0.7}
-    _, lines = adjust_text(texts, objects=taken, ax=axes, iter_lim=MAX_STEPS, arrowprops=line)
+    _, lines = adjust_text(texts, objects=taken, ax=axes, iter_lim=steps, arrowprops=line)
     for artist in (*texts, *lines):
         artist.set_in_layout(False)
     for leader in lines:

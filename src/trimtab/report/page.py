@@ -1,14 +1,11 @@
-"""The report folder: one self-contained page, the figures and the tables.
+"""The report folder of a run: one self-contained page, the figures and the tables.
 
-The page needs no network and no script. Everything in it that models or users wrote is escaped. Knows nothing of how
-the rows were measured or where runs lie.
-
-    >>> typeset("bon-16 gains -0.10")
-    'bon-16 gains −0.10'
+The page needs no network and no script, and escapes everything that models or users wrote.
 """
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,6 @@ import jinja2
 import yaml
 
 from trimtab.config.experiment import Experiment
-from trimtab.config.guide import DecoderConfig
 from trimtab.evaluation.coverage import too_long
 from trimtab.evaluation.evaluate import Row
 from trimtab.models.served_model import Usage
@@ -29,6 +25,7 @@ from trimtab.report.examples import examples
 from trimtab.report.missing_values import absences, served
 from trimtab.report.overview import brief, lead, prompts_of, table_columns
 from trimtab.report.palette import colours, dark_colours
+from trimtab.report.search_tree import ending
 from trimtab.report.stage_facts import facts, times_by_stage
 from trimtab.report.svg import Picture, picture
 from trimtab.report.tables import families, write_csv, write_markdown
@@ -54,8 +51,8 @@ def write_report(
     """Fill `folder` with report.html, table.csv, table.md and figures/, and give the page's path.
 
     Args:
-        rows, scores: the table in the experiment's order, and each decoder's scores, one for each prompt.
-        generations: each decoder's generations; of several to a prompt that of lowest index is shown.
+        rows, scores, generations: in the experiment's order; of several generations to a prompt that of lowest index
+            is shown.
         stage_seconds: wall time of each stage, in order.
         details: heading -> mapping of names to numbers, strings or lists and mappings of these.
         traces: decoder -> prompt id -> the search, where it was traced.
@@ -72,7 +69,7 @@ def write_report(
         headline=headline(experiment, rows),
         brief=brief(experiment, rows, total),
         columns=columns,
-        characters=characters([each.head, *map(each.text, rows)] for each in columns[1:]),
+        characters=characters([column.head, *map(column.text, rows)] for column in columns[1:]),
         rows=rows,
         prompts=prompts_of(rows),
         families=families(rows),
@@ -82,7 +79,8 @@ def write_report(
         models=short_names(row.model for row in rows),
         pictures=_pictures(folder / "figures", experiment, rows, scores),
         dark_colours=dark_colours(),
-        examples=examples(experiment, scores, generations, traces),
+        examples=examples(experiment.evaluate.examples, scores, generations, traces),
+        ending=ending,
         gold_note=GOLD_NOTE if any(row.by_gold for row in rows) else "",
         number=number,
         unit=experiment.reward.entry.unit,
@@ -97,7 +95,7 @@ def write_report(
 
 
 def template(name: str) -> jinja2.Template:
-    """A template of this package, which escapes what it is given, and stops where something is not given."""
+    """A template of this package; it escapes its values, and fails where one is missing."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -111,7 +109,11 @@ def template(name: str) -> jinja2.Template:
 
 
 def typeset(text: str) -> str:
-    """The text with true minus signs, since a hyphen is not read aloud, and no break in an interval or a percentage."""
+    """The text with true minus signs, since a hyphen is not read aloud, and no break in an interval or a percentage.
+
+    >>> typeset("bon-16 gains -0.10")
+    'bon-16 gains −0.10'
+    """
     text = re.sub(r"(?<![\w.-])-(?=\.?\d)", "−", text)
     return re.sub(r"(?<=\d) (?=%)|(?<=,) (?=[−\d.]+\])", "\N{NO-BREAK SPACE}", text)
 
@@ -124,47 +126,43 @@ def breakable(interval: str) -> str:
 def _pictures(
     folder: Path, experiment: Experiment, rows: Sequence[Row], scores: Mapping[str, Sequence[Score]]
 ) -> list[Picture]:
-    """The figures, each drawn twice, with words that say what they show."""
+    """The figures, each drawn twice, with a description in words."""
     unit, confidence = experiment.reward.entry.unit, experiment.evaluate.confidence
-    names = [row.decoder for row in rows]
-    rewards = {name: [score.reward for score in scores[name]] for name in names}
-    means = ", ".join(f"{row.decoder} {number(row.reward)}" for row in rows)
+    rewards = {row.decoder: [score.reward for score in scores[row.decoder]] for row in rows}
+    means = {row.decoder: f"{row.decoder} {number(row.reward)}" for row in rows}
     pictures = [
         picture(
             folder,
             "reward-distributions",
-            f"Smoothed distributions of the gold reward in {unit}, one above the other; means: {means}.",
-            lambda narrow: plots.reward_distributions(rewards, unit=unit, narrow=narrow),
+            f"Smoothed distributions of the gold reward in {unit}, one above the other; means: "
+            f"{', '.join(means.values())}.",
+            partial(plots.reward_distributions, rewards, unit=unit),
         ),
         picture(
             folder,
             "reward-against-cost",
             f"Mean gold reward in {unit} with its interval against the arithmetic for one prompt; the same numbers "
             "stand in the table.",
-            lambda narrow: plots.reward_against_cost(rows, unit=unit, confidence=confidence, narrow=narrow),
+            partial(plots.reward_against_cost, rows, unit=unit, confidence=confidence),
         ),
     ]
-    untuned, tuned = _plain(experiment, "untuned"), _plain(experiment, "tuned")
-    if untuned is not None and tuned is not None:
-        tints = colours(names)
-        both = (tints[untuned.name], tints[tuned.name])
-        before, after = rewards[untuned.name], rewards[tuned.name]
-        compared = [row for row in rows if row.decoder in (untuned.name, tuned.name)]
-        means = ", ".join(f"{row.decoder} {number(row.reward)}" for row in compared)
+    plain = {decoder.model: decoder.name for decoder in reversed(experiment.guide.decoders) if decoder.plain}
+    if "untuned" in plain and "tuned" in plain:
+        untuned, tuned = plain["untuned"], plain["tuned"]
+        tints = colours(list(rewards))
+        compared = ", ".join(text for decoder, text in means.items() if decoder in (untuned, tuned))
         pictures.append(
             picture(
                 folder,
                 "before-after",
-                f"Histograms of the small model's gold reward in {unit} before and after tuning; means: {means}.",
-                lambda narrow: plots.before_after(before, after, unit=unit, tints=both, narrow=narrow),
+                f"Histograms of the small model's gold reward in {unit} before and after tuning; means: {compared}.",
+                partial(
+                    plots.before_after,
+                    rewards[untuned],
+                    rewards[tuned],
+                    unit=unit,
+                    tints=(tints[untuned], tints[tuned]),
+                ),
             )
         )
     return pictures
-
-
-def _plain(experiment: Experiment, model: str) -> DecoderConfig | None:
-    """The decoder that samples from this model without guidance; None where there is none."""
-    for decoder in experiment.guide.decoders:
-        if decoder.plain and decoder.model == model:
-            return decoder
-    return None

@@ -1,8 +1,7 @@
-"""The colours of the figures, each with its counterpart on a dark page, and how figures are set.
+"""The colours of the figures, each with its counterpart on a dark page, and their style.
 
 Decoders have the colours of Paul Tol's "muted" scheme and two more, told apart under all common kinds of colour
-blindness; the figures also name decoders in place, so that nothing hangs on colour alone. Knows nothing of what is
-drawn.
+blindness; the figures also name decoders in place, so that no reader depends on colour alone.
 
     >>> colours(["base", "bon-16"])
     {'base': '#332288', 'bon-16': '#117733'}
@@ -14,8 +13,8 @@ from typing import Any
 
 import matplotlib.colors
 
-CARD = "#ffffff"  # what figures stand on
-TEXT = "#1d2129"  # not black: matplotlib leaves black out of an SVG, and what is left out cannot be turned light
+CARD = "#ffffff"  # the background
+TEXT = "#1d2129"  # not black: matplotlib does not write black into an SVG, so that it could not be turned light
 SOFT = "#6b7280"
 GRID = "#e3e6ea"
 PALETTE = ("#332288", "#117733", "#CC6677", "#44AA99", "#882255", "#999933", "#AA4499", "#3377AA", "#DD7733", "#666666")
@@ -37,19 +36,19 @@ STYLE: dict[Any, Any] = {
 
 
 def colours(decoders: Sequence[str]) -> dict[str, str]:
-    """A colour for each decoder by its place in the experiment, so that all figures of a run agree."""
-    return {decoder: PALETTE[place % len(PALETTE)] for place, decoder in enumerate(decoders)}
+    """A colour for each decoder by its index in the experiment, so that all figures of a run agree."""
+    return {decoder: PALETTE[index % len(PALETTE)] for index, decoder in enumerate(decoders)}
 
 
 def ink(colour: str) -> str:
-    """The colour darkened so that text in it is easy to read on white."""
+    """The colour, darkened so that text in it is easy to read on white."""
     red, green, blue = matplotlib.colors.to_rgb(colour)
     return matplotlib.colors.to_hex((0.68 * red, 0.68 * green, 0.68 * blue))
 
 
 @functools.cache
 def dark_colours() -> dict[str, str]:
-    """Every colour that a figure is drawn in, as `#rrggbb` in lower case -> its counterpart on a dark page."""
+    """Every colour of a figure, as `#rrggbb` in lower case -> its counterpart on a dark page."""
     dark = {CARD: "#1c2027", TEXT: "#e6e8ec", SOFT: "#a3abb8", GRID: "#343a44"}
     dark[ink(TEXT)] = dark[TEXT]
     for light, counterpart in zip(PALETTE, ON_DARK, strict=True):

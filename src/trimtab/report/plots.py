@@ -1,8 +1,7 @@
-"""The figures: rewards of all decoders on one axis, reward against cost, and rewards before and after tuning.
+"""A run's figures: rewards of all decoders on one axis, reward against cost, and rewards before and after tuning.
 
 Each function returns a figure that needs no caption, for a laptop or, with `narrow`, for a phone; `save` writes it as
-PNG and SVG with the same bytes every time. Figures are drawn without pyplot, so they leave no global state. Knows
-nothing of pages.
+PNG and SVG with the same bytes every time.
 
     >>> figure = before_after([0.0, 1.0], [1.0, 2.0], unit="nats")
     >>> figure.axes[0].get_xlabel()
@@ -25,13 +24,14 @@ from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from trimtab.evaluation.evaluate import Row
-from trimtab.report.figure_text import Point, label_points, numbered, width_of, wrapped
+from trimtab.report.figure_text import LEGEND_LINE, Point, label_points, numbered, width_of, wrapped
 from trimtab.report.palette import CARD, GRID, PALETTE, SOFT, STYLE, TEXT, colours, ink
 from trimtab.report.wording import short_names
 
+Floats = NDArray[np.float64]
 MARKERS = "osD^vP"
 DASHED = (0, (4, 3))
-WIDE, NARROW = 8.0, 3.7  # inches; on a phone 3.7 inches are shown at about their own size, so that text stays legible
+WIDE, NARROW = 8.0, 3.7  # inches; a phone shows 3.7 inches at about their own size, so that text stays legible
 
 
 def reward_distributions(
@@ -52,48 +52,37 @@ def reward_distributions(
     width = NARROW if narrow else WIDE
     above = narrow or any(width_of(name, weight="bold") > 0.25 * 72 * width for name in rewards)
     names = {name: wrapped(name, 0.72 * 72 * width, weight="bold") if above else name for name in rewards}
-    inches = 0.66 + 0.17 * max(name.count("\n") for name in names.values())  # from one ridge to the next
+    inches = 0.66 + 0.17 * max(name.count("\n") for name in names.values())  # from one density to the next
+    strip = 0.66 * 0.66 / inches  # the height of a density that has its name above it
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, 1.6 + inches * len(rewards)), layout="constrained")
         axes = figure.add_subplot()
         axes.axvline(0, color=SOFT, linewidth=1, linestyle=DASHED, zorder=0)
         top = 0.0
-        for place, (name, values) in enumerate(rewards.items()):
-            strip = 0.66 * 0.66 / inches  # how far up a ridge goes that has its name above it
-            floor, heights = float(len(rewards) - 1 - place), (0.94 * strip if above else 0.95) * curves[name] / tallest
+        for index, (name, values) in enumerate(rewards.items()):
+            floor, heights = float(len(rewards) - 1 - index), (0.94 * strip if above else 0.95) * curves[name] / tallest
             top = max(top, floor + (1.0 if above else 0.1 + float(heights.max())))
-            _ridge(axes, grid, heights, floor, values, tints[name])
-            _name_ridge(axes, names[name], floor, values, ink(tints[name]), floor + strip if above else None)
+            axes.fill_between(grid, floor, floor + heights, color=tints[name], alpha=0.8, linewidth=0)
+            axes.hlines(floor, grid[0], grid[-1], color=tints[name], linewidth=0.8)
+            axes.plot([float(values.mean())], [floor], "o", color=TEXT, markeredgecolor=CARD, markersize=7)
+            _name_density(axes, names[name], floor, values, ink(tints[name]), floor + strip if above else None)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.set_xlim(grid[0], grid[-1])
         axes.set_ylim(-0.15, top)
         axes.set_xlabel(f"gold reward of a response ({unit})")
         title(axes, "Gold reward of each decoder's responses", "further right is better", narrow)
-        dashed = Line2D(
-            [], [], color=SOFT, linewidth=1, linestyle=DASHED, label="0: neutral" if unit == "nats" else "0"
-        )
-        legend(figure, [_dot("mean (dot, number)"), dashed], columns=2)
+        zero = "0: neutral" if unit == "nats" else "0"
+        dot: dict[str, Any] = {"marker": "o", "markeredgecolor": CARD, "markersize": 7, "linestyle": "none"}
+        handles = [
+            Line2D([], [], color=TEXT, label="mean (dot, number)", **dot),
+            Line2D([], [], color=SOFT, linewidth=1, linestyle=DASHED, label=zero),
+        ]
+        legend(figure, handles, columns=2)
     return figure
 
 
-def _ridge(
-    axes: Axes,
-    grid: NDArray[np.float64],
-    heights: NDArray[np.float64],
-    floor: float,
-    values: NDArray[np.float64],
-    colour: str,
-) -> None:
-    """One density standing on `floor`, with a dot at its mean."""
-    axes.fill_between(grid, floor, floor + heights, color=colour, alpha=0.8, linewidth=0)
-    axes.hlines(floor, grid[0], grid[-1], color=colour, linewidth=0.8)
-    axes.plot([float(values.mean())], [floor], "o", color=TEXT, markeredgecolor=CARD, markersize=7)
-
-
-def _name_ridge(
-    axes: Axes, name: str, floor: float, values: NDArray[np.float64], colour: str, above: float | None
-) -> None:
+def _name_density(axes: Axes, name: str, floor: float, values: Floats, colour: str, above: float | None) -> None:
     """The decoder's name and mean: beside the density where there is room, else at the height `above` it."""
     left, right, height = (-0.01, 1.01, floor) if above is None else (0.0, 1.0, above)
     for text, across, edge in ((name, left, "left"), (f"{values.mean():z.2f}", right, "right")):
@@ -109,10 +98,6 @@ def _name_ridge(
         )
 
 
-def _dot(label: str) -> Line2D:
-    return Line2D([], [], color=TEXT, marker="o", markeredgecolor=CARD, markersize=7, linestyle="none", label=label)
-
-
 def title(axes: Axes, what: str, rest: str, narrow: bool) -> None:
     """The title and how to read the figure, on two lines where one has no room."""
     axes.set_title(f"{what}:\n{rest}" if narrow else f"{what}: {rest}", fontsize=10.5 if narrow else 12)
@@ -120,12 +105,12 @@ def title(axes: Axes, what: str, rest: str, narrow: bool) -> None:
 
 def legend(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
     """What the marks mean, below the axes."""
-    # labels given apart: of its own accord matplotlib leaves out those that begin with an underscore
+    # labels are passed apart: by itself matplotlib leaves out those that begin with an underscore
     labels = [str(handle.get_label()) for handle in handles]
     figure.legend(handles, labels, loc="outside lower left", frameon=False, ncols=columns)
 
 
-def density(values: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray[np.float64]:
+def density(values: Floats, grid: Floats) -> Floats:
     """Gaussian kernel density of `values` at `grid`, bandwidth s n^(-1/5) (Scott 1992).
 
     s is the standard deviation, held above 2 % of the grid's width so that equal values show as a narrow peak.
@@ -133,7 +118,7 @@ def density(values: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray[n
     spread = max(float(values.std(ddof=1)) if len(values) > 1 else 0.0, 0.02 * float(grid[-1] - grid[0]))
     bandwidth = spread * len(values) ** -0.2
     distances = (grid[:, None] - values[None, :]) / bandwidth
-    heights: NDArray[np.float64] = np.exp(-0.5 * distances**2).mean(axis=1) / (bandwidth * np.sqrt(2 * np.pi))
+    heights: Floats = np.exp(-0.5 * distances**2).mean(axis=1) / (bandwidth * np.sqrt(2 * np.pi))
     return heights
 
 
@@ -141,29 +126,24 @@ def reward_against_cost(rows: Sequence[Row], *, unit: str, confidence: float, na
     """Mean gold reward with its interval against model FLOPs for one prompt; a marker shape for each model."""
     tints = colours([row.decoder for row in rows])
     models = short_names(row.model for row in rows)
-    markers = {model: MARKERS[place % len(MARKERS)] for place, model in enumerate(models)}
+    markers = {model: MARKERS[index % len(MARKERS)] for index, model in enumerate(models)}
     shown = [row for row in rows if row.flops > 0]
+    costs = [row.flops / 1e12 for row in shown]
     width, height = (NARROW, 4.6) if narrow else (WIDE, 5.0)
-    points, named = numbered(
-        [Point(row.decoder, row.flops / 1e12, row.reward, ink(tints[row.decoder])) for row in shown], width
-    )
+    points = [Point(row.decoder, x, row.reward, ink(tints[row.decoder])) for x, row in zip(costs, shown, strict=True)]
+    points, numbers = numbered(points, width)
     labels = {model: wrapped(short, 0.8 * 72 * width) for model, short in models.items()}
-    long = bool(named) or any(width_of(label) > 0.35 * 72 * width for label in labels.values())
-    lines = sum(1 + str(each.get_label()).count("\n") for each in named) + sum(t.count("\n") for t in labels.values())
+    long = bool(numbers) or any(width_of(label) > 0.35 * 72 * width for label in labels.values())
+    lines = sum(1 + str(number.get_label()).count("\n") for number in numbers)
+    lines += sum(label.count("\n") for label in labels.values())
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height + 0.21 * lines), layout="constrained")
+        figure = Figure(figsize=(width, height + LEGEND_LINE * lines), layout="constrained")
         axes = figure.add_subplot()
-        for row in shown:
+        for x, row in zip(costs, shown, strict=True):
             bars = [[row.reward - row.reward_low], [row.reward_high - row.reward]]
-            axes.errorbar(
-                *(row.flops / 1e12, row.reward),
-                yerr=bars,
-                fmt=markers[row.model],
-                color=tints[row.decoder],
-                markersize=8,
-                capsize=3,
-            )
-        _cost_axis(axes, [row.flops / 1e12 for row in shown])
+            marker, colour = markers[row.model], tints[row.decoder]
+            axes.errorbar(x, row.reward, yerr=bars, fmt=marker, color=colour, markersize=8, capsize=3)
+        _cost_axis(axes, costs)
         axes.grid(color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.margins(y=0.1)
@@ -173,7 +153,7 @@ def reward_against_cost(rows: Sequence[Row], *, unit: str, confidence: float, na
         style: dict[str, Any] = {"color": SOFT, "linestyle": "none", "markersize": 8}
         handles = [Line2D([], [], marker=markers[model], label=label, **style) for model, label in labels.items()]
         handles.append(Line2D([], [], marker="|", label=f"{100 * confidence:g} % interval of the mean", **style))
-        legend(figure, [*handles, *named], columns=1 if narrow or long else 2)
+        legend(figure, [*handles, *numbers], columns=1 if narrow or long else 2)
         label_points(figure, axes, points)
     return figure
 
@@ -202,22 +182,16 @@ def before_after(
     The number of bins is 2 n^(1/3) (the Rice rule), n the smaller number of rewards.
     """
     before, after = _finite(untuned), _finite(tuned)
-    every = np.concatenate([before, after])
-    bins = math.ceil(2 * min(len(before), len(after)) ** (1 / 3))
-    edges = np.linspace(every.min() - 0.1, every.max() + 0.1, 1 + bins)
+    edges = bin_edges([before, after])
     handles = []
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(NARROW, 3.8) if narrow else (WIDE, 3.8), layout="constrained")
         axes = figure.add_subplot()
         for name, values, colour in (("untuned", before, tints[0]), ("tuned", after, tints[1])):
-            shares = 100 * np.histogram(values, edges)[0] / len(values)
-            axes.stairs(shares, edges, fill=True, color=colour, alpha=0.35)
-            axes.stairs(shares, edges, color=colour, linewidth=2)
-            mean = float(values.mean())
-            axes.axvline(mean, color=colour, linewidth=1.5, linestyle=DASHED)
+            histogram(axes, values, edges, colour)
             handles += [
                 Line2D([], [], color=colour, linewidth=2, label=name),
-                Line2D([], [], color=colour, linewidth=1.5, linestyle=DASHED, label=f"its mean, {mean:z.2f}"),
+                Line2D([], [], color=colour, linestyle=DASHED, label=f"its mean, {values.mean():z.2f}"),
             ]
         axes.margins(x=0.01)
         legend(figure, handles, columns=2)
@@ -225,6 +199,21 @@ def before_after(
         axes.set_ylabel("share of responses (%)")
         title(axes, "The small model before and after tuning", "further right is better", narrow)
     return figure
+
+
+def bin_edges(groups: Sequence[Floats], most: int | None = None) -> Floats:
+    """Edges of 2 n^(1/3) bins (the Rice rule), at `most` so many, over all groups; n is the smallest group's size."""
+    lowest, highest = min(values.min() for values in groups), max(values.max() for values in groups)
+    bins = math.ceil(2 * min(map(len, groups)) ** (1 / 3))
+    return np.linspace(lowest - 0.1, highest + 0.1, 1 + min(bins, most or bins))
+
+
+def histogram(axes: Axes, values: Floats, edges: Floats, colour: str) -> None:
+    """Shares in percent, with a dashed line at the mean."""
+    shares = 100 * np.histogram(values, edges)[0] / len(values)
+    axes.stairs(shares, edges, fill=True, color=colour, alpha=0.35)
+    axes.stairs(shares, edges, color=colour, linewidth=1.5)
+    axes.axvline(float(values.mean()), color=colour, linewidth=1.5, linestyle=DASHED)
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
@@ -242,6 +231,6 @@ def svg(figure: Figure) -> str:
     return file.getvalue()
 
 
-def _finite(values: Sequence[float]) -> NDArray[np.float64]:
+def _finite(values: Sequence[float]) -> Floats:
     array = np.asarray(values, dtype=np.float64)
     return array[np.isfinite(array)]

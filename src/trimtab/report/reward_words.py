@@ -16,12 +16,12 @@ Tone = Literal["positive", "negative"]
 
 
 def classified(reward: RewardConfig) -> bool:
-    """Whether it is a number of a classifier."""
+    """Whether a classifier gives it."""
     return bool(reward.entry.formula)
 
 
 def tone(reward: RewardConfig) -> Tone | None:
-    """Which tone of a text it rewards; None where it is something else than a classifier of sentiment.
+    """Which tone of a text it rewards; None where no classifier of sentiment gives it.
 
     A classifier that is trained here learns reviews' sentiment. What a ready one classifies is known by its label's
     name alone.
@@ -35,7 +35,7 @@ def tone(reward: RewardConfig) -> Tone | None:
 
 
 def source(reward: RewardConfig) -> str:
-    """What gives it: `a classifier`, `the reward model NAME`, `the function NAME` or `the service ADDRESS`."""
+    """What gives the reward: `a classifier`, `the reward model NAME`, `the function NAME` or `the service ADDRESS`."""
     if classified(reward):
         return "a classifier"
     name = reward.by or next(iter(short_names([reward.label]).values()))
@@ -43,11 +43,11 @@ def source(reward: RewardConfig) -> str:
 
 
 def measures(reward: RewardConfig) -> str | None:
-    """What a classifier's reward says of a text; None of other rewards, which say what their authors had in mind."""
+    """What a classifier's reward says of a text; None for other rewards, whose meaning is not known."""
     if not classified(reward):
         return None
-    found = tone(reward)
-    return f"how {found} a text reads" if found else f"how clearly a text has the {_label(reward)}"
+    sentiment = tone(reward)
+    return f"how {sentiment} a text reads" if sentiment else f"how clearly a text has the {_label(reward)}"
 
 
 def definition(reward: RewardConfig) -> str:
@@ -56,9 +56,9 @@ def definition(reward: RewardConfig) -> str:
         return f"The gold reward is what {source(reward)} gives prompt and response: higher is better."
     (model,) = short_names([reward.model]).values()
     trained = ", fine-tuned here," if reward.training else ""
-    found = tone(reward)
-    label, other = (found, _opposite(found)) if found else (_label(reward), "its other label")
-    higher = f"higher reads as more {found}" if found else f"higher is more clearly {label}"
+    sentiment = tone(reward)
+    label, other = (sentiment, _opposite(sentiment)) if sentiment else (_label(reward), "its other label")
+    higher = f"higher reads as more {sentiment}" if sentiment else f"higher is more clearly {label}"
     formula = reward.entry.formula.format(label=label, other=other)
     zero = reward.entry.zero and f", {reward.entry.zero}"
     judged = f"of the classifier {model}{trained} on prompt and response together"
@@ -66,16 +66,16 @@ def definition(reward: RewardConfig) -> str:
 
 
 def odds(reward: RewardConfig) -> str | None:
-    """A sentence on what one unit means; None where it has no meaning of its own."""
+    """A sentence on the meaning of one unit; None where it has no meaning of its own."""
     if reward.entry.unit != "nats":
         return None
-    found = tone(reward)
-    of = f"{found} against {_opposite(found)}" if found else f"{_label(reward)} against the other label"
+    sentiment = tone(reward)
+    of = f"{sentiment} against {_opposite(sentiment)}" if sentiment else f"{_label(reward)} against the other label"
     return f"One nat multiplies the odds of {of} by 2.7."
 
 
-def _opposite(found: Tone) -> Tone:
-    return "negative" if found == "positive" else "positive"
+def _opposite(sentiment: Tone) -> Tone:
+    return "negative" if sentiment == "positive" else "positive"
 
 
 def _label(reward: RewardConfig) -> str:

@@ -1,11 +1,4 @@
-"""A traced search as a tree for the terminal: what each candidate added, its value, and whether it went on.
-
-Knows nothing of files. Texts are models' and are shown as they are, never as markup.
-
-    >>> root = Node("I really", children=[Node(" liked it", 1.5, "eos"), Node(" left", -2.0, None, kept=False)])
-    >>> len(search_tree(root).children)
-    2
-"""
+"""A traced search as a tree for the terminal: what each candidate added, its value, and whether it was kept."""
 
 import rich.text
 import rich.tree
@@ -22,8 +15,18 @@ ENDS: dict[str, str] = {
 }
 
 
+def ending(node: Node) -> str:
+    """How a candidate ended, in a word or two; empty where the search went on from it."""
+    return "dropped" if not node.kept else "" if node.finish is None else ENDS[node.finish]
+
+
 def search_tree(root: Node) -> rich.tree.Tree:
-    """The prompt, and below each text what followed it; what was dropped is dim."""
+    """The prompt, and below each text what followed it; dropped candidates are dim. No text is read as markup.
+
+    >>> root = Node("I really", children=[Node(" liked it", 1.5, "eos"), Node(" left", -2.0, None, kept=False)])
+    >>> len(search_tree(root).children)
+    2
+    """
     tree = rich.tree.Tree(rich.text.Text(one_line(root.text), style="bold"))
     _grow(tree, root)
     return tree
@@ -31,9 +34,8 @@ def search_tree(root: Node) -> rich.tree.Tree:
 
 def _grow(tree: rich.tree.Tree, node: Node) -> None:
     for child in node.children:
-        ending = ENDS[child.finish] if child.kept and child.finish is not None else "" if child.kept else "dropped"
         label = rich.text.Text(style="" if child.kept else "dim")
         label.append("     –" if child.value is None else f"{child.value:6.2f}", style="bold" if child.kept else "")
         label.append(f"  {one_line(child.text) or '(no text)'}")
-        label.append(f"  {ending}" if ending else "", style="italic")
+        label.append(f"  {ending(child)}" if ending(child) else "", style="italic")
         _grow(tree.add(label), child)

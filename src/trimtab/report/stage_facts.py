@@ -1,9 +1,7 @@
-"""What the stages reported, in words and units for people: each stage's facts, and where the time went.
+"""What the stages reported, in words and units: each stage's facts, and where the time went.
 
-Knows the keys that trimtab's stages write; others are shown under their own names. Knows nothing of pages.
-
-    >>> shown(0.80251), shown({"train": 8000}), shown([1, 2.5]), shown(True)
-    ('0.8025', 'train 8,000', '1, 2.5', 'yes')
+>>> shown(0.80251), shown({"train": 8000}), shown([1, 2.5]), shown(True)
+('0.8025', 'train 8,000', '1, 2.5', 'yes')
 """
 
 from collections.abc import Mapping
@@ -44,33 +42,25 @@ LABELS = {  # in the order in which they are shown
     "snippets": "training snippets",
     "heldout": "held-out reviews",
 }
-SHARES = {
-    *("accuracy", "accuracy_50_words", "calibration_error_before", "calibration_error_after"),
-    *("agreement", "eval_accuracy"),
-}
+SHARES = {"accuracy", "accuracy_50_words", "calibration_error_before", "calibration_error_after"}
+SHARES |= {"agreement", "eval_accuracy"}
 
 
 def facts(details: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Headings with their named values; a section that is no mapping stands as one value under its own name."""
-    sections = [(heading, each if isinstance(each, Mapping) else {heading: each}) for heading, each in details.items()]
-    return [
-        (
-            HEADINGS.get(heading, heading.replace("_", " ")),
-            [
-                (LABELS.get(name, name.replace("_", " ")), _value(name, value))
-                for name, value in sorted(values.items(), key=_place)
-            ],
-        )
-        for heading, values in sections
-    ]
-
-
-def _place(entry: tuple[str, Any]) -> int:
-    return list(LABELS).index(entry[0]) if entry[0] in LABELS else len(LABELS)
-
-
-def _value(name: str, value: Any) -> str:
-    return f"{100 * value:.1f} %" if name in SHARES and isinstance(value, float) else shown(value)
+    """Headings with their named values; a key without a label is shown as it is, and so is a heading."""
+    order = {name: index for index, name in enumerate(LABELS)}
+    sections = []
+    for heading, section in details.items():
+        values = section if isinstance(section, Mapping) else {heading: section}
+        entries = [
+            (
+                LABELS.get(name, name.replace("_", " ")),
+                f"{100 * value:.1f} %" if name in SHARES and isinstance(value, float) else shown(value),
+            )
+            for name, value in sorted(values.items(), key=lambda entry: order.get(entry[0], len(order)))
+        ]
+        sections.append((HEADINGS.get(heading, heading.replace("_", " ")), entries))
+    return sections
 
 
 def shown(value: Any) -> str:
@@ -91,7 +81,7 @@ def shown(value: Any) -> str:
 
 
 def times_by_stage(seconds: Mapping[str, float]) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """Each stage's wall time and, where it was made in parts (`guide base`, `guide bon-16`), that of each part."""
+    """Each stage's wall time and, where it has several parts (`guide base`, `guide bon-16`), that of each part."""
     stages: dict[str, dict[str, float]] = {}
     for name, spent in seconds.items():
         stage, _, part = name.partition(" ")

@@ -1,10 +1,6 @@
 """A study's report folder: one self-contained page, the figures and the tables.
 
-The page needs no network and no script. Everything in it that users wrote is escaped. Knows nothing of how cells were
-measured or where runs lie.
-
-    >>> write_study_report(Path("report"), facts, rows, comparisons).name               # doctest: +SKIP
-    'report.html'
+The page needs no network and no script, and escapes everything that users wrote.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from matplotlib.figure import Figure
 
 from trimtab.evaluation.cells import CellRow, Comparison
+from trimtab.evaluation.metrics import Estimate
 from trimtab.report import study_plots
 from trimtab.report.columns import characters
 from trimtab.report.page import PACKAGES, template
 from trimtab.report.palette import dark_colours
 from trimtab.report.study_tables import MEASURES, axes_of, heading_of, measures_of, text_of, write_tables
 from trimtab.report.svg import Picture, picture
-from trimtab.report.wording import number
+from trimtab.report.wording import interval, number
 from trimtab.store.files import write_text
 
 LABEL_CHARACTERS = 8  # of a line of a label in the table, at least
@@ -34,7 +30,7 @@ COMPARED = ("reward", "diversity", "below", "judge", "kl")
 
 @dataclass(frozen=True)
 class StudyFacts:
-    """What a report says of its study: `source` is the study file's content, `failures` name runs that failed and why,
+    """What a report says of its study: `source` is the study file's content, `failures` are failed runs with reasons,
     `unit` is the reward's; `resamples` and `confidence` are those of the intervals."""
 
     name: str
@@ -57,10 +53,13 @@ def write_study_report(
     names = measures_of(rows)
     compared = _compared(facts, rows, comparisons)
     headings = [MEASURES[name].heading for name in COMPARED if name in names]
-    cells = [[MEASURES[name].heading, *(_in_table(row, name) for row in rows)] for name in names]
+    cells = [
+        [MEASURES[name].heading, *(f"{text_of(row, name, 'spread')} {text_of(row, name)}" for row in rows)]
+        for name in names
+    ]
     page = template("study.html.j2").render(
         facts=facts,
-        lead=_lead(facts, rows),
+        lead=_lead(rows),
         headline=_headline(facts, rows),
         rows=rows,
         axes=[(axis, heading_of(axis)) for axis in axes_of(rows)],
@@ -81,38 +80,34 @@ def write_study_report(
     return folder / "report.html"
 
 
-def _in_table(row: CellRow, measure: str) -> str:
-    return f"{text_of(row, measure, 'spread')} {text_of(row, measure)}"
-
-
-def _lead(facts: StudyFacts, rows: Sequence[CellRow]) -> str:
+def _lead(rows: Sequence[CellRow]) -> str:
     cells = [row for row in rows if row.labels]
-    seeds = sorted({len(row.seeds) for row in cells})
-    times = " to ".join(map(str, {seeds[0]: 0, seeds[-1]: 0})) if seeds else "1"
-    counts = sorted({row.responses for row in rows})
-    responses = " to ".join(f"{count:,}" for count in {counts[0]: 0, counts[-1]: 0})
-    word = "seed" if seeds == [1] else "seeds"
-    return f"{len(cells)} cells, each under {times} {word} and measured on {responses} responses a seed."
+    seeds = _range([len(row.seeds) for row in cells] or [1])
+    responses = _range([row.responses for row in rows])
+    noun = "seed" if seeds == "1" and cells else "seeds"
+    return f"{len(cells)} cells, each under {seeds} {noun} and measured on {responses} responses a seed."
+
+
+def _range(counts: Sequence[int]) -> str:
+    return " to ".join(f"{count:,}" for count in sorted({min(counts), max(counts)}))
 
 
 def _headline(facts: StudyFacts, rows: Sequence[CellRow]) -> str:
-    """Who has most reward, and who most diversity among those that gain reward."""
+    """Which cell has most reward, and which most diversity among those that gain reward."""
     cells = [row for row in rows if row.labels] or list(rows)
     top = max(cells, key=lambda row: row.values["reward"].mean)
-    said = f"{top.name} has the most reward: {text_of(top, 'reward')} {facts.unit}"
+    text = f"{top.name} has the most reward: {text_of(top, 'reward')} {facts.unit}"
     if "reward" in top.gains:
-        gain = top.gains["reward"]
-        said += f", {number(gain.mean)} [{number(gain.low)}, {number(gain.high)}] more than {top.reference}"
+        text += f", {interval(*top.gains['reward'])} more than {top.reference}"
     gaining = [row for row in cells if row.gains and row.gains["reward"].low > 0]
     if not gaining:
-        return f"{said}."
-    kept = max(gaining, key=lambda row: row.values["diversity"].mean)
-    rest = f"has the most diversity too, {text_of(kept, 'diversity')} nats"
-    if kept is top:
-        return f"{said}. Of all cells that surely gain reward it {rest}."
-    reward = number(kept.values["reward"].mean)
-    rest = f"keeps the most diversity, {text_of(kept, 'diversity')} nats, at a reward of {reward}"
-    return f"{said}. Of all cells that surely gain reward {kept.name} {rest}."
+        return f"{text}."
+    varied = max(gaining, key=lambda row: row.values["diversity"].mean)
+    diversity, reward = text_of(varied, "diversity"), number(varied.values["reward"].mean)
+    rest = f"{varied.name} keeps the most diversity, {diversity} nats, at a reward of {reward}"
+    if varied is top:
+        rest = f"it has the most diversity too, {diversity} nats"
+    return f"{text}. Of all cells that surely gain reward {rest}."
 
 
 def _notes(facts: StudyFacts, rows: Sequence[CellRow]) -> list[str]:
@@ -139,45 +134,35 @@ def _compared(
     facts: StudyFacts, rows: Sequence[CellRow], comparisons: Sequence[Comparison]
 ) -> list[tuple[str, list[str]]]:
     """Each cell minus the baseline, measure by measure; a difference whose interval leaves out 0 is marked."""
-    changes = {}
-    for each in comparisons:
-        if each.other == facts.baseline:
-            changes[each.cell, each.measure] = each.change
-        elif each.cell == facts.baseline:
-            mean, low, high = each.change
-            changes[each.other, each.measure] = type(each.change)(-mean, -high, -low)
+    changes: dict[tuple[str, str], Estimate] = {}
+    for comparison in comparisons:
+        mean, low, high = comparison.change
+        if comparison.other == facts.baseline:
+            changes[comparison.cell, comparison.measure] = comparison.change
+        elif comparison.cell == facts.baseline:
+            changes[comparison.other, comparison.measure] = Estimate(-mean, -high, -low)
     names = [name for name in COMPARED if name in measures_of(rows)]
-    found = []
-    for row in rows:
-        if not any((row.name, name) in changes for name in names):
-            continue
-        texts = []
-        for name in names:
-            said, change = MEASURES[name], changes.get((row.name, name))
-            if change is None:
-                texts.append("")
-                continue
-            ends = [number(value * said.scale, said.digits) for value in change]
-            sure = "" if change.low <= 0 <= change.high else " *"
-            texts.append(f"{ends[0]} [{ends[1]}, {ends[2]}]{sure}")
-        found.append((row.name, texts))
-    return found
 
+    def text(cell: str, name: str) -> str:
+        if (cell, name) not in changes:
+            return ""
+        change = changes[cell, name]
+        mean, low, high = map(MEASURES[name].number, change)
+        return f"{mean} [{low}, {high}]" + ("" if change.low <= 0 <= change.high else " *")
 
-def _seeds(rows: Sequence[CellRow], measure: str, confidence: float, narrow: bool) -> Figure:
-    return study_plots.seeds(rows, measure, confidence=confidence, narrow=narrow)
+    compared = [(row.name, [text(row.name, name) for name in names]) for row in rows]
+    return [(name, texts) for name, texts in compared if any(texts)]
 
 
 def _pictures(folder: Path, facts: StudyFacts, rows: Sequence[CellRow]) -> list[Picture]:
-    unit, confidence = facts.unit, facts.confidence
     best = ", ".join(row.name for row in rows if row.frontier)
     pictures = [
         picture(
             folder,
             "frontier",
-            f"Mean gold reward in {unit} against diversity in nats. On the frontier: {best}. The numbers stand in the "
-            "table.",
-            lambda narrow: study_plots.frontier(rows, unit=unit, narrow=narrow),
+            f"Mean gold reward in {facts.unit} against diversity in nats. On the frontier: {best}. The numbers stand "
+            "in the table.",
+            partial(study_plots.frontier, rows, unit=facts.unit),
         )
     ]
     for measure in ("reward", "diversity"):
@@ -186,7 +171,7 @@ def _pictures(folder: Path, facts: StudyFacts, rows: Sequence[CellRow]) -> list[
                 folder,
                 f"{measure}-by-seed",
                 f"{MEASURES[measure].heading} of every cell: each seed, the mean and its interval, as in the table.",
-                partial(_seeds, rows, measure, confidence),
+                partial(study_plots.seeds, rows, measure, confidence=facts.confidence),
             )
         )
     if any(row.reference is not None for row in rows):
@@ -194,9 +179,9 @@ def _pictures(folder: Path, facts: StudyFacts, rows: Sequence[CellRow]) -> list[
             picture(
                 folder,
                 "before-after",
-                f"Histograms of the gold reward in {unit}, one panel for each cell, over those before tuning or "
+                f"Histograms of the gold reward in {facts.unit}, one panel for each cell, over those before tuning or "
                 "unguided; all on one axis. The means stand in the table.",
-                lambda narrow: study_plots.histograms(rows, unit=unit, narrow=narrow),
+                partial(study_plots.histograms, rows, unit=facts.unit),
             )
         )
     return pictures

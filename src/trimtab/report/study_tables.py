@@ -83,12 +83,12 @@ def write_tables(
     write_text(folder / "table.csv", [_csv(rows)])
     names = measures_of(rows)
     runs = [
-        [row.name, seed, *(row.values[name].by_seed[place] if name in row.values else None for name in names)]
+        [row.name, seed, *(row.values[name].by_seed[index] if name in row.values else None for name in names)]
         for row in rows
-        for place, seed in enumerate(row.seeds)
+        for index, seed in enumerate(row.seeds)
     ]
     write_text(folder / "runs.csv", [csv_text([["cell", "seed", *names], *runs])])
-    changes = [[each.cell, each.other, each.measure, *each.change] for each in comparisons]
+    changes = [[one.cell, one.other, one.measure, *one.change] for one in comparisons]
     header = ["cell", "other", "measure", "difference", "low", "high"]
     write_text(folder / "comparisons.csv", [csv_text([header, *changes])])
 

@@ -1,9 +1,7 @@
 """What was achieved, in plain sentences that claim no more than the intervals hold.
 
-Knows the table and the configuration, nothing of pages or terminals.
-
-    >>> verdict(Experiment(name="demo"), [])
-    'No decoder was compared with an unguided one, so there is no gain to report.'
+>>> verdict(Experiment(name="demo"), [])
+'No decoder was compared with an unguided one, so there is no gain to report.'
 """
 
 from collections.abc import Sequence
@@ -27,12 +25,29 @@ class Finding:
     row: Row
     reference: Row
 
+    @property
+    def gain(self) -> tuple[float, float, float]:
+        """The gain over the reference, with its interval."""
+        assert self.row.gain is not None and self.row.gain_low is not None and self.row.gain_high is not None
+        return self.row.gain, self.row.gain_low, self.row.gain_high
+
+    @property
+    def clear(self) -> bool:
+        """Whether the gain's interval leaves out 0."""
+        _, low, high = self.gain
+        return not low <= 0 <= high
+
+    @property
+    def of_tuning(self) -> bool:
+        """Whether this is the tuned model alone, compared with the untuned one."""
+        return self.decoder.model == "tuned" and self.decoder.plain
+
 
 def findings(experiment: Experiment, rows: Sequence[Row]) -> list[Finding]:
-    """What the verdict is about: the guided large model of highest gain, then the tuned small one.
+    """The subjects of the verdict: the guided large model of highest gain, then the tuned small one.
 
-    Where there is neither, whatever was compared and gained most; empty where nothing was compared. The gold reward's
-    own pick, and what it guided, are never among them.
+    Where there is neither, the decoder that gained most; empty where nothing was compared. The gold reward's own pick,
+    and decoders that it guided, are never among them.
     """
     guide, by_name = experiment.guide, {row.decoder: row for row in rows}
     compared = [
@@ -44,78 +59,63 @@ def findings(experiment: Experiment, rows: Sequence[Row]) -> list[Finding]:
         and by_name[decoder.name].gain is not None
         and (reference := guide.reference_of(decoder)) is not None
     ]
-    steered = [each for each in compared if each.decoder.model == "large"]
-    tuned = [each for each in compared if each.decoder.model == "tuned" and not each.decoder.guided]
-    found = [max(steered, key=_gain_of)] if steered else []
-    found += tuned[:1]
-    return found or ([max(compared, key=_gain_of)] if compared else [])
-
-
-def _gain_of(finding: Finding) -> float:
-    assert finding.row.gain is not None
-    return finding.row.gain
+    steered = [finding for finding in compared if finding.decoder.model == "large"]
+    tuned = [finding for finding in compared if finding.decoder.model == "tuned" and not finding.decoder.guided]
+    best = sorted(steered, key=lambda finding: -finding.gain[0])[:1] + tuned[:1]
+    return best or sorted(compared, key=lambda finding: -finding.gain[0])[:1]
 
 
 def verdict(experiment: Experiment, rows: Sequence[Row]) -> str:
     """All of it in one to three sentences, for a terminal."""
     sentences = []
     for finding in findings(experiment, rows):
-        over = "its untuned self" if _is_tuned(finding) else "unguided decoding"
-        parts = [f"{change(experiment, finding)} over {over}", headroom(experiment, finding)]
-        if finding.reference.flops > 0 and not _is_tuned(finding):
-            parts.append(f"at {times(finding.row.flops / finding.reference.flops)} the arithmetic")
-        row = finding.row
+        row, reference = finding.row, finding.reference
+        over = "its untuned self" if finding.of_tuning else "unguided decoding"
+        parts = [f"{_change(experiment, finding)} over {over}"]
+        oracle = oracle_of(experiment.guide, finding.decoder)
+        if oracle is not None and (row.headroom or 0) > 0:
+            parts.append(f"{percent(row.headroom)} of what {description(oracle)} gains")
+        if reference.flops > 0 and not finding.of_tuning:
+            parts.append(f"at {times(row.flops / reference.flops)} the arithmetic")
         shown = interval(row.judge_gain, row.judge_gain_low, row.judge_gain_high)
-        judged = judgement(experiment, finding) + (f" ({shown})" if shown else "")
-        sentences.append(f"{', '.join(part for part in parts if part)}; {judged}.")
+        judged = _judgement(experiment, finding) + (f" ({shown})" if shown else "")
+        sentences.append(f"{', '.join(parts)}; {judged}.")
     return " ".join(sentences) or NOTHING
 
 
 def headline(experiment: Experiment, rows: Sequence[Row]) -> str:
-    """By how much, and what the second judge says to it, without the rest."""
-    found = findings(experiment, rows)
-    return " ".join(f"{change(experiment, each)}; {judgement(experiment, each)}." for each in found) or NOTHING
+    """By how much, and whether the second judge agrees."""
+    sentences = [
+        f"{_change(experiment, finding)}; {_judgement(experiment, finding)}." for finding in findings(experiment, rows)
+    ]
+    return " ".join(sentences) or NOTHING
 
 
-def _is_tuned(finding: Finding) -> bool:
-    decoder = finding.decoder
-    return decoder.model == "tuned" and decoder.plain
-
-
-def change(experiment: Experiment, finding: Finding) -> str:
+def _change(experiment: Experiment, finding: Finding) -> str:
     """`Best-of-16 lifts the gold reward of M by 1.23 nats [0.98, 1.50]`, or that it does not clearly change it."""
-    what = "tuning" if _is_tuned(finding) else description(finding.decoder)
-    row, unit = finding.row, experiment.reward.entry.unit
-    model = short_names([experiment.base.name, experiment.small.name])[row.model.removesuffix(TUNED)]
+    what = "tuning" if finding.of_tuning else description(finding.decoder)
+    unit, (gain, low, high) = experiment.reward.entry.unit, finding.gain
+    model = short_names([experiment.base.name, experiment.small.name])[finding.row.model.removesuffix(TUNED)]
     subject = f"{what[0].upper()}{what[1:]}"
-    assert row.gain is not None and row.gain_low is not None and row.gain_high is not None
-    if row.gain_low <= 0 <= row.gain_high:
-        shown = interval(row.gain, row.gain_low, row.gain_high)
-        return f"{subject} does not clearly change the gold reward of {model} ({shown} {unit})"
-    verb = "lifts" if row.gain > 0 else "lowers"
-    low, high = sorted((abs(row.gain_low), abs(row.gain_high)))
-    return f"{subject} {verb} the gold reward of {model} by {number(abs(row.gain))} {unit} [{low:.2f}, {high:.2f}]"
+    if not finding.clear:
+        return f"{subject} does not clearly change the gold reward of {model} ({interval(gain, low, high)} {unit})"
+    verb = "lifts" if gain > 0 else "lowers"
+    low, high = sorted((abs(low), abs(high)))
+    return f"{subject} {verb} the gold reward of {model} by {number(abs(gain))} {unit} [{low:.2f}, {high:.2f}]"
 
 
-def headroom(experiment: Experiment, finding: Finding) -> str:
-    """`68 % of what the best of bon-16's samples by the gold reward gains`; empty where that says nothing."""
-    share, oracle = finding.row.headroom, oracle_of(experiment.guide, finding.decoder)
-    return f"{percent(share)} of what {description(oracle)} gains" if share is not None and share > 0 and oracle else ""
-
-
-def judgement(experiment: Experiment, finding: Finding) -> str:
+def _judgement(experiment: Experiment, finding: Finding) -> str:
     """Whether the second judge agrees, as far as its interval can tell; or that there is none.
 
-    It tells positive reviews from negative ones, so that it can agree only with a reward of that.
+    It tells positive reviews from negative ones, so it can agree only with a reward for positive texts.
     """
-    row = finding.row
-    assert row.gain is not None and row.gain_low is not None and row.gain_high is not None
-    if row.judge_gain_low is None or row.judge_gain_high is None:
+    low, high = finding.row.judge_gain_low, finding.row.judge_gain_high
+    if low is None or high is None:
         return "no second judge was asked"
     same = reward_words.tone(experiment.reward) == "positive"
     judge = "a second judge" if same else "a judge of how positive texts read"
-    if row.judge_gain_low <= 0 <= row.judge_gain_high:
+    if low <= 0 <= high:
         return f"{judge} sees no clear change"
-    if not same or row.gain_low <= 0 <= row.gain_high:
-        return f"{judge} sees a {'rise' if row.judge_gain_low > 0 else 'fall'}"
-    return f"a second judge {'agrees' if (row.judge_gain_low > 0) == (row.gain > 0) else 'disagrees'}"
+    if not same or not finding.clear:
+        return f"{judge} sees a {'rise' if low > 0 else 'fall'}"
+    return f"a second judge {'agrees' if (low > 0) == (finding.gain[0] > 0) else 'disagrees'}"

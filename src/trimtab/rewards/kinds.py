@@ -26,11 +26,11 @@ class RewardKind(Entry):
     trained for it, and is None where `config` asks for no training.
 
     reads: the settings of `RewardConfig` that the kind reads. Others are refused, and take no part in hashes.
-    defaults: settings of an experiment that leaves them out. A default `training` holds where `model` is left out, too.
-    noun: what texts call it, with the model's name, the function or the address behind it.
-    unit: of its numbers.
-    formula: of a kind that is a number of a classifier's label, with `{label}` and `{other}` for the labels' names.
-    zero: what the number 0 says.
+    defaults: values of settings that an experiment leaves out; of `training` only where it leaves out `model`, too.
+    noun: its name in texts, which put the name of the model, the function or the address after it.
+    unit: the unit of its numbers.
+    formula: of a classifier's number, with `{label}` and `{other}` for the names of its labels.
+    zero: the meaning of the number 0.
     """
 
     reads: frozenset[str] = frozenset()
@@ -49,7 +49,7 @@ class RewardKind(Entry):
             )
 
 
-# The functions import what they need when they are called: the configuration reads this module.
+# The configuration imports this module, so these functions import heavy modules only when they are called.
 
 
 def _classifier(config: RewardConfig, assets: Assets, folder: Path | None) -> Reward:

@@ -2,28 +2,25 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
-from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase
+from safetensors import safe_open
+from transformers import AutoModel, PreTrainedTokenizerBase
 
 from trimtab.assets.resolve import Assets
 from trimtab.config.fields import CHAT
 from trimtab.config.reward import RewardConfig
-from trimtab.errors import ModelError, one_line
+from trimtab.errors import ModelError
 from trimtab.models.allocator import keep_freed_memory
 from trimtab.models.chat import ChatTemplate
 from trimtab.models.hardware import default_device, pick_dtype
-from trimtab.models.load import load_classifier, load_tokenizer, quiet_libraries
+from trimtab.models.load import SAFELY, load_classifier, load_tokenizer, quiet_libraries, reading_checkpoint
 from trimtab.records import Message, PromptInput
 from trimtab.rewards.conversations import conversation, template_text
 from trimtab.rewards.model_reward import Encode, ModelReward, ValueHead, non_embedding_parameters
 from trimtab.rewards.reward import judged_text
 from trimtab.rewards.sequence_logits import positions_of, reading
 from trimtab.rewards.token_rows import TokenRows
-
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError, UnpicklingError)
 
 
 def load_scalar_reward(config: RewardConfig, assets: Assets) -> ModelReward:
@@ -88,25 +85,20 @@ def load_published_reward(
     tokenizer = load_tokenizer(folder if config.tokenizer is None else assets.tokenizer(config.tokenizer))
     keep_freed_memory()
     device = default_device()
-    try:
+    kind = f"{config.definition} reward model"
+    with reading_checkpoint(folder, kind):
         body, info = AutoModel.from_pretrained(
             folder,
-            config=AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True),
             key_mapping={f"^{body_prefix}": ""},
             dtype=pick_dtype(config.dtype, device),
             use_safetensors=None if config.allow_pickle else True,
-            weights_only=True,
-            trust_remote_code=False,
-            local_files_only=True,
             output_loading_info=True,
+            **SAFELY,
         )
-        lacking = sorted(info["missing_keys"])[:1]
         weight = _weight(folder, head_name)
-    except _UNREADABLE as error:
-        raise ModelError(f"{folder} holds no {config.definition} reward model ({one_line(str(error))[:160]})") from None
-    if weight is None or lacking:
-        name = head_name if weight is None else lacking[0]
-        raise ModelError(f"{folder} holds no {config.definition} reward model, its weights lack {name}: name one")
+    if weight is None or info["missing_keys"]:
+        lacking = head_name if weight is None else min(info["missing_keys"])
+        raise ModelError(f"{folder} holds no {kind}, its weights lack {lacking}: name one")
     max_length = min(config.max_length, positions_of(body))
     return ModelReward(
         ValueHead(body.to(device).eval(), weight),

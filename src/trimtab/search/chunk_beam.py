@@ -10,7 +10,8 @@ A prompt is set aside where a candidate's logits or value are not finite numbers
 
 import math
 import numbers
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, repeat
 from typing import Literal
@@ -88,21 +89,10 @@ class Search:
         if first is not None and all(reasons):  # after one that fits, none is encoded before its turn
             raise_if_too_long(first)
 
-    def run(
-        self,
-        prompts: Sequence[Prompt],
-        proposer: Proposer,
-        value: Value | None,
-        observe: Callable[[Step], None] | None = None,
-    ) -> list[list[Hypothesis]]:
-        """The best finished hypotheses of each prompt, best first; without a value in the order of their slots.
-
-        `observe` is called with every step.
-        """
-        for step in self.steps(prompts, proposer, value):
-            if observe is not None:
-                observe(step)
-        return self.answers(step)
+    def run(self, prompts: Sequence[Prompt], proposer: Proposer, value: Value | None) -> list[list[Hypothesis]]:
+        """The best finished hypotheses of each prompt, best first; without a value in the order of their slots."""
+        (last,) = deque(self.steps(prompts, proposer, value), maxlen=1)  # of long searches, one step is held at a time
+        return self.answers(last)
 
     def answers(self, last: Step) -> list[list[Hypothesis]]:
         """What `run` returns, from the last of all steps."""

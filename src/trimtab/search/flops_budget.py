@@ -5,12 +5,11 @@
 (3, 4, 4)
 """
 
-import itertools
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
 
 from trimtab.errors import ConfigurationError
-from trimtab.models.language_model import ModelSize
+from trimtab.models.sizes import ModelSize
 
 MAX_CANDIDATES = 4096  # of a prompt: beyond them no budget is spent
 CHUNKS = 10  # of a response, as in arXiv 2405.19262 (5 of 50 tokens each)
@@ -52,29 +51,21 @@ def within_budget(
         ConfigurationError: the budget does not pay for two candidates.
     """
     chunk = max(1, round(work.response / CHUNKS)) if chunk is None else chunk
+    if width is not None and successors is not None:
+        shapes = [(width, successors)]
+    else:  # from two candidates on, each shape costing more than the one before
+        sizes = range(1, MAX_CANDIDATES + 1)
+        grown = dict.fromkeys((width or size, successors or size + more) for size in sizes for more in (0, 1))
+        shapes = [shape for shape in grown if math.prod(shape) > 1]
     paid = None
-    for shape in _growing(width, successors):
+    for shape in shapes:
         cost = search_flops(work, *shape, chunk)
-        beyond = cost > flops or shape[0] * shape[1] > MAX_CANDIDATES
-        if beyond and paid is None:
-            raise ConfigurationError(
-                f"budget {flops:g} pays for no search: {shape[0]} x {shape[1]} candidates cost {cost:.3g} FLOPs a "
-                "prompt; raise it"
-            )
-        if beyond:
+        if cost > flops or math.prod(shape) > MAX_CANDIDATES:
             break
         paid = shape
-    assert paid is not None
+    if paid is None:
+        raise ConfigurationError(
+            f"budget {flops:g} pays for no search: {shape[0]} x {shape[1]} candidates cost {cost:.3g} FLOPs a prompt; "
+            "raise it"
+        )
     return *paid, chunk
-
-
-def _growing(width: int | None, successors: int | None) -> Iterator[tuple[int, int]]:
-    """Widths and successors, from two candidates on, each pair costing more than the one before."""
-    if width is not None and successors is not None:
-        yield width, successors
-        return
-    for size in itertools.count(1):
-        shapes = [(width or size, successors or size)]
-        if width is None and successors is None:
-            shapes.append((size, size + 1))
-        yield from (shape for shape in shapes if shape[0] * shape[1] > 1)

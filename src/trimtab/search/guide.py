@@ -29,6 +29,8 @@ class Guide:
         tuned, untuned: two models with one vocabulary, each as `load` takes it.
         template: what the pair reads a string in, where they are given by name or as loaded models.
 
+    `value(base)` is the value of candidates that `base` writes; None stands for one that shows its texts alone.
+
     Raises:
         AssetError, ModelError: a model cannot be loaded.
     """
@@ -36,7 +38,7 @@ class Guide:
     def __init__(self, tuned: ModelSource, untuned: ModelSource, *, template: str = "{prompt}") -> None:
         pair = load(tuned, template=template), load(untuned, template=template)
         self.pair: tuple[LanguageModel, LanguageModel] | None = pair
-        self._value: Callable[[LanguageModel | None], Value] = lambda base: ImplicitValue(*pair, base)
+        self.value: Callable[[LanguageModel | None], Value] = lambda base: ImplicitValue(*pair, base)
 
     @classmethod
     def by_reward(cls, reward: Reward | Score) -> "Guide":
@@ -58,16 +60,8 @@ class Guide:
     @classmethod
     def _of(cls, value: Callable[[LanguageModel | None], Value]) -> "Guide":
         guide = cls.__new__(cls)
-        guide.pair, guide._value = None, value
+        guide.pair, guide.value = None, value
         return guide
-
-    def value(self, base: LanguageModel | None) -> Value:
-        """The value of candidates that `base` writes; None stands for one that shows its texts alone.
-
-        Raises:
-            VocabularyError: the tuned and the untuned model have unlike vocabularies.
-        """
-        return self._value(base)
 
     def steer(
         self,

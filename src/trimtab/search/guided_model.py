@@ -140,13 +140,8 @@ class GuidedModel:
 
 
 def _text(hypotheses: Sequence[Hypothesis]) -> str:
-    """The best text.
-
-    Raises:
-        ModelError: the prompt was too long, as only a server finds out.
-    """
     finish = hypotheses[0].finish
-    if finish == "too_long":
+    if finish == "too_long":  # as only a server finds out
         raise_if_too_long("a prompt leaves no room for a response in a model's context")
     elif finish in SET_ASIDE:
         _log.warning("a prompt has no response: %s", SET_ASIDE[finish])

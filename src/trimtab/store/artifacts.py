@@ -86,10 +86,12 @@ class Artifact:
 
 
 class RunDirectory:
-    """The artifacts of one run; `path` is created where it is missing."""
+    """The artifacts of one run. The directory is created where it is missing, unless `create` is False."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, create: bool = True) -> None:
         self.path = path
+        if not create:
+            return
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

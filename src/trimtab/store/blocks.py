@@ -100,24 +100,9 @@ def recorded_plan(folder: Path) -> Plan | None:
         return None
 
 
-def decode_blocks(
-    work: Path,
-    prompts: Sequence[Prompt],
-    size: int,
-    decode: Decode,
-    advance: Callable[[int, int], None],
-    shard: Shard | None = None,
-) -> None:
-    """Decode `prompts` in blocks into `work`: of `size`, or of the size that was recorded when the first was decoded.
-    A shard decodes its share of them, of `size`, and records nothing, since it may be one of several processes.
-
-    `advance(done, all)` is told of the prompts that are done, first of those of blocks found there.
-    """
-    if shard is None:
-        size = planned(work, len(prompts), size).prompts_a_block
-    groups = cut(prompts, size)
-    share = {number: group for number, group in groups.items() if shard is None or shard.owns(number)}
-    decode_groups(work, share, decode, advance)
+def planned_groups(work: Path, prompts: Sequence[Prompt], size: int) -> dict[int, Sequence[Prompt]]:
+    """The prompts of each block, by its number: cut as recorded in `work`, else in blocks of `size`, and recorded."""
+    return cut(prompts, planned(work, len(prompts), size).prompts_a_block)
 
 
 def cut(prompts: Sequence[Prompt], size: int) -> dict[int, Sequence[Prompt]]:
@@ -128,7 +113,10 @@ def cut(prompts: Sequence[Prompt], size: int) -> dict[int, Sequence[Prompt]]:
 def decode_groups(
     work: Path, groups: Mapping[int, Sequence[Prompt]], decode: Decode, advance: Callable[[int, int], None]
 ) -> None:
-    """Decode these blocks into `work`; those found there are kept. `advance` is as for `decode_blocks`."""
+    """Decode these blocks into `work`; finished ones are kept.
+
+    `advance(done, all)` counts prompts, first those of the blocks that were finished before.
+    """
     total = sum(map(len, groups.values()))
     open_blocks = [number for number in groups if not finished(work, number)]
     done = total - sum(len(groups[number]) for number in open_blocks)

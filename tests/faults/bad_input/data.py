@@ -109,7 +109,7 @@ FAULTS = [
     (REVIEWS, "that are no JSON", reviews("bad.jsonl", '{"text": "A film"\n'),
      "…bad.jsonl, line 1 is not JSON (…): mend or drop it"),
     (REVIEWS, "that are lists", reviews("bad.jsonl", "[1]\n"),
-     "…bad.jsonl holds 1, which is not a JSON object: give columns by name"),
+     "…bad.jsonl, line 1 holds 1, which is not a JSON object: give columns by name"),
     (REVIEWS, "in an empty file", reviews("bad.csv", ""),
      "…bad.csv cannot be read (it is empty): give a header with the names of the columns, and rows"),
     (REVIEWS, "with a quotation without end", reviews("bad.csv", 'review,sentiment\n"A film,positive\n'),

@@ -53,13 +53,14 @@ CONFIGURATION = [
      "…: guide.decoders.1.sucessors is unknown: did you mean successors?"),
     (SETTING, "a field like no other", checked("evaluate.xyz=1"),
      "…: evaluate.xyz is unknown: known are bootstrap, confidence, examples, threshold, "
-     "kl_samples"),
+     "kl_samples, columns"),
     (SETTING, "several faults", checked("tune.betta=1", "guide.rows=0", "seed", "judge.snippet_words=[9, 3]"),
      "…: override 'seed' has no `=`: write it as part.field=value; judge.snippet_words: [9, 3] is no range: give two "
      "numbers of at least 1, the smaller first; tune.betta is unknown: did you mean beta?; guide.rows: 0 is no "
      "number of rows: give a whole number of at least 1, or auto"),
     (SETTING, "plug-ins that are not there", checked("plugins=[nowhere.py, no_such_module]", "tune.betta=1"),
-     "…: plugins: there is no …nowhere.py…; there is no …no_such_module…; tune.betta is unknown: did you mean beta?"),
+     "…: plugins.0: there is no …nowhere.py…; plugins.1: there is no …no_such_module…; tune.betta is unknown: did you "
+     "mean beta?"),
     (SETTING, "an override without a value", checked("tune.beta"),
      "…: override 'tune.beta' has no `=`: write it as part.field=value"),
     (SETTING, "an override of a decoder that is not there", checked("guide.decoders.99.chunk=2"),
@@ -117,7 +118,7 @@ CONFIGURATION = [
     (SETTING, "a repetition penalty of 0", checked("guide.sampling.repetition_penalty=0"),
      "…: guide.sampling.repetition_penalty is 0: input should be greater than 0"),
     (SETTING, "a template without a place", checked("large.template='Review:'"),
-     "…: large.template: 'Review:' must hold {prompt} exactly once, or be chat"),
+     "…: large.template: the template 'Review:' must hold {prompt} exactly once, or be chat"),
     (SETTING, "a system message without a conversation", checked("small.system=Be brief."),
      "…: small: system is a message of a conversation and template is a text: write template: chat"),
     (SETTING, "a range in the wrong order", checked("data.prompt_words=[8, 2]"),

@@ -1,0 +1,294 @@
+"""Reads the rows of data files, of standard input or of tables, with every text as it is written.
+
+Nothing guesses types: JSON, Parquet and Arrow are read by their own. A cell of a CSV is a text, and an empty one is
+None. A line ends at a line feed, with or without a carriage return before it; other characters that break lines on a
+screen, such as U+2028 or a form feed, belong to its text.
+
+    >>> list(values_in_text('{"prompt": "Name a tree."}', "a.jsonl"))
+    [{'prompt': 'Name a tree.'}]
+"""
+
+import csv
+import gzip
+import io
+import json
+import re
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow
+import pyarrow.ipc
+import pyarrow.parquet
+
+from trimtab.errors import DataError, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LINE = "prompt"
+"""The column of plain text, which has a row on each line."""
+STANDARD_INPUT = "-"
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
+_BINARY = (".parquet", ".arrow")
+_SEPARATORS = {".csv": (",", "commas"), ".tsv": ("\t", "tabs")}
+_NO_SPACE = re.compile(r"\S")
+_DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
+
+Values = dict[str, Any]
+"""The cells of a row by their columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedRow:
+    """A row with its `origin`, which says in messages where it stands; rows are counted from 1."""
+
+    origin: str
+    values: Values
+
+    @property
+    def columns(self) -> str:
+        """The names of the row's columns, for messages."""
+        return ", ".join(self.values) or "none"
+
+    def column(self, names: Iterable[str]) -> str | None:
+        """The first of these names that is a column of the row."""
+        return next((name for name in names if name in self.values), None)
+
+
+def read_rows(paths: Iterable[Path]) -> list[NamedRow]:
+    """All rows of these files, in order.
+
+    Raises:
+        DataError: a file cannot be read, is not UTF-8, holds a malformed row, or is of no known kind.
+    """
+    return [row for path in paths for row in named(_values_in_file(path), str(path))]
+
+
+def read_table(path: Path) -> "pd.DataFrame":
+    """A file as trimtab reads it, to look at before a run: a row for each record, each cell as it is written.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    import pandas as pd  # late: it takes a while
+
+    return pd.DataFrame(_values_in_file(path), dtype=object)
+
+
+def standard_input_rows() -> list[NamedRow]:
+    """The rows of standard input: JSON lines, a JSON list, or plain text with a prompt on each line.
+
+    Raises:
+        DataError: it is a terminal, not UTF-8, or begins as JSON and is none.
+    """
+    return named(values_in_text(standard_input(), "standard input"), "standard input")
+
+
+@cache
+def standard_input() -> str:
+    """All of standard input, which is read once, as UTF-8 whatever the locale.
+
+    Raises:
+        DataError: it is a terminal, or not UTF-8.
+    """
+    if sys.stdin.isatty():
+        raise DataError("data.instructions is -, and standard input is a terminal: pipe instructions into the command")
+    return _decoded(sys.stdin.buffer.read(), "standard input", "pipe UTF-8")
+
+
+def named(rows: Iterable[Values], origin: str) -> list[NamedRow]:
+    """The rows with their numbers."""
+    return [NamedRow(f"{origin}, row {number}", values) for number, values in enumerate(rows, start=1)]
+
+
+def kind_of(path: Path) -> str:
+    """The suffix that says how a file is read, without the `.gz` of a packed text; empty for an unknown kind.
+
+    >>> kind_of(Path("train.jsonl.gz")), kind_of(Path("train.PARQUET")), kind_of(Path("train.parquet.gz"))
+    ('.jsonl', '.parquet', '')
+    """
+    *_, inner, suffix = "", "", *(suffix.lower().replace(".ndjson", ".jsonl") for suffix in path.suffixes)
+    if suffix == ".gz":
+        return inner if inner in SUFFIXES and inner not in _BINARY else ""
+    return suffix if suffix in SUFFIXES else ""
+
+
+def files_in(folder: Path, kinds: Sequence[str], content: str, pattern: str | None = None) -> list[Path]:
+    """The files of a folder, at any depth, that are of one of these kinds and fit the pattern, in order of their paths;
+    a file itself.
+
+    What `datasets` writes beside a saved table is left out. `content` says in messages what the files should hold.
+
+    Raises:
+        DataError: there is no such file, or `pattern` is none.
+    """
+    if folder.is_file():
+        return [folder]
+    try:
+        paths = [path for path in folder.glob(pattern or "**/*") if kind_of(path) in kinds and path.is_file()]
+    except (ValueError, NotImplementedError) as error:
+        raise DataError(
+            f"{pattern!r} is no pattern of files in {folder} ({error}): give one such as data/test-*"
+        ) from None
+    cached = {path for path in paths if path.suffix == ".arrow" and path.name.startswith("cache-")}
+    files = sorted(path for path in paths if path.name not in _DESCRIPTIONS and path not in cached)
+    if not files:
+        fits = f" that fits {pattern}" if pattern else ""
+        raise DataError(f"{folder} holds no {', '.join(kinds)} file{fits}: give a file of {content}")
+    return files
+
+
+def _values_in_file(path: Path) -> list[Values]:
+    kind = kind_of(path)
+    if not kind:
+        raise DataError(f"{path} is of no known kind: give a file that ends in {', '.join(SUFFIXES)}")
+    if kind in _BINARY:
+        return _values_in_arrow(path, kind)
+    try:
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.suffix.lower() == ".gz" else content
+    except (OSError, EOFError, zlib.error) as error:  # a gzip.BadGzipFile is an OSError
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise DataError(f"{path} cannot be read ({reason}): mend it, or save it anew") from None
+    text = _decoded(content, str(path), "save it as UTF-8")
+    if kind in _SEPARATORS:
+        return _values_in_csv(text, str(path), *_SEPARATORS[kind])
+    return list(values_in_text(text, str(path), plain=kind == ".txt"))
+
+
+def _decoded(content: bytes, origin: str, remedy: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{origin} is not UTF-8 text (byte {error.start}): {remedy}") from None
+
+
+def values_in_text(text: str, origin: str, *, plain: bool | None = None) -> Iterator[Values]:
+    """Rows of JSON, in one list or one after the other; or plain lines. `plain` None: the first character decides.
+
+    Raises:
+        DataError: the text is no JSON, or holds something else than objects.
+    """
+    first = text.lstrip()[:1]
+    if plain or (plain is None and first not in ("[", "{")):
+        lines = (line.strip(" \t\r") for line in text.split("\n"))
+        yield from ({LINE: line} for line in lines if line.strip())
+        return
+    begin, end, line = 0, 0, 1
+    while start := _NO_SPACE.search(text, end):
+        line += text.count("\n", begin, start.start())
+        begin, place = start.start(), f"{origin}, line {line}"
+        value, end = _parsed(text, begin, place)
+        for entry in value if first == "[" and isinstance(value, list) else [value]:
+            if not isinstance(entry, dict):
+                raise DataError(f"{place} holds {shown(entry)}, which is not a JSON object: give columns by name")
+            yield entry
+
+
+def _parsed(text: str, begin: int, place: str) -> tuple[Any, int]:
+    """The JSON value that begins there, and where it ends."""
+    try:
+        return json.JSONDecoder(object_pairs_hook=_object).raw_decode(text, begin)
+    except json.JSONDecodeError as error:
+        reason = f"{error.msg}, line {error.lineno}" if "\n" in text[begin : error.pos].strip() else error.msg
+    except RecursionError:
+        reason = "too deeply nested"
+    except ValueError as error:  # a key given twice, a number of too many digits
+        reason = str(error)
+    raise DataError(f"{place} is not JSON ({reason}): mend or drop it")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Values:
+    if repeated := _repeated(name for name, _ in pairs):
+        raise ValueError(f"{repeated[0]!r} is given twice")
+    return dict(pairs)
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]
+
+
+def _values_in_csv(text: str, origin: str, separator: str, separators: str) -> list[Values]:
+    """The rows below the header; empty lines are no rows."""
+    limit = csv.field_size_limit(sys.maxsize)
+    lines = csv.reader(io.StringIO(text, newline="\n"), strict=True, delimiter=separator)
+    rows = []
+    try:
+        header = next(filter(None, lines), [])
+        if not header:
+            raise DataError(
+                f"{origin} cannot be read (it is empty): give a header with the names of the columns, and rows"
+            )
+        if repeated := _repeated(filter(None, header)):
+            raise DataError(f"{origin} has two columns {repeated[0]}: rename one of them")
+        for cells in filter(None, lines):
+            if len(cells) != len(header):
+                raise DataError(
+                    f"{origin}, line {lines.line_num} has {len(cells)} cells and the header {len(header)}: put cells "
+                    f"with {separators} in quotation marks, or mend the row"
+                )
+            # a column without a name is an index that some program wrote
+            rows.append({name: cell or None for name, cell in zip(header, cells, strict=True) if name})
+    except csv.Error as error:
+        raise DataError(
+            f"{origin} cannot be read at line {lines.line_num} ({error}): put cells with quotes, {separators} or line "
+            "breaks in quotation marks, and double the quotes in them"
+        ) from None
+    finally:
+        csv.field_size_limit(limit)
+    return rows
+
+
+def _values_in_arrow(path: Path, kind: str) -> list[Values]:
+    try:
+        if kind == ".parquet":
+            table = pyarrow.parquet.read_table(path, partitioning=None)  # else folders' names may become columns
+        else:
+            with pyarrow.memory_map(str(path)) as source:
+                table = pyarrow.ipc.open_stream(source).read_all()
+        if _repeated(table.column_names):
+            raise DataError(f"{path} has two columns of one name ({', '.join(table.column_names)}): rename one of them")
+        return values_in_table(table)
+    except (OSError, ValueError, OverflowError, NotImplementedError) as error:  # pyarrow's own errors are ValueErrors
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(f"{path} cannot be read ({reason}): mend it, or save it anew") from None
+
+
+def values_in_table(table: pyarrow.Table) -> list[Values]:
+    """The rows of a table by its own types; JSON that `datasets` has stored as text is read as JSON."""
+    rows: list[Values] = table.to_pylist()
+    for field in table.schema:
+        if "arrow.json" in str(field.type):
+            for row in rows:
+                row[field.name] = _with_json(row[field.name], field.type)
+    return rows
+
+
+def _with_json(value: Any, kind: pyarrow.DataType) -> Any:
+    if value is None:
+        return None
+    if isinstance(kind, pyarrow.JsonType):
+        return json.loads(value)
+    if pyarrow.types.is_struct(kind):
+        return {field.name: _with_json(value[field.name], field.type) for field in kind}
+    if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):
+        return [_with_json(entry, kind.value_type) for entry in value]
+    return value
+
+
+def class_names(path: Path) -> dict[str, list[str]]:
+    """The names of numbered classes by their columns, as `datasets` writes them into Parquet; none in other files."""
+    if kind_of(path) != ".parquet":
+        return {}
+    try:
+        metadata = (pyarrow.parquet.read_schema(path).metadata or {}).get(b"huggingface", b"{}")
+        features = json.loads(metadata)["info"]["features"]
+        return {name: list(kind["names"]) for name, kind in features.items() if kind.get("_type") == "ClassLabel"}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # another program wrote the metadata
+        return {}
