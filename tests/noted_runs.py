@@ -19,5 +19,6 @@ def note_runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Experiment, str]]:
         return SimpleNamespace(path=runs / experiment.name)
 
     monkeypatch.setattr("trimtab.executors.run.run", noted)
+    monkeypatch.setattr("trimtab.assets.resolve.Assets", lambda path_map: None)  # a page's path map is not there
     monkeypatch.setattr(cli, "_print_report", lambda made: None)
     return ran

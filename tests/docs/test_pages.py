@@ -13,7 +13,7 @@ import yaml
 
 from noted_runs import note_runs
 from trimtab import cli
-from trimtab.config.file import is_study, load_experiment
+from trimtab.config.file import is_study, load_experiment, parse_experiment
 from trimtab.config.guides import guide_pairs
 from trimtab.pipeline.experiment_steps import steps
 from trimtab.study.study_file import load_study
@@ -94,8 +94,12 @@ def test_commands_of_the_page_on_tuning_are_sound(monkeypatch: pytest.MonkeyPatc
 
 def test_the_table_of_steps_is_the_list_of_steps() -> None:
     """Each stage in its order, with every function that makes its steps."""
-    rows = [line.split("|")[1:4] for line in (DOCS / "architecture.md").read_text().splitlines() if "`makers." in line]
-    table = [(stage.strip(), name) for stage, _, makers in rows if "|" not in stage
+    rows = [
+        line.split("|")[1:4]
+        for line in (DOCS / "architecture.md").read_text().splitlines()
+        if line.startswith("|") and "`makers." in line
+    ]
+    table = [(stage.strip(), name) for stage, _, makers in rows
              for name in re.findall(r"`makers\.(\w+)`", makers)]  # fmt: skip
     listed: dict[tuple[str, str], None] = {}
     for file in sorted(cli.SHIPPED.glob("*.yaml")):
