@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from trimtab import cli
+from trimtab.assets.resolve import Assets
 from trimtab.config.experiment import Experiment
 
 
@@ -19,6 +20,11 @@ def note_runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Experiment, str]]:
         return SimpleNamespace(path=runs / experiment.name)
 
     monkeypatch.setattr("trimtab.executors.run.run", noted)
-    monkeypatch.setattr("trimtab.assets.resolve.Assets", lambda path_map: None)  # a page's path map is not there
+    monkeypatch.setattr("trimtab.assets.resolve.Assets", without_the_pages_map)
     monkeypatch.setattr(cli, "_print_report", lambda made: None)
     return ran
+
+
+def without_the_pages_map(path_map: Path | None = None) -> Assets:
+    """The path map that a page names is its reader's own."""
+    return Assets(path_map=path_map if path_map is not None and path_map.is_file() else None)
