@@ -112,18 +112,17 @@ def carry_out(
     position = {digest: index for index, digest in enumerate(plan.tasks)}
     sorter = graphlib.TopologicalSorter({digest: task.inputs for digest, task in plan.tasks.items()})
     sorter.prepare()
-    advances: dict[str, Advance] = {}
+    running: dict[str, Advance] = {}
     failed: dict[str, str] = {}
-    running: set[str] = set()
 
     def receive(event: Event) -> None:
         if event.kind == "said":
             _log.warning("%s", event.text)
         elif event.kind == "advance":
-            advances[event.digest](event.done, event.total)
+            running[event.digest](event.done, event.total)
         else:
             name = plan.tasks[event.digest].name
-            running.remove(event.digest)
+            del running[event.digest]
             watch.end(name, event.kind)
             if event.kind == "made":
                 sorter.done(event.digest)
@@ -145,8 +144,7 @@ def carry_out(
         while ready and executor.free():
             digest = ready.pop(0)
             task = plan.tasks[digest]
-            advances[digest] = watch.begin(task.name)
-            running.add(digest)
+            running[digest] = watch.begin(task.name)
             executor.take(order_of(digest, experiments[task.runs[0]], assets, threads, beside=beside))
         if not running:
             return failed
