@@ -1,6 +1,8 @@
 """The list of steps: what it is, how deep a run calls, what is loaded once, and what a step that fails leaves."""
 
 import json
+import os
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -18,6 +20,8 @@ from trimtab.config.experiment import Experiment
 from trimtab.config.file import load_experiment
 from trimtab.config.reward import RewardConfig
 from trimtab.errors import ConfigurationError, RunError
+from trimtab.models import hardware
+from trimtab.models.hardware import default_device, pick_dtype
 from trimtab.models.roles import Weights
 from trimtab.pipeline import makers, workspace
 from trimtab.pipeline.experiment_steps import steps, up_to
@@ -140,3 +144,25 @@ def test_the_plan_says_what_was_made_and_what_the_rest_needs(
     assert "made" in lines["pairs"] and "missing" in lines["tune"] and "synthesize tuning" in lines["pairs"]
     assert "GB" in lines["guide bon-4"] and "e+" in lines["guide bon-4"]
     assert json.loads((tmp_path / "quickstart" / "status.json").read_text())["stages"][-1]["name"] == "pairs"
+
+
+def test_the_plan_loads_no_heavy_library(tmp_path: Path, hub: Path) -> None:
+    """It answers within two seconds, most of which torch alone would take; so where torch drives no accelerator."""
+    code = (
+        "import sys, trimtab.cli\n"
+        f"sys.argv = ['trimtab', 'plan', 'quickstart', '--runs', {str(tmp_path)!r}, '--path-map', {str(hub)!r}]\n"
+        "trimtab.cli.main()\n"
+        "heavy = {'torch', 'transformers', 'trl', 'datasets', 'pandas', 'sklearn'} & set(sys.modules)\n"
+        "sys.exit(' '.join(heavy) or None)"
+    )
+    environment = {**os.environ, "TRIMTAB_CACHE": str(tmp_path / "cache")}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0 or hardware._built_for_accelerators(), ran.stderr
+
+
+def test_what_is_said_of_the_machine_without_torch_is_what_torch_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, dtype = default_device(), pick_dtype("auto", default_device())
+    monkeypatch.delitem(sys.modules, "torch")
+    told = hardware.device_type(), hardware.dtype_for("auto")
+    monkeypatch.undo()
+    assert told == (device.type, str(dtype).removeprefix("torch."))

@@ -6,7 +6,7 @@ from identities import SAMPLING, SEED
 from tiny import language_model
 from trimtab.errors import ConfigurationError
 from trimtab.models.cached_model import CachedModel
-from trimtab.models.language_model import ModelSize
+from trimtab.models.sizes import ModelSize
 from trimtab.records import Prompt
 from trimtab.search.chunk_beam import Search
 from trimtab.search.flops_budget import Workload, search_flops, within_budget

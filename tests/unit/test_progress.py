@@ -6,7 +6,6 @@ import warnings
 from pathlib import Path
 
 import pytest
-import torch
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from rich.console import Console
@@ -108,7 +107,7 @@ def test_rows_are_what_the_device_has_room_for(
     assets = Assets(cache=tmp_path / "cache", path_map=tiny_hub(tmp_path / "hub"))
     settings = ["guide.rows=auto", "synthesize.rows=auto", "small.dtype=float32", "large.dtype=float32"]
     experiment = load_experiment(SHIPPED / "quickstart.yaml", settings)
-    monkeypatch.setattr(budget, "default_device", lambda: torch.device("cuda" if accelerator else "cpu"))
+    monkeypatch.setattr(budget, "device_type", lambda: "cuda" if accelerator else "cpu")
     bon = experiment.guide.decoder("bon-16")
 
     def planned(total: float) -> tuple[int, int]:
@@ -122,9 +121,7 @@ def test_rows_are_what_the_device_has_room_for(
     assert planned(1e12) == ((2048, 2048) if accelerator else (256, 256))
     assert planned(1.0) == (16, 8)  # one prompt at the least
     need = next(each for each in budget.memory_needs(steps(experiment), assets) if each.step == "guide bon-16")
-    assert (
-        planned((LIBRARY_BYTES + need.weights + 100.5 * need.row) / budget.MEMORY_FRACTION)[0] == 96
-    )  # whole prompts
+    assert planned((LIBRARY_BYTES + need.weights + 100.5 * need.row) / budget.MEMORY_FRACTION)[0] == 96  # whole prompts
 
 
 def test_files_that_a_container_has_read_take_no_memory_from_a_run(
@@ -134,7 +131,7 @@ def test_files_that_a_container_has_read_take_no_memory_from_a_run(
     for name, text in (("max", "8000000\n"), ("current", "7000000\n"), ("stat", "anon 1\ninactive_file 5000000\n")):
         (tmp_path / f"memory.{name}").write_text(text)
     monkeypatch.setattr(budget, "CGROUP", tmp_path)
-    monkeypatch.setattr(budget, "default_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(budget, "device_type", lambda: "cpu")
     assert budget.machine_memory() == (8e6, 6e6, "this container")
 
 

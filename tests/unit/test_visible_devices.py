@@ -119,7 +119,7 @@ SPREAD = load_experiment(SHIPPED / "quickstart.yaml", ["large.device_map=auto"])
 def test_rows_of_each_process_fit_its_share_of_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three processes on two devices: two of them share one, and each takes rows for half of it."""
     machine(monkeypatch, 2, None)
-    monkeypatch.setattr(budget, "default_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(budget, "device_type", lambda: "cuda")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda number: (20 << 30, 24 << 30))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
     monkeypatch.setattr(budget, "MAX_AUTO_ROWS", {True: 1 << 30})

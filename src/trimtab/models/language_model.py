@@ -7,7 +7,6 @@ can be cut back to any length without computing anything again.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 import torch
@@ -15,14 +14,6 @@ import torch
 from trimtab.errors import ModelError
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import PromptInput
-
-
-@dataclass(frozen=True)
-class ModelSize:
-    """Weights that each token read is multiplied with, and those of the head, which each prediction needs besides."""
-
-    body: float
-    head: float
 
 
 class DecodeState(Protocol):

@@ -1,17 +1,25 @@
 """How large a model is, read from the headers of its files without loading any weights."""
 
+import json
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from safetensors import safe_open
-from transformers import AutoConfig
+from typing import Any
 
 from trimtab.assets.resolve import Assets
 from trimtab.config.models import ModelConfig
-from trimtab.models.hardware import default_device, pick_dtype
+from trimtab.models.hardware import device_type, dtype_bytes
 
 QUANTIZED_BYTES = {"4bit": 0.53, "8bit": 1.02}  # of a weight, with its share of the scales
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """Weights that each token read is multiplied with, and those of the head, which each prediction needs besides."""
+
+    body: float
+    head: float
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Sizes:
     @property
     def bytes(self) -> float:
         """What the weights take on the device that the model runs on."""
-        gpu = default_device().type == "cuda"
+        gpu = device_type() == "cuda"
         if self.config.device_map == "disk" or (self.config.device_map == "cpu" and gpu):
             return self.tables * self.weight_bytes
         return self.stored(self.config.quantization)
@@ -59,30 +67,60 @@ def model_sizes(model: ModelConfig, assets: Assets) -> Sizes:
     if model.endpoint is not None:
         return Sizes(0, 0, 0, 0, 0, 0, 0, model)
     folder = assets.model(model.name, allow_pickle=model.allow_pickle)
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True).get_text_config()
-    settings = config.to_dict()
-    heads = config.num_attention_heads
+    settings = _settings(folder)
+    heads, width, layers, vocabulary = (_setting(settings, name, folder) for name in _ALIASES)
     key_heads = settings.get("num_key_value_heads") or heads
-    dimension = settings.get("head_dim") or config.hidden_size // heads
-    weight_bytes = pick_dtype(model.dtype, default_device()).itemsize
-    tables = config.vocab_size * config.hidden_size * (1 if settings.get("tie_word_embeddings", True) else 2)
-    weights = _count_weights(folder)
+    dimension = settings.get("head_dim") or width // heads
+    shapes = dict(_shapes(folder))
+    untied = any(name.endswith(("lm_head.weight", "embed_out.weight")) for name in shapes)
+    weights = sum(map(math.prod, shapes.values())) or _count_pickled(folder)
+    weight_bytes = dtype_bytes(model.dtype)
     return Sizes(
         weights=weights,
         weight_bytes=weight_bytes,
-        token_bytes=2 * config.num_hidden_layers * key_heads * dimension * weight_bytes,
-        vocabulary=config.vocab_size,
-        layers=config.num_hidden_layers,
-        width=config.hidden_size,
-        tables=min(tables, weights),
+        token_bytes=2 * layers * key_heads * dimension * weight_bytes,
+        vocabulary=vocabulary,
+        layers=layers,
+        width=width,
+        tables=min(vocabulary * width * (2 if untied else 1), weights),
         config=model,
     )
 
 
-def _count_weights(folder: Path) -> int:
-    """The weights in the files of a folder; pickles, which are not opened, count one for every two bytes."""
-    count = 0
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, "pt") as tensors:
-            count += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-    return count or sum(file.stat().st_size for file in folder.glob("*.bin")) // 2
+_ALIASES = {
+    "num_attention_heads": ("num_heads", "n_head", "n_heads"),
+    "hidden_size": ("n_embd", "d_model"),
+    "num_hidden_layers": ("num_layers", "n_layer", "n_layers"),
+    "vocab_size": (),
+}
+"""Names in transformers' configurations, and other names that families give the same."""
+
+
+def _settings(folder: Path) -> Mapping[str, Any]:
+    """The configuration of a model of texts; of one that also reads images the part for texts."""
+    settings: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return settings.get("text_config") or settings
+
+
+def _setting(settings: Mapping[str, Any], name: str, folder: Path) -> int:
+    """A setting, by whatever name it has; what is not written is the default of the model's class."""
+    for alias in (name, *_ALIASES[name]):
+        if settings.get(alias) is not None:
+            return int(settings[alias])
+    from transformers import AutoConfig  # late: it takes seconds
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True).get_text_config()
+    return int(getattr(config, name))
+
+
+def _shapes(folder: Path) -> Iterator[tuple[str, list[int]]]:
+    """Names and shapes of the tensors in a folder's safetensors files, whose headers are JSON behind their length."""
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        yield from ((name, tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+
+
+def _count_pickled(folder: Path) -> int:
+    """The weights in pickles, which are not opened: one for every two bytes."""
+    return sum(file.stat().st_size for file in folder.glob("*.bin")) // 2

@@ -10,9 +10,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from trimtab.models.context import context_of
-from trimtab.models.language_model import ModelSize, State, check_ids, raise_if_too_long
+from trimtab.models.language_model import State, check_ids, raise_if_too_long
 from trimtab.models.lm_head import GivenLogits, LMHead
 from trimtab.models.placement import input_device
+from trimtab.models.sizes import ModelSize
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import PromptInput
 

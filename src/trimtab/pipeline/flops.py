@@ -9,8 +9,7 @@ from trimtab.config.experiment import Experiment
 from trimtab.config.guide import DecoderConfig
 from trimtab.config.models import ModelConfig
 from trimtab.config.training import TrainingConfig
-from trimtab.models.language_model import ModelSize
-from trimtab.models.sizes import Sizes, model_sizes
+from trimtab.models.sizes import ModelSize, Sizes, model_sizes
 from trimtab.pipeline.memory import prompt_tokens
 from trimtab.search.flops_budget import Workload, search_flops
 

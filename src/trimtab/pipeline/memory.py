@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Literal
 
 import psutil
-import torch
-from safetensors import SafetensorError
 
 from trimtab.assets.resolve import Assets
 from trimtab.config.experiment import Experiment
 from trimtab.config.guide import DecoderConfig
 from trimtab.config.training import TrainingConfig
 from trimtab.errors import ConfigurationError
-from trimtab.models.hardware import default_device, processes_a_device, visible_devices
+from trimtab.models.hardware import device_type, processes_a_device, visible_devices
 from trimtab.models.sizes import Sizes, model_sizes
 from trimtab.pipeline.need import GIGA, LIBRARY_BYTES, Need
 from trimtab.pipeline.step import Step
@@ -34,7 +32,7 @@ MEMORY_FRACTION = 0.7
 """The part of a device's memory that `rows: auto` may fill: estimates are rough, and others may need some."""
 MAX_AUTO_ROWS = {False: 256, True: 2048}
 """Rows beyond which a token of each costs no less: on a CPU, and with an accelerator."""
-_UNREADABLE = (OSError, ValueError, KeyError, AttributeError, SafetensorError)
+_UNREADABLE = (OSError, ValueError, KeyError, AttributeError)
 _log = logging.getLogger(__name__)
 
 
@@ -66,7 +64,7 @@ def memory_lines(steps: Iterable[Step], experiment: Experiment, assets: Assets, 
 
 def _waiting_warnings(experiment: Experiment, assets: Assets) -> list[str]:
     """A warning where `device_map: cpu` leaves more weights in the host's memory than it has room for."""
-    if default_device().type != "cuda":
+    if device_type() != "cuda":
         return []
     waiting = sum(model_sizes(model, assets).host_bytes for model in {experiment.small, experiment.base})
     free = psutil.virtual_memory().available
@@ -117,7 +115,9 @@ def _takes_all(experiment: Experiment, jobs: int) -> bool:
 
 def machine_memory(spread: bool = False) -> tuple[float, float, str]:
     """Bytes of memory in all and free, of the device that models run on, or all if `spread`; and what it is called."""
-    if default_device().type == "cuda":
+    if device_type() == "cuda":
+        import torch  # late: the command `plan` does without it
+
         count = torch.cuda.device_count() if spread else 1
         both = [torch.cuda.mem_get_info(number) for number in range(count)]
         name = torch.cuda.get_device_name()
@@ -162,7 +162,7 @@ def _rows(wanted: int | Literal["auto"], candidates: int, weights: float, row: f
         return block_size(wanted, candidates) * candidates
     total, _, _ = machine_memory(spread)
     room = int((MEMORY_FRACTION * total / beside - LIBRARY_BYTES - weights) / row)
-    return block_size(min(room, MAX_AUTO_ROWS[default_device().type == "cuda"]), candidates) * candidates
+    return block_size(min(room, MAX_AUTO_ROWS[device_type() == "cuda"]), candidates) * candidates
 
 
 def of_sampling(experiment: Experiment, assets: Assets, jobs: int) -> Need:
@@ -170,7 +170,7 @@ def of_sampling(experiment: Experiment, assets: Assets, jobs: int) -> Need:
     config, small = experiment.synthesize, model_sizes(experiment.small, assets)
     tokens = prompt_tokens(experiment) + len(experiment.small.template) // 4 + config.max_new_tokens
     row = FORK_COPIES * tokens * small.token_bytes + LOGIT_BYTES * small.vocabulary
-    beside = processes_a_device(jobs, default_device().type)
+    beside = processes_a_device(jobs, device_type())
     rows = _rows(config.rows, config.samples, small.bytes, row, _takes_all(experiment, jobs), beside)
     return Need("synthesize", small.bytes, row, rows, "synthesize.rows", rows, beside=beside)
 
@@ -184,7 +184,7 @@ def of_decoding(experiment: Experiment, decoder: DecoderConfig, assets: Assets, 
     row = FORK_COPIES * tokens * (base.token_bytes + pair * small.token_bytes) + LOGIT_BYTES * base.vocabulary
     beside = guide.tuned is not None and guide.tuned.adapter is not None
     weights = (1 if beside else 2) * small.bytes + (0 if experiment.large is None else large.bytes)
-    processes = processes_a_device(jobs, default_device().type)
+    processes = processes_a_device(jobs, device_type())
     candidates = decoder.width * decoder.successors
     rows = _rows(guide.rows, candidates, weights, row, _takes_all(experiment, jobs), processes)
     parts = [("small", small), *([] if experiment.large is None else [("large", large)])]
@@ -201,7 +201,7 @@ def _remedy(part: str, sizes: Sizes) -> str:
             f"{sizes.stored(None) / GIGA:.1f})"
         )
     if sizes.config.device_map is None:
-        options.append(f"set {part}.device_map: {'auto' if default_device().type == 'cuda' else 'disk'}")
+        options.append(f"set {part}.device_map: {'auto' if device_type() == 'cuda' else 'disk'}")
     return ", or ".join([*options, "take a smaller model or machine"])
 
 

@@ -1,7 +1,7 @@
 """How much memory a step takes.
 
-    >>> Need("guide base", weights=1e9, row=1e6, rows=256, setting="guide.rows", value=256).fitting(1.8e9)
-    100
+>>> Need("guide base", weights=1e9, row=1e6, rows=256, setting="guide.rows", value=256).fitting(1.8e9)
+100
 """
 
 from dataclasses import dataclass

@@ -15,6 +15,7 @@ from trimtab.assets.resolve import Assets
 from trimtab.config.data import DataConfig
 from trimtab.config.models import Config, ModelConfig
 from trimtab.config.reward import RewardConfig
+from trimtab.models.hardware import dtype_for
 from trimtab.plugins.registry import registry
 from trimtab.plugins.user_functions import source_hash
 from trimtab.records import Prompt
@@ -171,7 +172,7 @@ def _reward_files(reward: RewardConfig, assets: Assets) -> list[str]:
         found.append(assets.identity(assets.model(reward.model, allow_pickle=reward.allow_pickle)))
     if reward.tokenizer is not None:
         found.append(assets.identity(assets.tokenizer(reward.tokenizer)))
-    return [*found, _dtype(reward.dtype)] if "dtype" in reads and reward.dtype == "auto" else found
+    return [*found, dtype_for(reward.dtype)] if "dtype" in reads and reward.dtype == "auto" else found
 
 
 def _model_files(model: ModelConfig, assets: Assets) -> list[str]:
@@ -180,13 +181,7 @@ def _model_files(model: ModelConfig, assets: Assets) -> list[str]:
     found = [assets.identity(assets.model(model.name, allow_pickle=model.allow_pickle))]
     if model.adapter is not None:
         found.append(assets.identity(assets.adapter(model.adapter)))
-    return [*found, _dtype(model.dtype)]
-
-
-def _dtype(dtype: Any) -> str:
-    from trimtab.models.hardware import default_device, pick_dtype
-
-    return str(pick_dtype(dtype, default_device()))
+    return [*found, dtype_for(model.dtype)]
 
 
 class Plan:

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from trimtab.errors import ConfigurationError
-from trimtab.models.language_model import ModelSize
+from trimtab.models.sizes import ModelSize
 
 MAX_CANDIDATES = 4096  # of a prompt: beyond them no budget is spent
 CHUNKS = 10  # of a response, as in arXiv 2405.19262 (5 of 50 tokens each)
