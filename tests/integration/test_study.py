@@ -155,10 +155,12 @@ def test_a_cell_that_fails_leaves_the_others_finished(
 ) -> None:
     save_study(tmp_path, {"tune.lora.top_layers": [9, 1]}, overrides={"evaluate.kl_samples": 0})
     assert command(monkeypatch, hub, tmp_path) == 1
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     why = "tune: tune.lora.top_layers is 9 and the model has 2 layers: give fewer"
-    assert said.err.startswith(f"trimtab: 1 of 2 runs failed, such as 9 ({why}): ") and len(said.err.splitlines()) == 1
-    assert f"9 failed: {why}" in said.out
+    assert (
+        output.err.startswith(f"trimtab: 1 of 2 runs failed, such as 9 ({why}): ") and len(output.err.splitlines()) == 1
+    )
+    assert f"9 failed: {why}" in output.out
     assert [row["cell"] for row in table(tmp_path, "table.csv")] == ["untuned", "1"]
     page = (tmp_path / "two" / "report" / "report.html").read_text(encoding="utf-8")
     assert why in page and why in (tmp_path / "two" / "report" / "table.md").read_text()
@@ -170,11 +172,11 @@ def test_a_dry_run_leaves_nothing_and_says_what_is_missing(
     monkeypatch.setenv("COLUMNS", "200")
     save_study(tmp_path)
     assert command(monkeypatch, hub, tmp_path, "--dry-run") == 0
-    said = capsys.readouterr().out
+    text = capsys.readouterr().out
     assert not (tmp_path / "two").exists()
     assert (
-        "two: 2 cells, 4 runs" in said
-        and "2 tune, guide untuned, 2 guide tuned, evaluate untuned, 2 evaluate tuned" in said
+        "two: 2 cells, 4 runs" in text
+        and "2 tune, guide untuned, 2 guide tuned, evaluate untuned, 2 evaluate tuned" in text
     )
     assert command(monkeypatch, hub, whole, "--dry-run") == 0
     assert capsys.readouterr().out.count("nothing") == 2
@@ -221,17 +223,17 @@ def test_a_worker_that_dies_takes_its_task_alone(hub: Path, tmp_path: Path) -> N
     directory = RunDirectory(tmp_path / "two")
     plan = plan_study(study, directory, assets(hub))
     first = next(iter(plan.tasks.values()))
-    heard: list[Event] = []
+    events: list[Event] = []
     with hold(directory.path), Pool(directory.path, workers=[1], threads=1) as pool:
         pool.take(order_of(first.artifact.digest, study.runs[0].experiment, assets(hub), threads=1))
         assert not pool.free()
         worker = pool._workers[1]
         assert worker is not None
         worker.process.kill()
-        pool.wait(heard.append)
+        pool.wait(events.append)
         assert pool.free()
-    assert [(event.digest, event.kind) for event in heard] == [(first.artifact.digest, "failed")]
-    assert "was killed by SIGKILL" in heard[0].text
+    assert [(event.digest, event.kind) for event in events] == [(first.artifact.digest, "failed")]
+    assert "was killed by SIGKILL" in events[0].text
 
 
 def test_a_living_worker_keeps_others_out_and_an_orphan_gives_up(tmp_path: Path) -> None:
