@@ -103,16 +103,16 @@ def test_a_request_carries_its_conversation_into_any_process(conversation: list,
     """Fault: conversations lived in the memory of the process that had rendered them; a cached request was JSON."""
     first, second = (HarnessModel.__new__(HarnessModel) for _ in range(2))
     carried = first.apply_chat_template(conversation)
-    assert harness._conversation(carried) == conversation
+    assert harness._prompt(carried) == conversation
     assert second.apply_chat_template(conversation) == carried
-    assert harness._conversation(text) == text  # what a user writes stays what it is
+    assert harness._prompt(text) == text  # what a user writes stays what it is
 
 
 def test_a_conversation_that_was_changed_is_one_line() -> None:
     carried = HarnessModel.__new__(HarnessModel).apply_chat_template([{"role": "user", "content": "Hi"}])
     for changed in (carried + " Answer:", carried[:-1], carried.replace("Hi", "Ho")):
-        with pytest.raises(ConfigurationError, match="has been cut or added to"):
-            harness._conversation(changed)
+        with pytest.raises(ConfigurationError, match="was cut or extended"):
+            harness._prompt(changed)
 
 
 TWICE = """

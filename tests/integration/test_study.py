@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import finished as pipeline
 from small_study import EXPERIMENT, save_study, study_bytes
 from tiny_hub import tiny_hub
 from trimtab import cli
@@ -19,6 +18,7 @@ from trimtab.errors import RunError
 from trimtab.executors.helpers import order_of
 from trimtab.executors.messages import Event
 from trimtab.executors.pool import Pool
+from trimtab.executors.run import run as run_steps
 from trimtab.pipeline.decoded import read_decoded
 from trimtab.store.artifacts import RunDirectory
 from trimtab.store.lock import hold, hold_as_worker
@@ -76,7 +76,7 @@ def test_the_plan_says_so_before_anything_is_made(hub: Path, tmp_path: Path) -> 
     plan = plan_study(load_study(save_study(tmp_path)), RunDirectory(tmp_path / "two"), assets(hub))
     shared = {task.name: len(task.runs) for task in plan.tasks.values() if len(task.runs) > 1}
     assert set(shared.values()) == {4} and {"data", "synthesize tuning", "pairs", "evaluate untuned"} <= set(shared)
-    assert [task.name for task in plan.tasks.values() if task.stage == "tune"] == [
+    assert [task.name for task in plan.tasks.values() if task.step.stage == "tune"] == [
         "tune: hinge-seed-0", "tune: hinge-seed-1", "tune: sigmoid-seed-0", "tune: sigmoid-seed-1",
     ]  # fmt: skip
     assert not list((tmp_path / "two").iterdir())
@@ -155,10 +155,12 @@ def test_a_cell_that_fails_leaves_the_others_finished(
 ) -> None:
     save_study(tmp_path, {"tune.lora.top_layers": [9, 1]}, overrides={"evaluate.kl_samples": 0})
     assert command(monkeypatch, hub, tmp_path) == 1
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     why = "tune: tune.lora.top_layers is 9 and the model has 2 layers: give fewer"
-    assert said.err.startswith(f"trimtab: 1 of 2 runs failed, such as 9 ({why}): ") and len(said.err.splitlines()) == 1
-    assert f"9 failed: {why}" in said.out
+    assert (
+        output.err.startswith(f"trimtab: 1 of 2 runs failed, such as 9 ({why}): ") and len(output.err.splitlines()) == 1
+    )
+    assert f"9 failed: {why}" in output.out
     assert [row["cell"] for row in table(tmp_path, "table.csv")] == ["untuned", "1"]
     page = (tmp_path / "two" / "report" / "report.html").read_text(encoding="utf-8")
     assert why in page and why in (tmp_path / "two" / "report" / "table.md").read_text()
@@ -170,9 +172,12 @@ def test_a_dry_run_leaves_nothing_and_says_what_is_missing(
     monkeypatch.setenv("COLUMNS", "200")
     save_study(tmp_path)
     assert command(monkeypatch, hub, tmp_path, "--dry-run") == 0
-    said = capsys.readouterr().out
+    text = capsys.readouterr().out
     assert not (tmp_path / "two").exists()
-    assert "two: 2 cells, 4 runs" in said and "2 tune, 2 guide tuned, 2 evaluate tuned" in said
+    assert (
+        "two: 2 cells, 4 runs" in text
+        and "2 tune, guide untuned, 2 guide tuned, evaluate untuned, 2 evaluate tuned" in text
+    )
     assert command(monkeypatch, hub, whole, "--dry-run") == 0
     assert capsys.readouterr().out.count("nothing") == 2
 
@@ -218,17 +223,17 @@ def test_a_worker_that_dies_takes_its_task_alone(hub: Path, tmp_path: Path) -> N
     directory = RunDirectory(tmp_path / "two")
     plan = plan_study(study, directory, assets(hub))
     first = next(iter(plan.tasks.values()))
-    heard: list[Event] = []
+    events: list[Event] = []
     with hold(directory.path), Pool(directory.path, workers=[1], threads=1) as pool:
-        pool.take(order_of(first.artifact.digest, study.runs[0].experiment, (), assets(hub), threads=1))
+        pool.take(order_of(first.artifact.digest, study.runs[0].experiment, assets(hub), threads=1))
         assert not pool.free()
         worker = pool._workers[1]
         assert worker is not None
         worker.process.kill()
-        pool.wait(heard.append)
+        pool.wait(events.append)
         assert pool.free()
-    assert [(event.digest, event.kind) for event in heard] == [(first.artifact.digest, "failed")]
-    assert "was killed by SIGKILL" in heard[0].text
+    assert [(event.digest, event.kind) for event in events] == [(first.artifact.digest, "failed")]
+    assert "was killed by SIGKILL" in events[0].text
 
 
 def test_a_living_worker_keeps_others_out_and_an_orphan_gives_up(tmp_path: Path) -> None:
@@ -296,7 +301,7 @@ def test_equal_decoders_of_two_names_have_a_row_each(hub: Path, tmp_path: Path) 
     assert made(tmp_path)["guide"] == 2 and made(tmp_path)["evaluate"] == 3
 
     with watching(quiet=True) as watch:
-        line = pipeline.run(Experiment.model_validate({"name": "one", **equal}), tmp_path, assets(hub), watch)
+        line = run_steps(Experiment.model_validate({"name": "one", **equal}), tmp_path, assets(hub), watch)
     assert [row.decoder for row in line.report] == ["untuned", "tuned", "again"]
     first, second = (read_decoded(f"{tmp_path}/one:{name}") for name in ("tuned", "again"))
     assert first.judged() == second.judged() and first.answers == second.answers

@@ -7,7 +7,8 @@ import pytest
 
 from trimtab import cli
 from trimtab.errors import ConfigurationError, RunError
-from trimtab.pipeline.decoded import alpaca_eval, point, read_decoded
+from trimtab.integrations.alpaca_eval import alpaca_eval
+from trimtab.pipeline.decoded import point, read_decoded
 from trimtab.records import Generation, Message, Prompt, PromptInput, Score
 from trimtab.store.files import write_json, write_records
 

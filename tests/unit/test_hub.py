@@ -94,7 +94,7 @@ def test_the_card_says_data_reward_loss_beta_and_results(run: Path, tmp_path: Pa
     card = ModelCard.load(save_guide(run, tmp_path / "guide", adapter=adapter) / "README.md")
     assert card.data.base_model == "someone/small" and card.data.library_name == ("peft" if adapter else "transformers")
     assert "dpo" in card.data.tags
-    for said in (
+    for fact in (
         "8 samples a prompt of the untuned model, paired by",
         "`best_worst` (the best and the worst of a prompt's samples), prompts from `imdb`",
         "`sentence-transformers/all-MiniLM-L6-v2`, fine-tuned for it, margin",
@@ -103,7 +103,7 @@ def test_the_card_says_data_reward_loss_beta_and_results(run: Path, tmp_path: Pa
         "eval_accuracy 0.75",
         "a LoRA adapter of rank 16",
     ):
-        assert said in card.text, said
+        assert fact in card.text, fact
 
 
 def test_what_cannot_be_saved_is_one_line(run: Path, tmp_path: Path) -> None:

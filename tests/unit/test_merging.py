@@ -68,12 +68,12 @@ def artifact_bytes(folder: Path) -> dict[str, bytes]:
 def test_the_union_of_shards_from_many_directories_is_the_plain_run(tmp_path: Path, count: int) -> None:
     """Also where there are more shards than blocks, and some are empty."""
     plain = artifact_bytes(run(tmp_path / "plain"))
-    places = [run(tmp_path / f"{index}", f"{index}/{count}") for index in range(1, count + 1)]
-    said = merge_shards(places[::-1], tmp_path / "all")
-    assert len(said) == 1 and said[0].startswith(f"guide cbs: {count} shards, 3 blocks, in {tmp_path}/all/guide-")
+    directories = [run(tmp_path / f"{index}", f"{index}/{count}") for index in range(1, count + 1)]
+    lines = merge_shards(directories[::-1], tmp_path / "all")
+    assert len(lines) == 1 and lines[0].startswith(f"guide cbs: {count} shards, 3 blocks, in {tmp_path}/all/guide-")
     assert artifact_bytes(tmp_path / "all") == plain
     assert not [*(tmp_path / "all").glob("*.work")] and not [*(tmp_path / "all").glob("*.partial")]
-    assert merge_shards(places, tmp_path / "all") == said  # once more changes nothing
+    assert merge_shards(directories, tmp_path / "all") == lines  # once more changes nothing
     assert artifact_bytes(tmp_path / "all") == plain
 
 
@@ -123,7 +123,7 @@ def test_guides_that_were_tuned_apart_are_two_guides(tmp_path: Path) -> None:
 
 
 def test_a_merge_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    places = [run(tmp_path / f"{index}", f"{index}/2") for index in (1, 2)]
+    directories = [run(tmp_path / f"{index}", f"{index}/2") for index in (1, 2)]
     copied = shutil.copyfile
 
     def dying_copy(source: Path, target: Path, **options: bool) -> None:
@@ -134,18 +134,18 @@ def test_a_merge_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(shutil, "copyfile", dying_copy)
     with pytest.raises(KeyboardInterrupt):
-        merge_shards(places, tmp_path / "all")
+        merge_shards(directories, tmp_path / "all")
     monkeypatch.undo()
-    merge_shards(places, tmp_path / "all")
+    merge_shards(directories, tmp_path / "all")
     assert artifact_bytes(tmp_path / "all") == artifact_bytes(run(tmp_path / "plain"))
 
 
 def test_traces_are_joined(tmp_path: Path) -> None:
-    places = [run(tmp_path / f"{index}", f"{index}/2") for index in (1, 2)]
-    for place in places:
-        (place / "traces").mkdir()
-        (place / "traces" / "cbs.jsonl").write_text(f"{place.name}\n")
-    merge_shards(places, tmp_path / "all")
+    directories = [run(tmp_path / f"{index}", f"{index}/2") for index in (1, 2)]
+    for directory in directories:
+        (directory / "traces").mkdir()
+        (directory / "traces" / "cbs.jsonl").write_text(f"{directory.name}\n")
+    merge_shards(directories, tmp_path / "all")
     assert (tmp_path / "all/traces/cbs.jsonl").read_text() == "1\n2\n"
 
 

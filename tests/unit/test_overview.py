@@ -14,7 +14,7 @@ from trimtab.config.experiment import Experiment
 from trimtab.config.pairs import PairsConfig, SynthesizeConfig
 from trimtab.config.reward import RewardConfig
 from trimtab.config.training import TuneConfig
-from trimtab.integrations.hub import card, tuned_guide
+from trimtab.integrations.model_card import card, tuned_guide
 from trimtab.report import overview as story
 from trimtab.report import reward_words as gold
 from trimtab.report import verdict

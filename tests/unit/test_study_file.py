@@ -116,8 +116,8 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("values", "said"), BAD, ids=[said[:40] for _, said in BAD])
-def test_a_mistake_is_one_line_and_exit_code_2(values, said, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("values", "message"), BAD, ids=[message[:40] for _, message in BAD])
+def test_a_mistake_is_one_line_and_exit_code_2(values, message, tmp_path, monkeypatch, capsys):
     file = tmp_path / "study.yaml"
     file.write_text(dumped(**values), encoding="utf-8")
     monkeypatch.setattr("sys.argv", ["trimtab", "check", str(file)])
@@ -125,7 +125,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(values, said, tmp_path, monkeypat
         cli.main()
     error = capsys.readouterr().err.strip()
     assert ended.value.code == 2
-    assert len(error.splitlines()) == 1 and said in error and "Traceback" not in error
+    assert len(error.splitlines()) == 1 and message in error and "Traceback" not in error
 
 
 def test_all_faults_are_named_at_once_each_once(tmp_path):

@@ -6,22 +6,25 @@ from types import SimpleNamespace
 
 from rich.console import Console
 
+from trimtab.pipeline.step import Step
 from trimtab.store.artifacts import Artifact
 from trimtab.store.progress import Stage
-from trimtab.study.plan import Plan, Task
+from trimtab.study.plan import StudyPlan, Task
 from trimtab.study.view import StudyView
 
 CELLS = [SimpleNamespace(name=f"cell-{number}") for number in range(6)]
 
 
-def plan() -> Plan:
+def plan() -> StudyPlan:
     runs = [SimpleNamespace(name=cell.name, cell=cell) for cell in CELLS]
-    shared = Task("data", Artifact("data", "d", Path("d"), {}), (), [run.name for run in runs], "data")
+    shared = Task(Step("data", print), Artifact("data", "d", Path("d"), {}), (), [run.name for run in runs], "data")
     tunes = {
-        run.name: Task("tune", Artifact("tune", run.name, Path(run.name), {}), ("d",), [run.name], f"tune: {run.name}")
+        run.name: Task(
+            Step("tune", print), Artifact("tune", run.name, Path(run.name), {}), ("d",), [run.name], f"tune: {run.name}"
+        )
         for run in runs
     }
-    return Plan(SimpleNamespace(cells=CELLS, runs=runs), {"d": shared, **tunes}, {})
+    return StudyPlan(SimpleNamespace(cells=CELLS, runs=runs), {"d": shared, **tunes}, {})
 
 
 def shown(stages: list[Stage], height: int = 40) -> list[str]:

@@ -31,7 +31,8 @@ def export(
         output: The file to write.
         generator: What AlpacaEval calls the model; by default RUN:DECODER.
     """
-    from trimtab.pipeline.decoded import alpaca_eval, read_decoded
+    from trimtab.integrations.alpaca_eval import alpaca_eval
+    from trimtab.pipeline.decoded import read_decoded
     from trimtab.store.files import write_text
 
     decoded = read_decoded(f"{run}:{decoder}")

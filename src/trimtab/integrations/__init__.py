@@ -1,1 +1,1 @@
-"""Trimtab inside other tools: lm-evaluation-harness and the model hub."""
+"""Trimtab inside other tools: lm-evaluation-harness, AlpacaEval and the model hub."""

@@ -1,8 +1,4 @@
-"""A guided model for the tasks of lm-evaluation-harness (the extra `lm-eval`).
-
->>> import lm_eval                                                                  # doctest: +SKIP
->>> lm_eval.simple_evaluate(HarnessModel(guided), tasks=["gsm8k"])                  # doctest: +SKIP
-"""
+"""A guided model for the tasks of lm-evaluation-harness (the extra `lm-eval`)."""
 
 import dataclasses
 import hashlib
@@ -25,24 +21,24 @@ try:
 except ModuleNotFoundError:
     raise ConfigurationError('lm-evaluation-harness is not installed: pip install "trimtab[lm-eval]"') from None
 
-DRAWING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 CONVERSATION = "\x1etrimtab conversation "
-"""What a text that stands for a conversation begins with; a digest of the rest and the rest, as JSON, follow."""
+"""The beginning of a text that carries a conversation; a digest of the messages' JSON, and this JSON, follow."""
 
 
 class HarnessModel(LM):
-    """Answers `generate_until` requests and, where the guided model is a language model, requests for likelihoods.
+    """Answers `generate_until` requests and, where the search has a single candidate, requests for likelihoods.
 
-    It is one where the search has a single candidate: then each text has a probability (base, tuned, EFT), before
-    temperature and filters. A search among several candidates chooses texts, and likelihoods are refused.
+    With a single candidate (base, tuned, EFT) each text has a probability, before temperature and filters. A search
+    among several candidates chooses texts, and refuses requests for likelihoods.
 
-    A task's `until`, `max_gen_toks` and, where it samples, its temperature and filters hold. A task that wants the
-    greedy answer gets it from a search with one candidate; where there are several, which greedy decoding would make
-    equal, they are drawn as the guided model's own `sampling` says.
+    A task's `until`, `max_gen_toks` and, where it samples, its temperature and filters apply. A task that wants the
+    greedy answer gets it from a search with one candidate. Greedy decoding would make several candidates equal, so
+    they are drawn by the guided model's own `sampling`.
 
     Args:
-        guided: what `Guide.steer` made.
+        guided: the result of `Guide.steer`.
     """
 
     def __init__(self, guided: GuidedModel) -> None:
@@ -51,17 +47,16 @@ class HarnessModel(LM):
 
     @property
     def tokenizer_name(self) -> str:
-        """What the harness keeps its cached requests apart by.
+        """The name under which the harness caches requests.
 
-        Those made for other models hold rendered templates, those made here conversations, which fit any model.
+        Requests for other models hold rendered templates, those made here conversations, which fit any model.
         """
         return "trimtab-conversations"
 
     def apply_chat_template(self, chat_history: list[Message], add_generation_prompt: bool = True) -> str:
         """A text that carries the conversation: guide and base each render it in their own template.
 
-        A task with `gen_prefix` begins the answer: the conversation ends in a message of the assistant, which is
-        continued.
+        Where a task has `gen_prefix`, the conversation ends in a message of the assistant, which is continued.
 
         Raises:
             ConfigurationError: there is no generation prompt, and no such message to continue.
@@ -70,7 +65,8 @@ class HarnessModel(LM):
             raise ConfigurationError(
                 "a task with gen_prefix begins the answer itself, and its conversation has no message of the assistant"
             )
-        return _carried(chat_history)
+        text = json.dumps(chat_history)
+        return f"{CONVERSATION}{_digest(text)} {text}"
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """The best response to each request's context.
@@ -79,15 +75,15 @@ class HarnessModel(LM):
             ConfigurationError: a task asks for something that the search does not have.
         """
         groups: dict[str, list[int]] = {}
-        for place, request in enumerate(requests):
-            groups.setdefault(json.dumps(request.args[1], sort_keys=True), []).append(place)
+        for index, request in enumerate(requests):
+            groups.setdefault(json.dumps(request.args[1], sort_keys=True), []).append(index)
         texts = [""] * len(requests)
-        for places in groups.values():
-            guided = self._as_asked(requests[places[0]].args[1])
-            prompts: list[PromptInput] = [_conversation(requests[place].args[0]) for place in places]
-            for place, text in zip(places, guided.generate(prompts, progress=not disable_tqdm), strict=True):
-                texts[place] = text
-                self.cache_hook.add_partial("generate_until", requests[place].args, text)
+        for indices in groups.values():
+            guided = self._with_settings(requests[indices[0]].args[1])
+            prompts: list[PromptInput] = [_prompt(requests[index].args[0]) for index in indices]
+            for index, text in zip(indices, guided.generate(prompts, progress=not disable_tqdm), strict=True):
+                texts[index] = text
+                self.cache_hook.add_partial("generate_until", requests[index].args, text)
         return texts
 
     def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
@@ -97,10 +93,10 @@ class HarnessModel(LM):
             ModelError: the guided model chooses among several candidates, or shows no probabilities.
         """
         model = self._language_model()
-        found = likelihoods(model, [(_conversation(each.args[0]), each.args[1]) for each in requests])
-        for request, answer in zip(requests, found, strict=True):
-            self.cache_hook.add_partial("loglikelihood", request.args, answer)
-        return found
+        results = likelihoods(model, [(_prompt(request.args[0]), request.args[1]) for request in requests])
+        for request, result in zip(requests, results, strict=True):
+            self.cache_hook.add_partial("loglikelihood", request.args, result)
+        return results
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
         """log p of each request's whole text in nats.
@@ -109,10 +105,10 @@ class HarnessModel(LM):
             ModelError: as `loglikelihood`.
         """
         model = self._language_model()
-        found = rolling_likelihoods(model, [each.args[0] for each in requests])
-        for request, answer in zip(requests, found, strict=True):
-            self.cache_hook.add_partial("loglikelihood_rolling", request.args, answer)
-        return found
+        results = rolling_likelihoods(model, [request.args[0] for request in requests])
+        for request, result in zip(requests, results, strict=True):
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, result)
+        return results
 
     def _language_model(self) -> LanguageModel:
         base = self.guided.base
@@ -123,40 +119,36 @@ class HarnessModel(LM):
             )
         return base
 
-    def _as_asked(self, asked: dict[str, Any]) -> GuidedModel:
-        """The guided model with a task's settings."""
+    def _with_settings(self, settings: dict[str, Any]) -> GuidedModel:
+        """The guided model with the `generation_kwargs` of a task."""
         search = self.guided.search
-        wanted = dict(normalize_gen_kwargs(asked, search.max_new_tokens))
-        until, length, samples = wanted.pop("until"), wanted.pop("max_gen_toks"), wanted.pop("do_sample")
-        drawing = {name: wanted.pop(name) for name in DRAWING if name in wanted}
-        if wanted:
+        settings = dict(normalize_gen_kwargs(settings, search.max_new_tokens))
+        until, length, samples = settings.pop("until"), settings.pop("max_gen_toks"), settings.pop("do_sample")
+        sampling = {name: settings.pop(name) for name in SAMPLING if name in settings}
+        if settings:
             raise ConfigurationError(
-                f"the search has no {', '.join(sorted(wanted))}: drop it from the task's generation_kwargs"
+                f"the search has no {', '.join(sorted(settings))}: drop it from the task's generation_kwargs"
             )
-        sampling = self.guided.sampling
-        if samples or search.candidates == 1:
-            sampling = SamplingConfig.model_validate({**sampling.model_dump(), **drawing})
-        stop = tuple(dict.fromkeys([*self.guided.stop, *(each for each in until if each)]))
+        own = self.guided.sampling
         return dataclasses.replace(
-            self.guided, search=dataclasses.replace(search, max_new_tokens=length), sampling=sampling, stop=stop
+            self.guided,
+            search=dataclasses.replace(search, max_new_tokens=length),
+            sampling=SamplingConfig.model_validate({**own.model_dump(), **sampling})
+            if samples or search.candidates == 1
+            else own,
+            stop=tuple(dict.fromkeys([*self.guided.stop, *filter(None, until)])),
         )
 
 
-def _carried(conversation: Sequence[Message]) -> str:
-    """A text from which `_conversation` reads the messages, in any process and after any restart."""
-    text = json.dumps(conversation)
-    return f"{CONVERSATION}{_digest(text)} {text}"
-
-
-def _conversation(context: str) -> PromptInput:
-    """The messages that a context carries, or the context itself."""
+def _prompt(context: str) -> PromptInput:
+    """The messages that a request's context carries, or the context itself."""
     if not context.startswith(CONVERSATION):
         return context
     digest, _, text = context.removeprefix(CONVERSATION).partition(" ")
     if digest != _digest(text):
         raise ConfigurationError(
-            "a request's conversation has been cut or added to, so that no chat template fits it: drop what changes "
-            "the prompts behind apply_chat_template"
+            "a request's conversation was cut or extended, so that no chat template fits it: drop what changes the "
+            "prompts after apply_chat_template"
         )
     conversation: PromptInput = json.loads(text)
     return conversation

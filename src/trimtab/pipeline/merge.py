@@ -1,13 +1,10 @@
-"""Puts the shards of a run together, also where they were made in run directories of their own.
+"""Merges the shards of a run, also those of several run directories, into what the run without shards makes.
 
-Each shard leaves a note beside its blocks: which share it is, of how many blocks, and what they are made from. So
-without an experiment file it can be told that all shards are there, none twice, and of one configuration. What comes
-out is what the run without shards would have made. Knows nothing of what the blocks hold.
-
-    >>> merge_shards([Path("a/demo"), Path("b/demo")], Path("all/demo"))                # doctest: +SKIP
-    ['guide base: 2 shards, 6 blocks, in all/demo/guide-0a1b2c3d4e5f']
+Each shard leaves a note beside its blocks: which shard it is, of how many blocks, and what the artifact is made from.
+So `merge` needs no experiment file to check that every shard exists, none twice, and all of one configuration.
 """
 
+import dataclasses
 import filecmp
 import json
 import re
@@ -30,7 +27,7 @@ _ARTIFACT = re.compile(r"[a-z]+-[0-9a-f]{12}")
 
 @dataclass(frozen=True)
 class Part:
-    """One shard of an artifact in one run directory; `plan` is that of all shards together."""
+    """One shard of an artifact in one run directory. `label` is the step's name, `plan` that of all shards together."""
 
     directory: Path
     artifact: Artifact
@@ -39,7 +36,7 @@ class Part:
     plan: Plan
 
     @property
-    def own(self) -> list[int]:
+    def blocks(self) -> list[int]:
         """The numbers of the shard's blocks."""
         return [number for number in range(self.plan.blocks) if self.shard.owns(number)]
 
@@ -51,37 +48,41 @@ def note_shard(artifact: Artifact, label: str, shard: Shard, plan: Plan) -> None
 
 
 def merge_shards(directories: Sequence[Path], into: Path | None = None) -> list[str]:
-    """Make of the shards in `directories` the artifacts that they are shards of, in `into`, and say which.
+    """Merge the shards in `directories` to artifacts in `into`; gives a line about each artifact.
 
-    A single directory may be put together in itself. Whatever else has been made in the directories comes along.
+    With a single directory, `into` may be left out. All other artifacts of the directories are copied along.
 
     Raises:
-        ConfigurationError: it is not said where to.
-        RunError: shards are missing, not finished, there twice or of unlike configurations; the message lists all.
+        ConfigurationError: there are several directories and no `into`.
+        RunError: shards are missing, unfinished, there twice or of different configurations; the message lists all.
     """
     if not directories or (into is None and len(directories) > 1):
         raise ConfigurationError("give the run directories that hold shards, and --into DIR where they are several")
-    lacking = [str(each) for each in directories if not each.is_dir()]
-    if lacking:
-        raise RunError(f"{', '.join(lacking)}: no run directory; give directories in which --shard has decoded")
-    parts = [part for directory in dict.fromkeys(directories) for part in read_parts(directory)]
-    if not parts:
-        raise RunError(f"{', '.join(map(str, directories))}: no shards here; give directories where --shard decoded")
+    missing = [str(directory) for directory in directories if not directory.is_dir()]
+    if missing:
+        raise RunError(f"{', '.join(missing)}: no run directory; give directories in which --shard has decoded")
     groups: dict[str, list[Part]] = {}
-    for part in parts:
-        groups.setdefault(part.artifact.folder.name, []).append(part)
-    faults = [*_unlike_artifacts(directories), *(fault for group in groups.values() for fault in _faults(group, parts))]
+    for directory in dict.fromkeys(directories):
+        for part in _read_parts(directory):
+            groups.setdefault(part.artifact.folder.name, []).append(part)
+    if not groups:
+        raise RunError(f"{', '.join(map(str, directories))}: no shards here; give directories where --shard decoded")
+    parts = [part for group in groups.values() for part in group]
+    faults = [
+        *_differing_artifacts(directories),
+        *(fault for group in groups.values() for fault in _faults(group, parts)),
+    ]
     if faults:
         raise RunError("; ".join(dict.fromkeys(faults)))
     target = RunDirectory(into or directories[0])
     with hold(target.path):
         for directory in directories:
-            _bring(directory, target.path)
-        return [_join(group, target) for group in groups.values()]
+            _copy_results(directory, target.path)
+        return [_merge(group, target) for group in groups.values()]
 
 
-def read_parts(directory: Path) -> Iterator[Part]:
-    """The shards that have decoded in a run directory and have not been put together.
+def _read_parts(directory: Path) -> Iterator[Part]:
+    """The shards in a run directory that have not been merged.
 
     Raises:
         RunError: a note cannot be read.
@@ -97,84 +98,83 @@ def read_parts(directory: Path) -> Iterator[Part]:
             raise RunError(f"{note} cannot be read: decode this shard again") from None
 
 
-def _faults(group: Sequence[Part], every: Sequence[Part]) -> Iterator[str]:
-    """What keeps the shards of one artifact from being put together."""
-    label, count = group[0].label, group[0].shard.count
+def _faults(group: Sequence[Part], parts: Sequence[Part]) -> Iterator[str]:
+    """Why the shards of one artifact cannot be merged; `parts` are those of all artifacts."""
+    first = group[0]
+    label, count = first.label, first.shard.count
     for part in group:
-        if part.shard.count != count or part.plan != group[0].plan:
+        if part.shard.count != count or part.plan != first.plan:
             yield (
-                f"{label} is cut into {count} shards in {group[0].directory} and into {part.shard.count} in "
+                f"{label} is cut into {count} shards in {first.directory} and into {part.shard.count} in "
                 f"{part.directory}: decode it anew in one way"
             )
             return
-        missing = [number for number in part.own if not finished(part.artifact.work, number)]
+        missing = [number for number in part.blocks if not finished(part.artifact.work, number)]
         if missing:
             yield (
-                f"shard {part.shard} of {label} in {part.directory} lacks {len(missing)} of {len(part.own)} blocks: "
+                f"shard {part.shard} of {label} in {part.directory} lacks {len(missing)} of {len(part.blocks)} blocks: "
                 "the same command with --shard goes on with it"
             )
     for index in range(1, count + 1):
-        places = [str(part.directory) for part in group if part.shard.index == index]
-        if len(places) > 1:
-            yield f"shard {index}/{count} of {label} is in {' and in '.join(places)}: leave one of them out"
-        if not places:
-            yield _absence(index, group[0], every)
+        directories = [str(part.directory) for part in group if part.shard.index == index]
+        if len(directories) > 1:
+            yield f"shard {index}/{count} of {label} is in {' and in '.join(directories)}: leave one of them out"
+        if not directories:
+            yield _absence(index, first, parts)
 
 
-def _absence(index: int, part: Part, every: Sequence[Part]) -> str:
+def _absence(index: int, part: Part, parts: Sequence[Part]) -> str:
     """Why a shard is missing: it was made in another configuration, or not at all."""
-    what = f"shard {index}/{part.shard.count} of {part.label}"
-    for other in every:
+    for other in parts:
         if other.label == part.label and other.shard.index == index and other.artifact.digest != part.artifact.digest:
             where = difference(part.artifact.made_from, other.artifact.made_from)
             return f"{part.label} is not of one configuration in {part.directory} and in {other.directory}: {where}"
-    return f"{what} is missing: decode it, or give its run directory too"
+    return f"shard {index}/{part.shard.count} of {part.label} is missing: decode it, or give its run directory too"
 
 
-def difference(left: Any, right: Any, place: str = "") -> str:
-    """The first value in which two JSON objects differ, as `configuration.decoder.chunk is 5 and 10`."""
+def difference(left: Any, right: Any, path: str = "") -> str:
+    """The first value in which two JSON objects differ, as `configuration.decoder.chunk is 5 and 10`.
+
+    >>> difference({"decoder": {"chunk": 5}}, {"decoder": {"chunk": 10}})
+    'decoder.chunk is 5 and 10'
+    """
     if isinstance(left, Mapping) and isinstance(right, Mapping):
         for name in dict.fromkeys([*left, *right]):
             if left.get(name) != right.get(name):
-                return difference(left.get(name), right.get(name), f"{place}.{name}".removeprefix("."))
-    return f"{place} is {json.dumps(left)} and {json.dumps(right)}"
+                return difference(left.get(name), right.get(name), f"{path}.{name}".removeprefix("."))
+    return f"{path} is {json.dumps(left)} and {json.dumps(right)}"
 
 
-def _unlike_artifacts(directories: Sequence[Path]) -> Iterator[str]:
-    """What was made before the shards must be the same wherever it is there: a guide that was tuned twice is two."""
+def _differing_artifacts(directories: Sequence[Path]) -> Iterator[str]:
+    """Artifacts of one name that differ in the directories, such as a guide that was tuned in each of them."""
     first: dict[str, Path] = {}
     for directory in directories:
-        for folder in _whole(directory):
+        for folder in _artifacts(directory):
             other = first.setdefault(folder.name, folder)
-            if (name := _unlike_file(other, folder)) is not None:
+            if (name := _differing_file(other, folder)) is not None:
                 yield (
                     f"{other} and {folder} differ in {name}: make it once, and copy the run directory before the "
                     "shards are decoded"
                 )
 
 
-def _unlike_file(left: Path, right: Path) -> str | None:
-    files = {
-        file.relative_to(folder).as_posix() for folder in (left, right) for file in folder.rglob("*") if file.is_file()
-    }
-    for name in sorted(files):
-        if Path(name).name in TIMES:
-            continue
-        both = (left / name).is_file() and (right / name).is_file()
-        if not both or not filecmp.cmp(left / name, right / name, shallow=False):
-            return name
-    return None
+def _differing_file(left: Path, right: Path) -> str | None:
+    """The first file that two folders do not both have with the same content, files of times apart."""
+    files = {path.relative_to(folder) for folder in (left, right) for path in folder.rglob("*") if path.is_file()}
+    names = sorted(file.as_posix() for file in files if file.name not in TIMES)
+    _, mismatched, absent = filecmp.cmpfiles(left, right, names, shallow=False)
+    return min([*mismatched, *absent], default=None)
 
 
-def _whole(directory: Path) -> list[Path]:
-    return [each for each in sorted(directory.iterdir()) if _ARTIFACT.fullmatch(each.name) and is_sealed(each)]
+def _artifacts(directory: Path) -> list[Path]:
+    return [path for path in sorted(directory.iterdir()) if _ARTIFACT.fullmatch(path.name) and is_sealed(path)]
 
 
-def _bring(directory: Path, target: Path) -> None:
-    """Copy what has been made, and traces, to the target; a kill in between leaves no half artifact."""
+def _copy_results(directory: Path, target: Path) -> None:
+    """Copy artifacts and traces to the target; where this is killed, no half artifact is left."""
     if directory.resolve() == target.resolve():
         return
-    for folder in _whole(directory):
+    for folder in _artifacts(directory):
         if not is_sealed(target / folder.name):
             partial = target / f"{folder.name}.partial"
             shutil.rmtree(partial, ignore_errors=True)
@@ -189,22 +189,19 @@ def _bring(directory: Path, target: Path) -> None:
             file.write(trace.read_text(encoding="utf-8"))
 
 
-def _join(group: Sequence[Part], target: RunDirectory) -> str:
-    """Make the artifact of all its blocks, and say so."""
-    first = group[0]
-    artifact = Artifact(first.artifact.stage, first.artifact.digest, target.path / first.artifact.folder.name,
-                        first.artifact.made_from)  # fmt: skip
-    said = f"{first.label}: {len(group)} shards, {first.plan.blocks} blocks, in {artifact.folder}"
-    if artifact.whole:
-        return said
-    artifact.work.mkdir(exist_ok=True)
-    for part in group:
-        names = [*(block_file(part.artifact.work, number) for number in part.own),
-                 *part.artifact.work.glob(f"seconds{suffix(part.shard)}.json")]  # fmt: skip
-        for file in names:
-            if file.parent.resolve() != artifact.work.resolve():
-                shutil.copyfile(file, artifact.work / file.name)
-    planned(artifact.work, first.plan.prompts, first.plan.prompts_a_block)
-    with target.writing(artifact) as folder:
-        merge_blocks(artifact.work, folder)
-    return said
+def _merge(group: Sequence[Part], target: RunDirectory) -> str:
+    """Make the artifact of its shards in the target; gives a line about it."""
+    plan, source = group[0].plan, group[0].artifact
+    artifact = dataclasses.replace(source, folder=target.path / source.folder.name)
+    if not artifact.whole:
+        artifact.work.mkdir(exist_ok=True)
+        for part in group:
+            work = part.artifact.work
+            if work.resolve() != artifact.work.resolve():
+                blocks = [block_file(work, number) for number in part.blocks]
+                for file in [*blocks, *work.glob(f"seconds{suffix(part.shard)}.json")]:
+                    shutil.copyfile(file, artifact.work / file.name)
+        planned(artifact.work, plan.prompts, plan.prompts_a_block)
+        with target.writing(artifact) as folder:
+            merge_blocks(artifact.work, folder)
+    return f"{group[0].label}: {len(group)} shards, {plan.blocks} blocks, in {artifact.folder}"

@@ -1,10 +1,4 @@
-"""The command `trimtab study`: reads the file, plans or runs the study, prints what came of it.
-
-Imports the heavy libraries, so `cli` imports it where the command runs.
-
-    >>> smoke, how = Path("experiments/slic-smoke.yaml"), StudyOptions(dry_run=True)    # doctest: +SKIP
-    >>> run_command(smoke, Path, (), Path("runs"), None, True, how)                     # doctest: +SKIP
-"""
+"""The command `trimtab study`: reads the file, shows the plan or runs the study, and prints the results."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,35 +26,39 @@ def run_command(
     runs: Path,
     path_map: Path | None,
     quiet: bool,
-    how: StudyOptions,
+    options: StudyOptions,
 ) -> None:
     """Plan the study and, unless it is a dry run, run it.
 
     Raises:
         ConfigurationError: the file, or an option, cannot be run.
-        StudyError: a cell failed; the others are finished and reported.
+        StudyError: a run failed; the others are finished and reported.
     """
     study = load_study(path, overrides, find)
-    for name, number in (("--jobs", how.jobs), ("--threads", how.threads)):
+    for name, number in (("--jobs", options.jobs), ("--threads", options.threads)):
         if number is not None and number < 1:
             raise ConfigurationError(f"{name} is {number}: give at least 1")
     assets = Assets(path_map=path_map)
-    if how.dry_run:
+    if options.dry_run:
         _print_plan(study, runs, assets)
         return
-    view, jobs = StudyView(), _jobs(study, how.jobs)
+    view, jobs = StudyView(), _jobs(study, options.jobs)
     with watching(quiet=quiet, table=view) as watch:
-        outcome = run_study(study, runs, assets, watch, view, jobs, how.threads)
-    _print_outcome(study, outcome)
+        outcome = run_study(study, runs, assets, watch, view, jobs, options.threads)
+    _print_outcome(outcome)
     if outcome.failures:
-        raise StudyError(_failure(study, outcome))
+        run, reason = next(iter(outcome.failures.items()))
+        raise StudyError(
+            f"{len(outcome.failures)} of {len(study.runs)} runs failed, such as {run} ({reason}): mend what they name, "
+            "and the same command makes what is missing"
+        )
 
 
 def _jobs(study: Study, wanted: int | None) -> int:
-    """As many processes as wanted; else one for each visible device, or a single one where a model takes them all.
+    """The number of processes: as wanted; else one for each visible device, or one where a model spreads over all.
 
     Raises:
-        ConfigurationError: several are wanted, and a model takes all devices.
+        ConfigurationError: several are wanted, and a model spreads over all devices.
     """
     if wanted is not None:
         for run in study.runs:
@@ -73,29 +71,17 @@ def _jobs(study: Study, wanted: int | None) -> int:
 
 def _print_plan(study: Study, runs: Path, assets: Assets) -> None:
     console = Console()
-    there = (runs / study.name).exists()
-    plan = plan_study(study, RunDirectory(runs / study.name), assets)
-    if not there:
-        (runs / study.name).rmdir()  # a dry run leaves nothing
+    plan = plan_study(study, RunDirectory(runs / study.name, create=False), assets)
     console.print(f"{study.name}: {len(study.cells)} cells, {len(study.runs)} runs", highlight=False, markup=False)
     console.print(plan_table(plan))
     console.print(cell_table(plan))
 
 
-def _print_outcome(study: Study, outcome: Outcome) -> None:
+def _print_outcome(outcome: Outcome) -> None:
     console = Console(width=max(Console().width, 100))
     if outcome.rows:
         console.print(terminal_table(outcome.rows))
         page = outcome.report / "report.html"
         console.print(f"\n{page}", markup=False, highlight=False, soft_wrap=True)
-    for run, why in outcome.failures.items():
-        console.print(f"{run} failed: {why}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _failure(study: Study, outcome: Outcome) -> str:
-    run, why = next(iter(outcome.failures.items()))
-    count = len(outcome.failures)
-    return (
-        f"{count} of {len(study.runs)} runs failed, such as {run} ({why}): mend what they name, and the same command "
-        "makes what is missing"
-    )
+    for run, reason in outcome.failures.items():
+        console.print(f"{run} failed: {reason}", markup=False, highlight=False, soft_wrap=True)

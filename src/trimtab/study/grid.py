@@ -1,11 +1,11 @@
-"""From a grid to cells: which fields each cell sets, what it is called, and under which seeds it is repeated.
+"""From a grid to cells: the fields that each cell sets, its name, and the seeds under which it is repeated.
 
 An axis is a field with its values (`tune.beta: [0.1, 1]`), or a name with settings of several fields that go together
-(`strategy: {margin: {pairs.strategy: margin, pairs.margin: {value: 1}}}`). An axis over `seed` or `tune.seed` makes
+(`strategy: {margin: {pairs.strategy: margin, pairs.margin: {value: 1}}}`). An axis over `seed` or `tune.seed` adds
 no cells: it repeats each.
 
-    >>> [cell.name for cell in cells_of({"tune.loss": ["hinge"], "tune.beta": [0.1, 1], "tune.seed": [0, 1]}, (), [])]
-    ['hinge-0.1', 'hinge-1']
+>>> [cell.name for cell in cells_of({"tune.loss": ["hinge"], "tune.beta": [0.1, 1], "tune.seed": [0, 1]}, (), [])]
+['hinge-0.1', 'hinge-1']
 """
 
 import itertools
@@ -18,20 +18,12 @@ from trimtab.config.experiment import Experiment
 from trimtab.config.yaml_values import text_wanted
 
 Block = Mapping[str, Any]
-"""Axes by their names; in `grid` each has several settings, in an entry of `cells` one may stand alone."""
+"""Axes by their names, each with its settings; in an entry of `cells` a single setting needs no list."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One place on an axis: what it is called, and the dotted fields that it sets."""
-
-    label: str
-    fields: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Repeat:
-    """One repetition of a cell: the seeds that it sets, called `label`, which is empty where there is one only."""
+    """One value of an axis, or of several axes together: its label, and the dotted fields that it sets."""
 
     label: str
     fields: Mapping[str, Any]
@@ -39,104 +31,100 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: the label of each axis that it sets, the fields, and its repetitions."""
+    """One cell: its label on each axis, the fields that it sets, and the seeds of its repetitions.
+
+    The label of a repetition is empty where there is one only.
+    """
 
     name: str
     labels: Mapping[str, str]
     fields: Mapping[str, Any]
-    repeats: tuple[Repeat, ...]
-
-
-def is_seed(axis: str) -> bool:
-    """Whether the axis repeats cells."""
-    return axis.rpartition(".")[2] == "seed"
+    repeats: tuple[Setting, ...]
 
 
 def cells_of(grid: Block, blocks: Sequence[Block], faults: list[str]) -> list[Cell]:
     """The cells of the grid, then those of each further block, which has the grid's seeds unless it gives its own.
 
-    What is wrong is added to `faults`, each fault with its place; then the cells are of no use.
+    Adds what is wrong to `faults`, each fault with its place in the file; the cells are then of no use.
     """
-    axes = {name: _settings(f"grid.{name}", name, given, {}, faults) for name, given in grid.items()}
-    named = {name: {setting.label: setting for setting in settings} for name, settings in axes.items()}
-    seeds = {name: settings for name, settings in axes.items() if is_seed(name)}
-    cells = _product(axes) if set(axes) - set(seeds) or not blocks else []
+    axes = {name: _settings(f"grid.{name}", name, values, (), faults) for name, values in grid.items()}
+    seeds = {name: settings for name, settings in axes.items() if _is_seed(name)}
+    cells = _product(axes) if axes.keys() - seeds.keys() or not blocks else []
     for number, block in enumerate(blocks):
-        own = {
-            name: _settings(f"cells.{number}.{name}", name, given, named.get(name, {}), faults)
-            for name, given in block.items()
+        more = {
+            name: _settings(f"cells.{number}.{name}", name, values, axes.get(name, ()), faults)
+            for name, values in block.items()
         }
-        cells += _product({**{name: each for name, each in seeds.items() if name not in own}, **own})
+        cells += _product({**seeds, **more})
     return cells
 
 
-def _settings(
-    place: str, name: str, given: Any, named: Mapping[str, Setting], faults: list[str]
-) -> tuple[Setting, ...]:
-    """The settings of an axis; `named` are those that its name has in the grid."""
-    if given in ([], {}):
+def _is_seed(axis: str) -> bool:
+    """Whether the axis repeats cells."""
+    return axis.rpartition(".")[2] == "seed"
+
+
+def _settings(place: str, axis: str, values: Any, known: Sequence[Setting], faults: list[str]) -> tuple[Setting, ...]:
+    """The settings of an axis; `known` are those that an axis of this name has in the grid."""
+    if values in ([], {}):
         faults.append(f"{place} is empty: give at least one value")
         return ()
-    if name.partition(".")[0] in Experiment.model_fields:
-        values = given if isinstance(given, list) else [given]
-        return tuple(Setting(_label(place, name, value, faults), {name: value}) for value in values)
-    if isinstance(given, dict) and all(isinstance(fields, dict) and fields for fields in given.values()):
-        faults += [f"{place} has the name {label!r}: {text_wanted(label)}" for label in given if _is_no_name(label)]
-        return tuple(Setting(str(label), fields) for label, fields in given.items())
-    chosen = given if isinstance(given, list) else [given]
-    if named and all(isinstance(label, str) and label in named for label in chosen):
-        return tuple(named[label] for label in chosen)
-    known = f"one of {', '.join(named)}" if named else "settings, `name: {field: value}` a line"
-    faults.append(f"{place} is no field of an experiment: mend its name, or give {known}")
+    listed = values if isinstance(values, list) else [values]
+    if axis.partition(".")[0] in Experiment.model_fields:
+        return tuple(Setting(_label(place, axis, value, faults), {axis: value}) for value in listed)
+    if isinstance(values, dict) and all(isinstance(fields, dict) and fields for fields in values.values()):
+        unnamed = [label for label in values if isinstance(label, bool) or not isinstance(label, str | int | float)]
+        faults += [f"{place} has the name {label!r}: {text_wanted(label)}" for label in unnamed]
+        return tuple(Setting(str(label), fields) for label, fields in values.items())
+    named = {setting.label: setting for setting in known}
+    if named and all(isinstance(label, str) and label in named for label in listed):
+        return tuple(named[label] for label in listed)
+    choices = f"one of {', '.join(named)}" if named else "settings, `name: {field: value}` a line"
+    faults.append(f"{place} is no field of an experiment: mend its name, or give {choices}")
     return ()
 
 
-def _is_no_name(label: object) -> bool:
-    return isinstance(label, bool) or not isinstance(label, str | int | float)
-
-
-def _label(place: str, name: str, value: Any, faults: list[str]) -> str:
-    """What a value is called: itself where that says enough, else with the last part of its field's name."""
+def _label(place: str, field: str, value: Any, faults: list[str]) -> str:
+    """The label of a field's value: the value itself where it is readable alone, else with the field's last name."""
     if isinstance(value, str):
         return value
     if value is None or isinstance(value, bool):
-        return f"{name.rpartition('.')[2]}-{str(value).lower()}"
+        return f"{field.rpartition('.')[2]}-{str(value).lower()}"
     if isinstance(value, int | float):
         return f"{value:g}" if isinstance(value, float) else str(value)
     faults.append(
-        f"{place}: {value!r} has no name of its own: give it one, as `name: {{{name}: ...}}` under a new axis"
+        f"{place}: {value!r} has no name of its own: give it one, as `name: {{{field}: ...}}` under a new axis"
     )
     return ""
 
 
-def _product(axes: Mapping[str, tuple[Setting, ...]]) -> list[Cell]:
-    seeds = [name for name in axes if is_seed(name)]
-    others = [name for name in axes if not is_seed(name)]
+def _product(axes: Mapping[str, Sequence[Setting]]) -> list[Cell]:
+    """A cell for each choice of one setting an axis; axes over seeds give the repetitions of each."""
+    seeds = {name: settings for name, settings in axes.items() if _is_seed(name)}
+    others = {name: settings for name, settings in axes.items() if name not in seeds}
     repeats = tuple(
-        Repeat(_repeat_label(dict(zip(seeds, chosen, strict=True))), _together(chosen))
-        for chosen in itertools.product(*(axes[name] for name in seeds))
+        Setting(_seed_label(seeds, chosen), _fields(chosen)) for chosen in itertools.product(*seeds.values())
     )
     return [
         Cell(
-            "-".join(_plain(setting.label) for setting in chosen),
+            "-".join(_file_name(setting.label) for setting in chosen),
             {name: setting.label for name, setting in zip(others, chosen, strict=True)},
-            _together(chosen),
+            _fields(chosen),
             repeats,
         )
-        for chosen in itertools.product(*(axes[name] for name in others))
+        for chosen in itertools.product(*others.values())
     ]
 
 
-def _together(settings: Sequence[Setting]) -> dict[str, Any]:
+def _fields(settings: Sequence[Setting]) -> dict[str, Any]:
     return {field: value for setting in settings for field, value in setting.fields.items()}
 
 
-def _repeat_label(chosen: Mapping[str, Setting]) -> str:
-    if len(chosen) == 1:
-        return f"seed-{next(iter(chosen.values())).label}"
-    return "-".join(f"{name.replace('.', '-')}-{setting.label}" for name, setting in chosen.items())
+def _seed_label(axes: Mapping[str, Any], chosen: Sequence[Setting]) -> str:
+    names = ["seed"] if len(axes) == 1 else [axis.replace(".", "-") for axis in axes]
+    return "-".join(f"{name}-{setting.label}" for name, setting in zip(names, chosen, strict=True))
 
 
-def _plain(label: str) -> str:
-    """A label as a part of a name, which may also be the name of a file."""
+def _file_name(label: str) -> str:
+    """The label as a part of a name, which may also be the name of a file."""
     return re.sub(r"[^\w.+]+", "-", label).strip("-") or "none"

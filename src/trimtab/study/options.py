@@ -1,17 +1,11 @@
-"""What `trimtab study` is told besides which study: how it is made.
-
-Imports nothing heavy.
-
-    >>> StudyOptions(jobs=2).threads is None
-    True
-"""
+"""The options of `trimtab study` beside those that all commands have. Imports nothing heavy."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """How a study is made.
+    """How a study is run.
 
     Args:
         jobs: Processes that work side by side: one for each visible GPU if not given.

@@ -1,11 +1,4 @@
-"""A study from its plan to its report: makes what is missing, whatever fails, and writes down what came of it.
-
-Knows nothing of processes (`hands`, `pool`) or of how a cell is measured (`evaluation.cells`).
-
-    >>> outcome = run_study(study, Path("runs"), Assets(), watch, view)                 # doctest: +SKIP
-    >>> outcome.failures                                                                # doctest: +SKIP
-    {'random-hinge-1-seed-2': 'tune: training diverged: the validation loss is nan ...'}
-"""
+"""Runs a study: makes the missing tasks of its plan, whatever fails, and writes the report of what is finished."""
 
 import contextlib
 import graphlib
@@ -35,19 +28,19 @@ from trimtab.store.files import link_to, replace_folder, write_json
 from trimtab.store.lock import hold
 from trimtab.store.log import keeping
 from trimtab.store.progress import Advance, Watch
-from trimtab.study.collect import collect, name_of, without_numbers
-from trimtab.study.plan import Plan, plan_study
+from trimtab.study.collect import collect, missing_numbers, name_of
+from trimtab.study.plan import StudyPlan, plan_study
 from trimtab.study.study_file import Run, Study
 from trimtab.study.view import StudyView
 
 INDEX = "study.json"
-"""The file that says which artifact is which cell's, and with how many threads they were made."""
+"""The file that says which artifacts belong to which run, and with how many threads they were made."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a study: rows of the cells that have a finished run, and of each failed run why."""
+    """What a study gave: the rows of cells that have a finished run, and the reason of each failed run."""
 
     rows: Sequence[CellRow]
     failures: Mapping[str, str]
@@ -66,7 +59,7 @@ def run_study(
     """Make what is missing in the folder `runs`/`study.name`, then write its `report/`.
 
     With several `jobs`, as many processes work side by side, with `threads` threads each: their share of this
-    process's, if not given. A task that fails takes with it what would be made from it, and nothing else.
+    process's, if not given. A task that fails stops what would be made from it, and nothing else.
 
     Raises:
         TrimtabError: the study cannot be begun, or its report not be written.
@@ -74,19 +67,21 @@ def run_study(
     directory = RunDirectory(runs / study.name)
     threads = max(torch.get_num_threads() // jobs, 1) if threads is None else threads
     with hold(directory.path) as previous, keeping(directory.path, watch, previous):
-        for experiment in {json.dumps(run.values, sort_keys=True): run.experiment for run in study.runs}.values():
-            check_steps(steps(experiment), experiment, assets)
+        for run in study.runs:
+            check_steps(steps(run.experiment), run.experiment, assets)
         plan = plan_study(study, directory, assets)
         _tell_memory(study, assets, watch, jobs)
         view.shows(plan)
         with _executor(directory, jobs, threads) as executor:
-            _keep_index(plan, directory, threads)
-            failed = carry_out(plan, executor, assets, watch, threads, processes_a_device(jobs, default_device().type))
-        failures = _reasons(plan, failed)
-        made = [run for run in study.runs if run.name not in failures]
-        failures |= {run.name: why for run in made if (why := without_numbers(plan, run)) is not None}
-        finished = [run for run in made if run.name not in failures]
-        _name_models(plan, finished, directory)
+            _write_index(plan, directory, threads)
+            beside = processes_a_device(jobs, default_device().type)
+            failed = carry_out(plan, executor, assets, watch, threads, beside)
+        failures = _failed_runs(plan, failed)
+        for run in study.runs:
+            if run.name not in failures and (reason := missing_numbers(plan, run)) is not None:
+                failures[run.name] = reason
+        finished = [run for run in study.runs if run.name not in failures]
+        _link_models(plan, finished, directory)
         with watch("report"):
             rows = _report(plan, finished, failures, directory, assets)
     return Outcome(rows, failures, directory.path / "report")
@@ -99,36 +94,35 @@ class Executor(Protocol):
         """Whether a further order can be taken."""
 
     def take(self, order: Order) -> None:
-        """Make the artifact that the order asks for, at the latest when it is waited for."""
+        """Begin an order, at the latest at the next `wait`."""
 
     def wait(self, tell: Tell) -> None:
         """Wait for a message about an order, and pass it on."""
 
 
 def carry_out(
-    plan: Plan, executor: Executor, assets: Assets, watch: Watch, threads: int, beside: int
+    plan: StudyPlan, executor: Executor, assets: Assets, watch: Watch, threads: int, beside: int
 ) -> dict[str, str]:
     """Make all that is missing and can be made, each task once its inputs are there.
 
     Returns:
-        The digests of tasks that failed, each with the reason. What would be made from them is not tried.
+        The digests of the tasks that failed, each with the reason. What would be made from them is not tried.
     """
-    runs = {run.name: run for run in plan.study.runs}
-    order = {digest: number for number, digest in enumerate(plan.tasks)}
+    experiments = {run.name: run.experiment for run in plan.study.runs}
+    position = {digest: index for index, digest in enumerate(plan.tasks)}
     sorter = graphlib.TopologicalSorter({digest: task.inputs for digest, task in plan.tasks.items()})
     sorter.prepare()
-    advances: dict[str, Advance] = {}
+    running: dict[str, Advance] = {}
     failed: dict[str, str] = {}
-    running: set[str] = set()
 
     def receive(event: Event) -> None:
         if event.kind == "said":
             _log.warning("%s", event.text)
         elif event.kind == "advance":
-            advances[event.digest](event.done, event.total)
+            running[event.digest](event.done, event.total)
         else:
             name = plan.tasks[event.digest].name
-            running.remove(event.digest)
+            del running[event.digest]
             watch.end(name, event.kind)
             if event.kind == "made":
                 sorter.done(event.digest)
@@ -140,31 +134,31 @@ def carry_out(
     ready: list[str] = []
     while True:
         while new := sorter.get_ready():
-            whole = [digest for digest in new if plan.tasks[digest].artifact.whole]
-            for digest in whole:
-                watch.used_again(plan.tasks[digest].name)
-            ready += [digest for digest in new if digest not in whole]
-            sorter.done(*whole)
-        ready.sort(key=order.__getitem__)  # run after run, so that models stay loaded
+            for digest in new:
+                if plan.tasks[digest].artifact.whole:
+                    watch.used_again(plan.tasks[digest].name)
+                    sorter.done(digest)
+                else:
+                    ready.append(digest)
+        ready.sort(key=position.__getitem__)  # run after run, so that models stay loaded
         while ready and executor.free():
             digest = ready.pop(0)
             task = plan.tasks[digest]
-            advances[digest] = watch.begin(task.name)
-            running.add(digest)
-            executor.take(order_of(digest, runs[task.runs[0]].experiment, assets, threads, beside=beside))
+            running[digest] = watch.begin(task.name)
+            executor.take(order_of(digest, experiments[task.runs[0]], assets, threads, beside=beside))
         if not running:
             return failed
         executor.wait(receive)
 
 
-def _reasons(plan: Plan, failed: Mapping[str, str]) -> dict[str, str]:
-    """For each run that lacks something because a task failed: which step, and why."""
-    reasons: dict[str, str] = {}
+def _failed_runs(plan: StudyPlan, failed: Mapping[str, str]) -> dict[str, str]:
+    """The runs that need a failed task, each with the first such step and its reason."""
+    failures: dict[str, str] = {}
     for run, artifacts in plan.artifacts.items():
         for step, digest in artifacts.items():
             if digest in failed:
-                reasons.setdefault(run, f"{step}: {failed[digest]}")
-    return reasons
+                failures.setdefault(run, f"{step}: {failed[digest]}")
+    return failures
 
 
 @contextlib.contextmanager
@@ -177,12 +171,13 @@ def _executor(directory: RunDirectory, jobs: int, threads: int) -> Iterator[Exec
         yield InProcess(directory.path)
 
 
-def _keep_index(plan: Plan, directory: RunDirectory, threads: int) -> None:
-    """Write which artifacts are which run's, and warn where others were made with another number of threads."""
+def _write_index(plan: StudyPlan, directory: RunDirectory, threads: int) -> None:
+    """Write which artifacts belong to which run; warn where some were made with another number of threads."""
     file = directory.path / INDEX
+    whole = [task.artifact for task in plan.tasks.values() if task.artifact.whole]
     with contextlib.suppress(FileNotFoundError, ValueError):
         before = json.loads(file.read_text(encoding="utf-8"))["threads"]
-        if before != threads and any(task.artifact.whole for task in plan.tasks.values()):
+        if before != threads and whole:
             _log.warning(
                 "this study was begun with %d threads a process and goes on with %d: what is made from here on can "
                 "differ in its last digits; --threads %d keeps to it", before, threads, before,
@@ -191,18 +186,17 @@ def _keep_index(plan: Plan, directory: RunDirectory, threads: int) -> None:
         run.name: {
             "cell": run.cell.name,
             "fields": {**run.cell.fields, **run.repeat.fields},
-            "artifacts": {stage: plan.tasks[d].artifact.folder.name for stage, d in plan.artifacts[run.name].items()},
+            "artifacts": {step: plan.artifact(run, step).folder.name for step in plan.artifacts[run.name]},
         }
         for run in plan.study.runs
     }
     write_json(file, {"threads": threads, "runs": runs})
-    for task in plan.tasks.values():
-        if task.artifact.whole:
-            directory.tidy(task.artifact)
+    for artifact in whole:
+        directory.tidy(artifact)
 
 
-def _name_models(plan: Plan, finished: Sequence[Run], directory: RunDirectory) -> None:
-    """A name that stays for each tuned model: `models/<run>`."""
+def _link_models(plan: StudyPlan, finished: Sequence[Run], directory: RunDirectory) -> None:
+    """Link `models/<run>` to each tuned model."""
     for run in finished:
         if "tune" in plan.artifacts[run.name]:
             folder = directory.path / "models"
@@ -211,16 +205,16 @@ def _name_models(plan: Plan, finished: Sequence[Run], directory: RunDirectory) -
 
 
 def _tell_memory(study: Study, assets: Assets, watch: Watch, jobs: int) -> None:
-    """What the first run takes at most, and a warning for each step of any run that does not fit."""
-    lines: list[str] = []
+    """Show the memory that the first cell takes at most, and a warning for each step of any cell that does not fit."""
+    shown: list[str] = []
     for run in {run.cell.name: run for run in study.runs}.values():
-        first, *warnings = memory_lines(steps(run.experiment), run.experiment, assets, jobs) or [""]
-        lines += [first, *warnings] if not lines else warnings
-    tell_memory(watch, list(dict.fromkeys(filter(None, lines))))
+        lines = memory_lines(steps(run.experiment), run.experiment, assets, jobs)
+        shown += lines[1:] if shown else lines
+    tell_memory(watch, list(dict.fromkeys(shown)))
 
 
 def _report(
-    plan: Plan, finished: Sequence[Run], failures: Mapping[str, str], directory: RunDirectory, assets: Assets
+    plan: StudyPlan, finished: Sequence[Run], failures: Mapping[str, str], directory: RunDirectory, assets: Assets
 ) -> list[CellRow]:
     """The table's rows; nothing is written where no run is finished."""
     if not finished:

@@ -1,13 +1,10 @@
 """Reads a study file: an experiment, a grid over its fields, and which decoders are measured.
 
-All faults are named at once, those of the grid and those of every cell's experiment. No network, no models, no output.
-
-    >>> study = load_study(Path("experiments/slic-smoke.yaml"))                         # doctest: +SKIP
-    >>> [run.name for run in study.runs]                                                # doctest: +SKIP
-    ['hinge', 'sigmoid']
+All faults are named at once, those of the grid and those of every cell's experiment. Uses no network and no models.
 """
 
 import copy
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,19 +20,19 @@ from trimtab.config.file import override, parse_experiment, read_mapping, set_fi
 from trimtab.config.guide import DecoderConfig
 from trimtab.config.models import Config, Name
 from trimtab.errors import ConfigurationError
-from trimtab.study.grid import Cell, Repeat, cells_of
+from trimtab.study.grid import Cell, Setting, cells_of
 
 Find = Callable[[str], Path]
-"""The file that the name or path of an experiment stands for."""
+"""Gives the file that the name or path of an experiment stands for."""
 
 
 class StudyConfig(Config):
     """A study file.
 
     `experiment` is the name or path of an experiment file, or an experiment itself; `overrides` are dotted fields that
-    all cells change in it. `grid` and `cells` are explained in docs/study.md. `measure` names the decoders whose
-    responses are measured, each against its model unguided; without it, all that have such a reference.
-    `baseline` is the cell that the others are compared with, the first one if none is named.
+    all cells change in it. docs/study.md explains `grid` and `cells`. `measure` names the decoders whose responses are
+    measured, each against its model unguided; without it, all that have such a reference. `baseline` is the cell that
+    the others are compared with, the first one if none is named.
     """
 
     name: Name
@@ -47,13 +44,12 @@ class StudyConfig(Config):
     baseline: str | None = Field(None, min_length=1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
-    """One repetition of a cell: `values` is its experiment as a plain mapping, `experiment` the same read."""
+    """One repetition of a cell, with its experiment."""
 
     cell: Cell
-    repeat: Repeat
-    values: Mapping[str, Any]
+    repeat: Setting
     experiment: Experiment
 
     @property
@@ -63,8 +59,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Study:
-    """A study that can be run: its cells in order, all their repetitions, and the names of the measured decoders;
-    `source` is the file's mapping."""
+    """A study that can be run: its cells in order, all their repetitions, and the names of the measured decoders.
+
+    `source` is the content of its file.
+    """
 
     name: str
     cells: tuple[Cell, ...]
@@ -77,15 +75,12 @@ class Study:
         """The decoders of a run whose scores the study needs: the measured ones, their references, and the untuned
         model where a threshold is relative to its rewards."""
         guide, threshold = run.experiment.guide, run.experiment.evaluate.threshold
-        found: dict[str, DecoderConfig] = {}
+        needed: list[DecoderConfig | None] = []
         if threshold is not None and threshold.value is None:
-            found |= {each.name: each for each in guide.decoders if each.plain and each.model == "untuned"}
+            needed += [decoder for decoder in guide.decoders if decoder.plain and decoder.model == "untuned"]
         for name in self.measured:
-            reference = guide.reference_of(guide.decoder(name))
-            for decoder in (reference, guide.decoder(name)):
-                if decoder is not None:
-                    found[decoder.name] = decoder
-        return list(found.values())
+            needed += [guide.reference_of(guide.decoder(name)), guide.decoder(name)]
+        return list({decoder.name: decoder for decoder in needed if decoder is not None}.values())
 
 
 def load_study(path: Path, overrides: Sequence[str] = (), find: Find = Path) -> Study:
@@ -100,25 +95,27 @@ def load_study(path: Path, overrides: Sequence[str] = (), find: Find = Path) -> 
     except pydantic.ValidationError as error:
         raise ConfigurationError(f"{path} is no study: {'; '.join(faults_in(error, StudyConfig))}") from None
     faults: list[str] = []
+
+    def check() -> None:
+        if faults:  # a fault that cells share is named once
+            raise ConfigurationError(f"{path}: {'; '.join(dict.fromkeys(faults))}")
+
     base = _base(config, path, find)
-    for field, value in config.overrides.items():
-        _set(base, field, value, f"overrides.{field}", faults)
+    _set_fields(base, config.overrides, "overrides", faults)
     faults += override(base, overrides)
     cells = cells_of(config.grid, config.cells, faults)
     if not config.grid and not config.cells:
         faults.append("the grid is empty: give in grid at least one field with its values")
-    if faults:
-        raise ConfigurationError(f"{path}: {'; '.join(faults)}")
-    named = [cell if cell.name else Cell(config.name, cell.labels, cell.fields, cell.repeats) for cell in cells]
-    runs = _runs(named, {**base, "name": config.name}, faults)
-    if not faults:
-        faults += _twins(runs)
-    if not faults:
-        faults += _strangers(config, named, runs)
-    if faults:
-        raise ConfigurationError(f"{path}: {'; '.join(dict.fromkeys(faults))}")
+    check()
+    cells = [dataclasses.replace(cell, name=cell.name or config.name) for cell in cells]
+    runs = _runs(cells, {**base, "name": config.name}, faults)
+    check()
+    faults += _duplicates(runs)
+    check()
     measured = config.measure or _with_reference(runs[0].experiment)
-    return Study(config.name, tuple(named), tuple(runs), measured, config.baseline or named[0].name, values)
+    faults += _unknown_names(measured, config.baseline, cells, runs)
+    check()
+    return Study(config.name, tuple(cells), tuple(runs), measured, config.baseline or cells[0].name, values)
 
 
 def _base(config: StudyConfig, path: Path, find: Find) -> dict[str, Any]:
@@ -129,64 +126,64 @@ def _base(config: StudyConfig, path: Path, find: Find) -> dict[str, Any]:
     return read_mapping(beside if beside.is_file() else find(config.experiment))
 
 
+def _set_fields(values: dict[str, Any], fields: Mapping[str, Any], origin: str, faults: list[str]) -> None:
+    """Set dotted fields of an experiment's mapping."""
+    for field, value in fields.items():
+        try:
+            set_field(values, field, copy.deepcopy(value), f"{origin}.{field}")
+        except ConfigurationError as error:
+            faults.append(str(error))
+
+
 def _runs(cells: Sequence[Cell], base: dict[str, Any], faults: list[str]) -> list[Run]:
     runs = []
     for cell in cells:
         for repeat in cell.repeats:
             values, wrong = copy.deepcopy(base), list[str]()
-            for field, value in {**cell.fields, **repeat.fields}.items():
-                _set(values, field, copy.deepcopy(value), "grid", wrong)
+            _set_fields(values, {**cell.fields, **repeat.fields}, "grid", wrong)
             try:
-                experiment = parse_experiment(values, origin=f"cell {cell.name}", faults=wrong)
+                runs.append(Run(cell, repeat, parse_experiment(values, origin=f"cell {cell.name}", faults=wrong)))
             except ConfigurationError as error:
-                said = str(error).removeprefix(f"cell {cell.name}: ")
-                faults += [said] if said not in faults else []  # a fault that cells share is told once
-                continue
-            runs.append(Run(cell, repeat, values, experiment))
+                faults.append(str(error).removeprefix(f"cell {cell.name}: "))
     return runs
 
 
-def _set(values: dict[str, Any], field: str, value: Any, origin: str, faults: list[str]) -> None:
-    try:
-        set_field(values, field, value, origin)
-    except ConfigurationError as error:
-        faults.append(str(error))
-
-
-def _twins(runs: Sequence[Run]) -> list[str]:
-    """What is wrong where two runs are the same, or have one name."""
+def _duplicates(runs: Sequence[Run]) -> list[str]:
+    """What is wrong where two runs have the same settings, or one name."""
     faults = []
-    settings: dict[str, str] = {}
+    first: dict[str, Run] = {}
     names: set[str] = set()
     for run in runs:
         content = json.dumps(run.experiment.model_dump(mode="json"), sort_keys=True)
-        if content in settings:
-            faults.append(f"cells {settings[content]} and {run.name} are the same: drop one of them")
-        elif run.name.lower() in names:  # its folder would be the other's where file names ignore case
+        if content in first:
+            faults.append(f"cells {first[content].name} and {run.name} are the same: drop one of them")
+        elif run.name.lower() in names:  # one folder for both where file names ignore case
             faults.append(f"two cells are named {run.name}: give one of them settings of another name")
-        settings.setdefault(content, run.name)
+        first.setdefault(content, run)
         names.add(run.name.lower())
     return faults
 
 
-def _strangers(config: StudyConfig, cells: Sequence[Cell], runs: Sequence[Run]) -> list[str]:
+def _unknown_names(
+    measured: Sequence[str], baseline: str | None, cells: Sequence[Cell], runs: Sequence[Run]
+) -> list[str]:
     """Names of decoders and cells that the study does not have."""
     faults = []
     for run in runs:
         known = [decoder.name for decoder in run.experiment.guide.decoders]
-        for name in config.measure or _with_reference(runs[0].experiment):
-            if name not in known:
-                faults.append(
-                    f"measure names {name}, which is no decoder of cell {run.cell.name}: it has {', '.join(known)}"
-                )
+        faults += [
+            f"measure names {name}, which is no decoder of cell {run.cell.name}: it has {', '.join(known)}"
+            for name in measured
+            if name not in known
+        ]
     names = [cell.name for cell in cells]
-    if config.baseline is not None and config.baseline not in names:
-        faults.append(f"baseline names {config.baseline}, which is no cell: there are {', '.join(names)}")
+    if baseline is not None and baseline not in names:
+        faults.append(f"baseline names {baseline}, which is no cell: there are {', '.join(names)}")
     return faults
 
 
 def _with_reference(experiment: Experiment) -> tuple[str, ...]:
-    """The decoders that are measured against another; all where none is."""
+    """The decoders that are measured against another; all where there is none."""
     guide = experiment.guide
-    found = [each.name for each in guide.decoders if guide.reference_of(each) not in (None, each)]
-    return tuple(found or [each.name for each in guide.decoders])
+    names = [decoder.name for decoder in guide.decoders if guide.reference_of(decoder) not in (None, decoder)]
+    return tuple(names or [decoder.name for decoder in guide.decoders])
