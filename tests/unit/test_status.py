@@ -14,11 +14,11 @@ import pytest
 from rich.console import Console
 
 from trimtab.errors import RunError
-from trimtab.store import log as journal
+from trimtab.store import status as status_file
 from trimtab.store.lock import Holder
-from trimtab.store.log import keeping, read_statuses
+from trimtab.store.log import recording
 from trimtab.store.progress import Watch
-from trimtab.store.status import print_status
+from trimtab.store.status import print_status, read_statuses
 
 HOUR = 3600.0
 
@@ -43,7 +43,7 @@ def said(folder: Path, *, as_json: bool = False) -> str:
 def test_time_stands_still_for_a_process_that_is_gone(tmp_path: Path, holder: Holder | None) -> None:
     run_of(tmp_path, holder)
     table = said(tmp_path)
-    assert "last heard of 2:00:00 ago" in table or "died" in table
+    assert "last update 2:00:00 ago" in table or "died" in table
     assert "1:00:00  1:00:00 left" in table and "0:00:00" not in table
     (stage,) = json.loads(said(tmp_path, as_json=True))["processes"][0]["stages"]
     assert stage["seconds_left"] == pytest.approx(HOUR)
@@ -57,7 +57,7 @@ def test_time_goes_on_for_a_process_that_lives(tmp_path: Path) -> None:
 def test_a_session_that_begins_is_not_told_of_by_the_one_before(tmp_path: Path) -> None:
     run_of(tmp_path, None)
     watch = Watch()
-    with keeping(tmp_path, watch, previous=None):
+    with recording(tmp_path, watch, previous=None):
         (status,) = read_statuses(tmp_path)
         assert status.stages == [] and time.time() - status.updated < 60
 
@@ -67,8 +67,8 @@ def test_a_disk_without_room_for_the_status_hides_no_error(tmp_path: Path, monke
         raise RunError("status.json cannot be written (No space left on device)")
 
     watch = Watch()
-    with pytest.raises(KeyboardInterrupt), keeping(tmp_path, watch, previous=None), watch("tune") as advance:
-        monkeypatch.setattr(journal, "write_text", full)
+    with pytest.raises(KeyboardInterrupt), recording(tmp_path, watch, previous=None), watch("tune") as advance:
+        monkeypatch.setattr(status_file, "write_text", full)
         advance(1, 10)
         raise KeyboardInterrupt
 
@@ -79,7 +79,7 @@ def test_a_run_takes_away_what_it_brought_and_nothing_else(tmp_path: Path) -> No
     watch.listeners.append(lambda stage: heard.append((stage.name, stage.state)))
     for run in ("one", "two"):
         (tmp_path / run).mkdir()
-        with keeping(tmp_path / run, watch, previous=None), watch(run):
+        with recording(tmp_path / run, watch, previous=None), watch(run):
             pass
     assert heard == [("one", "runs"), ("one", "made"), ("two", "runs"), ("two", "made")]
     assert len(watch.listeners) == 1
@@ -100,7 +100,7 @@ def test_logging_is_afterwards_as_it_was(tmp_path: Path, captured: bool, fails: 
         if captured:  # as a program does that runs trimtab in itself
             logging.captureWarnings(True)
         before = state()
-        with contextlib.suppress(RunError), keeping(tmp_path, Watch(), previous=None):
+        with contextlib.suppress(RunError), recording(tmp_path, Watch(), previous=None):
             if fails:
                 raise RunError("the disk is full")
         assert state() == before

@@ -19,9 +19,9 @@ from typing import Any
 
 from trimtab.errors import ConfigurationError, RunError
 from trimtab.store.artifacts import Artifact, RunDirectory
-from trimtab.store.blocks import Plan, Shard, block_file, finished, merge_blocks, planned
+from trimtab.store.blocks import Plan, Shard, block_file, ensure_plan, finished, merge_blocks
 from trimtab.store.files import is_sealed, sync, write_json
-from trimtab.store.lock import hold, suffix
+from trimtab.store.lock import run_lock, suffix
 
 TIMES = {"seconds.json", "decode_seconds.json", "files.json"}
 """Files of an artifact that hold times, or the lengths of files that do."""
@@ -74,7 +74,7 @@ def merge_shards(directories: Sequence[Path], into: Path | None = None) -> list[
     if faults:
         raise RunError("; ".join(dict.fromkeys(faults)))
     target = RunDirectory(into or directories[0])
-    with hold(target.path):
+    with run_lock(target.path):
         for directory in directories:
             _bring(directory, target.path)
         return [_join(group, target) for group in groups.values()]
@@ -204,7 +204,7 @@ def _join(group: Sequence[Part], target: RunDirectory) -> str:
         for file in names:
             if file.parent.resolve() != artifact.work.resolve():
                 shutil.copyfile(file, artifact.work / file.name)
-    planned(artifact.work, first.plan.prompts, first.plan.prompts_a_block)
+    ensure_plan(artifact.work, first.plan.prompts, first.plan.prompts_a_block)
     with target.writing(artifact) as folder:
         merge_blocks(artifact.work, folder)
     return said

@@ -20,11 +20,11 @@ import torch
 
 from trimtab.assets.resolve import Assets
 from trimtab.evaluation.cells import CellRow, summarise_cells
-from trimtab.executors.helpers import order_of, with_threads
+from trimtab.executors.helpers import task_for, thread_count
 from trimtab.executors.in_process import InProcess
-from trimtab.executors.messages import Event, Order, Tell
+from trimtab.executors.messages import Message, Send, Task
 from trimtab.executors.pool import Pool
-from trimtab.executors.run import tell_memory
+from trimtab.executors.run import show_memory
 from trimtab.models.hardware import default_device, processes_a_device
 from trimtab.pipeline.checks import check_steps
 from trimtab.pipeline.experiment_steps import steps
@@ -32,8 +32,8 @@ from trimtab.pipeline.memory import memory_lines
 from trimtab.report.study_page import StudyFacts, write_study_report
 from trimtab.store.artifacts import RunDirectory
 from trimtab.store.files import link_to, replace_folder, write_json
-from trimtab.store.lock import hold
-from trimtab.store.log import keeping
+from trimtab.store.lock import run_lock
+from trimtab.store.log import recording
 from trimtab.store.progress import Advance, Watch
 from trimtab.study.collect import collect, name_of, without_numbers
 from trimtab.study.plan import Plan, plan_study
@@ -73,7 +73,7 @@ def run_study(
     """
     directory = RunDirectory(runs / study.name)
     threads = max(torch.get_num_threads() // jobs, 1) if threads is None else threads
-    with hold(directory.path) as previous, keeping(directory.path, watch, previous):
+    with run_lock(directory.path) as previous, recording(directory.path, watch, previous):
         for experiment in {json.dumps(run.values, sort_keys=True): run.experiment for run in study.runs}.values():
             check_steps(steps(experiment), experiment, assets)
         plan = plan_study(study, directory, assets)
@@ -93,16 +93,16 @@ def run_study(
 
 
 class Executor(Protocol):
-    """Makes what orders ask for: this process, one order after another, or the workers of a pool."""
+    """Runs tasks: this process, one after another, or the workers of a pool."""
 
     def free(self) -> bool:
-        """Whether a further order can be taken."""
+        """Whether another task can be submitted."""
 
-    def take(self, order: Order) -> None:
-        """Make the artifact that the order asks for, at the latest when it is waited for."""
+    def submit(self, task: Task) -> None:
+        """Start a task, at the latest in `wait`."""
 
-    def wait(self, tell: Tell) -> None:
-        """Wait for a message about an order, and pass it on."""
+    def wait(self, send: Send) -> None:
+        """Wait for a message about a task, and pass it on."""
 
 
 def carry_out(
@@ -121,20 +121,20 @@ def carry_out(
     failed: dict[str, str] = {}
     running: set[str] = set()
 
-    def receive(event: Event) -> None:
-        if event.kind == "said":
-            _log.warning("%s", event.text)
-        elif event.kind == "advance":
-            advances[event.digest](event.done, event.total)
+    def receive(message: Message) -> None:
+        if message.kind == "warning":
+            _log.warning("%s", message.text)
+        elif message.kind == "progress":
+            advances[message.digest](message.done, message.total)
         else:
-            name = plan.tasks[event.digest].name
-            running.remove(event.digest)
-            watch.end(name, event.kind)
-            if event.kind == "made":
-                sorter.done(event.digest)
+            name = plan.tasks[message.digest].name
+            running.remove(message.digest)
+            watch.end(name, message.kind)
+            if message.kind == "made":
+                sorter.done(message.digest)
             else:
-                _log.error("%s: %s", name, event.text)
-                failed[event.digest] = event.text
+                _log.error("%s: %s", name, message.text)
+                failed[message.digest] = message.text
 
     watch.plan(task.name for task in plan.tasks.values())
     ready: list[str] = []
@@ -151,7 +151,7 @@ def carry_out(
             task = plan.tasks[digest]
             advances[digest] = watch.begin(task.name)
             running.add(digest)
-            executor.take(order_of(digest, runs[task.runs[0]].experiment, assets, threads, beside=beside))
+            executor.submit(task_for(digest, runs[task.runs[0]].experiment, assets, threads, beside=beside))
         if not running:
             return failed
         executor.wait(receive)
@@ -173,7 +173,7 @@ def _executor(directory: RunDirectory, jobs: int, threads: int) -> Iterator[Exec
         with Pool(directory.path, range(1, jobs + 1), threads) as pool:
             yield pool
         return
-    with with_threads(threads):
+    with thread_count(threads):
         yield InProcess(directory.path)
 
 
@@ -216,7 +216,7 @@ def _tell_memory(study: Study, assets: Assets, watch: Watch, jobs: int) -> None:
     for run in {run.cell.name: run for run in study.runs}.values():
         first, *warnings = memory_lines(steps(run.experiment), run.experiment, assets, jobs) or [""]
         lines += [first, *warnings] if not lines else warnings
-    tell_memory(watch, list(dict.fromkeys(filter(None, lines))))
+    show_memory(watch, list(dict.fromkeys(filter(None, lines))))
 
 
 def _report(

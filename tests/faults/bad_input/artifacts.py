@@ -141,21 +141,21 @@ FAULTS = [
     (RUN, "that is read-only", read_only, "…runs/quickstart cannot be made a run directory (Read-only file system): "
      "give another --runs"),
     (RUN, "on a full disk", full, "…data-….partial/tuning.jsonl cannot be written (No space left on device): free "
-     "space or mend the folder, and the same command goes on"),
+     "space or repair the folder, then run the same command again to resume"),
     (RUN, "on a disk too full for weights", full_for_weights,
      "…tune-… cannot be written (Error while serializing: I/O error: No space left on device (os error 28)): "
-     "free space or mend the folder, and the same command goes on"),
+     "free space or repair the folder, then run the same command again to resume"),
     (RUN, "with a record half blank", record_blanked,
      "…pairs-… is damaged (…records.jsonl, line 1: not a Pair record: the line is … (Invalid JSON: …)): delete the "
-     "folder, and the same command makes it again"),
+     "folder and run the same command again"),
     (RUN, "with a summary half blank", summary_blanked,
-     "…tune-… is damaged (…): delete the folder, and the same command makes it again"),
+     "…tune-… is damaged (…): delete the folder and run the same command again"),
     (RUN, "with a pickle for a judge", judge_pickled,
      "…judge-… holds no judge (Object arrays cannot be loaded when allow_pickle=False): delete it and fit the judge "
      "again"),
     (RUN, "on a machine without memory", no_memory,
-     "there is not enough memory: lower synthesize.rows from … to … or reward.batch_size from … to …, and the same "
-     "command goes on"),
+     "there is not enough memory: lower synthesize.rows from … to … or reward.batch_size from … to …, then run "
+     "the same command again"),
     (TUNING, "with a margin that no pair has", lambda world: command(world, "pairs", "pairs.strategy=margin",
      "pairs.margin={value: 1000}"),
      "strategy margin > 1000 finds no train pair among … different responses to 8 prompts with rewards from … to …: "
