@@ -273,5 +273,5 @@ def full_disk(*_: object) -> NoReturn:
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="cannot be made a run directory"):
+    with pytest.raises(RunError, match=r"file/run cannot be created \(Not a directory\): give another --runs"):
         RunDirectory(tmp_path / "file" / "run")

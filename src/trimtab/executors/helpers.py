@@ -18,7 +18,7 @@ from trimtab.executors.messages import Message, Task
 from trimtab.executors.pool import Pool
 from trimtab.records import Prompt
 from trimtab.store.artifacts import Artifact
-from trimtab.store.blocks import Decode, decode_blocks, finished, planned_blocks, sharing_time
+from trimtab.store.blocks import Decode, decode_blocks, finished, planned_blocks
 from trimtab.store.progress import Advance
 
 _log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class Helpers:
 
         own = {number: blocks[number] for number in shares[0]}
         with thread_count(threads):
-            decode_blocks(artifact.work, own, sharing_time(decode, len(shares)), lambda count, _: report(0, count))
+            decode_blocks(artifact.work, own, decode, lambda count, _: report(0, count), beside=len(shares))
         while running:
             self._pool.wait(receive)
         if failures:

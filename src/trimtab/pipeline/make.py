@@ -121,7 +121,7 @@ class StepRunner:
             decoding = self.decoding(step, advance)
             groups = blocks.cut(decoding.prompts, plan.prompts_a_block)
             share = {number: groups[number] for number in numbers}
-            blocks.decode_blocks(artifact.work, share, blocks.sharing_time(decoding.decode, beside), advance)
+            blocks.decode_blocks(artifact.work, share, decoding.decode, advance, beside)
 
     def help_to_tune(self, step: Step) -> None:
         """Take this process's part in a tuning of several processes, of which the main one keeps the model."""

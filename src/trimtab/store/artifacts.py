@@ -83,12 +83,8 @@ class RunDirectory:
 
     def __init__(self, path: Path, *, create: bool = True) -> None:
         self.path = path
-        if not create:
-            return
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"{path} cannot be made a run directory ({error.strerror}): give another --runs") from None
+        if create:
+            _create(path)
 
     def artifact(self, stage: str, configuration: Mapping[str, Any], inputs: Sequence[Artifact]) -> Artifact:
         """The artifact of a stage with this configuration (plain JSON values) and these inputs."""
@@ -151,7 +147,7 @@ def _create(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"{folder} cannot be created: {error.strerror}; give another folder") from None
+        raise RunError(f"{folder} cannot be created ({error.strerror}): give another --runs") from None
 
 
 def _seconds(files: Iterable[Path]) -> float:

@@ -10,7 +10,7 @@ atomically. The plan (how the prompts are cut) is recorded beside the blocks by 
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from trimtab.errors import ConfigurationError
@@ -107,11 +107,16 @@ def cut(prompts: Sequence[Prompt], size: int) -> dict[int, Sequence[Prompt]]:
 
 
 def decode_blocks(
-    work: Path, blocks: Mapping[int, Sequence[Prompt]], decode: Decode, advance: Callable[[int, int], None]
+    work: Path,
+    blocks: Mapping[int, Sequence[Prompt]],
+    decode: Decode,
+    advance: Callable[[int, int], None],
+    beside: int = 1,
 ) -> None:
     """Decode the blocks that are not finished yet, and write each to `work`.
 
-    `advance(done, total)` counts prompts; the first call counts those of blocks that were already finished.
+    `advance(done, total)` counts prompts; the first call counts those of blocks that were already finished. Where
+    `beside` processes decode at the same time, each block counts its share of the wall time.
     """
     total = sum(map(len, blocks.values()))
     unfinished = [number for number in blocks if not finished(work, number)]
@@ -119,20 +124,11 @@ def decode_blocks(
     advance(done, total)
     for number in unfinished:
         block = decode(blocks[number])
-        cost = {"records": len(block.records), "flops": block.flops, "seconds": block.seconds, "usage": block.usage}
+        seconds = block.seconds / beside
+        cost = {"records": len(block.records), "flops": block.flops, "seconds": seconds, "usage": block.usage}
         write_text(block_file(work, number), [*lines_of(block.records), json.dumps(cost) + "\n"])
         done += len(blocks[number])
         advance(done, total)
-
-
-def sharing_time(decode: Decode, beside: int) -> Decode:
-    """`decode` with its seconds divided by `beside`, the number of processes that decode at the same time."""
-
-    def decode_beside(prompts: Sequence[Prompt]) -> Block:
-        block = decode(prompts)
-        return replace(block, seconds=block.seconds / beside)
-
-    return decode_beside
 
 
 def merge_blocks(work: Path, folder: Path) -> None:

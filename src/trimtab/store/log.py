@@ -48,11 +48,8 @@ def recording(folder: Path, watch: Watch, previous: Holder | None, shard: Shard 
         try:
             yield
             _log.info("end")
-        except TrimtabError as error:
-            _log.error("%s", error)
-            raise
         except BaseException as error:
-            _log.error("ended by %s: %s", type(error).__name__, error)
+            _log.error("%s%s", "" if isinstance(error, TrimtabError) else f"ended by {type(error).__name__}: ", error)
             raise
         finally:
             for listener in listeners:  # the caller's own listeners stay

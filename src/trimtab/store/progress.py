@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from rich.console import Console
@@ -39,18 +39,20 @@ class Stage:
     began: float | None = None
     updated: float | None = None
     rate: float | None = None
-    reports: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=WINDOW), repr=False)
+
+    def __post_init__(self) -> None:
+        self._reports = deque[tuple[float, int]](maxlen=WINDOW)
 
     @property
     def in_progress(self) -> bool:
         """Whether the stage has reported and not ended: its last change was progress, not a change of state."""
-        return self.state == "runs" and len(self.reports) > 0
+        return self.state == "runs" and len(self._reports) > 0
 
     def report(self, now: float, done: int, total: int) -> None:
         """Note how much is done. The first report gives what an earlier session did, and counts for no rate."""
         self.updated, self.done, self.total = now, done, total
-        self.reports.append((now, done))
-        (before, first), (last, latest) = self.reports[0], self.reports[-1]
+        self._reports.append((now, done))
+        (before, first), (last, latest) = self._reports[0], self._reports[-1]
         self.rate = (latest - first) / (last - before) if last > before and latest > first else None
 
     def seconds_left(self, now: float) -> float | None:

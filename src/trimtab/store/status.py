@@ -29,7 +29,7 @@ class Status:
 def write_status(folder: Path, watch: Watch, shard: Shard | None) -> None:
     """Replace the status of a run or of one of its shards."""
     shard_name = None if shard is None else str(shard)
-    values = {"shard": shard_name, "updated": time.time(), "stages": [_values(s) for s in watch.stages.values()]}
+    values = {"shard": shard_name, "updated": time.time(), "stages": list(map(asdict, watch.stages.values()))}
     # ignore a full disk here: the next artifact reports it, and this must not hide the error that ended a stage
     with contextlib.suppress(RunError):
         write_text(folder / f"status{suffix(shard)}.json", [json.dumps(values, indent=1) + "\n"], durable=False)
@@ -94,7 +94,7 @@ def _process(status: Status, now: float) -> dict[str, Any]:
     """As JSON values. `alive` is null for another machine's process, `seconds_left` for an unknown rate."""
     at = clock(status, now)
     stages = [
-        {**_values(stage), "seconds_left": stage.seconds_left(at) if stage.state == "runs" else None}
+        {**asdict(stage), "seconds_left": stage.seconds_left(at) if stage.state == "runs" else None}
         for stage in status.stages
     ]
     holder = None if status.holder is None else {**asdict(status.holder), "alive": status.holder.alive}
@@ -105,7 +105,3 @@ def _process(status: Status, now: float) -> dict[str, Any]:
         "process": holder,
         "stages": stages,
     }
-
-
-def _values(stage: Stage) -> dict[str, Any]:
-    return {name: value for name, value in asdict(stage).items() if name != "reports"}
