@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from noted_runs import note_runs
 from trimtab import cli
 from trimtab.config.experiment import Experiment
 from trimtab.config.file import load_experiment
@@ -21,12 +22,7 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Experimen
     (yaml,) = [text for kind, text in BLOCKS if kind == "yaml"]
     (tmp_path / "slic-smollm2.yaml").write_text(yaml, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    ran: list[tuple[Experiment, str]] = []
-
-    def noted(options: cli.Options, until: str, shard: str | None = None, trace: bool = False, jobs: int = 1) -> None:
-        ran.append((load_experiment(cli.experiment_file(options.file), options.overrides), until))
-
-    monkeypatch.setattr(cli, "_run", noted)
+    ran = note_runs(monkeypatch)
     lines = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines()]
     for command in [command for _, command in TABLE] + lines:
         monkeypatch.setattr("sys.argv", shlex.split(command))

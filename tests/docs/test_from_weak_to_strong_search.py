@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from noted_runs import note_runs
 from trimtab import cli
 from trimtab.config.file import load_experiment
 from trimtab.config.guide import DecoderConfig
@@ -21,23 +22,22 @@ COMMANDS = [
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_commands_are_sound(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran: list[str] = []
-
-    def noted(options: cli.Options, until: str, shard: str | None = None, trace: bool = False, jobs: int = 1) -> None:
-        ran.append(load_experiment(cli.experiment_file(options.file), options.overrides).name)
+    ran = note_runs(monkeypatch)
 
     def launched(file: Path, count: int, arguments: list[str], command: str) -> int:
-        ran.append(load_experiment(cli.experiment_file(arguments[1]), ()).name)
+        ran.append((load_experiment(cli.experiment_file(arguments[1]), ()), "tune"))
         return 0
 
     monkeypatch.setattr(cli, "launch_processes", launched)
     monkeypatch.setattr("trimtab.cli.launch.process_count", lambda file, wanted: wanted or 4)
-    monkeypatch.setattr(cli, "_run", noted)
-    monkeypatch.setattr("trimtab.pipeline.merge.merge_shards", lambda directories, into: ran.append(str(into)) or [])
+    monkeypatch.setattr(
+        "trimtab.pipeline.merge.merge_shards", lambda directories, into: ran.append((None, str(into))) or []
+    )
     monkeypatch.setattr("sys.argv", shlex.split(line))
     with contextlib.suppress(SystemExit):
         cli.main()
-    assert set(ran) in ({"imdb-gpt2"}, {"runs/imdb-gpt2"})
+    names = {until if experiment is None else experiment.name for experiment, until in ran}
+    assert names in ({"imdb-gpt2"}, {"runs/imdb-gpt2"})
 
 
 def test_settings_that_the_page_states_are_those_of_the_file() -> None:

@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from noted_runs import note_runs
 from trimtab import cli
-from trimtab.config.file import load_experiment, parse_experiment
+from trimtab.config.file import is_study, load_experiment, parse_experiment
 from trimtab.config.guides import guide_pairs
+from trimtab.pipeline.experiment_steps import steps
+from trimtab.study.study_file import load_study
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = ["chat.md", "closed-bases.md", "models.md", "own-data.md", "own-reward.md", "pairs.md"]
@@ -73,17 +76,12 @@ def test_the_kinds_of_public_bug_reports_have_as_many_tests_as_the_page_says() -
 
 def test_commands_of_the_page_on_tuning_are_sound(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parsed by the real command line; what they would run and launch is noted, not done."""
-    ran = []
-
-    def noted(options: cli.Options, until: str) -> None:
-        load_experiment(cli.experiment_file(options.file), options.overrides)
-        ran.append(until)
+    ran = note_runs(monkeypatch)
 
     def launched(file: Path, count: int, arguments: list[str], command: str) -> int:
-        ran.append(f"{file.stem} as {count}")
+        ran.append((None, f"{file.stem} as {count}"))
         return 0
 
-    monkeypatch.setattr(cli, "_run", noted)
     monkeypatch.setattr(cli, "launch_processes", launched)
     monkeypatch.setattr("trimtab.cli.launch.process_count", lambda file, wanted: wanted or 4)
     text = (DOCS / "training.md").read_text(encoding="utf-8")
@@ -91,4 +89,26 @@ def test_commands_of_the_page_on_tuning_are_sound(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr("sys.argv", shlex.split(line, comments=True))
         with contextlib.suppress(SystemExit):
             cli.main()
-    assert ran == ["tune", "pairs", "ddp as 4", "pairs", "ddp as 2", "pairs"]
+    assert [until for _, until in ran] == ["tune", "pairs", "ddp as 4", "pairs", "ddp as 2", "pairs"]
+
+
+def test_the_table_of_steps_is_the_list_of_steps() -> None:
+    """Each stage in its order, with every function that makes its steps."""
+    rows = [
+        line.split("|")[1:4]
+        for line in (DOCS / "architecture.md").read_text().splitlines()
+        if line.startswith("|") and "`makers." in line
+    ]
+    table = [(stage.strip(), name) for stage, _, makers in rows
+             for name in re.findall(r"`makers\.(\w+)`", makers)]  # fmt: skip
+    listed: dict[tuple[str, str], None] = {}
+    for file in sorted(cli.SHIPPED.glob("*.yaml")):
+        experiment = load_study(file, (), cli.experiment_file).runs[0].experiment if is_study(file) else (
+            load_experiment(file)
+        )  # fmt: skip
+        listed |= dict.fromkeys((step.stage, step.make.__name__) for step in steps(experiment))
+    unused = {("pairs", "existing_pairs")}  # no shipped experiment starts from another's pairs
+    assert set(table) == set(listed) | unused
+    assert list(dict.fromkeys(stage for stage, _ in table)) == [
+        "data", "reward", "sft", "synthesize", "pairs", "tune", "guide", "evaluate", "report"
+    ]  # fmt: skip

@@ -8,10 +8,11 @@ import pytest
 import yaml
 
 import trimtab
+from noted_runs import note_runs
 from tiny import llama
 from tiny_hub import save_causal_lm, tiny_hub
 from trimtab import cli
-from trimtab.config.file import load_experiment, parse_experiment
+from trimtab.config.file import parse_experiment
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -41,14 +42,9 @@ def test_command_lines_are_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """Each trimtab command is parsed by the real command line; what it would run is checked, not run."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my-experiment.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
-    ran = []
-
-    def noted(options: cli.Options, until: str, shard: str | None = None, trace: bool = False, jobs: int = 1) -> None:
-        ran.append((load_experiment(cli.experiment_file(options.file), options.overrides).name, until))
-
+    ran = note_runs(monkeypatch)
     studied = []
     monkeypatch.setattr("trimtab.study.command.run_command", lambda path, *_: studied.append(path.stem))
-    monkeypatch.setattr(cli, "_run", noted)
     commands = [shlex.split(line, comments=True) for block in blocks("bash") for line in block.splitlines()]
     for command in commands:
         if command[0] == "trimtab" and command[1] not in (
@@ -62,7 +58,7 @@ def test_command_lines_are_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ):
             monkeypatch.setattr("sys.argv", command)
             cli.main()
-    assert ran == [
+    assert [(experiment.name, until) for experiment, until in ran] == [
         ("quickstart", "report"),
         ("quickstart", "tune"),
         ("quickstart", "guide"),

@@ -151,8 +151,5 @@ def test_mistakes_are_said_in_one_line(tmp_path):
         run(tmp_path, settings(), model=llama(0, dtype=torch.float16))
     with pytest.raises(ModelError, match="is 2 tokens: name a single token"):
         run(tmp_path, settings(), start_token="<start><start>")
-    with pytest.raises(ModelError, match="training diverged: the held-out loss is nan after 6 steps; lower"):
-        model = llama(0, dtype=torch.float32)
-        with torch.no_grad():
-            model.model.norm.weight[0] = float("nan")
-        run(tmp_path, settings(), model=model)
+    with pytest.raises(ModelError, match=r"diverged: the held-out loss is nan after 6 steps; lower sft.learning_rate"):
+        run(tmp_path, settings(lora=None, learning_rate=1e30))

@@ -9,11 +9,10 @@ layout, a `save_to_disk` folder, or Parquet, JSON or CSV files named after their
 or CSV, since it guesses types and makes timestamps of texts that look like dates.
 """
 
-import contextlib
 import dataclasses
 import tempfile
 import zipfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import datasets
@@ -21,6 +20,7 @@ import yaml
 
 from trimtab.assets.rows import NamedRow, named, read_rows, values_in_table
 from trimtab.errors import DataError, RunError
+from trimtab.models.quiet import quiet_datasets
 from trimtab.preferences.rows import pair_of
 from trimtab.records import Pair, Split
 
@@ -52,7 +52,7 @@ def write_dataset(pairs: Sequence[Pair], folder: Path) -> None:
                 row["prompt"] = [{name: message.get(name) for name in fields} for message in row["prompt"]]
             if rows:
                 table = datasets.Dataset.from_dict({name: [row[name] for row in rows] for name in features}, features)
-                with _without_progress_bars():
+                with quiet_datasets():
                     table.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
     except OSError as error:
         raise RunError(f"{folder} cannot be written: {error.strerror}") from None
@@ -70,7 +70,7 @@ def read_dataset(folder: Path, *, ended: bool = False) -> list[Pair]:
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder: give the folder of a preference data set")
-    with _without_progress_bars():
+    with quiet_datasets():
         splits = _splits(folder)
     missing = [name for name in ("train", "validation") if name not in splits]
     if missing:
@@ -160,15 +160,3 @@ def _rows(source: datasets.Dataset | list[Path], origin: str) -> list[NamedRow]:
         return read_rows(source)
     batches = source.with_format("arrow").iter(ROWS_AT_ONCE)
     return named((row for batch in batches for row in values_in_table(batch)), origin)
-
-
-@contextlib.contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """Inside, `datasets` shows no progress bars."""
-    disabled = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not disabled:
-            datasets.enable_progress_bars()

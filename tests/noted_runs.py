@@ -1,0 +1,30 @@
+"""Commands that note what they would run."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from trimtab import cli
+from trimtab.assets.resolve import Assets
+from trimtab.config.experiment import Experiment
+
+
+def note_runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Experiment, str]]:
+    """From now on commands only note the experiment and the stage that they would run up to."""
+    ran: list[tuple[Experiment, str]] = []
+
+    def noted(experiment: Experiment, runs: Path, assets: object, watch: object, until: str, *_: Any, **__: Any) -> Any:
+        ran.append((experiment, until))
+        return SimpleNamespace(path=runs / experiment.name)
+
+    monkeypatch.setattr("trimtab.executors.run.run", noted)
+    monkeypatch.setattr("trimtab.assets.resolve.Assets", without_the_pages_map)
+    monkeypatch.setattr(cli, "_print_report", lambda made: None)
+    return ran
+
+
+def without_the_pages_map(path_map: Path | None = None) -> Assets:
+    """The path map that a page names is its reader's own."""
+    return Assets(path_map=path_map if path_map is not None and path_map.is_file() else None)
