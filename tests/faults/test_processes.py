@@ -43,14 +43,14 @@ def test_a_second_run_says_who_holds_the_directory_and_a_dead_one_is_taken_over(
 ) -> None:
     pid = stopped(small_run, tmp_path, "synthesize tuning", "run")
     assert small_run.finish("run", tmp_path) == 2
-    said = one_line(small_run, tmp_path)
-    assert re.search(rf"in use by process {pid} on \S+ since \d{{4}}-\d\d-\d\dT\S+ \(trimtab run quickstart", said)
+    output = one_line(small_run, tmp_path)
+    assert re.search(rf"in use by process {pid} on \S+ since \d{{4}}-\d\d-\d\dT\S+ \(trimtab run quickstart", output)
     os.kill(pid, signal.SIGKILL)
     assert small_run.wait(pid) == -signal.SIGKILL
     assert small_run.finish("run", tmp_path) == 0
     assert run_bytes(tmp_path) == whole
     log = (tmp_path / "quickstart" / "log.txt").read_text()
-    assert f"process {pid} on " in log and "did not end in order: this run goes on where it was" in log
+    assert f"process {pid} on " in log and "was killed: resuming its run" in log
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_ctrl_c_and_sigterm_end_in_one_line_that_says_how_to_go_on(
     os.kill(pid, number)
     os.kill(pid, signal.SIGCONT)
     assert small_run.wait(pid) == code
-    said = one_line(small_run, tmp_path)
-    assert said.startswith("trimtab: stopped; this goes on where it was: trimtab evaluate quickstart --quiet")
+    output = one_line(small_run, tmp_path)
+    assert output.startswith("trimtab: stopped; to resume: trimtab evaluate quickstart --quiet")
     run = tmp_path / "quickstart"
     assert not (run / ".lock.json").exists() and f"{stage}: stopped" in (run / "log.txt").read_text()
     assert small_run.finish("evaluate", tmp_path) == 0
@@ -141,7 +141,7 @@ def test_a_cut_records_file_is_mended(small_run: SmallRun, whole: dict[str, byte
         file.write_bytes(file.read_bytes()[:-20])
     assert small_run.finish("run", tmp_path) == 0, small_run.errors(tmp_path)
     assert run_bytes(tmp_path) == whole
-    assert "is not whole (records.jsonl is missing or cut): it is made again" in (run / "log.txt").read_text()
+    assert "is damaged (records.jsonl is missing or truncated): making it again" in (run / "log.txt").read_text()
 
 
 def test_status_from_another_terminal(
@@ -153,10 +153,9 @@ def test_status_from_another_terminal(
         return capsys.readouterr().out
 
     pid = stopped(small_run, tmp_path, "tune", "run")
-    said = status()
-    assert (
-        f"process {pid} on " in said and "works on it" in said and "guide base" in said and "waits, and 10 more" in said
-    )
+    output = status()
+    assert f"process {pid} on " in output and "is working on it" in output
+    assert "guide base" in output and "waits, and 10 more" in output
     values = json.loads(status("--json"))["processes"][0]
     assert values["process"]["pid"] == pid and values["process"]["alive"] is True
     states = {stage["name"]: stage["state"] for stage in values["stages"]}
@@ -164,9 +163,9 @@ def test_status_from_another_terminal(
     assert "made" not in states["report"]
     os.kill(pid, signal.SIGKILL)
     small_run.wait(pid)
-    assert "died; this goes on where it was: trimtab run quickstart" in status()
+    assert "died; to resume: trimtab run quickstart" in status()
     assert small_run.finish("run", tmp_path) == 0
-    assert "finished, last heard of 0:0" in status()
+    assert "finished, last update 0:0" in status()
     states = {stage["name"]: stage["state"] for stage in json.loads(status("--json"))["processes"][0]["stages"]}
     assert set(states.values()) == {"made", "used again"}  # every stage that was announced came to pass
     monkeypatch.setattr("sys.argv", ["trimtab", "status", str(tmp_path)])

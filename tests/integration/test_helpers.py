@@ -15,12 +15,12 @@ from trimtab.config.experiment import Experiment
 from trimtab.config.file import is_study, load_experiment
 from trimtab.errors import ConfigurationError, RunError
 from trimtab.executors.helpers import Helpers
-from trimtab.executors.messages import Order
+from trimtab.executors.messages import Task
 from trimtab.executors.pool import Pool
 from trimtab.pipeline.make import StepRunner
 from trimtab.pipeline.step import Step
 from trimtab.pipeline.traces import trace_file, traced
-from trimtab.store.lock import hold
+from trimtab.store.lock import run_lock
 from trimtab.store.progress import watching
 from trimtab.study.study_file import load_study
 
@@ -52,17 +52,17 @@ def test_two_processes_make_what_one_makes(
     tmp_path: Path, path_map: Path, alone: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared: list[str] = []
-    taking, making, alone_from = Pool.take, StepRunner.make, list[str]()
+    submit, make, alone_from = Pool.submit, StepRunner.make, list[str]()
 
     def noted(session: StepRunner, step: Step) -> object:
-        made = making(session, step)
+        made = make(session, step)
         assert isinstance(session.helpers, Helpers)
         if session.helpers._pool._workers == {2: None}:
             alone_from.append(step.name)
         return made
 
     monkeypatch.setattr(StepRunner, "make", noted)
-    monkeypatch.setattr(Pool, "take", lambda pool, order: (shared.append(order.digest), taking(pool, order)))
+    monkeypatch.setattr(Pool, "submit", lambda pool, task: (shared.append(task.digest), submit(pool, task)))
     line = decoded(tmp_path, path_map, jobs=2)
     assert run_bytes(tmp_path) == alone
     assert alone_from[0] == "evaluate base" and alone_from[-1] == "report", "idle processes hold memory"
@@ -71,7 +71,7 @@ def test_two_processes_make_what_one_makes(
     states = {name: stage for name, stage in line.watch.stages.items() if name in DECODED}
     assert all(stage.done == stage.total for stage in states.values()) and len(states) == 5
     assert (tmp_path / "quickstart" / "log-worker-2.txt").is_file()
-    with hold(tmp_path / "quickstart"):
+    with run_lock(tmp_path / "quickstart"):
         pass  # no process lives on
 
 
@@ -79,17 +79,17 @@ def test_a_helper_that_dies_loses_no_block(
     tmp_path: Path, path_map: Path, alone: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        taking = Pool.take
+        submit = Pool.submit
 
-        def taken_to_the_grave(pool: Pool, order: Order) -> None:
+        def submit_to_a_dead_worker(pool: Pool, task: Task) -> None:
             pool.start()
             worker = pool._workers[2]
             assert worker is not None
             worker.process.kill()
             worker.process.wait()
-            taking(pool, order)
+            submit(pool, task)
 
-        patched.setattr(Pool, "take", taken_to_the_grave)
+        patched.setattr(Pool, "submit", submit_to_a_dead_worker)
         with pytest.raises(RunError, match=r"synthesize tuning: its process was killed by SIGKILL: .* lower --jobs"):
             decoded(tmp_path, path_map, jobs=2)
     (work,) = (tmp_path / "quickstart").glob("synthesize-*.work")
@@ -100,12 +100,12 @@ def test_a_helper_that_dies_loses_no_block(
 
 
 def test_a_helper_that_fails_says_why(tmp_path: Path, path_map: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    taking = Pool.take
+    submit = Pool.submit
 
-    def without_models(pool: Pool, order: Order) -> None:
-        taking(pool, replace(order, path_map=str(tmp_path / "none.yaml")))
+    def without_models(pool: Pool, task: Task) -> None:
+        submit(pool, replace(task, path_map=str(tmp_path / "none.yaml")))
 
-    monkeypatch.setattr(Pool, "take", without_models)
+    monkeypatch.setattr(Pool, "submit", without_models)
     with pytest.raises(RunError, match=r"synthesize tuning: the path map .*none.yaml cannot be read"):
         decoded(tmp_path, path_map, jobs=2)
 

@@ -15,13 +15,13 @@ from trimtab import cli
 from trimtab.assets.resolve import Assets
 from trimtab.config.experiment import Experiment
 from trimtab.errors import RunError
-from trimtab.executors.helpers import order_of
-from trimtab.executors.messages import Event
+from trimtab.executors.helpers import task_for
+from trimtab.executors.messages import Message
 from trimtab.executors.pool import Pool
 from trimtab.executors.run import run as run_steps
 from trimtab.pipeline.decoded import read_decoded
 from trimtab.store.artifacts import RunDirectory
-from trimtab.store.lock import hold, hold_as_worker
+from trimtab.store.lock import run_lock, worker_lock
 from trimtab.store.progress import watching
 from trimtab.study.plan import plan_study
 from trimtab.study.run import Outcome, run_study
@@ -223,26 +223,26 @@ def test_a_worker_that_dies_takes_its_task_alone(hub: Path, tmp_path: Path) -> N
     directory = RunDirectory(tmp_path / "two")
     plan = plan_study(study, directory, assets(hub))
     first = next(iter(plan.tasks.values()))
-    events: list[Event] = []
-    with hold(directory.path), Pool(directory.path, workers=[1], threads=1) as pool:
-        pool.take(order_of(first.artifact.digest, study.runs[0].experiment, assets(hub), threads=1))
+    messages: list[Message] = []
+    with run_lock(directory.path), Pool(directory.path, workers=[1], threads=1) as pool:
+        pool.submit(task_for(first.artifact.digest, study.runs[0].experiment, assets(hub), threads=1))
         assert not pool.free()
         worker = pool._workers[1]
         assert worker is not None
         worker.process.kill()
-        pool.wait(events.append)
+        pool.wait(messages.append)
         assert pool.free()
-    assert [(event.digest, event.kind) for event in events] == [(first.artifact.digest, "failed")]
-    assert "was killed by SIGKILL" in events[0].text
+    assert [(message.digest, message.kind) for message in messages] == [(first.artifact.digest, "failed")]
+    assert "was killed by SIGKILL" in messages[0].text
 
 
 def test_a_living_worker_keeps_others_out_and_an_orphan_gives_up(tmp_path: Path) -> None:
     """The study has been killed; its worker lives on for a moment: who comes then must not write beside it."""
-    with hold_as_worker(tmp_path, 1, os.getppid()), pytest.raises(RunError, match="is in use by process"):
-        hold(tmp_path).__enter__()
-    with hold(tmp_path):
+    with worker_lock(tmp_path, 1, os.getppid()), pytest.raises(RunError, match="is in use by process"):
+        run_lock(tmp_path).__enter__()
+    with run_lock(tmp_path):
         pass
-    with pytest.raises(RunError, match="has ended"), hold_as_worker(tmp_path, 1, os.getpid()):
+    with pytest.raises(RunError, match="has ended"), worker_lock(tmp_path, 1, os.getpid()):
         pass
 
 

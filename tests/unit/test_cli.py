@@ -38,7 +38,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
         ),
         (["check", "quickstart", "--set", "tune.betta=1"], "tune.betta is unknown: did you mean beta?"),
         (["check", "quickstart", "--set", "tune.beta=-1", "guide.rows=0"], "tune.beta is -1: input should be greater"),
-        (["guide", "quickstart", "--shard", "3/2"], "shard '3/2' names no share: write it as I/N"),
+        (["guide", "quickstart", "--shard", "3/2"], "'3/2' is no shard: write it as I/N"),
         (["tune", "quickstart", "--launch", "fsdp"], "fsdp divides a model among GPUs, and there is none"),
         (["tune", "quickstart", "--launch", "zero2", "--processes", "2"], "give --launch ddp"),
         (["tune", "quickstart", "--launch", "ddp"], "there is nothing to launch on 0 GPUs: leave out --launch"),
@@ -90,7 +90,7 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     with pytest.raises(SystemExit) as ended:
         run(monkeypatch, "run", "quickstart")
     assert ended.value.code == 130
-    assert capsys.readouterr().err == "trimtab: stopped; this goes on where it was: trimtab run quickstart\n"
+    assert capsys.readouterr().err == "trimtab: stopped; to resume: trimtab run quickstart\n"
 
 
 HEAVY = ("torch", "transformers", "datasets", "trl", "pandas", "sklearn", "matplotlib", "huggingface_hub")

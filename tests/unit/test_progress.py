@@ -18,7 +18,7 @@ from trimtab.config.file import load_experiment
 from trimtab.pipeline import memory as budget
 from trimtab.pipeline.experiment_steps import steps, up_to
 from trimtab.pipeline.need import LIBRARY_BYTES
-from trimtab.store.lock import Holder, hold, holder_of
+from trimtab.store.lock import Holder, holder_of, run_lock
 from trimtab.store.progress import WINDOW, Stage, Watch, duration, pace, stage_table, watching
 
 
@@ -136,7 +136,7 @@ def test_files_that_a_container_has_read_take_no_memory_from_a_run(
 
 
 def test_a_note_of_a_process_that_ended_or_whose_id_was_given_to_another_speaks_of_a_dead_one(tmp_path: Path) -> None:
-    with hold(tmp_path) as previous:
+    with run_lock(tmp_path) as previous:
         assert previous is None
         holder = holder_of(tmp_path / ".lock")
         assert holder is not None and holder.alive is True
@@ -155,7 +155,7 @@ def test_a_notebook_shows_the_stages_in_place_and_tables_as_html() -> None:
         with watching(console=Console(force_jupyter=True)) as watch, watch("guide base") as advance:
             for done in range(200):
                 advance(done, 200)
-            watch.say("memory: about 1.9 GB")
+            watch.print("memory: about 1.9 GB")
     first, *others = captured.outputs
     assert not first.update and "memory: about 1.9 GB" in "".join(each.data["text/html"] for each in others)
     updates = [each.data["text/html"] for each in others if each.update]

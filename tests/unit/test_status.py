@@ -1,4 +1,4 @@
-"""What a run writes down of itself, and what is said of it from another terminal."""
+"""The log and the status of a run, and `trimtab status`, which reads the status from another terminal."""
 
 import contextlib
 import dataclasses
@@ -14,26 +14,26 @@ import pytest
 from rich.console import Console
 
 from trimtab.errors import RunError
-from trimtab.store import log as journal
+from trimtab.store import status as status_file
 from trimtab.store.lock import Holder
-from trimtab.store.log import keeping, read_statuses
+from trimtab.store.log import recording
 from trimtab.store.progress import Watch
-from trimtab.store.status import print_status
+from trimtab.store.status import print_status, read_statuses
 
 HOUR = 3600.0
 
 
 def run_of(folder: Path, holder: Holder | None) -> None:
-    """A run that was at work on `tune` for an hour, 8 batches a minute, and was last heard of two hours ago."""
-    heard = time.time() - 2 * HOUR
-    stage = {"name": "tune", "state": "runs", "done": 480, "total": 960, "began": heard - HOUR, "updated": heard}
-    values = {"shard": None, "updated": heard, "stages": [{**stage, "rate": 8 / 60}]}
+    """A run that was at work on `tune` for an hour, 8 batches a minute, and was last updated two hours ago."""
+    updated = time.time() - 2 * HOUR
+    stage = {"name": "tune", "state": "runs", "done": 480, "total": 960, "began": updated - HOUR, "updated": updated}
+    values = {"shard": None, "updated": updated, "stages": [{**stage, "rate": 8 / 60}]}
     (folder / "status.json").write_text(json.dumps(values))
     if holder is not None:
         (folder / ".lock.json").write_text(json.dumps(dataclasses.asdict(holder)))
 
 
-def said(folder: Path, *, as_json: bool = False) -> str:
+def status_text(folder: Path, *, as_json: bool = False) -> str:
     console = Console(width=160, file=io.StringIO(), record=True)
     print_status(folder, console, as_json=as_json)
     return console.export_text()
@@ -42,22 +42,22 @@ def said(folder: Path, *, as_json: bool = False) -> str:
 @pytest.mark.parametrize("holder", [None, dataclasses.replace(Holder.this(), pid=2**22 + 1)], ids=["left", "died"])
 def test_time_stands_still_for_a_process_that_is_gone(tmp_path: Path, holder: Holder | None) -> None:
     run_of(tmp_path, holder)
-    table = said(tmp_path)
-    assert "last heard of 2:00:00 ago" in table or "died" in table
+    table = status_text(tmp_path)
+    assert "last update 2:00:00 ago" in table or "died" in table
     assert "1:00:00  1:00:00 left" in table and "0:00:00" not in table
-    (stage,) = json.loads(said(tmp_path, as_json=True))["processes"][0]["stages"]
+    (stage,) = json.loads(status_text(tmp_path, as_json=True))["processes"][0]["stages"]
     assert stage["seconds_left"] == pytest.approx(HOUR)
 
 
 def test_time_goes_on_for_a_process_that_lives(tmp_path: Path) -> None:
     run_of(tmp_path, Holder.this())
-    assert "3:00:00  0:00:00 left" in said(tmp_path)
+    assert "3:00:00  0:00:00 left" in status_text(tmp_path)
 
 
-def test_a_session_that_begins_is_not_told_of_by_the_one_before(tmp_path: Path) -> None:
+def test_a_new_session_replaces_the_status_of_the_one_before(tmp_path: Path) -> None:
     run_of(tmp_path, None)
     watch = Watch()
-    with keeping(tmp_path, watch, previous=None):
+    with recording(tmp_path, watch, previous=None):
         (status,) = read_statuses(tmp_path)
         assert status.stages == [] and time.time() - status.updated < 60
 
@@ -67,21 +67,21 @@ def test_a_disk_without_room_for_the_status_hides_no_error(tmp_path: Path, monke
         raise RunError("status.json cannot be written (No space left on device)")
 
     watch = Watch()
-    with pytest.raises(KeyboardInterrupt), keeping(tmp_path, watch, previous=None), watch("tune") as advance:
-        monkeypatch.setattr(journal, "write_text", full)
+    with pytest.raises(KeyboardInterrupt), recording(tmp_path, watch, previous=None), watch("tune") as advance:
+        monkeypatch.setattr(status_file, "write_text", full)
         advance(1, 10)
         raise KeyboardInterrupt
 
 
 def test_a_run_takes_away_what_it_brought_and_nothing_else(tmp_path: Path) -> None:
     """Who listens to the watch before a run does so after it: a second run in one notebook is shown, too."""
-    watch, heard = Watch(), []
-    watch.listeners.append(lambda stage: heard.append((stage.name, stage.state)))
+    watch, changes = Watch(), []
+    watch.listeners.append(lambda stage: changes.append((stage.name, stage.state)))
     for run in ("one", "two"):
         (tmp_path / run).mkdir()
-        with keeping(tmp_path / run, watch, previous=None), watch(run):
+        with recording(tmp_path / run, watch, previous=None), watch(run):
             pass
-    assert heard == [("one", "runs"), ("one", "made"), ("two", "runs"), ("two", "made")]
+    assert changes == [("one", "runs"), ("one", "made"), ("two", "runs"), ("two", "made")]
     assert len(watch.listeners) == 1
     assert "two: made" in (tmp_path / "two/log.txt").read_text() and "two" not in (tmp_path / "one/log.txt").read_text()
 
@@ -100,7 +100,7 @@ def test_logging_is_afterwards_as_it_was(tmp_path: Path, captured: bool, fails: 
         if captured:  # as a program does that runs trimtab in itself
             logging.captureWarnings(True)
         before = state()
-        with contextlib.suppress(RunError), keeping(tmp_path, Watch(), previous=None):
+        with contextlib.suppress(RunError), recording(tmp_path, Watch(), previous=None):
             if fails:
                 raise RunError("the disk is full")
         assert state() == before

@@ -1,11 +1,12 @@
-"""The order in which a study makes its tasks, and which tasks a failure stops."""
+"""The task in which a study makes its tasks, and which tasks a failure stops."""
 
 from pathlib import Path
 from types import SimpleNamespace
 
 from trimtab.assets.resolve import Assets
 from trimtab.config.experiment import Experiment
-from trimtab.executors.messages import Event, Order, Tell
+from trimtab.executors import messages
+from trimtab.executors.messages import Message, Send
 from trimtab.pipeline.step import Step
 from trimtab.store.artifacts import Artifact
 from trimtab.store.files import seal
@@ -28,30 +29,30 @@ def plan(folder: Path, runs: dict[str, str], **inputs: str) -> StudyPlan:
 
 
 class FakeExecutor:
-    """Takes up to `workers` orders and ends one at each wait: the last one taken first."""
+    """Takes up to `workers` tasks and ends one at each wait: the last one taken first."""
 
     def __init__(self, workers: int = 1, failing: str = "") -> None:
         self.workers, self.failing = workers, failing
-        self.open: list[Order] = []
-        self.taken: list[Order] = []
+        self.open: list[messages.Task] = []
+        self.submitted: list[messages.Task] = []
         self.open_at_wait: list[str] = []
 
     def free(self) -> bool:
         return len(self.open) < self.workers
 
-    def take(self, order: Order) -> None:
-        self.open.append(order)
-        self.taken.append(order)
+    def submit(self, task: messages.Task) -> None:
+        self.open.append(task)
+        self.submitted.append(task)
 
-    def wait(self, tell: Tell) -> None:
-        self.open_at_wait.append("".join(order.digest for order in self.open))
+    def wait(self, send: Send) -> None:
+        self.open_at_wait.append("".join(task.digest for task in self.open))
         digest = self.open.pop().digest
-        tell(Event(digest, "advance", done=1, total=2))
-        tell(Event(digest, "failed", "diverged") if digest in self.failing else Event(digest, "made"))
+        send(Message(digest, "progress", done=1, total=2))
+        send(Message(digest, "failed", "diverged") if digest in self.failing else Message(digest, "made"))
 
     @property
     def order(self) -> str:
-        return "".join(order.digest for order in self.taken)
+        return "".join(task.digest for task in self.submitted)
 
 
 def carried_out(plan: StudyPlan, executor: FakeExecutor, watch: Watch | None = None) -> dict[str, str]:
@@ -71,8 +72,8 @@ def test_tasks_come_run_after_run_each_after_its_inputs(tmp_path):
 def test_an_order_names_the_experiment_of_the_task_s_first_run_and_how_the_machine_is_shared(tmp_path):
     executor = FakeExecutor()
     carried_out(plan(tmp_path, {"x": "a", "y": "ab"}, a="", b="a"), executor)
-    assert [Experiment.model_validate_json(order.experiment).name for order in executor.taken] == ["x", "y"]
-    assert {(order.threads, order.beside) for order in executor.taken} == {(3, 2)}
+    assert [Experiment.model_validate_json(task.experiment).name for task in executor.submitted] == ["x", "y"]
+    assert {(task.threads, task.beside) for task in executor.submitted} == {(3, 2)}
 
 
 def test_several_workers_make_what_does_not_wait_for_another(tmp_path):

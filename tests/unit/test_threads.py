@@ -47,7 +47,7 @@ def plain_environment() -> dict[str, str]:
         "runpy.run_module('trimtab', run_name='__main__')",
         # a worker of --jobs or of a study, before it reads its first message
         "import sys; sys.argv[1:] = ['1', '1', '.']; from trimtab.executors import worker; "
-        "worker._listen = lambda orders: orders.put(None); "
+        "worker._read = lambda tasks: tasks.put(None); "
         "worker.os.dup = lambda fd: (exec({seen!r}), sys.stdout.flush(), worker.os._exit(0)); worker.main()",
     ],
     ids=["command line", "module", "worker"],

@@ -50,7 +50,7 @@ def content_digest(path: Path, memory: Path) -> str:
     if unknown:
         with contextlib.suppress(OSError, RunError):  # without a note the next look is as slow as this one
             note.parent.mkdir(parents=True, exist_ok=True)
-            write_text(note, [json.dumps({name: (*facts[name], hashes[name]) for name in files})], lasting=False)
+            write_text(note, [json.dumps({name: (*facts[name], hashes[name]) for name in files})], durable=False)
     return hashlib.sha256("\n".join(f"{name} {hashes[name]}" for name in files).encode()).hexdigest()[:16]
 
 

@@ -181,7 +181,7 @@ def main() -> None:
         sys.exit(TrimtabError.exit_code)
     except KeyboardInterrupt as stop:
         if launched().alone:  # of several processes, the one that launched the others says it
-            _print_error(f"stopped; this goes on where it was: {command_line()}")
+            _print_error(f"stopped; to resume: {command_line()}")
         sys.exit(143 if isinstance(stop, Terminated) else 130)
 
 

@@ -1,10 +1,7 @@
-"""Decoding shared out among processes on one machine: this one and its helpers take blocks of a stage side by side.
+"""Decodes the blocks of one step in several processes: this one and its helpers, the workers of a pool.
 
-Several processes of few threads use a CPU better than one of many, whose threads wait for each other at every
-operation; and each of them can have an accelerator of its own. Knows nothing of what is decoded.
-
-    >>> with helping(Path("runs/demo"), experiment, Assets(), jobs=2) as helpers:       # doctest: +SKIP
-    ...     helpers.decode(artifact, "guide base", prompts, 16, decode, advance)
+Several processes with few threads use a CPU better than one with many, whose threads wait for each other at every
+operation; and each process can have a GPU of its own.
 """
 
 import contextlib
@@ -17,18 +14,18 @@ import torch
 from trimtab.assets.resolve import Assets
 from trimtab.config.experiment import Experiment
 from trimtab.errors import RunError
-from trimtab.executors.messages import Event, Order
+from trimtab.executors.messages import Message, Task
 from trimtab.executors.pool import Pool
 from trimtab.records import Prompt
 from trimtab.store.artifacts import Artifact
-from trimtab.store.blocks import Decode, decode_groups, finished, planned_groups, sharing_time
+from trimtab.store.blocks import Decode, decode_blocks, finished, planned_blocks
 from trimtab.store.progress import Advance
 
 _log = logging.getLogger(__name__)
 
 
 class Helpers:
-    """`jobs` processes, this one among them; they share out its `threads` wherever there are blocks for several."""
+    """`jobs` processes including this one, which share its `threads` while they decode."""
 
     def __init__(self, pool: Pool, experiment: Experiment, assets: Assets, jobs: int, threads: int) -> None:
         self._pool = pool
@@ -39,114 +36,92 @@ class Helpers:
         self._ended = False
 
     def start(self) -> None:
-        """Start the other processes, if they do not run: they load their libraries while this one does other work."""
+        """Start the other processes if they are not running, so that they load their libraries early."""
         if not self._ended:
             self._pool.start()
 
     def end(self) -> None:
-        """End the other processes for good: nothing more is to be decoded, and idle ones hold memory."""
+        """End the other processes for good: idle ones occupy memory."""
         self._ended = True
         self._pool.end()
 
     def decode(
         self, artifact: Artifact, label: str, prompts: Sequence[Prompt], size: int, decode: Decode, advance: Advance
     ) -> None:
-        """Decode `prompts` in blocks into `artifact.work`, and record how they are cut.
+        """Decode `prompts` in blocks into `artifact.work`, where finished blocks may exist already.
 
-        How many threads a process has follows from the plan alone, whatever is found there: so a stage that was killed
-        ends in the same bytes.
+        The number of threads follows from the plan alone, so that a resumed step gives the same bytes.
 
         Raises:
-            RunError: a helper could not decode its share; what is done is kept.
+            RunError: a helper could not decode its share; all finished blocks are kept.
         """
-        groups = planned_groups(artifact.work, prompts, size)
-        jobs = min(self.jobs, len(groups))
-        left = [number for number in groups if not finished(artifact.work, number)]
-        shares = [share for share in (left[first::jobs] for first in range(jobs)) if share]
+        blocks = planned_blocks(artifact.work, prompts, size)
+        jobs = min(self.jobs, len(blocks))
+        unfinished = [number for number in blocks if not finished(artifact.work, number)]
+        shares = [share for first in range(jobs) if (share := unfinished[first::jobs])]
         if jobs < 2 or not shares:
-            decode_groups(artifact.work, groups, decode, advance)
+            decode_blocks(artifact.work, blocks, decode, advance)
             return
         threads = max(self._threads // jobs, 1)
         for share in shares[1:]:
-            self._pool.take(order_of(artifact.digest, self._experiment, self._assets, threads, share, len(shares)))
-        progress = _Progress(len(prompts), sum(len(groups[number]) for number in left), advance)
-        own = {number: groups[number] for number in shares[0]}
-        with with_threads(threads):
-            decode_groups(artifact.work, own, sharing_time(decode, len(shares)), lambda done, _: progress.tell(0, done))
-        failures = _wait(self._pool, len(shares) - 1, progress)
+            self._pool.submit(task_for(artifact.digest, self._experiment, self._assets, threads, share, len(shares)))
+        before = len(prompts) - sum(len(blocks[number]) for number in unfinished)
+        done: dict[int, int] = {}
+        running, failures = len(shares) - 1, list[str]()
+
+        def report(worker: int, count: int) -> None:
+            done[worker] = count
+            advance(before + sum(done.values()), len(prompts))
+
+        def receive(message: Message) -> None:
+            nonlocal running
+            if message.kind == "warning":
+                _log.warning("%s", message.text)
+            elif message.kind == "progress":
+                report(message.worker, message.done)
+            else:
+                running -= 1
+                failures.extend([message.text] if message.kind == "failed" else [])
+
+        own = {number: blocks[number] for number in shares[0]}
+        with thread_count(threads):
+            decode_blocks(artifact.work, own, decode, lambda count, _: report(0, count), beside=len(shares))
+        while running:
+            self._pool.wait(receive)
         if failures:
             raise RunError(f"{label}: {failures[0]}")
 
 
-class _Progress:
-    """How many of `total` prompts are done, of which `left` were not when several processes set to work."""
-
-    def __init__(self, total: int, left: int, advance: Advance) -> None:
-        self._total = total
-        self._before = total - left
-        self._done: dict[int, int] = {}
-        self._advance = advance
-
-    def tell(self, worker: int, done: int) -> None:
-        """So many are done by a worker, 0 being this process."""
-        self._done[worker] = done
-        self._advance(self._before + sum(self._done.values()), self._total)
-
-
-def _wait(pool: Pool, orders: int, progress: _Progress) -> list[str]:
-    """Until so many orders are made or have failed; why they have."""
-    ended, failures = 0, []
-
-    def heard(event: Event) -> None:
-        nonlocal ended
-        if event.kind == "said":
-            _log.warning("%s", event.text)
-        elif event.kind == "advance":
-            progress.tell(event.worker, event.done)
-        else:
-            ended += 1
-            failures.extend([event.text] if event.kind == "failed" else [])
-
-    while ended < orders:
-        pool.wait(heard)
-    return failures
-
-
-def order_of(
+def task_for(
     digest: str,
     experiment: Experiment,
     assets: Assets,
     threads: int,
     blocks: Sequence[int] | None = None,
     beside: int = 1,
-) -> Order:
-    """The order to make an artifact, or some blocks of it."""
-    return Order(
-        digest,
-        experiment.model_dump_json(exclude_unset=True),
-        threads,
-        str(assets.cache),
-        None if assets.path_map is None else str(assets.path_map),
-        None if blocks is None else list(blocks),
-        beside,
-    )
+) -> Task:
+    """The task to make an artifact, or some blocks of it."""
+    path_map = None if assets.path_map is None else str(assets.path_map)
+    numbers = None if blocks is None else list(blocks)
+    values = experiment.model_dump_json(exclude_unset=True)
+    return Task(digest, values, threads, str(assets.cache), path_map, numbers, beside)
 
 
 @contextlib.contextmanager
-def helping(folder: Path, experiment: Experiment, assets: Assets, jobs: int) -> Iterator[Helpers | None]:
-    """The helpers of a run in `folder`, which end with it; none where there is one job."""
+def helpers_for(folder: Path, experiment: Experiment, assets: Assets, jobs: int) -> Iterator[Helpers | None]:
+    """The helpers of a run in `folder`, which end with it; None for one job."""
     if jobs < 2:
         yield None
         return
     threads = torch.get_num_threads()
-    # this process has the first of the devices, if any are listed
+    # this process uses the first device, its helpers the others
     with Pool(folder, range(2, jobs + 1), max(threads // jobs, 1)) as pool:
         yield Helpers(pool, experiment, assets, jobs, threads)
 
 
 @contextlib.contextmanager
-def with_threads(count: int) -> Iterator[None]:
-    """Within it, operations of this process have so many threads."""
+def thread_count(count: int) -> Iterator[None]:
+    """Set the number of threads of this process's operations for a `with` block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -1,9 +1,6 @@
-"""What a process and its workers tell each other: which artifact to make, how far it is, what came of it.
+"""The messages between the driver, the process that runs an experiment or a study, and its workers.
 
-Imports nothing heavy: a worker listens for the end of its parent before it loads anything.
-
-    >>> listening("0123456789ab", print).stages
-    {}
+Imports no heavy library: a worker reads messages before it loads torch.
 """
 
 from collections.abc import Callable
@@ -14,11 +11,11 @@ from trimtab.store.progress import Stage, Watch
 
 
 @dataclass(frozen=True)
-class Order:
-    """Make the artifact of this digest: a step of the experiment, which comes as JSON.
+class Task:
+    """The driver asks a worker for the artifact `digest` of an experiment, which is given as JSON.
 
-    With `blocks`, decode only these of its blocks; `beside` is then the number of processes that work on the artifact.
-    Without, `beside` is the number of processes that share this one's device.
+    With `blocks`, only these blocks of it are decoded, and `beside` processes work on the same artifact. Without,
+    `beside` is the number of processes that share the worker's device.
     """
 
     digest: str
@@ -31,28 +28,28 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Event:
-    """A message from a worker: progress, success, failure with its reason, or a warning."""
+class Message:
+    """A worker's progress with a task, success, failure with its reason, or a warning of any task."""
 
     digest: str
-    kind: Literal["advance", "made", "failed", "said"]
+    kind: Literal["progress", "made", "failed", "warning"]
     text: str = ""
     done: int = 0
     total: int = 0
     worker: int = 0
 
 
-Tell = Callable[[Event], None]
+Send = Callable[[Message], None]
 
 
-def listening(digest: str, tell: Tell, worker: int = 0) -> Watch:
-    """A watch that tells how far the task of this digest is."""
+def sending_watch(digest: str, send: Send, worker: int = 0) -> Watch:
+    """A watch that sends the progress of the task `digest`."""
 
-    def advance(stage: Stage) -> None:
+    def send_progress(stage: Stage) -> None:
         if stage.total is not None and stage.state == "runs":
-            tell(Event(digest, "advance", done=stage.done, total=stage.total, worker=worker))
+            send(Message(digest, "progress", done=stage.done, total=stage.total, worker=worker))
 
     watch = Watch()
-    watch.listeners.append(advance)
-    watch.say = lambda line: tell(Event(digest, "said", line))
+    watch.listeners.append(send_progress)
+    watch.print = lambda line: send(Message(digest, "warning", line))
     return watch

@@ -1,10 +1,6 @@
-"""Several processes that make artifacts side by side, each with its share of threads and its own device.
+"""An executor with several worker processes, each with its share of threads and its own device.
 
-A worker that dies takes its order with it, and nothing else: the order has failed, and the next one gets a new worker.
-
-    >>> with Pool(Path("runs/demo"), workers=[1, 2], threads=1) as pool:                # doctest: +SKIP
-    ...     pool.take(order)
-    ...     pool.wait(print)
+A worker that dies fails its task only; the next task gets a new worker.
 """
 
 import json
@@ -18,13 +14,13 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
-from trimtab.executors.messages import Event, Order, Tell
+from trimtab.executors.messages import Message, Send, Task
 from trimtab.models.hardware import visible_devices
 
-PATIENCE = 20.0
-"""Seconds that a worker has to end when it is told to."""
+SHUTDOWN_SECONDS = 20.0
+"""How long a worker may take to end before it is killed."""
 
 
 @dataclass
@@ -35,14 +31,16 @@ class _Worker:
 
 
 class Pool:
-    """At most so many workers, by their numbers from 1, for the run directory `folder`; each begins with `threads`
-    threads. The visible CUDA devices are dealt out in turn: worker n gets the n-th."""
+    """Workers of the given numbers, counted from 1, for the run directory `folder`; each starts with `threads` threads.
+
+    Worker n gets the n-th visible CUDA device; with fewer devices than workers, several share one.
+    """
 
     def __init__(self, folder: Path, workers: Iterable[int], threads: int) -> None:
         self._folder = folder
         self._threads = threads
         self._workers: dict[int, _Worker | None] = dict.fromkeys(workers)
-        self._heard: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[tuple[_Worker, Message | None]] = queue.SimpleQueue()
 
     def __enter__(self) -> Self:
         return self
@@ -51,103 +49,99 @@ class Pool:
         self.end(at_once=kind is not None)
 
     def end(self, *, at_once: bool = False) -> None:
-        """End all workers, once they have made what they make or `at_once`; further orders get new ones."""
-        ending = [worker for worker in self._workers.values() if worker is not None]
+        """End all workers, after their current tasks or `at_once`. Later tasks get new ones."""
+        workers = [worker for worker in self._workers.values() if worker is not None]
         self._workers = dict.fromkeys(self._workers)
-        for worker in ending:
+        for worker in workers:
             if at_once:
                 worker.process.terminate()
             else:
                 _send(worker, None)
-        for worker in ending:
+        for worker in workers:
             try:
-                worker.process.wait(PATIENCE)
+                worker.process.wait(SHUTDOWN_SECONDS)
             except subprocess.TimeoutExpired:
                 worker.process.kill()
                 worker.process.wait()
 
     def free(self) -> bool:
+        """Whether another task can be submitted."""
         return any(worker is None or worker.digest is None for worker in self._workers.values())
 
     def start(self) -> None:
-        """Start all workers now, which load their libraries, and not when they are first wanted."""
-        for number, worker in self._workers.items():
-            if worker is None:
-                self._workers[number] = self._start(number)
+        """Start all workers, so that they load their libraries before the first task comes."""
+        for number in self._workers:
+            self._started(number)
 
-    def take(self, order: Order) -> None:
-        number, worker = next((n, w) for n, w in self._workers.items() if w is None or w.digest is None)
-        if worker is None:
-            worker = self._workers[number] = self._start(number)
-        worker.digest = order.digest
-        _send(worker, asdict(order))
+    def submit(self, task: Task) -> None:
+        """Send a task to a free worker."""
+        number = next(number for number, worker in self._workers.items() if worker is None or worker.digest is None)
+        worker = self._started(number)
+        worker.digest = task.digest
+        _send(worker, asdict(task))
 
-    def wait(self, tell: Tell) -> None:
-        worker, reply = self._heard.get()
-        if reply is None:
+    def wait(self, send: Send) -> None:
+        """Wait for one message, or for a worker's end, which fails its task."""
+        worker, message = self._messages.get()
+        if message is None:
             if self._workers[worker.number] is worker:
                 self._workers[worker.number] = None
             if worker.digest is not None:
-                tell(Event(worker.digest, "failed", self._death(worker)))
+                send(Message(worker.digest, "failed", self._death(worker)))
             return
-        event = Event(**reply)
-        if event.kind in ("made", "failed"):
+        if message.kind in ("made", "failed"):
             worker.digest = None
-        tell(event)
+        send(message)
+
+    def _started(self, number: int) -> _Worker:
+        worker = self._workers[number]
+        if worker is None:
+            worker = self._workers[number] = self._start(number)
+        return worker
 
     def _start(self, number: int) -> _Worker:
         environment = {**os.environ, "OMP_NUM_THREADS": str(self._threads), "TOKENIZERS_PARALLELISM": "false"}
-        devices = visible_devices()
-        if devices:
+        if devices := visible_devices():
             environment["CUDA_VISIBLE_DEVICES"] = devices[(number - 1) % len(devices)]
+        arguments = [str(number), str(os.getpid()), str(self._folder)]
         with self._log(number).open("a", encoding="utf-8") as log:
             process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "trimtab.executors.worker",
-                    str(number),
-                    str(os.getpid()),
-                    str(self._folder),
-                ],
+                [sys.executable, "-m", "trimtab.executors.worker", *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
                 encoding="utf-8",
                 env=environment,
-                start_new_session=True,  # Ctrl-C is this process's to answer
+                start_new_session=True,  # Ctrl-C must reach the driver alone
             )
         worker = _Worker(number, process)
-        threading.Thread(target=self._hear, args=(worker,), daemon=True).start()
+        threading.Thread(target=self._read, args=(worker,), daemon=True).start()
         return worker
 
-    def _hear(self, worker: _Worker) -> None:
+    def _read(self, worker: _Worker) -> None:
         assert worker.process.stdout is not None
         for line in worker.process.stdout:
-            if line.endswith("\n"):  # a kill can cut the last one
-                self._heard.put((worker, json.loads(line)))
-        self._heard.put((worker, None))
+            if line.endswith("\n"):  # a kill can truncate the last line
+                self._messages.put((worker, Message(**json.loads(line))))
+        self._messages.put((worker, None))
 
     def _log(self, number: int) -> Path:
         return self._folder / f"log-worker-{number}.txt"
 
     def _death(self, worker: _Worker) -> str:
-        code = worker.process.wait()
+        code, log = worker.process.wait(), self._log(worker.number)
         if code < 0:
             name = signal.Signals(-code).name
-            return (
-                f"its process was killed by {name}: where memory is short, lower --jobs, and the same command goes on"
-            )
-        last = self._log(worker.number).read_text(encoding="utf-8").strip().rpartition("\n")[2]
-        return f"its process ended with code {code} ({last}); {self._log(worker.number).name} has more"
+            return f"its process was killed by {name}: if memory is short, lower --jobs; run the same command again"
+        last = log.read_text(encoding="utf-8").strip().rpartition("\n")[2]
+        return f"its process ended with code {code} ({last}); {log.name} has more"
 
 
 def _send(worker: _Worker, message: dict[str, Any] | None) -> None:
-    stdin: IO[str] | None = worker.process.stdin
-    assert stdin is not None
+    assert worker.process.stdin is not None
     try:
-        stdin.write(json.dumps(message) + "\n")
-        stdin.flush()
+        worker.process.stdin.write(json.dumps(message) + "\n")
+        worker.process.stdin.flush()
     except BrokenPipeError:
-        pass  # it has died, which is heard where its replies end
+        pass  # the worker has died, which `wait` reports

@@ -1,7 +1,4 @@
-"""Runs the steps of an experiment, in this process or in several on this machine.
-
->>> run(load_experiment(Path("experiments/quickstart.yaml")), Path("runs"), Assets(), Watch())  # doctest: +SKIP
-"""
+"""Runs the steps of an experiment, in this process or in several on this machine."""
 
 import contextlib
 import logging
@@ -16,7 +13,7 @@ import torch
 from trimtab.assets.resolve import Assets
 from trimtab.config.experiment import Experiment
 from trimtab.errors import ConfigurationError, RunError
-from trimtab.executors.helpers import helping
+from trimtab.executors.helpers import helpers_for
 from trimtab.models.load import quiet_libraries
 from trimtab.pipeline.checks import check_steps
 from trimtab.pipeline.experiment_steps import up_to
@@ -27,8 +24,8 @@ from trimtab.pipeline.workspace import Workspace
 from trimtab.store.artifacts import RunDirectory
 from trimtab.store.blocks import Shard
 from trimtab.store.distributed import launched, lost_another
-from trimtab.store.lock import hold
-from trimtab.store.log import keeping
+from trimtab.store.lock import run_lock
+from trimtab.store.log import recording
 from trimtab.store.progress import Watch
 
 if TYPE_CHECKING:
@@ -43,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """A run: where its artifacts lie and, once the report was made, what it shows."""
+    """A run: its artifacts and, if the report was written, its results."""
 
     experiment: Experiment
     plan: Plan
@@ -58,18 +55,18 @@ class Run:
     @property
     def report(self) -> "list[Row]":
         """The rows of the report's table."""
-        assert self.results is not None, "the run ended before its report"
+        assert self.results is not None, "the run has no report"
         return self.results.rows
 
     @property
     def set_aside(self) -> "list[SetAside]":
-        """The prompts that do not count, of all decoders."""
-        assert self.results is not None, "the run ended before its report"
+        """The prompts that are left out of the comparison, of all decoders."""
+        assert self.results is not None, "the run has no report"
         return self.results.set_aside
 
     @property
     def table(self) -> "Table":
-        """The report's table as a terminal or a notebook shows it."""
+        """The report's table for a terminal or a notebook."""
         from trimtab.report.tables import terminal_table
 
         return terminal_table(self.report)
@@ -92,23 +89,15 @@ def run(
     together make the step `tune` together; earlier artifacts must already exist. With `trace`, searches of the test
     prompts leave traces in the folder's `traces/`; what was decoded without one is decoded again.
 
-    With several `jobs`, as many processes decode side by side, each with its share of this one's threads, or with a GPU
-    of its own where several are visible; traced searches are decoded by one process.
+    With several `jobs`, as many processes decode at the same time, each with its share of this one's threads, or with a
+    GPU of its own where several are visible; traced searches are decoded by one process.
 
     Raises:
-        TrimtabError: anything that a user can mend; what was made before stays, and the same call goes on from there.
+        TrimtabError: an error that the user can correct; finished work is kept, and the same call resumes.
     """
     shard = Shard.parse(shard) if isinstance(shard, str) else shard
-    if jobs < 1:
-        raise ConfigurationError(f"jobs is {jobs}: give at least 1")
-    if jobs > 1 and shard is not None:
-        raise ConfigurationError(f"shard {shard} would be decoded by {jobs} jobs: give either, and more shards")
-    if not launched().alone and until != "tune":
-        raise ConfigurationError(f"{until} was launched as {launched().count} processes: only `trimtab tune` can be")
-    check_jobs(experiment, jobs)
+    _check_request(experiment, until, shard, jobs)
     line = up_to(experiment, until)
-    if shard is not None:
-        _check_rows(experiment, until)
     directory = RunDirectory(runs / experiment.name)
     if not launched().alone and torch.cuda.is_available():
         torch.cuda.set_device(launched().local)
@@ -119,49 +108,56 @@ def run(
         wanted = [step for step in wanted if step.decodes]
     results = None
     with (
-        hold(directory.path, shard) as previous,
-        keeping(directory.path, watch, previous, shard),
-        enough_memory(line, experiment, assets, jobs),
+        run_lock(directory.path, shard) as previous,
+        recording(directory.path, watch, previous, shard),
+        explain_memory_errors(line, experiment, assets, jobs),
         quiet_libraries(),
-        helping(directory.path, experiment, assets, jobs) as helpers,
+        helpers_for(directory.path, experiment, assets, jobs) as helpers,
     ):
         watch.plan(step.name for step in wanted)
         check_steps(line, experiment, assets)
-        tell_memory(watch, memory_lines(line, experiment, assets, jobs))
+        show_memory(watch, memory_lines(line, experiment, assets, jobs))
         plan = Plan(line, directory, assets)
-        session = StepRunner(plan, Workspace(assets), watch, helpers=helpers, traced=trace)
+        runner = StepRunner(plan, Workspace(assets), watch, helpers=helpers, traced=trace)
         _check_earlier(plan, wanted, until, shard)
-        for number, step in enumerate(wanted):
-            if helpers is not None and not any(later.decodes for later in wanted[number:]):
+        for index, step in enumerate(wanted):
+            if helpers is not None and not any(later.decodes for later in wanted[index:]):
                 helpers.end()
             if shard is None:
-                results = session.make(step)
+                results = runner.make(step)
             else:
-                session.decode_shard(step, shard)
+                runner.decode_shard(step, shard)
     _leave_group()
     return Run(experiment, plan, watch, results if until == "report" else None)
 
 
-def tell_memory(watch: Watch, lines: Sequence[str]) -> None:
-    """Show the first line; the others are warnings, which the log shows."""
-    for number, line in enumerate(lines):
-        _log.log(logging.WARNING if number else logging.INFO, "%s", line)
-        if number == 0:
-            watch.say(line)
+def show_memory(watch: Watch, lines: Sequence[str]) -> None:
+    """Log the lines of a memory estimate, of which all but the first are warnings, and show the first to the user."""
+    for index, line in enumerate(lines):
+        _log.log(logging.WARNING if index else logging.INFO, "%s", line)
+        if index == 0:
+            watch.print(line)
 
 
-def _check_rows(experiment: Experiment, until: str) -> None:
-    """Raise ConfigurationError unless all shards cut the prompts alike."""
+def _check_request(experiment: Experiment, until: str, shard: Shard | None, jobs: int) -> None:
+    """Raise ConfigurationError for arguments of `run` that do not go together."""
+    if jobs < 1:
+        raise ConfigurationError(f"jobs is {jobs}: give at least 1")
+    if jobs > 1 and shard is not None:
+        raise ConfigurationError(f"shard {shard} with {jobs} jobs is not supported: use one job and more shards")
+    if not launched().alone and until != "tune":
+        raise ConfigurationError(f"{until} was launched as {launched().count} processes: only `trimtab tune` can be")
+    check_jobs(experiment, jobs)
     rows = {"synthesize": experiment.synthesize.rows, "guide": experiment.guide.rows}
-    if rows[until] == "auto":
+    if shard is not None and rows.get(until) == "auto":
         raise ConfigurationError(
-            f"{until}.rows is auto, which each machine works out for itself, and shards must be cut alike: give a "
-            f"number, such as --set {until}.rows=256"
+            f"{until}.rows is auto, which depends on the machine, but all shards must cut the prompts into the same "
+            f"blocks: give a number, such as --set {until}.rows=256"
         )
 
 
 def _check_earlier(plan: Plan, wanted: Sequence[Step], until: str, shard: Shard | None) -> None:
-    """Raise RunError unless all that these steps need was made, where this process may not make it."""
+    """Raise RunError if a shard or a launched process lacks an earlier artifact, which it must not make itself."""
     if shard is None and launched().alone:
         return
     earlier = [step for step in with_needs(wanted) if step.stage != until]
@@ -173,34 +169,36 @@ def _check_earlier(plan: Plan, wanted: Sequence[Step], until: str, shard: Shard 
 
 
 def _help_to_tune(experiment: Experiment, line: Sequence[Step], directory: RunDirectory, assets: Assets) -> Run:
-    """What a launched process does that is not the main one: its share of the tuning, and nothing that is shown."""
+    """Take part in the tuning as a launched process other than the main one, without any output."""
     plan = Plan(line, directory, assets)
-    with enough_memory(line, experiment, assets), quiet_libraries(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the main process gives the same ones
+    with explain_memory_errors(line, experiment, assets), quiet_libraries(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the main process shows the same ones
         StepRunner(plan, Workspace(assets), Watch()).help_to_tune(line[-1])
     _leave_group()
     return Run(experiment, plan, Watch())
 
 
 def _leave_group() -> None:
-    """Launched processes have no more to exchange."""
+    """End the communication of launched processes."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
 @contextlib.contextmanager
-def enough_memory(line: Sequence[Step], experiment: Experiment, assets: Assets, jobs: int = 1) -> Iterator[None]:
-    """Turns errors about memory, on whatever device, into one that says which settings to lower to what; and those of a
-    launched process that has lost another one into one that says so."""
+def explain_memory_errors(
+    line: Sequence[Step], experiment: Experiment, assets: Assets, jobs: int = 1
+) -> Iterator[None]:
+    """Replace an error for lack of memory by one that names the settings to lower, and the error of a launched process
+    whose partner has ended by one that says so."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if lost_another(error):
             raise RunError(
-                f"another of the {launched().count} launched processes has ended: the same command goes on from the "
-                "last checkpoint"
+                f"another of the {launched().count} launched processes has ended: run the same command again to resume "
+                "from the last checkpoint"
             ) from None
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
         settings = lowered(line, experiment, assets, jobs)
-        raise RunError(f"there is not enough memory: lower {settings}, and the same command goes on") from None
+        raise RunError(f"there is not enough memory: lower {settings}, then run the same command again") from None

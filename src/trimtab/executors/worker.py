@@ -1,8 +1,7 @@
-"""A process that makes the artifacts, or the parts of them, that its parent orders, one after another.
+"""A worker process: reads tasks from standard input and runs them one after another.
 
-Orders come as lines of JSON on standard input, what is heard of them goes out as such on standard output. The end of
-the input is the end of the parent, however it came: then the process ends at once, and what it was making stays in the
-state that a kill leaves, from which the same command goes on. Standard error goes to a log.
+Tasks arrive and messages leave as lines of JSON, on standard input and output; standard error is a log. When standard
+input ends, the parent has died, and the worker exits at once: as after a kill, the same command resumes its task.
 
     $ python -m trimtab.executors.worker 1 4711 runs/slic-study
 """
@@ -18,68 +17,53 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.errors import TrimtabError
-from trimtab.executors.messages import Event, Order, Tell
+from trimtab.executors.messages import Message, Task
 from trimtab.executors.threads import wait_briefly
-from trimtab.store.lock import hold_as_worker
+from trimtab.store.lock import worker_lock
+from trimtab.store.log import WarningHandler
 
-ENDED = 0
-"""The exit code of a worker whose parent has ended."""
+ORPHANED = 0
+"""The exit code of a worker whose parent has died."""
 
 
 def main() -> None:
-    """Work until the parent ends. A fault of ours ends the process, with its traceback in the log."""
+    """Run tasks until the parent sends None or dies. An unexpected error ends the process with a traceback."""
     wait_briefly()  # before anything imports torch
     worker, parent, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print is no reply
+    output = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print goes to the log
     lock = threading.Lock()
 
-    def tell(event: Event) -> None:
+    def send(message: Message) -> None:
         with lock:
-            print(json.dumps(asdict(event)), file=replies, flush=True)
+            print(json.dumps(asdict(message)), file=output, flush=True)
 
-    orders: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(orders,), daemon=True).start()
-    _log_to_standard_error(tell)
+    tasks: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(tasks,), daemon=True).start()
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    logging.captureWarnings(True)
+    log = logging.getLogger("trimtab")
+    log.setLevel(logging.INFO)  # includes tracebacks of a user's code
+    log.addHandler(WarningHandler(lambda text: send(Message("", "warning", text))))
     try:
-        with hold_as_worker(folder, worker, parent):
-            from trimtab.executors.in_process import InProcess  # while there is nothing else to do
+        with worker_lock(folder, worker, parent):
+            from trimtab.executors.in_process import InProcess  # imports torch while the worker is idle
 
             executor = InProcess(folder, worker)
-            while (order := orders.get()) is not None:
-                executor.take(Order(**order))
-                executor.wait(tell)
+            while (task := tasks.get()) is not None:
+                executor.submit(Task(**task))
+                executor.wait(send)
     except TrimtabError as error:
         sys.exit(f"trimtab: {error}")
 
 
-def _listen(orders: "queue.SimpleQueue[dict[str, Any] | None]") -> None:
+def _read(tasks: "queue.SimpleQueue[dict[str, Any] | None]") -> None:
     for line in sys.stdin:
-        order = json.loads(line)
-        orders.put(order)
-        if order is None:
+        task = json.loads(line)
+        tasks.put(task)
+        if task is None:
             return
-    os._exit(ENDED)
-
-
-class _Said(logging.Handler):
-    """Tells the parent what the worker's log is warned of."""
-
-    def __init__(self, tell: Tell) -> None:
-        super().__init__(logging.WARNING)
-        self._tell = tell
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._tell(Event("", "said", record.getMessage()))
-
-
-def _log_to_standard_error(tell: Tell) -> None:
-    form = "%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=form)
-    logging.captureWarnings(True)
-    own = logging.getLogger("trimtab")
-    own.setLevel(logging.INFO)  # tracebacks of a user's code are no warnings
-    own.addHandler(_Said(tell))
+    os._exit(ORPHANED)
 
 
 if __name__ == "__main__":

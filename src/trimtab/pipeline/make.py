@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from trimtab.config.guide import DecoderConfig
 from trimtab.errors import RunError, TrimtabError
 from trimtab.evaluation.coverage import too_long
@@ -89,8 +91,8 @@ class StepRunner:
                     if self.helpers is not None and trace is None:
                         self.helpers.decode(artifact, step.name, made.prompts, made.block_size, made.decode, advance)
                     else:
-                        groups = blocks.planned_groups(artifact.work, made.prompts, made.block_size)
-                        blocks.decode_groups(artifact.work, groups, made.decode, advance)
+                        groups = blocks.planned_blocks(artifact.work, made.prompts, made.block_size)
+                        blocks.decode_blocks(artifact.work, groups, made.decode, advance)
                     blocks.merge_blocks(artifact.work, folder)
         if self.links:
             self._link(step, artifact)
@@ -110,7 +112,7 @@ class StepRunner:
             note_shard(artifact, step.name, shard, blocks.Plan.of(len(decoding.prompts), size))
             groups = blocks.cut(decoding.prompts, size)
             share = {number: group for number, group in groups.items() if shard.owns(number)}
-            blocks.decode_groups(work, share, decoding.decode, advance)
+            blocks.decode_blocks(work, share, decoding.decode, advance)
 
     def decode_numbers(self, step: Step, numbers: Sequence[int], beside: int) -> None:
         """Decode blocks by their numbers, beside other processes that decode others of the same step."""
@@ -121,7 +123,7 @@ class StepRunner:
             decoding = self.decoding(step, advance)
             groups = blocks.cut(decoding.prompts, plan.prompts_a_block)
             share = {number: groups[number] for number in numbers}
-            blocks.decode_groups(artifact.work, share, blocks.sharing_time(decoding.decode, beside), advance)
+            blocks.decode_blocks(artifact.work, share, decoding.decode, advance, beside)
 
     def help_to_tune(self, step: Step) -> None:
         """Take this process's part in a tuning of several processes, of which the main one keeps the model."""
@@ -191,8 +193,8 @@ def _named(step: Step) -> Iterator[None]:
     """Errors in a user's own code become one line that names the step; faults of trimtab's get the step as a note."""
     try:
         yield
-    except TrimtabError:
-        raise
+    except (TrimtabError, MemoryError, OSError, torch.OutOfMemoryError):
+        raise  # of which others say what to do
     except Exception as error:
         fault = fault_in(error)
         if not fault.startswith("in "):  # none of a user's code was run

@@ -16,9 +16,9 @@ from typing import Any
 
 from trimtab.errors import ConfigurationError, RunError
 from trimtab.store.artifacts import Artifact, RunDirectory
-from trimtab.store.blocks import Plan, Shard, block_file, finished, merge_blocks, planned
+from trimtab.store.blocks import Plan, Shard, block_file, ensure_plan, finished, merge_blocks
 from trimtab.store.files import is_sealed, sync, write_json
-from trimtab.store.lock import hold, suffix
+from trimtab.store.lock import run_lock, suffix
 
 TIMES = {"seconds.json", "decode_seconds.json", "files.json"}
 """Files of an artifact that hold times, or the lengths of files that do."""
@@ -75,7 +75,7 @@ def merge_shards(directories: Sequence[Path], into: Path | None = None) -> list[
     if faults:
         raise RunError("; ".join(dict.fromkeys(faults)))
     target = RunDirectory(into or directories[0])
-    with hold(target.path):
+    with run_lock(target.path):
         for directory in directories:
             _copy_results(directory, target.path)
         return [_merge(group, target) for group in groups.values()]
@@ -201,7 +201,7 @@ def _merge(group: Sequence[Part], target: RunDirectory) -> str:
                 blocks = [block_file(work, number) for number in part.blocks]
                 for file in [*blocks, *work.glob(f"seconds{suffix(part.shard)}.json")]:
                     shutil.copyfile(file, artifact.work / file.name)
-        planned(artifact.work, plan.prompts, plan.prompts_a_block)
+        ensure_plan(artifact.work, plan.prompts, plan.prompts_a_block)
         with target.writing(artifact) as folder:
             merge_blocks(artifact.work, folder)
     return f"{group[0].label}: {len(group)} shards, {plan.blocks} blocks, in {artifact.folder}"

@@ -1,19 +1,16 @@
-"""Prompts decoded in blocks: the unit of resume and of sharing a stage out among processes and machines.
+"""Prompts are decoded in blocks: the unit of resuming, and of sharing a step among processes and machines.
 
-The list of prompts is cut by configuration alone and a block is always decoded as a whole, so whatever was killed,
-resumed or shared out ends in the same bytes. A finished block is one file, written whole; a file that is cut counts
-as none. How the prompts are cut is recorded beside the blocks when the first session begins, and kept with what they
-make. Knows nothing of models.
+The configuration alone determines how the prompts are cut into blocks, and a block is always decoded as a whole. So a
+run that is killed and resumed, or shared among processes, gives the same bytes. A finished block is one file, written
+atomically. The plan (how the prompts are cut) is recorded beside the blocks by the first session.
 
-    >>> Shard.parse("2/3").owns(4)
-    True
-    >>> [block for block in range(7) if Shard(2, 3).owns(block)]
+    >>> [block for block in range(7) if Shard.parse("2/3").owns(block)]
     [1, 4]
 """
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from trimtab.errors import ConfigurationError
@@ -26,10 +23,10 @@ Decode = Callable[[Sequence[Prompt]], "Block"]
 
 @dataclass(frozen=True)
 class Block:
-    """What one block of prompts gave: its records, and what they cost.
+    """The records of one block of prompts and their cost.
 
-    `flops` names each model's forward FLOPs; `seconds` is wall time and takes no part in any hash. `usage` is what an
-    endpoint has counted: requests and tokens.
+    `flops`: forward FLOPs of each model. `seconds`: wall time, in no hash. `usage`: what an endpoint has counted, such
+    as requests and tokens.
     """
 
     records: list[Generation]
@@ -40,7 +37,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Plan:
-    """So many `prompts` in so many `blocks`, each but the last of `prompts_a_block`."""
+    """How prompts are cut: `blocks` of `prompts_a_block` each, of which the last may be smaller."""
 
     prompts: int
     prompts_a_block: int
@@ -48,27 +45,26 @@ class Plan:
 
     @classmethod
     def of(cls, prompts: int, size: int) -> "Plan":
-        """So many prompts in blocks of `size`."""
         return cls(prompts, size, -(-prompts // size))
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Share `index` of `count`, counted from 1: every `count`-th block."""
+    """Every `count`-th block, starting with block `index` - 1: `index` is counted from 1."""
 
     index: int
     count: int
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """The shard that `I/N` names.
+        """The shard written as `I/N`.
 
         Raises:
-            ConfigurationError: it names none.
+            ConfigurationError: the text is no such shard.
         """
         index, _, count = text.partition("/")
         if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-            raise ConfigurationError(f"shard {text!r} names no share: write it as I/N with I from 1 to N, such as 2/4")
+            raise ConfigurationError(f"{text!r} is no shard: write it as I/N with I from 1 to N, such as 2/4")
         return cls(int(index), int(count))
 
     def owns(self, block: int) -> bool:
@@ -79,12 +75,20 @@ class Shard:
 
 
 def block_size(rows: int, candidates: int) -> int:
-    """How many prompts of `candidates` rows each are decoded together where `rows` are allowed: at least one."""
+    """Prompts in a block, at least one, for at most `rows` rows in a batch and `candidates` rows for each prompt."""
     return max(1, rows // candidates)
 
 
-def planned(work: Path, prompts: int, size: int) -> Plan:
-    """How `prompts` are cut: as recorded in `work`, or in blocks of `size`, which is recorded there now."""
+def recorded_plan(folder: Path) -> Plan | None:
+    """The plan recorded in a folder of blocks, or in the artifact made of them."""
+    try:
+        return Plan(**json.loads((folder / PLAN).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
+def ensure_plan(work: Path, prompts: int, size: int) -> Plan:
+    """The plan recorded in `work`; if there is none, records one with blocks of `size` prompts."""
     plan = recorded_plan(work)
     if plan is None:
         plan = Plan.of(prompts, size)
@@ -92,103 +96,85 @@ def planned(work: Path, prompts: int, size: int) -> Plan:
     return plan
 
 
-def recorded_plan(folder: Path) -> Plan | None:
-    """The plan that lies in `folder`, of open blocks or of what they have made."""
-    try:
-        return Plan(**json.loads((folder / PLAN).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-
-
-def planned_groups(work: Path, prompts: Sequence[Prompt], size: int) -> dict[int, Sequence[Prompt]]:
-    """The prompts of each block, by its number: cut as recorded in `work`, else in blocks of `size`, and recorded."""
-    return cut(prompts, planned(work, len(prompts), size).prompts_a_block)
+def planned_blocks(work: Path, prompts: Sequence[Prompt], size: int) -> dict[int, Sequence[Prompt]]:
+    """The prompts of each block by number, cut by the plan in `work`, which is recorded if there is none."""
+    return cut(prompts, ensure_plan(work, len(prompts), size).prompts_a_block)
 
 
 def cut(prompts: Sequence[Prompt], size: int) -> dict[int, Sequence[Prompt]]:
-    """The prompts of each block, by its number."""
+    """The prompts of each block by number, `size` prompts a block."""
     return {number: prompts[start : start + size] for number, start in enumerate(range(0, len(prompts), size))}
 
 
-def decode_groups(
-    work: Path, groups: Mapping[int, Sequence[Prompt]], decode: Decode, advance: Callable[[int, int], None]
+def decode_blocks(
+    work: Path,
+    blocks: Mapping[int, Sequence[Prompt]],
+    decode: Decode,
+    advance: Callable[[int, int], None],
+    beside: int = 1,
 ) -> None:
-    """Decode these blocks into `work`; finished ones are kept.
+    """Decode the blocks that are not finished yet, and write each to `work`.
 
-    `advance(done, all)` counts prompts, first those of the blocks that were finished before.
+    `advance(done, total)` counts prompts; the first call counts those of blocks that were already finished. Where
+    `beside` processes decode at the same time, each block counts its share of the wall time.
     """
-    total = sum(map(len, groups.values()))
-    open_blocks = [number for number in groups if not finished(work, number)]
-    done = total - sum(len(groups[number]) for number in open_blocks)
+    total = sum(map(len, blocks.values()))
+    unfinished = [number for number in blocks if not finished(work, number)]
+    done = total - sum(len(blocks[number]) for number in unfinished)
     advance(done, total)
-    for number in open_blocks:
-        block = decode(groups[number])
-        last = {"records": len(block.records), "flops": block.flops, "seconds": block.seconds, "usage": block.usage}
-        write_text(block_file(work, number), [*lines_of(block.records), json.dumps(last) + "\n"])
-        done += len(groups[number])
+    for number in unfinished:
+        block = decode(blocks[number])
+        seconds = block.seconds / beside
+        cost = {"records": len(block.records), "flops": block.flops, "seconds": seconds, "usage": block.usage}
+        write_text(block_file(work, number), [*lines_of(block.records), json.dumps(cost) + "\n"])
+        done += len(blocks[number])
         advance(done, total)
 
 
-def sharing_time(decode: Decode, beside: int) -> Decode:
-    """The same, where `beside` processes decode at a time: each block counts its share of the time that passes."""
-
-    def decode_beside(prompts: Sequence[Prompt]) -> Block:
-        block = decode(prompts)
-        return replace(block, seconds=block.seconds / beside)
-
-    return decode_beside
-
-
 def merge_blocks(work: Path, folder: Path) -> None:
-    """Put all blocks together: `records.jsonl`, `cost.json` (FLOPs by model), seconds, their plan, and `usage.json`
-    where an endpoint counted."""
+    """Merge all blocks in `work` into `records.jsonl`, with their cost, seconds, plan and any endpoint's usage."""
     plan = recorded_plan(work)
     assert plan is not None, work
-    numbers = range(plan.blocks)
-    write_text(folder / "records.jsonl", (line + "\n" for number in numbers for line in _lines(work, number)[:-1]))
-    blocks = [costs for number in numbers if (costs := _costs(work, number)) is not None]
-    assert len(blocks) == plan.blocks, work
-    write_json(folder / "cost.json", _total(block.flops for block in blocks))
-    if usage := _total(block.usage for block in blocks):
+    parts = [part for number in range(plan.blocks) if (part := _read(work, number)) is not None]
+    assert len(parts) == plan.blocks, work
+    costs = [cost for _, cost in parts]
+    write_text(folder / "records.jsonl", (line + "\n" for lines, _ in parts for line in lines))
+    write_json(folder / "cost.json", _total(cost.flops for cost in costs))
+    if usage := _total(cost.usage for cost in costs):
         write_json(folder / "usage.json", usage)
-    write_json(folder / "decode_seconds.json", sum(block.seconds for block in blocks))
+    write_json(folder / "decode_seconds.json", sum(cost.seconds for cost in costs))
     write_json(folder / PLAN, asdict(plan))
 
 
+def finished(work: Path, number: int) -> bool:
+    """Whether the block was decoded and its file is intact."""
+    return _read(work, number) is not None
+
+
+def block_file(work: Path, number: int) -> Path:
+    return work / f"{number:05d}.jsonl"
+
+
+def _read(work: Path, number: int) -> tuple[list[str], Block] | None:
+    """The lines of a finished block's records, and a `Block` that holds their cost alone.
+
+    None if there is no such block, or its file is truncated: its last line must give the cost and count the others.
+    """
+    try:
+        text = block_file(work, number).read_text(encoding="utf-8")
+        *lines, last, end = text.split("\n")  # not splitlines: texts may hold other line breaks
+        values = json.loads(last)
+    except (FileNotFoundError, ValueError):
+        return None
+    if end or not isinstance(values, dict) or values.get("records") != len(lines):
+        return None
+    return lines, Block([], values["flops"], values["seconds"], values.get("usage", {}))
+
+
 def _total(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """The sums by name."""
+    """The sum of the values of each name."""
     sums: dict[str, float] = {}
     for part in parts:
         for name, value in part.items():
             sums[name] = sums.get(name, 0) + value
     return sums
-
-
-def finished(work: Path, number: int) -> bool:
-    """Whether this block lies in `work`, whole."""
-    return _costs(work, number) is not None
-
-
-def block_file(work: Path, number: int) -> Path:
-    """Where a finished block lies."""
-    return work / f"{number:05d}.jsonl"
-
-
-def _lines(work: Path, number: int) -> list[str]:
-    """The lines of a block's file, the last of which is its costs; a ValueError where the file does not end in one."""
-    *lines, end = block_file(work, number).read_text(encoding="utf-8").split("\n")  # a text may hold other line breaks
-    if end or not lines:
-        raise ValueError(f"block {number} is cut")
-    return lines
-
-
-def _costs(work: Path, number: int) -> Block | None:
-    """The last line of a finished block, without its records; None where there is no block, or one that was cut."""
-    try:
-        *records, last = _lines(work, number)
-        values = json.loads(last)
-    except (FileNotFoundError, ValueError):
-        return None
-    if not isinstance(values, dict) or values.get("records") != len(records):
-        return None
-    return Block([], values["flops"], values["seconds"], values.get("usage", {}))

@@ -1,9 +1,7 @@
-"""The processes of one launch: which of them this is, what the main one decides for all, and who tells of a failure.
+"""The processes that `accelerate launch` or `torchrun` started together, as their environment variables describe them.
 
-`accelerate launch` and `torchrun` say it in the environment. Imports nothing heavy, and knows nothing of what is run.
-
-    >>> launched().main  # a process that nobody launched
-    True
+>>> launched().main  # a process that nobody launched
+True
 """
 
 import os
@@ -13,9 +11,8 @@ from datetime import timedelta
 from typing import TypeVar
 
 COMMAND = "TRIMTAB_COMMAND"
-"""The environment's name for the command that launched this process, where trimtab did."""
+"""The environment variable with the command that launched this process, if trimtab did."""
 SHARDING = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
-NAMES = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0}
 T = TypeVar("T")
 
 
@@ -25,9 +22,9 @@ class Terminated(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class Launched:
-    """Process `index` of `count`, counted from 0, and `local` of those on its machine, each of which has a GPU.
+    """A process's `index` among the `count` launched processes and `local` index on its machine, counted from 0.
 
-    The main one alone writes artifacts, locks, logs and progress.
+    Only the main process, of index 0, writes artifacts, locks, logs and progress.
     """
 
     index: int = 0
@@ -45,17 +42,17 @@ class Launched:
 
 def launched() -> Launched:
     """This process among those that were launched with it."""
-    index, count, local = (int(os.environ.get(name, default)) for name, default in NAMES.items())
-    return Launched(index, count, local)
+    get = os.environ.get
+    return Launched(int(get("RANK", 0)), int(get("WORLD_SIZE", 1)), int(get("LOCAL_RANK", 0)))
 
 
 def sharding() -> str | None:
-    """FSDP or DeepSpeed, where the launch asks for weights or gradients that are cut over the GPUs."""
+    """FSDP or DeepSpeed, if the launch asks for one of them to shard weights or gradients over the GPUs."""
     return next((name for variable, name in SHARDING.items() if os.environ.get(variable, "").lower() == "true"), None)
 
 
 def decided_by_main(decide: Callable[[], T]) -> T:
-    """What `decide` gives in the main process, in every process; all must ask for it."""
+    """The result of `decide` in the main process, broadcast to all processes; all of them must call this."""
     if launched().alone:
         return decide()
     from accelerate.utils import broadcast_object_list
@@ -66,7 +63,7 @@ def decided_by_main(decide: Callable[[], T]) -> T:
 
 
 def lost_another(error: Exception) -> bool:
-    """Whether an error says that another launched process has gone, whatever the library that speaks to it."""
+    """Whether an error, of whichever communication library, means that another launched process has ended."""
     if launched().alone:
         return False
     from torch.distributed import DistError
@@ -75,9 +72,9 @@ def lost_another(error: Exception) -> bool:
 
 
 def first_to_fail() -> bool:
-    """Whether no other process has told of a failure: one line is said, by whichever process comes first.
+    """Whether this process is the first one to report a failure, so that the user sees one message only.
 
-    The launcher's store knows, which outlives the processes. Launchers without one leave it to the main process.
+    Counted in the launcher's store, which outlives the processes. Without such a store the main process reports.
     """
     process = launched()
     if process.alone:

@@ -1,12 +1,13 @@
-"""Files and folders that are whole or absent, also after a power cut.
+"""Files and folders that are complete or absent, also after a power cut.
 
-A file is written beside its place, brought to the disk, and renamed. A folder is *sealed* by a list of its files and
-their lengths, written last: where the list is missing or a file is shorter than it says, the folder counts as absent.
-Knows nothing of what the files hold.
+A file is replaced atomically: written under another name, flushed to disk, renamed. A folder is *sealed* with a list of
+its files and their sizes, written last; without the list, or with a file of another size, the folder counts as absent.
 
-    >>> write_json(folder / "summary.json", {"pairs": 256})                             # doctest: +SKIP
-    >>> seal(folder)                                                                    # doctest: +SKIP
-    >>> is_sealed(folder)                                                               # doctest: +SKIP
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> write_json(folder / "summary.json", {"pairs": 256})
+    >>> seal(folder)
+    >>> is_sealed(folder)
     True
 """
 
@@ -22,43 +23,42 @@ from trimtab.errors import RunError
 from trimtab.records import Generation, Pair, Prompt, Review, Score, lines_of
 
 SEAL = "files.json"
-GO_ON = "free space or mend the folder, and the same command goes on"
-AnyRecord = Review | Prompt | Generation | Pair | Score
+FREE_SPACE = "free space or repair the folder, then run the same command again to resume"
 
 
-def write_records(path: Path, records: Iterable[AnyRecord]) -> None:
-    """Write a JSON-lines file whole."""
+def write_records(path: Path, records: Iterable[Review | Prompt | Generation | Pair | Score]) -> None:
+    """Replace a JSON-lines file atomically."""
     write_text(path, lines_of(records))
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write a JSON file whole."""
+    """Replace a JSON file atomically."""
     write_text(path, [json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n"])
 
 
-def write_text(path: Path, parts: Iterable[str], *, lasting: bool = True) -> None:
-    """Write a file so that it is there whole or as it was. Where it is not `lasting`, a power cut may undo it.
+def write_text(path: Path, parts: Iterable[str], *, durable: bool = True) -> None:
+    """Replace a text file atomically. Unless `durable`, a power cut may lose or empty it.
 
     Raises:
-        RunError: the file system refuses.
+        RunError: the file cannot be written.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
             file.writelines(parts)
-            if lasting:  # else the rename could reach the disk before the text does
+            if durable:  # without fsync, the rename can reach the disk before the text does
                 file.flush()
                 os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise RunError(f"{path} cannot be written ({error.strerror}): {GO_ON}") from None
+        raise RunError(f"{path} cannot be written ({error.strerror}): {FREE_SPACE}") from None
 
 
 def seal(folder: Path) -> None:
-    """Bring all that is in the folder to the disk, and list it.
+    """Flush all files of the folder to disk, then write the list of their sizes.
 
     Raises:
-        RunError: the file system refuses.
+        RunError: the folder cannot be written.
     """
     paths = sorted(path for path in folder.rglob("*") if path.name != SEAL)
     try:
@@ -68,16 +68,16 @@ def seal(folder: Path) -> None:
         write_json(folder / SEAL, sizes)
         sync(folder)
     except OSError as error:
-        raise RunError(f"{folder} cannot be brought to the disk ({error.strerror}): {GO_ON}") from None
+        raise RunError(f"{folder} cannot be flushed to disk ({error.strerror}): {FREE_SPACE}") from None
 
 
 def is_sealed(folder: Path) -> bool:
-    """Whether the folder is there with all that it was sealed with."""
+    """Whether the folder has its seal and every file that the seal lists."""
     return broken_file(folder) is None
 
 
 def broken_file(folder: Path) -> str | None:
-    """The first file that is missing or not as long as it was when the folder was sealed; None for a sound folder."""
+    """The first file that is missing or not of its sealed size; None if the folder is intact."""
     try:
         sizes: dict[str, int] = json.loads((folder / SEAL).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -90,14 +90,14 @@ def broken_file(folder: Path) -> str | None:
 
 
 def discard(folder: Path) -> None:
-    """Delete a folder; a kill in the middle leaves it unsealed."""
+    """Delete a folder, its seal first: a kill in the middle leaves it unsealed."""
     (folder / SEAL).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def replace_folder(folder: Path) -> Iterator[Path]:
-    """A new folder to fill, which takes the place of `folder` where the block ends without an exception."""
+    """A new folder to fill, which replaces `folder` if the block ends without an exception."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
@@ -107,7 +107,7 @@ def replace_folder(folder: Path) -> Iterator[Path]:
 
 
 def link_to(link: Path, target: Path) -> None:
-    """Point a symbolic link at `target`, a path from the link's own folder, whatever it pointed at before."""
+    """Create or replace a symbolic link; `target` is relative to the link's folder."""
     new = link.with_name(link.name + ".tmp")
     new.unlink(missing_ok=True)
     new.symlink_to(target)
@@ -115,7 +115,7 @@ def link_to(link: Path, target: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk."""
+    """Flush a file, or the entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,13 +1,12 @@
-"""One writer: a lock on a run directory, and the note of who holds it.
+"""The lock that admits one writer to a run directory, and a note that says who holds it.
 
-A plain run holds `.lock`; shards hold one lock each, and keep the plain run out as it keeps them out. The kernel drops
-a lock when its process dies, so a stale one is simply taken over; the note that is then left says who died.
+A run holds `.lock`. Each shard holds its own lock, and a run excludes all shards as they exclude it. The kernel
+releases the locks of a process that dies; its note stays, so the next process learns who died. Worker processes also
+hold a lock each: they may outlive a killed parent for a moment, and nobody else may write until they have ended.
 
-Workers, processes that a study or a run starts, hold locks of their own, which keep everybody out for as long as the
-worker lives, also where its parent, which holds `.lock`, has been killed.
-
-    >>> with hold(Path("runs/demo")) as previous:                                       # doctest: +SKIP
-    ...     previous is None  # nobody died here
+    >>> import tempfile
+    >>> with run_lock(Path(tempfile.mkdtemp())) as previous:
+    ...     previous is None  # no earlier process died
     True
 """
 
@@ -23,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 
 import psutil
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from trimtab.errors import RunError
 from trimtab.store.blocks import Shard
@@ -32,13 +31,13 @@ from trimtab.store.files import write_json
 
 LOCK = ".lock"
 WORKER = "-worker-"
-PATIENCE = 1.0
-"""Seconds to wait for a lock: others hold it for a moment while they look whether it is free."""
+LOCK_SECONDS = 1.0
+"""How long to wait for a lock: another process may hold it for a moment, only to see whether it is free."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """A process that holds a run directory. `born` is when the process began, in seconds since 1970: ids are reused."""
+    """The process that holds a lock. `born`: its start in seconds since 1970, because process ids are reused."""
 
     pid: int
     host: str
@@ -48,18 +47,18 @@ class Holder:
 
     @classmethod
     def this(cls) -> "Holder":
-        """This process, from now on."""
+        """This process, as holder since now."""
         since = datetime.now().astimezone().isoformat(timespec="seconds")
         return cls(os.getpid(), socket.gethostname(), since, command_line(), psutil.Process().create_time())
 
     @property
     def alive(self) -> bool | None:
-        """Whether the process lives; None where that cannot be seen from this machine."""
+        """Whether the process is running; None if it is on another machine."""
         if self.host != socket.gethostname():
             return None
         try:
             process = psutil.Process(self.pid)
-            # To the second: where the clock is set, the same process seems born a little earlier or later.
+            # within a second: when the system clock is adjusted, the start time of a process shifts slightly
             same = abs(process.create_time() - self.born) < 1
             return same and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
@@ -70,7 +69,7 @@ class Holder:
 
 
 def command_line() -> str:
-    """The command that this process was started with, as one would type it."""
+    """The command that started this process, as a user would type it."""
     if COMMAND in os.environ:
         return os.environ[COMMAND]
     program = Path(sys.argv[0]).name
@@ -79,79 +78,76 @@ def command_line() -> str:
 
 
 def suffix(shard: Shard | None) -> str:
-    """What the names of a process's own files in the run directory end with."""
+    """What the names of a shard's files end with; nothing for a run without shards."""
     return "" if shard is None else f"-{shard.index}-of-{shard.count}"
 
 
 @contextlib.contextmanager
-def hold(folder: Path, shard: Shard | None = None) -> Iterator[Holder | None]:
-    """Hold the directory for one writer, or a shard of it for one writer; gives whoever died while holding it.
+def run_lock(folder: Path, shard: Shard | None = None) -> Iterator[Holder | None]:
+    """Hold the lock of a run, or of one of its shards; gives the holder that died with it, if any.
 
     Raises:
-        RunError: another process holds it; the message says which.
+        RunError: another process holds a lock that excludes this one; the message names it.
     """
-    own = folder / f"{LOCK}{suffix(shard)}"
-    lock = _acquire(folder, own)
-    try:
-        for other in _rivals(folder, shard):
-            _acquire(folder, other).release()
-        previous = holder_of(own)
-        write_json(_note(own), asdict(Holder.this()))
-        try:
+    file = folder / f"{LOCK}{suffix(shard)}"
+    with _acquire(file):
+        for excluded in _excluded(folder, shard):
+            with _acquire(excluded):
+                pass
+        previous = holder_of(file)
+        with _note(file):
             yield previous
-        finally:  # a note that stays speaks of a process that was killed
-            _note(own).unlink(missing_ok=True)
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager
-def hold_as_worker(folder: Path, worker: int, parent: int) -> Iterator[None]:
-    """Hold the lock of a worker that the process `parent` has started.
+def worker_lock(folder: Path, worker: int, parent: int) -> Iterator[None]:
+    """Hold the lock of a worker that the process `parent` started.
 
-    The parent holds `.lock` while it lives, and whoever takes that over tries the workers' locks after it. So a worker
-    that finds its parent alive once it has its own lock is seen by all who come later; one that does not, gives up.
+    The parent holds `.lock`, and whoever gets `.lock` after it tries the locks of its workers. So a worker that gets
+    its own lock first and then finds its parent alive will be noticed by every later process; otherwise it must end.
 
     Raises:
-        RunError: the parent has ended, or a worker of an earlier one still holds the lock.
+        RunError: the parent has ended, or a worker of an earlier parent still holds the lock.
     """
-    own = folder / f"{LOCK}{WORKER}{worker}"
-    lock = _acquire(folder, own)
-    try:
+    file = folder / f"{LOCK}{WORKER}{worker}"
+    with _acquire(file):
         if os.getppid() != parent:
             raise RunError(f"{folder}: the process that started this worker has ended")
-        write_json(_note(own), asdict(Holder.this()))
-        try:
+        with _note(file):
             yield
-        finally:
-            _note(own).unlink(missing_ok=True)
-    finally:
-        lock.release()
 
 
 def holder_of(lock: Path) -> Holder | None:
-    """Who holds a lock, or died holding it; None where there is no note, or one that another version wrote."""
+    """Who holds a lock or died with it; None if there is no note, or one that another version wrote."""
     try:
-        return Holder(**json.loads(_note(lock).read_text(encoding="utf-8")))
+        return Holder(**json.loads(_note_file(lock).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
         return None
 
 
-def _acquire(folder: Path, file: Path) -> FileLock:
-    lock = FileLock(file)
+def _acquire(file: Path) -> AcquireReturnProxy:
+    """Acquire a lock, to be released by a `with` statement."""
     try:
-        lock.acquire(timeout=PATIENCE)
+        return FileLock(file).acquire(timeout=LOCK_SECONDS)
     except Timeout:
         holder = holder_of(file) or "another process"
-        raise RunError(f"{folder} is in use by {holder}: wait for it, stop it, or give another folder") from None
+        raise RunError(f"{file.parent} is in use by {holder}: wait for it, stop it, or give another folder") from None
     except OSError as error:
-        raise RunError(f"{folder} cannot be written: {error.strerror}; give another folder") from None
-    return lock
+        raise RunError(f"{file.parent} cannot be written: {error.strerror}; give another folder") from None
 
 
-def _rivals(folder: Path, shard: Shard | None) -> list[Path]:
-    """The locks that nobody else may hold meanwhile: of the plain run, of shards that are cut in another way, and of
-    workers."""
+@contextlib.contextmanager
+def _note(lock: Path) -> Iterator[None]:
+    """A note beside the lock that names this process; only a kill leaves it there."""
+    write_json(_note_file(lock), asdict(Holder.this()))
+    try:
+        yield
+    finally:
+        _note_file(lock).unlink(missing_ok=True)
+
+
+def _excluded(folder: Path, shard: Shard | None) -> list[Path]:
+    """The locks that must be free: of workers, of the run without shards, and of shards with another count."""
     shards = [path for path in folder.glob(f"{LOCK}-*-of-*") if path.suffix == ""]
     workers = [path for path in folder.glob(f"{LOCK}{WORKER}*") if path.suffix == ""]
     if shard is None:
@@ -160,5 +156,5 @@ def _rivals(folder: Path, shard: Shard | None) -> list[Path]:
     return [folder / LOCK, *others, *workers]
 
 
-def _note(lock: Path) -> Path:
+def _note_file(lock: Path) -> Path:
     return lock.with_name(lock.name + ".json")

@@ -1,18 +1,16 @@
-"""Progress of a run: every stage, how far it is, how fast and how long it still takes. One live view shows it.
+"""Progress of a run: the state, rate and remaining time of each stage, shown in one live view.
 
-Knows nothing of what the stages do, or of files: whoever wants to hear of it is one of `listeners`.
-
-    >>> with watching(quiet=True) as watch, watch("guide base") as advance:
-    ...     advance(16, 96)
-    >>> watch.stages["guide base"].state
-    'made'
+>>> with watching(quiet=True) as watch, watch("guide base") as advance:
+...     advance(16, 96)
+>>> watch.stages["guide base"].state
+'made'
 """
 
 import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from rich.console import Console
@@ -21,18 +19,18 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 Advance = Callable[[int, int], None]
-"""Told of what is done so far, and of how much there is to do."""
+"""Called with the units that are done and their total."""
 State = Literal["waits", "runs", "made", "used again", "stopped", "failed"]
 WINDOW = 16
-"""Reports that the rate is taken over: it follows a stage whose blocks or batches get slower."""
-
+"""Number of latest reports that give the rate, so that it follows a stage whose blocks or batches get slower."""
 NOTEBOOK_SECONDS = 0.25
-"""A notebook's view is drawn at most so often, besides wherever a stage begins or ends."""
+"""The shortest time between two updates of a notebook's view while a stage runs."""
 
 
 @dataclass
 class Stage:
-    """One stage: `done` of `total` prompts or batches; times in seconds since 1970, `rate` in units a second."""
+    """One stage: `done` of `total` prompts or batches; times in seconds since 1970; `rate` in prompts or batches a
+    second."""
 
     name: str
     state: State = "waits"
@@ -41,42 +39,52 @@ class Stage:
     began: float | None = None
     updated: float | None = None
     rate: float | None = None
-    reports: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=WINDOW), repr=False)
+
+    def __post_init__(self) -> None:
+        self._reports = deque[tuple[float, int]](maxlen=WINDOW)
+
+    @property
+    def in_progress(self) -> bool:
+        """Whether the stage has reported and not ended: its last change was progress, not a change of state."""
+        return self.state == "runs" and len(self._reports) > 0
 
     def report(self, now: float, done: int, total: int) -> None:
-        """Note how far the stage is. The first report says where it began, and counts for no rate."""
+        """Note how much is done. The first report gives what an earlier session did, and counts for no rate."""
         self.updated, self.done, self.total = now, done, total
-        self.reports.append((now, done))
-        (before, first), (last, latest) = self.reports[0], self.reports[-1]
+        self._reports.append((now, done))
+        (before, first), (last, latest) = self._reports[0], self._reports[-1]
         self.rate = (latest - first) / (last - before) if last > before and latest > first else None
 
     def seconds_left(self, now: float) -> float | None:
-        """How long it still takes at its rate; None where that is not known."""
+        """The remaining time at the current rate; None if that is unknown."""
         if self.rate is None or self.total is None or self.updated is None:
             return None
         return max((self.total - self.done) / self.rate - (now - self.updated), 0.0)
 
     def seconds(self, now: float) -> float | None:
-        """Since it began, until it ended."""
+        """The time since it began, or from its begin to its end; None if it has not begun."""
         if self.began is None or self.updated is None:
             return None
         return (now if self.state == "runs" else self.updated) - self.began
 
 
 class Watch:
-    """What a run tells those who watch it. `watch(name)` opens a stage and gives the function to report with."""
+    """The stages of a run. `with watch(name) as advance` runs a stage, which reports its progress by `advance`.
+
+    `listeners` are called with each stage that changes. `print` shows a line above the live view.
+    """
 
     def __init__(self) -> None:
         self.stages: dict[str, Stage] = {}
         self.listeners: list[Callable[[Stage], None]] = []
-        self.say: Callable[[str], None] = lambda line: None
+        self.print: Callable[[str], None] = lambda line: None
 
     def plan(self, names: Iterable[str]) -> None:
-        """The stages that are to come, in their order."""
+        """Set the stages to come, in order."""
         self.stages = {name: Stage(name) for name in names}
 
     def used_again(self, name: str) -> None:
-        """The stage was made before."""
+        """Note that an earlier session made the stage."""
         stage = self.stages.setdefault(name, Stage(name))
         if stage.state == "waits":
             self._change(stage, "used again")
@@ -92,86 +100,75 @@ class Watch:
         self.end(name, "made")
 
     def begin(self, name: str) -> Advance:
-        """The stage runs from now on, beside others it may be, until it is told to `end`."""
+        """Begin a stage, which runs until `end`; other stages may run at the same time."""
         stage = self.stages[name] = Stage(name, began=time.time())
 
         def advance(done: int, total: int) -> None:
             stage.report(time.time(), done, total)
-            self._tell(stage)
+            self._notify(stage)
 
         self._change(stage, "runs")
         return advance
 
     def end(self, name: str, state: State) -> None:
-        """The stage, which has begun, runs no longer."""
+        """End a stage that has begun."""
         self._change(self.stages[name], state)
 
     def _change(self, stage: Stage, state: State) -> None:
         stage.state, stage.updated = state, time.time()
-        self._tell(stage)
+        self._notify(stage)
 
-    def _tell(self, stage: Stage) -> None:
+    def _notify(self, stage: Stage) -> None:
         for listener in self.listeners:
             listener(stage)
 
 
+def throttled(seconds: float, update: Callable[[], None]) -> Callable[[Stage], None]:
+    """A listener that calls `update` when a stage begins or ends, and for progress at most every `seconds`."""
+    updated = 0.0
+
+    def listener(stage: Stage) -> None:
+        nonlocal updated
+        if not stage.in_progress or time.monotonic() - updated >= seconds:
+            update()
+            updated = time.monotonic()
+
+    return listener
+
+
 View = Callable[[list[Stage], float, int], Table]
-"""Draws stages as they are at a time, in at most so many lines."""
+"""Draws stages at a time in at most a number of lines."""
 
 
 @contextlib.contextmanager
 def watching(*, quiet: bool = False, console: Console | None = None, table: View | None = None) -> Iterator[Watch]:
-    """What a run is to be given; unless `quiet`, it is shown live on standard error, or in a notebook's cell, as
-    `table` has it."""
+    """A watch to pass to a run. Unless `quiet`, `table` shows it live on standard error or in a notebook's cell."""
     watch = Watch()
     if quiet:
         yield watch
         return
     console = console or Console(stderr=True)
+    watch.print = lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def view() -> Table:
         return (table or stage_table)(list(watch.stages.values()), time.time(), max(console.height - 3, 5))
 
-    if console.is_jupyter:
-        with _in_notebook(watch, view, console):
-            yield watch
-        return
-    with Live(get_renderable=view, console=console, refresh_per_second=4):
-        watch.say = lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if console.is_jupyter:  # in place; rich's own live view would need widgets
+        from IPython.display import display
+
+        shown = display(view(), display_id=True)
+        watch.listeners.append(throttled(NOTEBOOK_SECONDS, lambda: shown.update(view())))
         yield watch
-
-
-@contextlib.contextmanager
-def _in_notebook(watch: Watch, view: Callable[[], Table], console: Console) -> Iterator[None]:
-    """Inside, what the watch is told is shown in the notebook's cell, in place; rich's own view would want widgets."""
-    from IPython.display import display
-
-    place = display(view(), display_id=True)
-    shown = time.monotonic()
-
-    def show(stage: Stage) -> None:
-        nonlocal shown
-        between = stage.reports and stage.state == "runs"
-        if not between or time.monotonic() - shown >= NOTEBOOK_SECONDS:
-            place.update(view())
-            shown = time.monotonic()
-
-    before = watch.say
-    watch.listeners.append(show)
-    watch.say = lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
-    try:
-        yield
-    finally:
-        watch.listeners.remove(show)
-        watch.say = before
-        place.update(view())
+    else:
+        with Live(get_renderable=view, console=console, refresh_per_second=4):
+            yield watch
 
 
 def stage_table(stages: list[Stage], now: float, height: int) -> Table:
-    """The stages in at most `height` lines: the last that have begun, and how many wait."""
+    """The stages in at most `height` lines: the latest ones that have begun, and how many wait."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True, min_width=22)
-    table.add_column(min_width=8, max_width=24)  # the one that gives way in a narrow terminal
+    table.add_column(min_width=8, max_width=24)  # the only column that shrinks in a narrow terminal
     for _ in range(3):
         table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
@@ -189,7 +186,7 @@ def stage_table(stages: list[Stage], now: float, height: int) -> Table:
 
 
 def duration(seconds: float | None) -> str:
-    """Hours, minutes and seconds; nothing where they are not known.
+    """Hours, minutes and seconds; empty if unknown.
 
     >>> duration(3723.4)
     '1:02:03'
@@ -201,7 +198,7 @@ def duration(seconds: float | None) -> str:
 
 
 def pace(rate: float | None) -> str:
-    """Units a second, a minute or an hour: whichever gives a number that one can read.
+    """A rate per second, minute or hour, whichever gives a readable number; empty if unknown.
 
     >>> pace(0.05)
     '3.0/min'

@@ -1,25 +1,60 @@
-"""How far a run is, told from outside: reads what the run writes down of itself, and looks whether its process lives.
+"""The status of a run, `status.json`: how far each stage is. `trimtab status` reads it, and takes no lock."""
 
-Takes no lock and writes nothing.
-
-    $ trimtab status runs/quickstart
-"""
-
+import contextlib
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from trimtab.errors import RunError
-from trimtab.store.log import Status, read_statuses
-from trimtab.store.progress import duration, stage_table
+from trimtab.store.blocks import Shard
+from trimtab.store.files import write_text
+from trimtab.store.lock import LOCK, Holder, holder_of, suffix
+from trimtab.store.progress import Stage, Watch, duration, stage_table
+
+
+@dataclass(frozen=True)
+class Status:
+    """The stages of a run or of one shard, and the process that works on it or died doing so."""
+
+    shard: str | None
+    updated: float
+    stages: list[Stage]
+    holder: Holder | None
+
+
+def write_status(folder: Path, watch: Watch, shard: Shard | None) -> None:
+    """Replace the status of a run or of one of its shards."""
+    shard_name = None if shard is None else str(shard)
+    values = {"shard": shard_name, "updated": time.time(), "stages": list(map(asdict, watch.stages.values()))}
+    # ignore a full disk here: the next artifact reports it, and this must not hide the error that ended a stage
+    with contextlib.suppress(RunError):
+        write_text(folder / f"status{suffix(shard)}.json", [json.dumps(values, indent=1) + "\n"], durable=False)
+
+
+def read_statuses(folder: Path) -> list[Status]:
+    """The status of the run, and of each shard that has one.
+
+    Raises:
+        RunError: a status cannot be read.
+    """
+    statuses = []
+    for file in sorted(folder.glob("status*.json")):
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+            stages = [Stage(**stage) for stage in values["stages"]]
+        except (ValueError, TypeError, KeyError):
+            raise RunError(f"{file} cannot be read: delete it, the next run writes a new one") from None
+        lock = folder / f"{LOCK}{file.stem.removeprefix('status')}"
+        statuses.append(Status(values["shard"], values["updated"], stages, holder_of(lock)))
+    return statuses
 
 
 def print_status(directory: Path, console: Console, *, as_json: bool) -> None:
-    """Print the status of a run, and of each of its shards.
+    """Print the status of a run and of each of its shards.
 
     Raises:
         RunError: the directory holds no run.
@@ -29,46 +64,40 @@ def print_status(directory: Path, console: Console, *, as_json: bool) -> None:
         raise RunError(f"{directory} holds no run: give the directory of one, such as runs/quickstart")
     now = time.time()
     if as_json:
-        console.print_json(json.dumps({"directory": str(directory), "processes": [_plain(s, now) for s in statuses]}))
+        processes = [_process(status, now) for status in statuses]
+        console.print_json(json.dumps({"directory": str(directory), "processes": processes}))
         return
     for status in statuses:
-        console.print(
-            f"{directory}{_part(status)}: {state(status, now)}", highlight=False, markup=False, soft_wrap=True
-        )
+        shard = "" if status.shard is None else f", shard {status.shard}"
+        console.print(f"{directory}{shard}: {state(status, now)}", highlight=False, markup=False, soft_wrap=True)
         console.print(stage_table(status.stages, clock(status, now), len(status.stages) + 1))
 
 
 def state(status: Status, now: float) -> str:
-    """In words: whether a process works on it, and which."""
-    ago = f"last heard of {duration(now - status.updated)} ago"
-    if status.holder is None:
-        whole = all(stage.state in ("made", "used again") for stage in status.stages)
-        return f"{'finished' if whole else 'stopped; the same command goes on where it was'}, {ago}"
-    alive = status.holder.alive
-    if alive is None:
-        return f"{status.holder} works on it, if it still lives: {ago}"
-    if alive:
-        return f"{status.holder} works on it, {ago}"
-    return f"{status.holder} died; this goes on where it was: {status.holder.command}"
+    """Whether the run has finished or stopped, or which process works on it, in words."""
+    updated = f"last update {duration(now - status.updated)} ago"
+    holder = status.holder
+    if holder is None:
+        finished = all(stage.state in ("made", "used again") for stage in status.stages)
+        return f"{'finished' if finished else 'stopped; run the same command again to resume'}, {updated}"
+    if holder.alive is None:
+        return f"{holder} is working on it, if it is still running: {updated}"
+    return f"{holder} is working on it, {updated}" if holder.alive else f"{holder} died; to resume: {holder.command}"
 
 
 def clock(status: Status, now: float) -> float:
-    """The time that its stages are looked at: where nothing works on them, when it was last heard of."""
+    """The time for which to show the stages: now, or the last update where no process works on them."""
     return status.updated if status.holder is None or status.holder.alive is False else now
 
 
-def _part(status: Status) -> str:
-    return "" if status.shard is None else f", shard {status.shard}"
-
-
-def _plain(status: Status, now: float) -> dict[str, Any]:
-    """`alive` is null where the process is on another machine; a stage's `seconds_left` where it is not known."""
-    holder = None if status.holder is None else {**asdict(status.holder), "alive": status.holder.alive}
+def _process(status: Status, now: float) -> dict[str, Any]:
+    """As JSON values. `alive` is null for another machine's process, `seconds_left` for an unknown rate."""
+    at = clock(status, now)
     stages = [
-        {**{name: value for name, value in asdict(stage).items() if name != "reports"},
-         "seconds_left": stage.seconds_left(clock(status, now)) if stage.state == "runs" else None}
+        {**asdict(stage), "seconds_left": stage.seconds_left(at) if stage.state == "runs" else None}
         for stage in status.stages
-    ]  # fmt: skip
+    ]
+    holder = None if status.holder is None else {**asdict(status.holder), "alive": status.holder.alive}
     return {
         "shard": status.shard,
         "state": state(status, now),

@@ -13,11 +13,11 @@ import torch
 
 from trimtab.assets.resolve import Assets
 from trimtab.evaluation.cells import CellRow, summarise_cells
-from trimtab.executors.helpers import order_of, with_threads
+from trimtab.executors.helpers import task_for, thread_count
 from trimtab.executors.in_process import InProcess
-from trimtab.executors.messages import Event, Order, Tell
+from trimtab.executors.messages import Message, Send, Task
 from trimtab.executors.pool import Pool
-from trimtab.executors.run import tell_memory
+from trimtab.executors.run import show_memory
 from trimtab.models.hardware import default_device, processes_a_device
 from trimtab.pipeline.checks import check_steps
 from trimtab.pipeline.experiment_steps import steps
@@ -25,8 +25,8 @@ from trimtab.pipeline.memory import memory_lines
 from trimtab.report.study_page import StudyFacts, write_study_report
 from trimtab.store.artifacts import RunDirectory
 from trimtab.store.files import link_to, replace_folder, write_json
-from trimtab.store.lock import hold
-from trimtab.store.log import keeping
+from trimtab.store.lock import run_lock
+from trimtab.store.log import recording
 from trimtab.store.progress import Advance, Watch
 from trimtab.study.collect import collect, missing_numbers, name_of
 from trimtab.study.plan import StudyPlan, plan_study
@@ -66,7 +66,7 @@ def run_study(
     """
     directory = RunDirectory(runs / study.name)
     threads = max(torch.get_num_threads() // jobs, 1) if threads is None else threads
-    with hold(directory.path) as previous, keeping(directory.path, watch, previous):
+    with run_lock(directory.path) as previous, recording(directory.path, watch, previous):
         for run in study.runs:
             check_steps(steps(run.experiment), run.experiment, assets)
         plan = plan_study(study, directory, assets)
@@ -88,16 +88,16 @@ def run_study(
 
 
 class Executor(Protocol):
-    """Makes what orders ask for: this process, one order after another, or the workers of a pool."""
+    """Runs tasks: this process, one after another, or the workers of a pool."""
 
     def free(self) -> bool:
-        """Whether a further order can be taken."""
+        """Whether another task can be submitted."""
 
-    def take(self, order: Order) -> None:
-        """Begin an order, at the latest at the next `wait`."""
+    def submit(self, task: Task) -> None:
+        """Start a task, at the latest in `wait`."""
 
-    def wait(self, tell: Tell) -> None:
-        """Wait for a message about an order, and pass it on."""
+    def wait(self, send: Send) -> None:
+        """Wait for a message about a task, and pass it on."""
 
 
 def carry_out(
@@ -115,20 +115,20 @@ def carry_out(
     running: dict[str, Advance] = {}
     failed: dict[str, str] = {}
 
-    def receive(event: Event) -> None:
-        if event.kind == "said":
-            _log.warning("%s", event.text)
-        elif event.kind == "advance":
-            running[event.digest](event.done, event.total)
+    def receive(message: Message) -> None:
+        if message.kind == "warning":
+            _log.warning("%s", message.text)
+        elif message.kind == "progress":
+            running[message.digest](message.done, message.total)
         else:
-            name = plan.tasks[event.digest].name
-            del running[event.digest]
-            watch.end(name, event.kind)
-            if event.kind == "made":
-                sorter.done(event.digest)
+            name = plan.tasks[message.digest].name
+            del running[message.digest]
+            watch.end(name, message.kind)
+            if message.kind == "made":
+                sorter.done(message.digest)
             else:
-                _log.error("%s: %s", name, event.text)
-                failed[event.digest] = event.text
+                _log.error("%s: %s", name, message.text)
+                failed[message.digest] = message.text
 
     watch.plan(task.name for task in plan.tasks.values())
     ready: list[str] = []
@@ -145,7 +145,7 @@ def carry_out(
             digest = ready.pop(0)
             task = plan.tasks[digest]
             running[digest] = watch.begin(task.name)
-            executor.take(order_of(digest, experiments[task.runs[0]], assets, threads, beside=beside))
+            executor.submit(task_for(digest, experiments[task.runs[0]], assets, threads, beside=beside))
         if not running:
             return failed
         executor.wait(receive)
@@ -167,7 +167,7 @@ def _executor(directory: RunDirectory, jobs: int, threads: int) -> Iterator[Exec
         with Pool(directory.path, range(1, jobs + 1), threads) as pool:
             yield pool
         return
-    with with_threads(threads):
+    with thread_count(threads):
         yield InProcess(directory.path)
 
 
@@ -210,7 +210,7 @@ def _tell_memory(study: Study, assets: Assets, watch: Watch, jobs: int) -> None:
     for run in {run.cell.name: run for run in study.runs}.values():
         lines = memory_lines(steps(run.experiment), run.experiment, assets, jobs)
         shown += lines[1:] if shown else lines
-    tell_memory(watch, list(dict.fromkeys(shown)))
+    show_memory(watch, list(dict.fromkeys(shown)))
 
 
 def _report(

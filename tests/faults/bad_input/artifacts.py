@@ -4,7 +4,7 @@ import errno
 import shutil
 import zipfile
 from pathlib import Path
-from typing import NoReturn
+from unittest.mock import Mock
 
 import filelock
 
@@ -54,11 +54,9 @@ def full_for_weights(world: World) -> Said:
     """safetensors has an error of its own for it."""
     import safetensors.torch
 
-    def refuses(*_: object, **__: object) -> NoReturn:
-        reason = "Error while serializing: I/O error: No space left on device (os error 28)"
-        raise safetensors.SafetensorError(reason)
-
-    world.monkeypatch.setattr("transformers.modeling_utils.safe_save_file", refuses)
+    reason = "Error while serializing: I/O error: No space left on device (os error 28)"
+    failing = Mock(side_effect=safetensors.SafetensorError(reason))  # raised in a library, not in a user's code
+    world.monkeypatch.setattr("transformers.modeling_utils.safe_save_file", failing)
     shutil.rmtree(world.artifact("tune"))
     return command(world, "tune", runs=world.bad / "runs")
 
@@ -88,10 +86,8 @@ def judge_pickled(world: World) -> Said:
 
 
 def no_memory(world: World) -> Said:
-    def wants(*_: object) -> NoReturn:
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99999999999 bytes.")
-
-    world.monkeypatch.setattr("trimtab.preferences.synthesize.synthesize", wants)
+    reason = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 99999999999 bytes."
+    world.monkeypatch.setattr("trimtab.preferences.synthesize.synthesize", Mock(side_effect=RuntimeError(reason)))
     return command(world, "synthesize", "synthesize.samples=3")
 
 
@@ -136,26 +132,25 @@ def cache_is_a_file(world: World) -> Said:
 FAULTS = [
     (RUN, "that another run holds", in_use, "…quickstart is in use by another process: wait for it, stop it, or give "
      "another folder"),
-    (RUN, "that is a file", a_file, "…runs/quickstart cannot be made a run directory (Not a directory): give another "
+    (RUN, "that is a file", a_file, "…runs/quickstart cannot be created (Not a directory): give another --runs"),
+    (RUN, "that is read-only", read_only, "…runs/quickstart cannot be created (Read-only file system): give another "
      "--runs"),
-    (RUN, "that is read-only", read_only, "…runs/quickstart cannot be made a run directory (Read-only file system): "
-     "give another --runs"),
     (RUN, "on a full disk", full, "…data-….partial/tuning.jsonl cannot be written (No space left on device): free "
-     "space or mend the folder, and the same command goes on"),
+     "space or repair the folder, then run the same command again to resume"),
     (RUN, "on a disk too full for weights", full_for_weights,
      "…tune-… cannot be written (Error while serializing: I/O error: No space left on device (os error 28)): "
-     "free space or mend the folder, and the same command goes on"),
+     "free space or repair the folder, then run the same command again to resume"),
     (RUN, "with a record half blank", record_blanked,
      "…pairs-… is damaged (…records.jsonl, line 1: not a Pair record: the line is … (Invalid JSON: …)): delete the "
-     "folder, and the same command makes it again"),
+     "folder and run the same command again"),
     (RUN, "with a summary half blank", summary_blanked,
-     "…tune-… is damaged (…): delete the folder, and the same command makes it again"),
+     "…tune-… is damaged (…): delete the folder and run the same command again"),
     (RUN, "with a pickle for a judge", judge_pickled,
      "…judge-… holds no judge (Object arrays cannot be loaded when allow_pickle=False): delete it and fit the judge "
      "again"),
     (RUN, "on a machine without memory", no_memory,
-     "there is not enough memory: lower synthesize.rows from … to … or reward.batch_size from … to …, and the same "
-     "command goes on"),
+     "there is not enough memory: lower synthesize.rows from … to … or reward.batch_size from … to …, then run "
+     "the same command again"),
     (TUNING, "with a margin that no pair has", lambda world: command(world, "pairs", "pairs.strategy=margin",
      "pairs.margin={value: 1000}"),
      "strategy margin > 1000 finds no train pair among … different responses to 8 prompts with rewards from … to …: "

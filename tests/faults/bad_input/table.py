@@ -108,11 +108,11 @@ CONFIGURATION = [
      "…: guide.decoders.1.budget is 0: input should be greater than 0"),
     (SETTING, "shards of blocks that each machine cuts", lambda world: command(world, "guide", "guide.rows=auto",
                                                                               "--shard", "1/2"),
-     "guide.rows is auto, which each machine works out for itself, and shards must be cut alike: give a number, such "
-     "as --set guide.rows=256"),
+     "guide.rows is auto, which depends on the machine, but all shards must cut the prompts into the same blocks: give "
+     "a number, such as --set guide.rows=256"),
     (SETTING, "no process at all", lambda world: command(world, "run", "--jobs", "0"), "jobs is 0: give at least 1"),
     (SETTING, "a shard for several processes", lambda world: command(world, "guide", "--jobs", "2", "--shard", "1/2"),
-     "shard 1/2 would be decoded by 2 jobs: give either, and more shards"),
+     "shard 1/2 with 2 jobs is not supported: use one job and more shards"),
     (SETTING, "a share of min-p above 1", checked("guide.sampling.min_p=2"),
      "…: guide.sampling.min_p is 2: input should be less than or equal to 1"),
     (SETTING, "a repetition penalty of 0", checked("guide.sampling.repetition_penalty=0"),
