@@ -44,10 +44,10 @@ class Finding:
 
 
 def findings(experiment: Experiment, rows: Sequence[Row]) -> list[Finding]:
-    """The subjects of the verdict: the guided large model of highest gain, then the tuned small one.
+    """The comparisons that the verdict reports: the large model's decoder of highest gain, then the tuned small model.
 
-    Where there is neither, the decoder that gained most; empty where nothing was compared. The gold reward's own pick,
-    and decoders that it guided, are never among them.
+    Where there is neither, the decoder of highest gain; empty where nothing was compared. Decoders that the gold reward
+    picks for (`best_of`) or guides are never reported.
     """
     guide, by_name = experiment.guide, {row.decoder: row for row in rows}
     compared = [
@@ -66,7 +66,7 @@ def findings(experiment: Experiment, rows: Sequence[Row]) -> list[Finding]:
 
 
 def verdict(experiment: Experiment, rows: Sequence[Row]) -> str:
-    """All of it in one to three sentences, for a terminal."""
+    """The verdict in one to three sentences, for a terminal."""
     sentences = []
     for finding in findings(experiment, rows):
         row, reference = finding.row, finding.reference
@@ -84,7 +84,7 @@ def verdict(experiment: Experiment, rows: Sequence[Row]) -> str:
 
 
 def headline(experiment: Experiment, rows: Sequence[Row]) -> str:
-    """By how much, and whether the second judge agrees."""
+    """For the page: by how much the reward changed, and whether the second judge agrees."""
     sentences = [
         f"{_change(experiment, finding)}; {_judgement(experiment, finding)}." for finding in findings(experiment, rows)
     ]
