@@ -93,7 +93,7 @@ class Assets:
         return folder
 
     def catalogued(self, name: str) -> Path:
-        """The downloaded folder of an entry of the catalogue, whatever else has its name."""
+        """The downloaded folder of an entry of the catalogue; other data of that name is ignored."""
         return download(CATALOG[name], self._download_folder(CATALOG[name]))
 
     def entry_of(self, path: Path) -> Entry | None:
@@ -131,10 +131,10 @@ class Assets:
         entry = find(name)
         if entry is not None and entry.kind == kind:
             return self.catalogued(entry.name)
-        known = ", ".join(other.name for other in CATALOG.values() if other.kind == kind)
+        names = ", ".join(other.name for other in CATALOG.values() if other.kind == kind)
         raise AssetError(
             f"{kind} {name!r} is no local path, not in the path map, not to be had from the model hub ({reason}) and "
-            f"not in the catalogue ({known}): give a folder, or map the name to one"
+            f"not in the catalogue ({names}): give a folder, or map the name to one"
         )
 
     def _warn_of_two_meanings(self, name: str) -> None:

@@ -124,5 +124,5 @@ def named_file(name: str, folder: Path, what: str) -> Path:
             return file
     if Path(name).exists():
         raise ConfigurationError(f"{name} is no file: give the path of {what}")
-    known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-    raise ConfigurationError(f"there is no file {name}: give the path of {what}, or one of {known}")
+    names = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+    raise ConfigurationError(f"there is no file {name}: give the path of {what}, or one of {names}")

@@ -76,21 +76,21 @@ def parse_experiment(
     """The experiment in a plain mapping, `guide.pair` replaced by its models; `guides` is a file of more pairs.
 
     Raises:
-        ConfigurationError: anything in it is wrong; the message begins with `origin` and lists `faults`, which are
-            known already, before its own.
+        ConfigurationError: anything in it is wrong; the message begins with `origin` and lists first `faults`, then
+            the faults found here.
     """
-    known = list(faults)
+    messages = list(faults)
     try:
         values = _with_pair(values, guides)
     except ConfigurationError as error:
-        known.append(str(error))
+        messages.append(str(error))
         values = {**values, "guide": {name: part for name, part in values["guide"].items() if name != "pair"}}
     try:
         experiment = Experiment.model_validate(values)
     except pydantic.ValidationError as error:
-        known += faults_in(error, Experiment)
-    if known:
-        raise ConfigurationError(f"{origin}: {'; '.join(known)}")
+        messages += faults_in(error, Experiment)
+    if messages:
+        raise ConfigurationError(f"{origin}: {'; '.join(messages)}")
     return experiment
 
 

@@ -47,23 +47,23 @@ class ValueConfig(Config):
     @field_validator("by")
     @classmethod
     def _is_known(cls, by: str) -> str:
-        place, _, name = by.rpartition(":")
-        known = registry("value")
-        if by not in known and not (place and name.isidentifier()):
-            raise ValueError(f"{by!r} is no value: give {', '.join(known)}, or a function as module:name")
+        module, _, name = by.rpartition(":")
+        values = registry("value")
+        if by not in values and not (module and name.isidentifier()):
+            raise ValueError(f"{by!r} is no value: give {', '.join(values)}, or a function as module:name")
         return by
 
     @field_validator("steps")
     @classmethod
     def _steps_are_scored(cls, steps: str | None, info: ValidationInfo) -> str | None:
-        by, known = info.data.get("by", ""), registry("value")
-        if steps is not None and by in known and known[by].sums_tokens:
+        by, values = info.data.get("by", ""), registry("value")
+        if steps is not None and by in values and values[by].sums_tokens:
             raise ValueError(f"the {by} value is a sum over tokens already: drop steps")
         return steps
 
     @property
     def function(self) -> str | None:
-        """The function's place and name; None where the value is an entry of the registry."""
+        """The function as `module:name`; None where the value is an entry of the registry."""
         return self.by if ":" in self.by else None
 
     @property

@@ -137,8 +137,8 @@ def _prompt(row: NamedRow, columns: ColumnsConfig) -> PromptInput:
                 )
         return _question(row, name)
     if not isinstance(value, str) or not value.strip():
-        given = "" if value is None else str(value)[:60]
-        raise DataError(f"{row.origin} has {given!r} for {name}, which is no prompt: fill it or drop the row")
+        cell = "" if value is None else str(value)[:60]
+        raise DataError(f"{row.origin} has {cell!r} for {name}, which is no prompt: fill it or drop the row")
     text = text_of(value, f"{row.origin}: {name}")
     more = _text(row, columns.input or ("input" if columns.prompt is None and "input" in row.values else None))
     text = f"{text}\n\n{more}" if more else text

@@ -46,7 +46,7 @@ def over_seeds(values: Sequence[float], *, confidence: float) -> OverSeeds:
 
 
 class Statistic(Protocol):
-    """A number of a set of responses, each of which counts as often as its weight says."""
+    """A statistic of a set of responses, in which each response counts as often as its weight says."""
 
     def of(self, weights: Array) -> Array:
         """The statistic for each row of `weights` (replicates x responses)."""
@@ -112,7 +112,7 @@ def replicates(repetitions: Sequence[Repetition], *, resamples: int, seed: int) 
 
     Each replicate draws responses with replacement, and k - 1 of the k seeds with replacement. k - 1 draws of k give
     the mean over seeds exactly its estimated variance s^2 / k, where k draws would give (k - 1) / k of it (McCarthy &
-    Snowden 1985); a single seed is taken as it is.
+    Snowden 1985); a single seed is kept.
 
     Draws depend on `seed`, on the prompts and on the names of the seeds alone. So two sets of repetitions on the same
     prompts draw the same responses in each replicate, and two with the same seeds draw the same seeds: their

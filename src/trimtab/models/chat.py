@@ -224,12 +224,12 @@ class ChatTemplate:
     @cached_property
     def _takes_system(self) -> bool:
         try:
-            shown = _PROBE in self._render([_message("system", _PROBE), _message("user", "Hello")], opened=True)
+            takes_system = _PROBE in self._render([_message("system", _PROBE), _message("user", "Hello")], opened=True)
         except ModelError:
-            shown = False
-        if not shown:
+            takes_system = False
+        if not takes_system:
             _log.warning("%s's chat template has no system message: it stands before the user's first", self._name)
-        return shown
+        return takes_system
 
     def _render(self, messages: Sequence[Message], *, opened: bool) -> str:
         """The conversation as text; with `opened` up to the generation prompt, or within the assistant's last turn."""

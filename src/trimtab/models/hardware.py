@@ -108,5 +108,5 @@ def visible_devices() -> list[str]:
         return [str(number) for number in range(count)]
     names = [name.strip() for name in listed.split(",")]
     if count and all(name.startswith("MIG-") for name in names):
-        return names  # one process sees the first slice alone, whatever is listed
+        return names  # one process uses only the first slice, however many are listed
     return names[:count]  # CUDA ignores the first wrong name and all behind it

@@ -96,8 +96,8 @@ class LMHead:
         if not sources:
             return [[] for _ in tokens]
         index = on_device(sources, hidden.device)
-        wanted = on_device([int(token) for row in tokens for token in row], hidden.device)
-        return _by_row(self.logit_of(hidden[index], wanted) - self.log_normalizer(hidden)[index], tokens)
+        predicted = on_device([int(token) for row in tokens for token in row], hidden.device)
+        return _by_row(self.logit_of(hidden[index], predicted) - self.log_normalizer(hidden)[index], tokens)
 
     def slope(self, logits: torch.Tensor) -> torch.Tensor | float:
         """The derivative of scaled and capped logits by those before scaling and capping."""

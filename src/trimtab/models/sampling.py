@@ -86,8 +86,8 @@ def penalized(logits: torch.Tensor, seen: Sequence[Sequence[int]], penalty: floa
     changed = logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)
     tokens = np.fromiter(itertools.chain.from_iterable(seen), dtype=np.int64)
     rows = np.repeat(np.arange(len(seen)), [len(row) for row in seen])
-    known = tokens < logits.shape[1]
-    indices = on_device(rows[known], logits.device), on_device(tokens[known], logits.device)
+    in_vocabulary = tokens < logits.shape[1]
+    indices = on_device(rows[in_vocabulary], logits.device), on_device(tokens[in_vocabulary], logits.device)
     values = changed[indices]
     changed[indices] = torch.where(values < 0, values * penalty, values / penalty)
     return changed

@@ -55,7 +55,7 @@ class _CopiesShareMemory(TorchFunctionMode):
 
 
 class WriteGuard(TorchDispatchMode):
-    """Inside, notices writes into the memory of a module's tensors, by whatever code; at the end it undoes them.
+    """Inside, notices all writes into the memory of a module's tensors; at the end it undoes them.
 
     The schema of each operation of PyTorch tells what it writes.
     """

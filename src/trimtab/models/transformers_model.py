@@ -113,7 +113,7 @@ class TransformersModel(ABC, Generic[State]):
         check_ids(self.name, self.vocabulary, self.vocab_size, texts)
 
     def _check_length(self, tokens: int) -> None:
-        """Raise ModelError where a text of so many tokens is longer than the context."""
+        """Raise ModelError where a text of this number of tokens is longer than the context."""
         if tokens > self.context:
             raise_if_too_long(f"a text of {tokens} tokens exceeds {self.name}'s context of {self.context}")
 

@@ -124,7 +124,7 @@ class StepRunner:
             blocks.decode_groups(artifact.work, share, blocks.sharing_time(decoding.decode, beside), advance)
 
     def help_to_tune(self, step: Step) -> None:
-        """Take this process's part in a tuning of several processes, of which the main one keeps the model."""
+        """Take part in a tuning that several processes share; the main one saves the model."""
         artifact = self.plan.artifacts[step]
         if not artifact.whole:
             job = self._job(step, artifact.partial, lambda done, total: None, main=False)
@@ -176,7 +176,7 @@ class StepRunner:
         """Decode again what was decoded without a trace; prompts that are too long are not searched."""
         generations = artifact.records(Generation)
         excluded = too_long({step.name: generations})
-        ids = dict.fromkeys(each.prompt_id for each in generations if each.prompt_id not in excluded)
+        ids = dict.fromkeys(generation.prompt_id for generation in generations if generation.prompt_id not in excluded)
         if missing := missing_traces(trace, ids):
             job = self._job(step, Path(), lambda done, total: None, trace)
             decoding = step.make(job, **step.parts, **step.execution)

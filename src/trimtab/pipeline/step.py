@@ -44,7 +44,7 @@ The function of a decoding step gives a `Decoding`, whose blocks are then decode
 
 @dataclass(frozen=True)
 class Code:
-    """Code that a step runs besides trimtab's: a function by its place, or the entry of a registry by its name."""
+    """Code that a step runs besides trimtab's: a function as `module:name`, or an entry of a registry by its name."""
 
     name: str
     registry: str | None = None

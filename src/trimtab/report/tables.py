@@ -74,19 +74,19 @@ def terminal_table(
         width: the terminal's columns, at least 100. Below `ONE_LINE_WIDTH` an interval stands under its mean.
         columns: the columns to show; empty: `columns_of(rows)`. Those without a `narrow` heading are left out.
     """
-    shown = [column for column in columns or columns_of(rows) if column.narrow != ""]
+    visible = [column for column in columns or columns_of(rows) if column.narrow != ""]
     grouped = families(rows)
     title = "\n".join(
         one_line(f"{model}: {', '.join(row.decoder for row in members)}") for model, members in grouped.items()
     )
-    table = _table(title, _legend(rows, shown))
-    for column in shown:
+    table = _table(title, _legend(rows, visible))
+    for column in visible:
         table.add_column(
             column.narrow or column.heading, justify="left" if column.name in LEFT_ALIGNED else "right", no_wrap=True
         )
     for members in grouped.values():
         for row in members:
-            cells = [column.text(row) for column in shown]
+            cells = [column.text(row) for column in visible]
             table.add_row(
                 *(rich.text.Text(cell if width >= ONE_LINE_WIDTH else cell.replace(" [", "\n[")) for cell in cells)
             )

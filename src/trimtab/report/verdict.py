@@ -77,8 +77,8 @@ def verdict(experiment: Experiment, rows: Sequence[Row]) -> str:
             parts.append(f"{percent(row.headroom)} of what {description(oracle)} gains")
         if reference.flops > 0 and not finding.of_tuning:
             parts.append(f"at {times(row.flops / reference.flops)} the arithmetic")
-        shown = interval(row.judge_gain, row.judge_gain_low, row.judge_gain_high)
-        judged = _judgement(experiment, finding) + (f" ({shown})" if shown else "")
+        judge_gain = interval(row.judge_gain, row.judge_gain_low, row.judge_gain_high)
+        judged = _judgement(experiment, finding) + (f" ({judge_gain})" if judge_gain else "")
         sentences.append(f"{', '.join(parts)}; {judged}.")
     return " ".join(sentences) or NOTHING
 

@@ -110,7 +110,7 @@ def load_published_reward(
 
 
 def _weight(folder: Path, name: str) -> torch.Tensor | None:
-    """The tensor of this name among the folder's weights, of which no other is read; None where there is none."""
+    """The tensor of this name in the folder's weights, read alone; None where there is none."""
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as tensors:
             if name in tensors.keys():  # noqa: SIM118 (no mapping)

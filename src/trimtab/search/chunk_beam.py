@@ -1,4 +1,4 @@
-"""The one search: chunk-level beam search, of which sampling and best-of-N are settings.
+"""The one search: chunk-level beam search. Sampling and best-of-N are settings of it.
 
 A step extends every open beam of a prompt by `successors` continuations of `chunk` tokens, values all candidates, and
 keeps the best `width` (arXiv 2405.19262, algorithm 1). Base is (1, 1, none), best-of-N (1, N, none), CBS (W, K, L).

@@ -73,7 +73,7 @@ class Guide:
         stop: str | Sequence[str] | None = None,
         seed: int = 0,
     ) -> GuidedModel:
-        """`base` under this guide; its weights stay as they are, and its vocabulary may be another.
+        """`base` under this guide. Its weights do not change, and its vocabulary may differ from the guide's.
 
         Args:
             base: a model as `load` takes it, or one behind a completions endpoint (or a `ModelConfig` with one).

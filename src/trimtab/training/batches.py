@@ -17,7 +17,7 @@ Row = TypeVar("Row", PairTokens, TextTokens)
 
 
 def arrange(rows: Sequence[Row], batch_size: int, seed: int) -> list[Row]:
-    """The rows in an order of which each run of `batch_size` is a batch: drawn at random, then of like length.
+    """The rows in an order whose every `batch_size` consecutive rows are a batch: drawn at random, of similar length.
 
     Little is padded, as in transformers' `group_by_length`: within each window of `WINDOW` batches rows are sorted.
     """

@@ -1,7 +1,7 @@
 """A batch shared out among processes, so that loss, gradient and log are those of one process with the whole batch.
 
-Processes average their gradients, whatever each has computed them from. So each weighs its part of the loss by its
-share of what the loss is a mean over: pairs, or tokens of chosen responses.
+Processes average their gradients with equal weights. So each weighs its part of the loss by its share
+of what the loss is a mean over: pairs, or tokens of chosen responses.
 
     >>> [share([0, 1, 2, 3, 4], index, 2) for index in range(2)]
     [[0, 1], [2, 3, 4]]

@@ -224,8 +224,8 @@ class PairTrainer(ResumableTrainer, DPOTrainer):
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         if not launched().alone:
             losses, rows = np.array(self._losses), np.array(self._rows["eval"])
-            known = np.isfinite(losses) if np.isfinite(losses).any() else np.full(len(losses), True)
-            output.metrics[f"{metric_key_prefix}_loss"] = float(np.average(losses[known], weights=rows[known]))
+            counted = np.isfinite(losses) if np.isfinite(losses).any() else np.full(len(losses), True)
+            output.metrics[f"{metric_key_prefix}_loss"] = float(np.average(losses[counted], weights=rows[counted]))
         return output
 
     def forget(self) -> None:

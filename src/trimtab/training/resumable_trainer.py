@@ -37,7 +37,7 @@ SUMS = "sums.json"
 class ResumableTrainer(Trainer):
     """Comes before one of TRL's trainers among the bases of a class: `class PairTrainer(ResumableTrainer, DPOTrainer)`.
 
-    Rows are taken as they are. `part` is the part of the configuration, `heldout` what is evaluated on, for messages.
+    Rows are used unchanged. For messages: `part` is the part of the configuration, `heldout` the evaluation data.
     """
 
     part: ClassVar[str]
@@ -84,7 +84,7 @@ class ResumableTrainer(Trainer):
         return dataset
 
     def _passed(self, rows: int) -> None:
-        """A batch of so many rows has been computed, in training or in an evaluation."""
+        """Report progress after a batch of this number of rows, in training or in an evaluation."""
         self._rows["train" if self.model.training else "eval"].append(rows)
         self._tick()
 
