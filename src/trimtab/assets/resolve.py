@@ -138,7 +138,7 @@ class Assets:
         )
 
     def _warn_of_two_meanings(self, name: str) -> None:
-        """Where a local path has the name of something else, say once which of the two is taken."""
+        """Warn once where a name is both a local path and something else, and say which of the two is used."""
         if name in self._warned or not Path(name).exists():
             return
         self._warned.add(name)
@@ -176,7 +176,7 @@ def _from_environment(variable: str) -> Path | None:
 
 
 def _snapshot(path: Path) -> Path:
-    """The files of a repository that lies as the hub's cache lays it out; any other path itself."""
+    """The snapshot folder of a repository in the layout of the hub's cache; other paths are returned unchanged."""
     main = path / "refs" / "main"
     return path / "snapshots" / main.read_text().strip() if main.is_file() else path
 

@@ -31,7 +31,7 @@ from trimtab.errors import DataError, shown
 if TYPE_CHECKING:
     import pandas as pd
 
-LINE = "prompt"
+LINE_COLUMN = "prompt"
 """The column that plain text is read into, a row for each line."""
 STANDARD_INPUT = "-"
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
@@ -120,9 +120,8 @@ def kind_of(path: Path) -> str:
 
 
 def files_in(folder: Path, kinds: Sequence[str], content: str, pattern: str | None = None) -> list[Path]:
-    """The data files below a folder, sorted by path; where `folder` is a file, that file alone.
-
-    The files that `datasets` writes beside a saved table (descriptions, caches) are left out.
+    """The data files below a folder, sorted by path, without descriptions and caches that `datasets` writes;
+    where `folder` is a file, that file alone.
 
     Args:
         kinds: the suffixes that are read, as `kind_of` gives them.
@@ -185,7 +184,7 @@ def values_in_text(text: str, origin: str, *, plain: bool | None = None) -> Iter
     first = text.lstrip()[:1]
     if plain or (plain is None and first not in ("[", "{")):
         lines = (line.strip(" \t\r") for line in text.split("\n"))
-        yield from ({LINE: line} for line in lines if line.strip())
+        yield from ({LINE_COLUMN: line} for line in lines if line.strip())
         return
     begin, end, line = 0, 0, 1
     while start := _NO_SPACE.search(text, end):

@@ -83,7 +83,7 @@ class ValueConfig(Config):
 
     @property
     def words(self) -> str:
-        """What judges, in words; a function by its place and name."""
+        """What ranks candidates, in words; a function by its name."""
         return str(self.kind.words if self.kind else self.by)
 
     def identity(self) -> dict[str, str]:
@@ -125,7 +125,7 @@ class TermConfig(Config):
 
 
 def one_or_several(value: Any) -> Any:
-    """`reward` and `{by: reward}` as a configuration's `value` mean `[{by: reward}]`."""
+    """Accept `reward` and `{by: reward}` as short forms of the list `[{by: reward}]`."""
     entries = value if isinstance(value, list | tuple) else [value]
     return [{"by": entry} if isinstance(entry, str) else entry for entry in entries]
 

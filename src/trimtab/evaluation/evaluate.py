@@ -29,7 +29,7 @@ from trimtab.rewards.thresholds import reward_at
 if TYPE_CHECKING:
     from trimtab.evaluation.divergence import Divergence
 
-TUNED = " (tuned)"
+TUNED_SUFFIX = " (tuned)"
 """The end of a tuned model's name in the table."""
 Table = Mapping[str, Mapping[str, Score]]
 """Scores by decoder and prompt id."""
@@ -164,12 +164,12 @@ def _headroom(guide: GuideConfig, decoder: DecoderConfig, rows: Mapping[str, Row
 
 
 def model_names(small: ModelConfig, base: ModelConfig) -> dict[str, str]:
-    """What the table calls the model of each role; the tuned one's name is the small one's with `TUNED`.
+    """What the table calls the model of each role; the tuned one's name is the small one's with `TUNED_SUFFIX`.
 
     >>> model_names(ModelConfig(name="gpt2"), ModelConfig(name="gpt2-xl"))["tuned"]
     'gpt2 (tuned)'
     """
-    return {"large": base.name, "untuned": small.name, "tuned": small.name + TUNED}
+    return {"large": base.name, "untuned": small.name, "tuned": small.name + TUNED_SUFFIX}
 
 
 def oracle_of(guide: GuideConfig, decoder: DecoderConfig) -> DecoderConfig | None:

@@ -19,7 +19,7 @@ from scipy import sparse, stats
 from trimtab.evaluation.metrics import Estimate
 
 Array = NDArray[np.float64]
-BATCH = 200  # replicates that are computed together: weights of 200 x 5,000 responses take 8 MB
+REPLICATES_AT_ONCE = 200  # replicates that are computed together: weights of 200 x 5,000 responses take 8 MB
 
 
 class OverSeeds(NamedTuple):
@@ -123,8 +123,8 @@ def replicates(repetitions: Sequence[Repetition], *, resamples: int, seed: int) 
     for index, repetition in enumerate(repetitions):
         rng = _generator(seed, "responses", repetition.prompts)
         count = repetition.responses
-        for start in range(0, resamples, BATCH):
-            stop = min(start + BATCH, resamples)
+        for start in range(0, resamples, REPLICATES_AT_ONCE):
+            stop = min(start + REPLICATES_AT_ONCE, resamples)
             weights = rng.multinomial(count, np.full(count, 1 / count), size=stop - start).astype(np.float64)
             for name in names:
                 per_seed[name][index, start:stop] = repetition.statistics[name].of(weights)

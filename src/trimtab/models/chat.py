@@ -98,15 +98,11 @@ class ChatTemplate:
     ) -> tuple[list[int], list[list[int]]]:
         """The ids of a prompt, and the ids of each of several answers to it, as the template writes them.
 
-        The conversation with each answer is rendered and encoded as a whole: up to the last word of the answer, or
-        where it has `ended` through the token that ends its turn. Its ids are then split where the answer begins. The
-        ids before that, which all answers share, are the prompt's. They are those of `prompt_ids`, but for two cases:
-        a template may write another text before a finished answer than its generation prompt, and a token may hold
-        both the end of the prompt and the beginning of an answer; it then counts as the answer's.
-
-        Args:
-            messages: the conversation without an answer.
-            ended: for each answer, whether its turn has ended.
+        The conversation with each answer is encoded as a whole: up to the last word of the answer, or where it has
+        `ended` through the token that ends its turn. Its ids are then split where the answer begins. The ids before
+        that, which all answers share, are the prompt's. They are those of `prompt_ids`, but for two cases: a template
+        may write another text before a finished answer than its generation prompt, and a token may hold both the end
+        of the prompt and the beginning of an answer; it then counts as the answer's.
         """
         turns = self._with_system(messages)
         opened, head, tail = self._around_answer(turns)
@@ -145,8 +141,7 @@ class ChatTemplate:
         )
 
     def _around_answer(self, turns: Sequence[Message]) -> tuple[str, str, str]:
-        """Three texts: the conversation with the generation prompt, all that the template writes before the words of an
-        answer, and all that it writes behind them."""
+        """The text up to the generation prompt, the text before an answer's words, and the text behind them."""
         opened = self._render(turns, opened=True)  # first, so that a refusal shows the conversation itself
         head, _, tail = self._render(_answered(turns, _PROBE), opened=False).rpartition(_PROBE)
         return opened, head, tail
@@ -175,11 +170,7 @@ class ChatTemplate:
         return added[eos if eos in run else run[0]] if run else None
 
     def _with_system(self, messages: Sequence[Message]) -> list[Message]:
-        """The conversation with its system message, as a turn or, where the template has none, in the first user turn.
-
-        Raises:
-            ModelError: the template would leave out a part of the conversation.
-        """
+        """The conversation with its system message: as a turn, or where it has none in the first user turn."""
         brings_system = bool(messages) and messages[0]["role"] == "system"
         turns = list(messages[1:] if brings_system else messages)
         system = messages[0]["content"] if brings_system else self._system

@@ -19,7 +19,7 @@ from trimtab.config.models import Dtype
 if TYPE_CHECKING:
     import torch
 
-BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}
 """What a processor that multiplies bfloat16 says it can do."""
 
@@ -66,7 +66,7 @@ def dtype_for(dtype: Dtype) -> str:
 
 def dtype_bytes(dtype: Dtype) -> int:
     """Bytes of one weight."""
-    return BYTES[dtype_for(dtype)]
+    return DTYPE_BYTES[dtype_for(dtype)]
 
 
 @functools.cache

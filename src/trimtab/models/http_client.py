@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class Endpoint:
-    """A service that answers JSON with JSON. httpx2's own retries cover failed connections alone.
+    """An HTTP service that takes and returns JSON. Requests are repeated here: httpx2 itself repeats only connections.
 
     Args:
         url: the address that requests are posted to.

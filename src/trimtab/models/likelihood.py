@@ -16,8 +16,8 @@ from trimtab.errors import ModelError
 from trimtab.models.language_model import LanguageModel, check_ids
 from trimtab.records import PromptInput
 
-BATCH = 32  # texts that are read together
-WINDOW = 2048  # tokens of a text read at once by a model without a limit on positions
+TEXTS_AT_ONCE = 32  # texts that are read together
+DEFAULT_WINDOW = 2048  # tokens of a text read at once by a model without a limit on positions
 
 
 Continuation: TypeAlias = tuple[PromptInput | None, list[int]]
@@ -54,7 +54,7 @@ def rolling_likelihoods(model: LanguageModel, texts: Sequence[str]) -> list[floa
     A text that is longer than the model's context is read in windows: each token is predicted once, and the last
     window is a full one.
     """
-    size = WINDOW if model.context == sys.maxsize else model.context
+    size = DEFAULT_WINDOW if model.context == sys.maxsize else model.context
     start, tokenizer = _start_id(model), model.vocabulary.tokenizer
     encoded = [[int(token) for token in tokenizer.encode(text)] for text in texts]
     windows = [(index, *window) for index, ids in enumerate(encoded) for window in _windows([start, *ids], size)]
@@ -105,11 +105,11 @@ def _windows(ids: list[int], size: int) -> Iterator[tuple[list[int], list[int]]]
 
 
 def _batches(keys: Sequence[Any]) -> Iterator[list[int]]:
-    """Batches of the indices of equal keys, at most `BATCH` in each."""
+    """Batches of the indices of equal keys, at most `TEXTS_AT_ONCE` in each."""
     for key in dict.fromkeys(keys):
         indices = [index for index, other in enumerate(keys) if other == key]
-        for first in range(0, len(indices), BATCH):
-            yield indices[first : first + BATCH]
+        for first in range(0, len(indices), TEXTS_AT_ONCE):
+            yield indices[first : first + TEXTS_AT_ONCE]
 
 
 @torch.inference_mode()

@@ -27,7 +27,7 @@ _NO_WEIGHTS = ("template", "system", "adapter", "start_token")  # fields that ch
 
 
 class Roles:
-    """Models by the parts that they play. Which model plays a part can change (`play`).
+    """Models by their roles. Which model has a role can change (`play`).
 
     A model is loaded when it is first asked for, and its weights are shared by all parts that it plays.
     """
@@ -42,7 +42,7 @@ class Roles:
         self._served: dict[ModelConfig, CompletionsModel] = {}
 
     def play(self, models: Mapping[Role, ModelConfig]) -> None:
-        """From now on these models play these parts; what played another model's part before is forgotten."""
+        """Give these roles to these models; models that had them before are freed."""
         for role, config in models.items():
             if self._configs.get(role) != config:
                 self._loaded.pop(role, None)
@@ -102,7 +102,7 @@ class Roles:
 
 
 class Weights:
-    """Models and tokenizers as they lie in files, each loaded once, however many parts it plays.
+    """Loads models and tokenizers from files, each once, even where several roles use it.
 
     A model with an adapter takes the weights of the same model without it.
     """

@@ -25,7 +25,7 @@ Record = Callable[[Step], Step]
 
 MIN_COLUMNS = 32  # the smallest number of columns of a buffer
 MAX_STEPS = 16  # recorded steps that are kept at the same time
-WARM_UPS = 2  # runs before a recording, in which libraries pick their kernels and take their workspaces
+WARM_UPS = 2  # runs before a recording, in which libraries choose kernels and allocate workspaces
 MEMORY_FRACTION = 0.25  # of an accelerator's memory that is free after loading the weights; the buffers may fill it
 _log = logging.getLogger(__name__)
 

@@ -150,7 +150,7 @@ class StepRunner:
         )
 
     def _report(self, step: Step) -> Any:
-        """Write the report anew, and put it in the place of the one before."""
+        """Write the report again, and replace the earlier one."""
         run = self.plan.directory.path
         with self.watch(step.name) as advance, replace_folder(run / "report") as folder, _named(step):
             made = step.make(self._job(step, folder, advance), **step.execution)
@@ -158,7 +158,7 @@ class StepRunner:
         return made
 
     def _link(self, step: Step, artifact: Artifact) -> None:
-        """Names that stay: `tuned` for the tuned model, `decoders/NAME/...` for what a decoder wrote and scored."""
+        """Links with fixed names: `tuned` to the tuned model, `decoders/NAME/...` to a decoder's generations and scores."""
         run, name = self.plan.directory.path, step.name.partition(" ")[2]
         if step.folder == "tune":
             link_to(run / "tuned", Path(artifact.folder.name) / "model")
@@ -173,7 +173,7 @@ class StepRunner:
         return Trace(file, valued=decoder.guided)
 
     def _complete(self, trace: Trace, step: Step, artifact: Artifact) -> None:
-        """Decode again what was decoded without a trace; prompts that are too long are not searched."""
+        """Decode again the prompts that have no trace; prompts that are too long are not searched."""
         generations = artifact.records(Generation)
         excluded = too_long({step.name: generations})
         ids = dict.fromkeys(generation.prompt_id for generation in generations if generation.prompt_id not in excluded)

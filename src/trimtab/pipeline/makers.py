@@ -192,7 +192,7 @@ def _test_prompts(job: "Job", guide: GuideConfig, data: DataConfig | None) -> li
 
 
 def best_of(job: "Job", reward: RewardConfig, roles: list[str]) -> None:
-    """Of another decoder's candidates, those that the gold reward likes best; `roles` had a part in sampling them."""
+    """The candidates of another decoder with the highest gold reward; `roles` are the models that sampled them."""
     from trimtab.evaluation.scoring import best_of as best
 
     gold, source = job.reward(reward), job.input("guide")

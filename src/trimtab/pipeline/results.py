@@ -90,8 +90,8 @@ def _encoder(experiment: Experiment, roles: Roles) -> Any:
 
 
 def _details(artifact: Artifact) -> dict[str, Any] | None:
-    """What a step reports of itself for the page, where it does."""
+    """The numbers that a step reports for the page; None where it reports none."""
     if artifact.stage == "divergence":
-        return None  # it is in the table
+        return None  # shown in the table
     name = next((name for name in ("report", "summary") if (artifact.folder / f"{name}.json").is_file()), None)
     return None if name is None else artifact.summary(name)

@@ -23,7 +23,7 @@ from trimtab.plugins.user_errors import fault_in
 from trimtab.records import Generation, Score
 from trimtab.report.wording import interval, number, percent, significant
 
-GOLD = " †"  # marks a decoder that the gold reward itself guided
+GOLD_MARK = " †"  # marks a decoder that the gold reward itself guided
 GOLD_NOTE = "† guided by the gold reward itself while decoding: an upper line, not a method"
 NAME_CHARACTERS = 14  # of a line of a row's name, at least
 
@@ -80,7 +80,7 @@ _BOOTSTRAP = "the interval is a percentile bootstrap over prompts (Efron and Tib
 _OWN = (
     Column(
         name="decoder",
-        function=lambda row, answers, scores: row.decoder + (GOLD if row.by_gold else ""),
+        function=lambda row, answers, scores: row.decoder + (GOLD_MARK if row.by_gold else ""),
         words="How the text was chosen.",
         rounded=str,
     ),

@@ -18,7 +18,7 @@ from trimtab.report.palette import GRID, PALETTE, SOFT, STYLE, TEXT, colours, in
 from trimtab.report.plots import DASHED, NARROW, WIDE, bin_edges, histogram, legend, title
 from trimtab.report.study_tables import MEASURES
 
-PANELS = 3  # histograms side by side on a laptop
+MAX_PANELS = 3  # histograms side by side on a laptop
 MAX_BINS = 60
 
 
@@ -117,7 +117,7 @@ def histograms(rows: Sequence[CellRow], *, unit: str, narrow: bool = False) -> F
     rewards = {row.name: np.asarray(row.rewards) for row in rows if row.rewards}
     cells = [row for row in rows if row.name in rewards and row.reference in rewards]
     edges = bin_edges(list(rewards.values()), MAX_BINS)
-    columns = 1 if narrow else min(PANELS, len(cells))
+    columns = 1 if narrow else min(MAX_PANELS, len(cells))
     lines = math.ceil(len(cells) / columns)
     width = NARROW if narrow else WIDE
     names = [wrapped(row.name, 0.85 * 72 * width / columns, 9) for row in cells]

@@ -13,7 +13,7 @@ import rich.text
 
 from trimtab.errors import one_line
 from trimtab.evaluation.comparison import Comparison
-from trimtab.evaluation.evaluate import TUNED, Row
+from trimtab.evaluation.evaluate import TUNED_SUFFIX, Row
 from trimtab.evaluation.metrics import Estimate
 from trimtab.report.columns import GOLD_NOTE, Column, columns_of
 from trimtab.store.files import write_text
@@ -61,7 +61,7 @@ def families(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """The rows by the model they sample from, the tuned model with the untuned one that it is compared with."""
     grouped: dict[str, list[Row]] = {}
     for row in rows:
-        grouped.setdefault(row.model.removesuffix(TUNED), []).append(row)
+        grouped.setdefault(row.model.removesuffix(TUNED_SUFFIX), []).append(row)
     return grouped
 
 

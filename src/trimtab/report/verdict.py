@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from trimtab.config.experiment import Experiment
 from trimtab.config.guide import DecoderConfig
-from trimtab.evaluation.evaluate import TUNED, Row, oracle_of
+from trimtab.evaluation.evaluate import TUNED_SUFFIX, Row, oracle_of
 from trimtab.report import reward_words
 from trimtab.report.decoder_words import description
 from trimtab.report.wording import interval, number, percent, short_names, times
@@ -95,7 +95,7 @@ def _change(experiment: Experiment, finding: Finding) -> str:
     """`Best-of-16 lifts the gold reward of M by 1.23 nats [0.98, 1.50]`, or that it does not clearly change it."""
     what = "tuning" if finding.of_tuning else description(finding.decoder)
     unit, (gain, low, high) = experiment.reward.entry.unit, finding.gain
-    model = short_names([experiment.base.name, experiment.small.name])[finding.row.model.removesuffix(TUNED)]
+    model = short_names([experiment.base.name, experiment.small.name])[finding.row.model.removesuffix(TUNED_SUFFIX)]
     subject = f"{what[0].upper()}{what[1:]}"
     if not finding.clear:
         return f"{subject} does not clearly change the gold reward of {model} ({interval(gain, low, high)} {unit})"

@@ -16,7 +16,7 @@ from trimtab.errors import ModelError
 from trimtab.models.context import context_of
 from trimtab.rewards.token_rows import TokenRows, padded
 
-ROUNDING = 2e-5
+ROUNDING_TOLERANCE = 2e-5
 """Relative difference between a padded row's logits and the same row's alone that float32 rounding explains."""
 
 
@@ -71,7 +71,7 @@ class SequenceLogits:
             return False
         with torch.inference_mode():
             alone, among = self._read([short])[0].float(), self._read([short, long])[0].float()
-        rounding = max(ROUNDING, 8 * torch.finfo(self.model.dtype).eps)
+        rounding = max(ROUNDING_TOLERANCE, 8 * torch.finfo(self.model.dtype).eps)
         scale = 1 + float(alone.nan_to_num().abs().max())
         return torch.allclose(among, alone, rtol=0, atol=rounding * scale, equal_nan=True)
 

@@ -12,7 +12,7 @@ from trimtab.errors import ConfigurationError
 from trimtab.models.sizes import ModelSize
 
 MAX_CANDIDATES = 4096  # of a prompt: beyond them no budget is spent
-CHUNKS = 10  # of a response, as in arXiv 2405.19262 (5 of 50 tokens each)
+CHUNKS_PER_RESPONSE = 10  # of a response, as in arXiv 2405.19262 (5 of 50 tokens each)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def within_budget(
     Raises:
         ConfigurationError: the budget does not pay for two candidates.
     """
-    chunk = max(1, round(work.response / CHUNKS)) if chunk is None else chunk
+    chunk = max(1, round(work.response / CHUNKS_PER_RESPONSE)) if chunk is None else chunk
     if width is not None and successors is not None:
         shapes = [(width, successors)]
     else:  # from two candidates on, each shape costing more than the one before

@@ -16,7 +16,7 @@ from trimtab.records import Finish, Prompt
 from trimtab.search.stop_strings import ResponseWriter, Written
 
 _NOTHING = Written("")
-COMPACT = 0.75  # drop ended rows from the batch when no more than this share of them is left
+COMPACTION_SHARE = 0.75  # ended rows are dropped from the batch once no more than this share of its rows goes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ class LanguageModelProposer:
             going = [row for row, growth in enumerate(growing) if growth.finish is None]
             done = offset == tokens - 1 or all(growing[row].waits for row in going)
             # An ended row goes at the end of the chunk, or before where enough have ended to pay for the copying.
-            if len(going) < len(growing) and (done or len(going) <= COMPACT * len(growing)):
+            if len(going) < len(growing) and (done or len(going) <= COMPACTION_SHARE * len(growing)):
                 rows, growing = rows.select(going), [growing[row] for row in going]
             if done:
                 break

@@ -30,7 +30,7 @@ def share(batch: Sequence[int], index: int, count: int) -> list[int]:
 
 
 class BatchShare(BatchSampler):
-    """Of each batch of `batch_size` rows, in the order of `sampler`, the rows of one process.
+    """The rows of one process in each batch of `batch_size` rows, in the order of `sampler`.
 
     Where a last, smaller batch has none for it, it gets the row `idle`, which counts for nothing: no process may skip a
     step.
@@ -54,7 +54,7 @@ def with_idle_row(rows: Dataset) -> Dataset:
 
 @dataclass(frozen=True)
 class SingleProcess:
-    """What TRL asks of an accelerator while it computes one batch, answered for this process alone.
+    """Stands in for the accelerator while TRL computes one batch, as if this process were the only one.
 
     TRL gathers each figure over the processes as if all had the same number of rows.
     """

@@ -84,7 +84,8 @@ class PairForward:
 
 
 class HeadStatistics(torch.autograd.Function):
-    """Of logits hidden @ weight.T: log-probability of the target, entropy, mean, and whether the target is the largest.
+    """Statistics of the logits hidden @ weight.T: the target's log-probability, the entropy, the mean, and whether the
+    target's logit is the largest.
 
     All [tokens], float32 or wider, entropy in nats; only the log-probability has a gradient:
     d log p_t / d z_j = [j = t] - p_j, for which tiles of the logits are computed again rather than kept. Logits are
@@ -148,6 +149,6 @@ class HeadStatistics(torch.autograd.Function):
 
 
 def _inside(targets: torch.Tensor, start: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of the targets among `size` tokens from `start` on: the token counted from there, and the target's index."""
+    """The targets among the `size` tokens from `start` on: their tokens, counted from `start`, and their indices."""
     index = ((targets >= start) & (targets < start + size)).nonzero().squeeze(1)
     return targets[index] - start, index

@@ -30,7 +30,7 @@ from trimtab.training.checkpoints import Checkpoints, checkpoint_at
 from trimtab.training.job import TrainingJob
 
 Batch = dict[str, torch.Tensor]
-SUMS = "sums.json"
+SUMS_FILE = "sums.json"
 """A checkpoint's file of the running sums that the log is made of."""
 
 
@@ -123,11 +123,11 @@ class ResumableTrainer(Trainer):
             "tokens": self._total_train_tokens,
             "done": self._done,
         }
-        write_text(checkpoint_at(self._folder, self.state.global_step) / SUMS, [json.dumps(sums)])
+        write_text(checkpoint_at(self._folder, self.state.global_step) / SUMS_FILE, [json.dumps(sums)])
 
     def restore_sums(self, checkpoint: Path) -> None:
         """Restore the running sums of the log, which transformers and TRL leave out of their checkpoints."""
-        sums = json.loads((checkpoint / SUMS).read_text(encoding="utf-8"))
+        sums = json.loads((checkpoint / SUMS_FILE).read_text(encoding="utf-8"))
         self._tr_loss = torch.tensor(sums["loss"], device=self.args.device)
         self._total_loss_scalar = sums["total_loss"]
         self._globalstep_last_logged = sums["logged"]

@@ -20,7 +20,7 @@ from trimtab.store.files import write_json
 from trimtab.training.checkpoints import checkpoint_step
 
 PROJECT = "trimtab"
-RUN = "tracked.json"
+RUN_FILE = "tracked.json"
 """The file with the run's name. It is kept beside the checkpoints, so that a resumed training continues the run."""
 
 
@@ -52,7 +52,7 @@ def tracking(
         ConfigurationError: a tracker refuses to begin.
     """
     step = 0 if start is None else checkpoint_step(start)
-    name = _run_name(folder.name, checkpoints / RUN, new=not step) if names else ""
+    name = _run_name(folder.name, checkpoints / RUN_FILE, new=not step) if names else ""
     with contextlib.ExitStack() as stack:
         callbacks = [stack.enter_context(BEGIN[tracker](folder, name, step)) for tracker in names if tracker in BEGIN]
 
