@@ -158,7 +158,7 @@ class StepRunner:
         return made
 
     def _link(self, step: Step, artifact: Artifact) -> None:
-        """Links with fixed names: `tuned` to the tuned model, `decoders/NAME/...` to a decoder's generations and scores."""
+        """Links with fixed names: `tuned` to the tuned model, `decoders/NAME/...` to generations and scores."""
         run, name = self.plan.directory.path, step.name.partition(" ")[2]
         if step.folder == "tune":
             link_to(run / "tuned", Path(artifact.folder.name) / "model")

@@ -280,7 +280,7 @@ def columns_of(rows: Sequence[Row], *, large: bool = True, prompted: bool = True
 
 
 def characters(cells: Iterable[Iterable[str]]) -> int:
-    """The least width of a table in characters, so that paper can show it in a size at which it fits.
+    """The least width of a table in characters, by which the page chooses a size that fits on paper.
 
     `cells` are the texts of each column but the first, which holds names: these break anywhere, others at spaces.
     """

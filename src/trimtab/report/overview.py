@@ -23,7 +23,7 @@ def table_columns(experiment: Experiment, rows: Sequence[Row]) -> tuple[Column, 
 
 
 def prompts_of(rows: Sequence[Row]) -> int:
-    """The number of prompts that every decoder was given."""
+    """The number of prompts that every decoder decoded."""
     return max((row.prompts + row.left_out + row.set_aside for row in rows), default=0)
 
 

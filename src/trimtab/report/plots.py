@@ -159,7 +159,7 @@ def reward_against_cost(rows: Sequence[Row], *, unit: str, confidence: float, na
 
 
 def _cost_axis(axes: Axes, costs: Sequence[float]) -> None:
-    """A logarithmic axis with some numbers on it, however near to or far from one another the costs are."""
+    """A logarithmic axis that shows some numbers for any range of costs."""
     axes.set_xscale("log")
     if costs:
         room = max(1.6, (max(costs) / min(costs)) ** 0.15)  # so that at least one of 1, 2 and 5 is inside

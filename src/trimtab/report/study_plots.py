@@ -113,7 +113,7 @@ def seeds(rows: Sequence[CellRow], measure: str, *, confidence: float, narrow: b
 
 
 def histograms(rows: Sequence[CellRow], *, unit: str, narrow: bool = False) -> Figure:
-    """Each cell's rewards, all seeds together, over its reference's: one axis for all panels."""
+    """Each cell's rewards of all seeds, drawn over those of its reference; all panels have the same axis."""
     rewards = {row.name: np.asarray(row.rewards) for row in rows if row.rewards}
     cells = [row for row in rows if row.name in rewards and row.reference in rewards]
     edges = bin_edges(list(rewards.values()), MAX_BINS)

@@ -49,7 +49,7 @@ WRITE_UP = ("reward", "diversity")
 
 
 def axes_of(rows: Sequence[CellRow]) -> list[str]:
-    """The study's axes that any row has a label on, in the order of their appearance."""
+    """The study's axes on which a row has a label, in order of appearance."""
     return list(dict.fromkeys(axis for row in rows for axis in row.labels))
 
 

@@ -58,7 +58,7 @@ def write_markdown(rows: Sequence[Row], path: Path, columns: Sequence[Column] = 
 
 
 def families(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows by the model they sample from, the tuned model with the untuned one that it is compared with."""
+    """The rows by the model that they sample; rows of a tuned model are listed with those of its untuned one."""
     grouped: dict[str, list[Row]] = {}
     for row in rows:
         grouped.setdefault(row.model.removesuffix(TUNED_SUFFIX), []).append(row)

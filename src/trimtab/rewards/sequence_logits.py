@@ -66,7 +66,7 @@ class SequenceLogits:
         return logits
 
     def _takes_padding(self, short: list[int], long: list[int]) -> bool:
-        """Whether a row's logits stay what they are when it is padded."""
+        """Whether padding a row leaves its logits unchanged."""
         if not 0 < len(short) < len(long):
             return False
         with torch.inference_mode():
@@ -96,13 +96,13 @@ def reading(
 
 
 def padding_id(model: PreTrainedModel) -> int | None:
-    """The token that a classifier takes for padding; None where it has no embedding or the configuration names none."""
+    """The token that a classifier treats as padding; None where none is configured, or it has no embedding."""
     pad = model.config.get_text_config().pad_token_id
     return pad if isinstance(pad, int) and 0 <= pad < model.get_input_embeddings().weight.shape[0] else None
 
 
 def positions_of(model: PreTrainedModel) -> int:
-    """How many tokens a classifier reads at most."""
+    """The largest number of tokens that a classifier reads."""
     limits = [context_of(model)]
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:

@@ -43,7 +43,7 @@ def search_flops(work: Workload, width: int, successors: int, chunk: int | None)
 def within_budget(
     flops: float, work: Workload, width: int | None = None, successors: int | None = None, chunk: int | None = None
 ) -> tuple[int, int, int]:
-    """Width, successors and chunk of the largest search that costs at most `flops` a prompt; what is given stays.
+    """Width, successors and chunk of the largest search that costs at most `flops` a prompt; values passed in are kept.
 
     A chunk is a tenth of the response. Width and successors are equal, or there is one successor more.
 
