@@ -202,7 +202,7 @@ def _ranked(candidates: list[Beam]) -> list[Beam]:
 
 
 def _set_aside(candidates: list[Beam]) -> list[Beam]:
-    """A prompt's candidates; or one without text, where any has no finite logits or value, or was refused as too long."""
+    """A prompt's candidates; or one without text, where one has no finite logits or value, or was too long."""
     for beam in candidates:
         hypothesis = beam.hypothesis
         if hypothesis.finish in SET_ASIDE or not math.isfinite(hypothesis.value):

@@ -29,7 +29,7 @@ class Written:
         return self.text[: min(cuts, default=len(self.text))]
 
     def held_back(self, strings: Sequence[str]) -> str:
-        """The text without an end that may be the beginning of a stop string, before which the response would be cut."""
+        """The text without an end that may be the beginning of a stop string, where the response would be cut."""
         left = len(self.text) - _longest_opening(self.text, strings)
         if self.special:
             spelled = self._spelled
