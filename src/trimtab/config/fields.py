@@ -1,6 +1,7 @@
 """Types of fields with rules of their own: templates, ranges, temperatures, warm-ups, names in a registry.
 
->>> pydantic.TypeAdapter(WordRange).validate_python([2, 8])
+>>> from pydantic import TypeAdapter
+>>> TypeAdapter(WordRange).validate_python([2, 8])
 (2, 8)
 """
 
