@@ -140,3 +140,24 @@ def test_training(script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     figures = main(script("training"), monkeypatch, tmp_path / "training.json", *sizes)
     ours, theirs = (figures["lora"][kind]["losses"] for kind in ("trimtab", "trl, same batches"))
     assert len(ours) == 2 and ours == pytest.approx(theirs, abs=1e-4)
+
+
+def test_files_are_matched_by_the_names_of_their_steps(script: Script, tmp_path: Path) -> None:
+    """Two runs of the same steps under other hashes: what differs is told by the step, and times are not compared."""
+    files_of = script("same_bytes").files_of
+    made = []
+    for name, digest, text in (("then", "0" * 12, "a"), ("now", "1" * 12, "b")):
+        for run, step, index in (("quickstart", "data", "report/artifacts.json"), ("two", "tune", "study.json")):
+            artifact = tmp_path / name / run / f"{step}-{digest}"
+            artifact.mkdir(parents=True)
+            (artifact / "records.jsonl").write_text(text if step == "tune" else "same")
+            (artifact / "seconds.json").write_text(digest)
+            (tmp_path / name / run / "report").mkdir()
+            listed = {step: artifact.name}
+            values = listed if run == "quickstart" else {"runs": {"hinge": {"artifacts": listed}}}
+            (tmp_path / name / run / index).write_text(json.dumps(values))
+            (tmp_path / name / run / "report" / "table.csv").write_text(f"decoder,seconds\nbase,{digest}\n")
+        made.append(dict(files_of(tmp_path / name)))
+    then, now = made
+    assert sorted(then) == sorted(now) and len(then) == 4
+    assert [name for name in then if then[name] != now[name]] == ["study hinge: tune: records.jsonl"]

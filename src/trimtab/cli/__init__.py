@@ -22,6 +22,7 @@ from trimtab.cli.results import compare, export, merge, push, save
 from trimtab.cli.show import assets, check, entries, guides, plan, status, trace
 from trimtab.errors import TrimtabError, one_line
 from trimtab.executors.threads import wait_briefly
+from trimtab.pipeline.stages import COMMAND_WORDS
 from trimtab.plugins.load import load_plugins
 from trimtab.plugins.registry import registry
 from trimtab.store.distributed import Terminated, first_to_fail, launched
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS", "SHIPPED", "Options", "experiment_file", "main"]
 MAX_SET_ASIDE = 5  # prompts set aside that the terminal names
-EARLIER = "Earlier stages run first where they have not."
+EARLIER = "Missing earlier steps are made first."
 
 
 def run(options: Every, jobs: Jobs = 1, trace: Trace = False) -> None:
@@ -43,21 +44,7 @@ def run(options: Every, jobs: Jobs = 1, trace: Trace = False) -> None:
     _print_report(made)
 
 
-def _stage(name: str, words: str) -> Callable[[Options], None]:
-    """A subcommand that runs an experiment up to and including one stage."""
-
-    def command(options: Every) -> None:
-        with _opened(options) as run_to:
-            made = run_to(name)
-        _print_end(made, name)
-
-    command.__doc__ = f"{words} {EARLIER}"
-    return command
-
-
 def synthesize(options: Every, jobs: Jobs = 1, shard: Shard = None) -> None:
-    """Sample the untuned small model and score its samples with the gold reward. Earlier stages run first where they
-    have not."""
     with _opened(options) as run_to:
         made = run_to("synthesize", shard, jobs=jobs)
     _print_end(made, "synthesize", shard)
@@ -65,16 +52,18 @@ def synthesize(options: Every, jobs: Jobs = 1, shard: Shard = None) -> None:
 
 def tune(
     options: Every,
-    launch: Annotated[str | None, tyro.conf.arg(metavar="CONFIGURATION")] = None,
-    processes: int | None = None,
+    launch: Annotated[
+        str | None,
+        tyro.conf.arg(
+            metavar="CONFIGURATION",
+            help="Start several processes by accelerate: ddp, fsdp, zero2, or the path of a configuration of its own.",
+        ),
+    ] = None,
+    processes: Annotated[
+        int | None,
+        tyro.conf.arg(help="How many of them; without it what the configuration says, or one for each GPU."),
+    ] = None,
 ) -> None:
-    """Tune the small model on the pairs, by DPO or SLiC-HF. Earlier stages run first where they have not.
-
-    Args:
-        launch: Start several processes by accelerate: ddp, fsdp, zero2, or the path of a configuration of
-            accelerate.
-        processes: How many of them; without it what the configuration says, or one for each GPU.
-    """
     planned = planned_launch(launch, processes) if launched().alone else None
     stage = "tune" if planned is None else "pairs"  # the latter in this process alone
     with _opened(options) as run_to:
@@ -85,10 +74,23 @@ def tune(
 
 
 def guide(options: Every, jobs: Jobs = 1, shard: Shard = None, trace: Trace = False) -> None:
-    """Decode the test prompts with every decoder of the experiment. Earlier stages run first where they have not."""
     with _opened(options) as run_to:
         made = run_to("guide", shard, trace=trace, jobs=jobs)
     _print_end(made, "guide", shard)
+
+
+def _stage(name: str) -> Callable[..., None]:
+    """The subcommand that runs an experiment up to and including one stage."""
+
+    def plain(options: Every) -> None:
+        with _opened(options) as run_to:
+            made = run_to(name)
+        _print_end(made, name)
+
+    own: dict[str, Callable[..., None]] = {"synthesize": synthesize, "tune": tune, "guide": guide}
+    command = own.get(name, plain)
+    command.__doc__ = f"{COMMAND_WORDS[name]} {EARLIER}"
+    return command
 
 
 def study(options: Every, how: Annotated[StudyOptions, tyro.conf.arg(name="")]) -> None:
@@ -138,15 +140,7 @@ def _print_report(made: "Run") -> None:
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
-    "data": _stage("data", "Split the reviews and cut prompts from them."),
-    "reward": _stage("reward", "Train and calibrate the gold reward, and fit the second judge."),
-    "sft": _stage("sft", "Train the small model on reviews, so that it writes them from its start token alone."),
-    "synthesize": synthesize,
-    "pairs": _stage("pairs", "Make preference pairs of the samples."),
-    "tune": tune,
-    "guide": guide,
-    "evaluate": _stage("evaluate", "Score what the decoders wrote."),
-    "report": _stage("report", "Write the tables, the figures and the page."),
+    **{stage: _stage(stage) for stage in COMMAND_WORDS},
     "merge": merge,
     "study": study,
     "save": save,

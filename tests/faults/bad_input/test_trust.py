@@ -5,6 +5,7 @@ import html.parser
 import io
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import rich.console
@@ -99,7 +100,8 @@ def test_the_terminal_shows_names_as_text(tmp_path: Path, capsys: pytest.Capture
         terminal_table(rows)
     )
     assert "[red][/nope]\\x1b[31m" in file.getvalue() and "\x1b[31m" not in file.getvalue()
-    cli._print_report(experiment, rows, [], tmp_path / "[bold]folder[/x]")
+    folder = tmp_path / "[bold]folder[/x]"
+    cli._print_report(SimpleNamespace(experiment=experiment, report=rows, set_aside=[], path=folder))
     printed = capsys.readouterr().out
     assert "[red][/nope]" in printed and "[bold]folder[/x]" in printed and "\x1b[31m" not in printed
 
