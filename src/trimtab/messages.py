@@ -55,8 +55,8 @@ def prompt_of(value: object, origin: str) -> PromptInput:
         return text_of(value, origin)
     if isinstance(value, list | tuple):
         return messages_of(value, origin)
-    given = "empty" if is_missing(value) else shown(value)
-    raise DataError(f"{origin} is {given} and must be a text or a list of messages: mend or drop the row")
+    content = "empty" if is_missing(value) else shown(value)
+    raise DataError(f"{origin} is {content} and must be a text or a list of messages: mend or drop the row")
 
 
 def messages_of(value: object, origin: str) -> list[Message]:

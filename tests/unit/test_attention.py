@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from trimtab.models.attention import PRODUCT_COLUMNS, grouped_attention
+from trimtab.models.attention import MAX_PRODUCT_COLUMNS, grouped_attention
 
 
 class _Module(torch.nn.Module):
@@ -16,7 +16,7 @@ class _Module(torch.nn.Module):
 
 @pytest.mark.parametrize(("heads", "shared"), [(6, 2), (4, 1), (3, 3)])
 @pytest.mark.parametrize("new", [1, 5])
-@pytest.mark.parametrize("columns", [9, PRODUCT_COLUMNS + 1])
+@pytest.mark.parametrize("columns", [9, MAX_PRODUCT_COLUMNS + 1])
 @pytest.mark.parametrize("masked", ["added", "allowed", "none"])
 def test_it_is_what_repeated_keys_give(heads: int, shared: int, new: int, columns: int, masked: str) -> None:
     generator = torch.Generator().manual_seed(heads * new)

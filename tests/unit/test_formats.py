@@ -162,7 +162,7 @@ def test_an_object_over_several_lines_is_a_row(tmp_path):
 
 @pytest.mark.parametrize("pattern", ["/tmp/*.json", "**x/a.json"])
 def test_what_is_no_pattern_is_one_line(tmp_path, pattern):
-    with pytest.raises(DataError, match=r"is no pattern of files in .*: give one such as"):
+    with pytest.raises(DataError, match=r"is not a valid pattern of files in .*: give one such as"):
         read_rows_of(tmp_path, pattern)
 
 

@@ -14,7 +14,7 @@ from trimtab.report.examples import examples, fold
 from trimtab.report.missing_values import absences
 from trimtab.report.page import typeset
 from trimtab.report.palette import dark_colours
-from trimtab.report.stage_facts import facts, shown, times_by_stage
+from trimtab.report.stage_facts import facts, times_by_stage, value_text
 from trimtab.report.svg import inline_svg
 
 FIGURES = ("reward-distributions", "reward-against-cost", "before-after")
@@ -264,5 +264,7 @@ def test_inline_svg_keeps_references_together_and_drops_the_rest():
 
 
 def test_values_of_details_are_short_text():
-    assert shown([{"bin": 1, "share": 0.25}, {"bin": 2, "share": 1 / 3}]) == "bin 1, share 0.25; bin 2, share 0.3333"
-    assert shown(None) == "none" and shown(False) == "no" and shown("a_b") == "a_b"
+    assert (
+        value_text([{"bin": 1, "share": 0.25}, {"bin": 2, "share": 1 / 3}]) == "bin 1, share 0.25; bin 2, share 0.3333"
+    )
+    assert value_text(None) == "none" and value_text(False) == "no" and value_text("a_b") == "a_b"

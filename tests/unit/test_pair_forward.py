@@ -18,7 +18,7 @@ BATCH = {"input_ids": IDS, "attention_mask": torch.ones_like(IDS), "labels": LAB
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_statistics_and_gradients_are_those_of_a_plain_softmax(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head, "ROWS", 3)
+    monkeypatch.setattr(head, "MAX_ROWS", 3)
     monkeypatch.setattr(head, "SLICE", 5)
     torch.manual_seed(0)
     hidden, weight = torch.randn(7, 4, dtype=torch.float64), torch.randn(13, 4, dtype=torch.float64)
@@ -122,7 +122,7 @@ def test_frozen_layers_run_once_for_a_batch() -> None:
 
 
 def test_what_exceeds_the_room_is_computed_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pair_forward, "KEPT_BYTES", 8)
+    monkeypatch.setattr(pair_forward, "MAX_KEPT_BYTES", 8)
     model = llama(3, layers=3)
     model.requires_grad_(False)
     PairForward(model, 2).install()

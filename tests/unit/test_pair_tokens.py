@@ -172,5 +172,5 @@ def test_parts_are_one_text_for_a_template_that_takes_texts() -> None:
     vocabulary = Vocabulary(chat_tokenizer("chatml"), chat=True)
     assert vocabulary.encode_prompt(talk, "chat") == vocabulary.encode_prompt(TALKS["one turn"], "chat")
     talk[0]["content"] = [*parts, {"type": "image", "url": "a.png"}]
-    with pytest.raises(ModelError, match=r"takes texts alone, not .*: drop the rest"):
+    with pytest.raises(ModelError, match=r"takes only texts, not .*: drop the other parts"):
         vocabulary.encode_prompt(talk, "chat")

@@ -101,7 +101,7 @@ def test_lengths_are_drawn_evenly_with_both_ends() -> None:
 
 def test_reviews_too_short_to_go_on_are_no_prompts() -> None:
     short = [Review(f"s{number}", f"Only {number} words here", 1, "test") for number in range(50)]
-    with pytest.raises(DataError, match="only 0 are left"):
+    with pytest.raises(DataError, match="only 0 are unused"):
         split_reviews([*made(200), *short], CONFIG.model_copy(update={"prompt_words": (2, 4)}), seed=0)
 
 

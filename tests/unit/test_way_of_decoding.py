@@ -122,7 +122,7 @@ CHANGES: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str]] = {
         "1 of its 320 logits differ|norm",
     ),
     "a constant taken from a few tokens": (_at(FEW, lambda logits: logits - 3), "5 of its 320 logits differ|norm"),
-    "a token suppressed by infinity": (_at(ONE, lambda one: one - torch.inf), "1 of its 320 logits are ruled out"),
+    "a token suppressed by infinity": (_at(ONE, lambda one: one - torch.inf), "1 of its 320 logits are finite where"),
     "tokens suppressed by the least number": (
         _at(FEW, lambda few: torch.full_like(few, torch.finfo(few.dtype).min)),
         "norm",

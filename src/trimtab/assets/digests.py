@@ -16,9 +16,9 @@ from trimtab.assets.download import sha256_of
 from trimtab.errors import AssetError, RunError
 from trimtab.store.files import write_text
 
-READ = {".json", ".safetensors", ".model", ".txt", ".jinja", ".csv", ".jsonl", ".parquet", ".arrow"}
+READ_SUFFIXES = {".json", ".safetensors", ".model", ".txt", ".jinja", ".csv", ".jsonl", ".parquet", ".arrow"}
 """Suffixes of files that a model or data set is read from; READMEs and other formats do not count."""
-THREADS = 4
+HASHING_THREADS = 4  # files that are hashed at the same time
 SLOW_BYTES = 2_000_000_000  # from this size on reading takes long enough to be announced
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def content_digest(path: Path, memory: Path) -> str:
         unknown = [name for name in files if name not in hashes]
         if sum(facts[name][0] for name in unknown) > SLOW_BYTES:
             _log.info("reading %s once, to know it again", path)
-        with ThreadPoolExecutor(THREADS) as pool:
+        with ThreadPoolExecutor(HASHING_THREADS) as pool:
             hashes |= zip(unknown, pool.map(sha256_of, [files[name] for name in unknown]), strict=True)
     except OSError as error:
         raise AssetError(f"{error.filename or path} cannot be read: {error.strerror}") from None
@@ -62,14 +62,14 @@ def content_files(path: Path) -> dict[str, Path]:
     if not path.is_dir():
         return {"": path}
     files = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
-    read = {name: file for name, file in files.items() if file.suffix in READ}
+    read = {name: file for name, file in files.items() if file.suffix in READ_SUFFIXES}
     if any(file.suffix == ".safetensors" for file in read.values()):
         return read
     return read | {name: file for name, file in files.items() if file.suffix == ".bin"} or files
 
 
 def _blob_sha256(file: Path) -> str | None:
-    """The sha256 that the hub's cache has named a file by; None for other files."""
+    """The sha256 of a file in the hub's cache, which is the file's name there; None for other files."""
     target = file.resolve()
     return target.name if target.parent.name == "blobs" and _SHA256.fullmatch(target.name) else None
 

@@ -14,7 +14,7 @@ from trimtab.assets.catalog import Kind
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 """Files of which a tokenizer has at least one."""
-_SECONDS = 2.0  # to wait for the hub's first answer
+_ANSWER_SECONDS = 2.0  # to wait for the hub's first answer
 _PATTERNS: dict[Kind, list[str]] = {
     "model": ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"],
     "dataset": ["*.csv", "*.json", "*.jsonl", "*.parquet", "*.arrow"],
@@ -81,7 +81,7 @@ def hub_answers(endpoint: str) -> bool:
 
     def ask() -> None:
         try:
-            urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=_SECONDS).close()
+            urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=_ANSWER_SECONDS).close()
         except urllib.error.HTTPError:  # an answer, if not a friendly one
             pass
         except (OSError, ValueError):
@@ -91,5 +91,5 @@ def hub_answers(endpoint: str) -> bool:
     # In a thread of its own: no timeout of a request bounds the look-up of a host's name.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
-    thread.join(_SECONDS)
+    thread.join(_ANSWER_SECONDS)
     return bool(answers)

@@ -93,7 +93,7 @@ class Assets:
         return folder
 
     def catalogued(self, name: str) -> Path:
-        """The downloaded folder of an entry of the catalogue, whatever else has its name."""
+        """The downloaded folder of an entry of the catalogue; other data of that name is ignored."""
         return download(CATALOG[name], self._download_folder(CATALOG[name]))
 
     def entry_of(self, path: Path) -> Entry | None:
@@ -131,14 +131,14 @@ class Assets:
         entry = find(name)
         if entry is not None and entry.kind == kind:
             return self.catalogued(entry.name)
-        known = ", ".join(other.name for other in CATALOG.values() if other.kind == kind)
+        names = ", ".join(other.name for other in CATALOG.values() if other.kind == kind)
         raise AssetError(
             f"{kind} {name!r} is no local path, not in the path map, not to be had from the model hub ({reason}) and "
-            f"not in the catalogue ({known}): give a folder, or map the name to one"
+            f"not in the catalogue ({names}): give a folder, or map the name to one"
         )
 
     def _warn_of_two_meanings(self, name: str) -> None:
-        """Where a local path has the name of something else, say once which of the two is taken."""
+        """Warn once where a name is both a local path and something else, and say which of the two is used."""
         if name in self._warned or not Path(name).exists():
             return
         self._warned.add(name)
@@ -176,7 +176,7 @@ def _from_environment(variable: str) -> Path | None:
 
 
 def _snapshot(path: Path) -> Path:
-    """The files of a repository that lies as the hub's cache lays it out; any other path itself."""
+    """The snapshot folder of a repository in the layout of the hub's cache; other paths are returned unchanged."""
     main = path / "refs" / "main"
     return path / "snapshots" / main.read_text().strip() if main.is_file() else path
 

@@ -1,8 +1,8 @@
 """Reads the rows of data files, of standard input or of tables, with every text as it is written.
 
-Nothing guesses types: JSON, Parquet and Arrow are read by their own. A cell of a CSV is a text, and an empty one is
-None. A line ends at a line feed, with or without a carriage return before it; other characters that break lines on a
-screen, such as U+2028 or a form feed, belong to its text.
+No types are guessed: JSON, Parquet and Arrow keep the types in the file. A cell of a CSV is a text, or None where it is
+empty. A line ends at a line feed, with or without a carriage return before it; other characters that break lines on a
+screen, such as U+2028 or a form feed, belong to the line's text.
 
     >>> list(values_in_text('{"prompt": "Name a tree."}', "a.jsonl"))
     [{'prompt': 'Name a tree.'}]
@@ -31,8 +31,8 @@ from trimtab.errors import DataError, shown
 if TYPE_CHECKING:
     import pandas as pd
 
-LINE = "prompt"
-"""The column of plain text, which has a row on each line."""
+LINE_COLUMN = "prompt"
+"""The column that plain text is read into, a row for each line."""
 STANDARD_INPUT = "-"
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
 _BINARY = (".parquet", ".arrow")
@@ -46,7 +46,7 @@ Values = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class NamedRow:
-    """A row with its `origin`, which says in messages where it stands; rows are counted from 1."""
+    """A row with its `origin`, its file and number (counted from 1) for messages."""
 
     origin: str
     values: Values
@@ -71,7 +71,7 @@ def read_rows(paths: Iterable[Path]) -> list[NamedRow]:
 
 
 def read_table(path: Path) -> "pd.DataFrame":
-    """A file as trimtab reads it, to look at before a run: a row for each record, each cell as it is written.
+    """A data file as trimtab reads it, for a look at it before a run: a row for each record, cells without conversion.
 
     Raises:
         DataError: the file cannot be read.
@@ -85,14 +85,14 @@ def standard_input_rows() -> list[NamedRow]:
     """The rows of standard input: JSON lines, a JSON list, or plain text with a prompt on each line.
 
     Raises:
-        DataError: it is a terminal, not UTF-8, or begins as JSON and is none.
+        DataError: it is a terminal, not UTF-8, or begins like JSON and is not valid JSON.
     """
     return named(values_in_text(standard_input(), "standard input"), "standard input")
 
 
 @cache
 def standard_input() -> str:
-    """All of standard input, which is read once, as UTF-8 whatever the locale.
+    """All of standard input as UTF-8, under any locale. It is read once and remembered.
 
     Raises:
         DataError: it is a terminal, or not UTF-8.
@@ -108,7 +108,7 @@ def named(rows: Iterable[Values], origin: str) -> list[NamedRow]:
 
 
 def kind_of(path: Path) -> str:
-    """The suffix that says how a file is read, without the `.gz` of a packed text; empty for an unknown kind.
+    """The suffix that says how a file is read, without the `.gz` of a compressed text file; empty for unknown kinds.
 
     >>> kind_of(Path("train.jsonl.gz")), kind_of(Path("train.PARQUET")), kind_of(Path("train.parquet.gz"))
     ('.jsonl', '.parquet', '')
@@ -120,13 +120,16 @@ def kind_of(path: Path) -> str:
 
 
 def files_in(folder: Path, kinds: Sequence[str], content: str, pattern: str | None = None) -> list[Path]:
-    """The files of a folder, at any depth, that are of one of these kinds and fit the pattern, in order of their paths;
-    a file itself.
+    """The data files below a folder, sorted by path, without descriptions and caches that `datasets` writes;
+    where `folder` is a file, that file alone.
 
-    What `datasets` writes beside a saved table is left out. `content` says in messages what the files should hold.
+    Args:
+        kinds: the suffixes that are read, as `kind_of` gives them.
+        content: what the files should hold, for the message where there are none.
+        pattern: a glob pattern relative to the folder; None for all files at any depth.
 
     Raises:
-        DataError: there is no such file, or `pattern` is none.
+        DataError: no file matches, or `pattern` is not a valid pattern.
     """
     if folder.is_file():
         return [folder]
@@ -134,13 +137,13 @@ def files_in(folder: Path, kinds: Sequence[str], content: str, pattern: str | No
         paths = [path for path in folder.glob(pattern or "**/*") if kind_of(path) in kinds and path.is_file()]
     except (ValueError, NotImplementedError) as error:
         raise DataError(
-            f"{pattern!r} is no pattern of files in {folder} ({error}): give one such as data/test-*"
+            f"{pattern!r} is not a valid pattern of files in {folder} ({error}): give one such as data/test-*"
         ) from None
     cached = {path for path in paths if path.suffix == ".arrow" and path.name.startswith("cache-")}
     files = sorted(path for path in paths if path.name not in _DESCRIPTIONS and path not in cached)
     if not files:
-        fits = f" that fits {pattern}" if pattern else ""
-        raise DataError(f"{folder} holds no {', '.join(kinds)} file{fits}: give a file of {content}")
+        matching = f" that fits {pattern}" if pattern else ""
+        raise DataError(f"{folder} holds no {', '.join(kinds)} file{matching}: give a file of {content}")
     return files
 
 
@@ -170,29 +173,32 @@ def _decoded(content: bytes, origin: str, remedy: str) -> str:
 
 
 def values_in_text(text: str, origin: str, *, plain: bool | None = None) -> Iterator[Values]:
-    """Rows of JSON, in one list or one after the other; or plain lines. `plain` None: the first character decides.
+    """The rows of JSON objects, in one list or one after the other; or of plain lines.
+
+    Args:
+        plain: whether the text is plain lines; None: it is JSON if it begins with `[` or `{`.
 
     Raises:
-        DataError: the text is no JSON, or holds something else than objects.
+        DataError: the text is not valid JSON, or holds other values than objects.
     """
     first = text.lstrip()[:1]
     if plain or (plain is None and first not in ("[", "{")):
         lines = (line.strip(" \t\r") for line in text.split("\n"))
-        yield from ({LINE: line} for line in lines if line.strip())
+        yield from ({LINE_COLUMN: line} for line in lines if line.strip())
         return
     begin, end, line = 0, 0, 1
     while start := _NO_SPACE.search(text, end):
         line += text.count("\n", begin, start.start())
-        begin, place = start.start(), f"{origin}, line {line}"
-        value, end = _parsed(text, begin, place)
+        begin, position = start.start(), f"{origin}, line {line}"
+        value, end = _parsed(text, begin, position)
         for entry in value if first == "[" and isinstance(value, list) else [value]:
             if not isinstance(entry, dict):
-                raise DataError(f"{place} holds {shown(entry)}, which is not a JSON object: give columns by name")
+                raise DataError(f"{position} holds {shown(entry)}, which is not a JSON object: give columns by name")
             yield entry
 
 
-def _parsed(text: str, begin: int, place: str) -> tuple[Any, int]:
-    """The JSON value that begins there, and where it ends."""
+def _parsed(text: str, begin: int, position: str) -> tuple[Any, int]:
+    """The JSON value that begins at the index `begin`, and the index where it ends; `position` is for messages."""
     try:
         return json.JSONDecoder(object_pairs_hook=_object).raw_decode(text, begin)
     except json.JSONDecodeError as error:
@@ -201,7 +207,7 @@ def _parsed(text: str, begin: int, place: str) -> tuple[Any, int]:
         reason = "too deeply nested"
     except ValueError as error:  # a key given twice, a number of too many digits
         reason = str(error)
-    raise DataError(f"{place} is not JSON ({reason}): mend or drop it")
+    raise DataError(f"{position} is not JSON ({reason}): mend or drop it")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Values:
@@ -261,7 +267,7 @@ def _values_in_arrow(path: Path, kind: str) -> list[Values]:
 
 
 def values_in_table(table: pyarrow.Table) -> list[Values]:
-    """The rows of a table by its own types; JSON that `datasets` has stored as text is read as JSON."""
+    """The rows of a table, with its types; JSON that `datasets` has stored as text is parsed."""
     rows: list[Values] = table.to_pylist()
     for field in table.schema:
         if "arrow.json" in str(field.type):
@@ -283,7 +289,7 @@ def _with_json(value: Any, kind: pyarrow.DataType) -> Any:
 
 
 def class_names(path: Path) -> dict[str, list[str]]:
-    """The names of numbered classes by their columns, as `datasets` writes them into Parquet; none in other files."""
+    """The class names of each `ClassLabel` column, as `datasets` writes them into Parquet files; empty for others."""
     if kind_of(path) != ".parquet":
         return {}
     try:

@@ -105,7 +105,7 @@ Every = Annotated[Options, arg(name="")]
 
 
 def experiment_file(name: str) -> Path:
-    """The experiment file that a path, or the name of one that comes with trimtab, stands for.
+    """The experiment file at a path, or the one of this name that comes with trimtab.
 
     Raises:
         ConfigurationError: there is neither.
@@ -114,7 +114,7 @@ def experiment_file(name: str) -> Path:
 
 
 def named_file(name: str, folder: Path, what: str) -> Path:
-    """The file at the path `name`, else the YAML file of that name in `folder`, where those of trimtab are.
+    """The file at the path `name`, else the YAML file of that name in `folder`, which holds those of trimtab.
 
     Raises:
         ConfigurationError: there is neither; the message asks for `what`.
@@ -124,5 +124,5 @@ def named_file(name: str, folder: Path, what: str) -> Path:
             return file
     if Path(name).exists():
         raise ConfigurationError(f"{name} is no file: give the path of {what}")
-    known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-    raise ConfigurationError(f"there is no file {name}: give the path of {what}, or one of {known}")
+    names = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+    raise ConfigurationError(f"there is no file {name}: give the path of {what}, or one of {names}")

@@ -94,12 +94,12 @@ def assets(path_map: PathMap = None) -> None:
     from trimtab.assets.catalog import CATALOG
     from trimtab.assets.resolve import Assets
 
-    found = Assets(path_map=path_map)
+    assets = Assets(path_map=path_map)
     rows = []
     for entry in CATALOG.values():
-        place = str(found.present(entry) or "not downloaded")
-        rows.append((entry.name, entry.kind, entry.what, entry.licence, f"{entry.size / 1e6:.0f} MB", place))
-    _print_table(["name", "kind", "what", "licence", "size", "lies in"], rows, title=f"cache: {found.cache}")
+        folder = str(assets.present(entry) or "not downloaded")
+        rows.append((entry.name, entry.kind, entry.what, entry.licence, f"{entry.size / 1e6:.0f} MB", folder))
+    _print_table(["name", "kind", "what", "licence", "size", "lies in"], rows, title=f"cache: {assets.cache}")
 
 
 def guides(guides: GuidesFile = None) -> None:

@@ -20,7 +20,7 @@ from trimtab.config.models import Config
 from trimtab.config.yaml_values import text_wanted
 from trimtab.errors import shown
 
-LONGEST_VALUE = 80  # characters of a value that a message repeats
+MAX_VALUE_CHARACTERS = 80  # characters of a value that a message repeats
 _WORDS = {
     "missing": "it is missing: give it",
     "model_type": "give its fields, one `field: value` a line",
@@ -61,7 +61,7 @@ def _fault(entry: Any, model: type[Config], prefix: Sequence[str]) -> str:
         message = _WORDS.get(kind) or f"{message[0].lower()}{message[1:]}"
     if kind in ("value_error", "missing", "invalid_key"):
         return f"{path}: {message}" if path else message
-    return f"{path} is {shown(entry['input'], LONGEST_VALUE)}: {message}"
+    return f"{path} is {shown(entry['input'], MAX_VALUE_CHARACTERS)}: {message}"
 
 
 def _follow(location: Sequence[int | str], model: type[Config]) -> tuple[list[int | str], Any]:

@@ -1,6 +1,7 @@
 """Types of fields with rules of their own: templates, ranges, temperatures, warm-ups, names in a registry.
 
->>> pydantic.TypeAdapter(WordRange).validate_python([2, 8])
+>>> from pydantic import TypeAdapter
+>>> TypeAdapter(WordRange).validate_python([2, 8])
 (2, 8)
 """
 
@@ -19,15 +20,15 @@ CHAT = "chat"
 
 
 def fill(template: str, *, prompt: str, response: str | None = None) -> str:
-    """`template` with `{prompt}` and, where a response is given, `{response}` replaced, in whatever order they stand.
+    """`template` with `{prompt}` and, where a response is given, `{response}` replaced, in any order.
 
-    One pass replaces both, so a text that itself holds `{response}`, braces, `$` or backslashes goes in as it is.
+    One pass replaces both, so a text that itself holds `{response}`, braces, `$` or backslashes is inserted unchanged.
 
     >>> fill("Q: {prompt} A: {response}", prompt="what is {response}?", response="a {prompt}")
     'Q: what is {response}? A: a {prompt}'
     """
     texts = {"{prompt}": prompt} if response is None else {"{prompt}": prompt, "{response}": response}
-    return re.sub("|".join(map(re.escape, texts)), lambda found: texts[found[0]], template)
+    return re.sub("|".join(map(re.escape, texts)), lambda match: texts[match[0]], template)
 
 
 def _in_order(words: tuple[int, int]) -> tuple[int, int]:
@@ -78,10 +79,10 @@ def _checked(check: Callable[[Any], object]) -> AfterValidator:
     return AfterValidator(validate)
 
 
-Plugin = Annotated[str, _checked(lambda place: load_plugins([place]))]
-"""The place of a plug-in, which is loaded."""
+Plugin = Annotated[str, _checked(lambda location: load_plugins([location]))]
+"""The location of a plug-in, `package.module` or `file.py`; it is imported when the configuration is read."""
 Plugins = Annotated[tuple[Plugin, ...], _checked(lambda places: load_plugins())]
-"""Plug-ins, which are loaded together with the installed ones."""
+"""Plug-ins, which are imported together with the installed ones."""
 Loss = Annotated[str, _checked(lambda name: registry("loss")[name])]
 """A name in the registry of losses."""
 Strategy = Annotated[str, _checked(lambda name: registry("strategy")[name])]

@@ -12,7 +12,7 @@ import pydantic
 
 from trimtab.config import yaml_values
 from trimtab.config.experiment import Experiment
-from trimtab.config.faults import LONGEST_VALUE, faults_in
+from trimtab.config.faults import MAX_VALUE_CHARACTERS, faults_in
 from trimtab.config.guides import guide_pair
 from trimtab.config.yaml_values import parse_yaml, text_wanted
 from trimtab.errors import ConfigurationError, shown
@@ -76,21 +76,21 @@ def parse_experiment(
     """The experiment in a plain mapping, `guide.pair` replaced by its models; `guides` is a file of more pairs.
 
     Raises:
-        ConfigurationError: anything in it is wrong; the message begins with `origin` and lists `faults`, which are
-            known already, before its own.
+        ConfigurationError: anything in it is wrong; the message begins with `origin` and lists first `faults`, then
+            the faults found here.
     """
-    known = list(faults)
+    messages = list(faults)
     try:
         values = _with_pair(values, guides)
     except ConfigurationError as error:
-        known.append(str(error))
+        messages.append(str(error))
         values = {**values, "guide": {name: part for name, part in values["guide"].items() if name != "pair"}}
     try:
         experiment = Experiment.model_validate(values)
     except pydantic.ValidationError as error:
-        known += faults_in(error, Experiment)
-    if known:
-        raise ConfigurationError(f"{origin}: {'; '.join(known)}")
+        messages += faults_in(error, Experiment)
+    if messages:
+        raise ConfigurationError(f"{origin}: {'; '.join(messages)}")
     return experiment
 
 
@@ -108,7 +108,7 @@ def _with_pair(values: dict[str, Any], guides: Path | None) -> dict[str, Any]:
                     f"guide.pair stands for small and guide.tuned: drop {', '.join(doubled)}, or it"
                 )
             if not isinstance(name, str):
-                raise ConfigurationError(f"guide.pair is {shown(name, LONGEST_VALUE)}: {text_wanted(name)}")
+                raise ConfigurationError(f"guide.pair is {shown(name, MAX_VALUE_CHARACTERS)}: {text_wanted(name)}")
             pair = guide_pair(name, guides)
             small, tuned = (model.model_dump(exclude_unset=True) for model in (pair.untuned, pair.tuned))
             return {**values, "small": small, "guide": {**rest, "tuned": tuned}}

@@ -118,12 +118,12 @@ class DecoderConfig(Config):
 
     @property
     def terms(self) -> tuple[TermConfig, ...]:
-        """What is added to the model's logits; nothing where it decodes as it is."""
+        """The terms that are added to the model's logits; empty where nothing is."""
         return self.emulate if self.beta is None else (TermConfig(weight=self.beta),)
 
     @property
     def plain(self) -> bool:
-        """Whether this is the model as it is, sampled once: what others are measured against."""
+        """Whether this samples the plain model once, unguided: the reference that others are measured against."""
         return self.best_of is None and not self.guided and not self.terms
 
     @property
@@ -170,11 +170,11 @@ class GuideConfig(Config):
     least one. `auto` rows are what the device has room for: the number is logged before the run begins and recorded
     in `plan.json` beside the first block, so a resumed run keeps it; another machine may come to another number, and
     so to other rounding. A response ends at an end token, before the first of the `stop` strings, or at
-    `max_new_tokens`. `unprompted` replaces the test prompts by so many responses, each from the start token alone.
+    `max_new_tokens`. `unprompted` is a number of responses, each from the start token alone, instead of test prompts.
 
-    `tuned` is a model that is tuned already, over `small`, its untuned self: then nothing is tuned. What it leaves out
-    of how it is shown prompts is as for `small`; without a name it is `small` with an adapter. In a file,
-    `pair: NAME` stands for both, from the guides that `trimtab guides` lists.
+    `tuned` names a model that is tuned already, from `small`: then nothing is tuned. Its template, start token and
+    system message are those of `small` where it sets none; without a name it is `small` with an adapter. In a file,
+    `pair: NAME` sets both models, from the guides that `trimtab guides` lists.
     """
 
     execution = frozenset({"rows"})

@@ -15,8 +15,8 @@ from trimtab.plugins.registry import registry
 
 
 class Threshold(Config):
-    """A reward: an absolute `value`, a `quantile` of the rewards at hand, or their mean plus so many standard
-    `deviations`. A difference of rewards is so many standard deviations, without the mean.
+    """A reward: an absolute `value`, a `quantile` of the run's rewards, or their mean plus a multiple of their standard
+    deviation, `deviations`. For a difference of rewards, `deviations` is a multiple of the standard deviation alone.
     """
 
     value: float | None = None
@@ -25,7 +25,7 @@ class Threshold(Config):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        if sum(given is not None for given in (self.value, self.quantile, self.deviations)) != 1:
+        if sum(value is not None for value in (self.value, self.quantile, self.deviations)) != 1:
             raise ValueError("give either value, quantile or deviations")
         return self
 

@@ -109,8 +109,8 @@ class RewardConfig(Config):
 
     @model_validator(mode="after")
     def _settings_are_read(self) -> Self:
-        reads, given = self._reads(), self.model_fields_set
-        unread = sorted(name for name in given - reads if vars(self)[name] is not None)
+        reads, set_fields = self._reads(), self.model_fields_set
+        unread = sorted(name for name in set_fields - reads if vars(self)[name] is not None)
         faults = []
         if self.by is not None and unread:
             faults.append(f"by names what gives the reward: drop {', '.join(unread)}")
@@ -121,7 +121,7 @@ class RewardConfig(Config):
         template = self.template
         if template not in (None, CHAT) and not ("{prompt}" in template and "{response}" in template):
             faults.append(f"template {template!r} must hold {{prompt}} and {{response}}, or be {CHAT}")
-        if "model" in reads - given and self.training is None:
+        if "model" in reads - set_fields and self.training is None:
             faults.append(f"definition {self.definition} needs a ready model: name it in model")
         if faults:
             raise ValueError("; ".join(faults))

@@ -47,23 +47,23 @@ class ValueConfig(Config):
     @field_validator("by")
     @classmethod
     def _is_known(cls, by: str) -> str:
-        place, _, name = by.rpartition(":")
-        known = registry("value")
-        if by not in known and not (place and name.isidentifier()):
-            raise ValueError(f"{by!r} is no value: give {', '.join(known)}, or a function as module:name")
+        module, _, name = by.rpartition(":")
+        values = registry("value")
+        if by not in values and not (module and name.isidentifier()):
+            raise ValueError(f"{by!r} is no value: give {', '.join(values)}, or a function as module:name")
         return by
 
     @field_validator("steps")
     @classmethod
     def _steps_are_scored(cls, steps: str | None, info: ValidationInfo) -> str | None:
-        by, known = info.data.get("by", ""), registry("value")
-        if steps is not None and by in known and known[by].sums_tokens:
+        by, values = info.data.get("by", ""), registry("value")
+        if steps is not None and by in values and values[by].sums_tokens:
             raise ValueError(f"the {by} value is a sum over tokens already: drop steps")
         return steps
 
     @property
     def function(self) -> str | None:
-        """The function's place and name; None where the value is an entry of the registry."""
+        """The function as `module:name`; None where the value is an entry of the registry."""
         return self.by if ":" in self.by else None
 
     @property
@@ -83,7 +83,7 @@ class ValueConfig(Config):
 
     @property
     def words(self) -> str:
-        """What judges, in words; a function by its place and name."""
+        """What ranks candidates, in words; a function by its name."""
         return str(self.kind.words if self.kind else self.by)
 
     def identity(self) -> dict[str, str]:
@@ -125,7 +125,7 @@ class TermConfig(Config):
 
 
 def one_or_several(value: Any) -> Any:
-    """`reward` and `{by: reward}` as a configuration's `value` mean `[{by: reward}]`."""
+    """Accept `reward` and `{by: reward}` as short forms of the list `[{by: reward}]`."""
     entries = value if isinstance(value, list | tuple) else [value]
     return [{"by": entry} if isinstance(entry, str) else entry for entry in entries]
 

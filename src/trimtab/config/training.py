@@ -13,7 +13,7 @@ from trimtab.config.models import Config
 
 
 class LoraSettings(Config):
-    """A LoRA adapter. `top_layers` puts it on that many of the uppermost layers only; None puts it on all."""
+    """A LoRA adapter. `top_layers`: the number of uppermost layers that it is put on; None: all."""
 
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)

@@ -109,7 +109,7 @@ def read_mapping(
 
 
 def text_wanted(value: object) -> str:
-    """What to do where YAML gave this value and a text is wanted."""
+    """The remedy where YAML gave this value and a text is needed."""
     if isinstance(value, bool):
         return "YAML takes yes, no, on and off for true or false: put a text in quotation marks"
     if isinstance(value, int | float):

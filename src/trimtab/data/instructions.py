@@ -9,7 +9,7 @@ from typing import Any
 
 from trimtab.assets.resolve import Assets
 from trimtab.assets.rows import (
-    LINE,
+    LINE_COLUMN,
     STANDARD_INPUT,
     SUFFIXES,
     NamedRow,
@@ -34,7 +34,7 @@ SHIPPED = {"trimtab/instructions": Path(__file__).parents[1] / "config" / "prese
 """Instructions that come with trimtab."""
 USUAL = {
     "messages": ("messages", "conversation"),
-    "prompt": ("prompt", "instruction", "question", LINE),
+    "prompt": ("prompt", "instruction", "question", LINE_COLUMN),
     "source": ("dataset",),
 }
 """Columns that are looked for where none is named; the first one that exists is taken."""
@@ -137,8 +137,8 @@ def _prompt(row: NamedRow, columns: ColumnsConfig) -> PromptInput:
                 )
         return _question(row, name)
     if not isinstance(value, str) or not value.strip():
-        given = "" if value is None else str(value)[:60]
-        raise DataError(f"{row.origin} has {given!r} for {name}, which is no prompt: fill it or drop the row")
+        cell = "" if value is None else str(value)[:60]
+        raise DataError(f"{row.origin} has {cell!r} for {name}, which is no prompt: fill it or drop the row")
     text = text_of(value, f"{row.origin}: {name}")
     more = _text(row, columns.input or ("input" if columns.prompt is None and "input" in row.values else None))
     text = f"{text}\n\n{more}" if more else text
@@ -200,7 +200,7 @@ def _cell(row: NamedRow, name: str) -> Any:
 
 
 def _without_case_and_spacing(prompt: PromptInput) -> str:
-    """What two spellings of one prompt share. Of a message: its role, its content, and other fields if it has some."""
+    """A form that is equal for two spellings of a prompt; a message keeps its role, content and other fields."""
     if not isinstance(prompt, str):
         messages = []
         for message in prompt:

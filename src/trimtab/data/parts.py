@@ -11,10 +11,10 @@ from trimtab.records import Pair, Prompt, Review
 
 
 def data_identity(config: DataConfig, assets: Assets) -> dict[str, str]:
-    """Hashes of what the names of a configuration's data stand for.
+    """Hashes of the data sets that a configuration names.
 
     Raises:
-        AssetError: a name resolves to nothing.
+        AssetError: no data set has such a name.
     """
     identity = {} if config.reviews is None else {"reviews": assets.identity(assets.dataset(config.reviews))}
     if config.instructions is not None:
@@ -37,16 +37,16 @@ def draw_parts(config: DataConfig, assets: Assets, seed: int) -> Mapping[str, Se
 
 
 def prompts_to_test(pairs: Sequence[Pair], config: DataConfig) -> list[Prompt]:
-    """The first different prompts of a preference data set's test split.
+    """The first `data.test_prompts` distinct prompts of a preference data set's test split.
 
     Raises:
-        DataError: there are too few.
+        DataError: the split has fewer.
     """
     prompts = list({repr(pair.prompt): pair.prompt for pair in pairs if pair.split == "test"}.values())
-    wanted = config.test_prompts
-    if len(prompts) < wanted:
+    count = config.test_prompts
+    if len(prompts) < count:
         raise DataError(
-            f"{config.preferences} has {len(prompts)} test prompts and data.test_prompts asks for {wanted}: lower it "
+            f"{config.preferences} has {len(prompts)} test prompts and data.test_prompts asks for {count}: lower it "
             f"to {len(prompts)}, or give a data set with a test split"
         )
-    return [Prompt(f"test-{number:05d}", text) for number, text in enumerate(prompts[:wanted])]
+    return [Prompt(f"test-{number:05d}", text) for number, text in enumerate(prompts[:count])]

@@ -1,6 +1,6 @@
 """Labelled reviews, and their split into what trains the reward, what tunes the model and what tests it.
 
-No review plays two parts, and no text stands in both halves.
+No review is used in two parts, and no text is in both halves.
 """
 
 import hashlib
@@ -90,8 +90,8 @@ def clean(text: str) -> str:
 def split_reviews(reviews: Sequence[Review], config: DataConfig, seed: int) -> dict[str, list[Review] | list[Prompt]]:
     """Draw the reviews or prompts of each part; they depend on the seed and the set of reviews alone.
 
-    `test` prompts are cut from the test half, everything else comes from the train half. Every part ranks the reviews
-    by random numbers of its own, so that asking for more of a part keeps what it had, first to last.
+    `test` prompts are cut from the test half, all other parts come from the train half. Every part takes the reviews in
+    its own random order, so that a part that is made larger begins with the same reviews as before.
 
     Raises:
         DataError: a half holds fewer reviews than the parts ask for.
@@ -100,7 +100,7 @@ def split_reviews(reviews: Sequence[Review], config: DataConfig, seed: int) -> d
     low, high = config.prompt_words
 
     def number(purpose: str, review: Review) -> int:
-        """64 random bits that belong to a review, a purpose and the seed."""
+        """A 64-bit random number that depends on the seed, the purpose and the review alone."""
         return int(_digest(f"{seed} {purpose} {review.id}")[:16], 16)
 
     def draw(field: str, count: int, half: Split = "train", longer_than: int = 0) -> list[Review]:
@@ -110,14 +110,17 @@ def split_reviews(reviews: Sequence[Review], config: DataConfig, seed: int) -> d
         if count > len(free):
             raise DataError(
                 f"data.{field} asks for {count} reviews, but of the {len(inside)} in the {half} half only {len(free)} "
-                f"are left that can serve: lower data.{field}"
+                f"are unused and long enough: lower data.{field}"
             )
         chosen = sorted(free, key=lambda review: number(field, review))[:count]
         used.update(review.id for review in chosen)
         return chosen
 
     def prompts(part: str, count: int, half: Split = "train") -> list[Prompt]:
-        """The first words of `count` reviews that are longer than the longest prompt; their number is drawn evenly."""
+        """The beginnings of `count` reviews as prompts, each of `low` to `high` words, all lengths equally likely.
+
+        Only reviews of more than `high` words are used; `half` is the half of the data set that they come from.
+        """
         result = []
         for index, review in enumerate(draw(f"{part}_prompts", count, half, longer_than=high)):
             words = low + number("words", review) % (high - low + 1)
@@ -125,7 +128,7 @@ def split_reviews(reviews: Sequence[Review], config: DataConfig, seed: int) -> d
             result.append(Prompt(f"{part}-{index:05d}", text, source=review.id))
         return result
 
-    # In this order: prompts do not change with the sizes of the training sets, and sft changes no other part.
+    # The order matters: sizes of the training sets do not change the prompts, and sft does not change any other part.
     return {
         "validation": prompts("validation", config.validation_prompts),
         "tuning": prompts("tuning", config.tuning_prompts),
@@ -139,7 +142,8 @@ def split_reviews(reviews: Sequence[Review], config: DataConfig, seed: int) -> d
 
 
 def _files(path: Path) -> list[tuple[Path, str]]:
-    """The files of reviews, each with the half that its name says, or "". Of a folder where some do, only those."""
+    """The files of reviews, each with the half that its name contains, or "". Where some names of a folder contain one,
+    only those files are read."""
     if path.is_file():
         if kind_of(path) not in _KINDS:
             raise DataError(f"{path} is neither CSV, JSON lines nor Parquet: give one that ends in {', '.join(_KINDS)}")
@@ -156,8 +160,8 @@ def _official_train_keys(assets: Assets) -> frozenset[str]:
 
 
 def _key(text: str) -> str:
-    """What two copies of one review share: its letters and digits, in lower case."""
-    # As bytes, which are ten times as fast to thin out as a string.
+    """The letters and digits of a review in lower case, by which copies of one review are recognised."""
+    # bytes: removing characters from them is ten times as fast as from a string
     return text.lower().encode().translate(None, _NEITHER_LETTER_NOR_DIGIT).decode() or text
 
 
@@ -174,7 +178,7 @@ def _text(row: NamedRow) -> str:
 
 
 def _label(row: NamedRow, class_names: dict[str, list[str]]) -> int:
-    """1 or 0. A numbered class counts by its name, unless the name is a number, too."""
+    """The label of a row, 1 or 0. A class number stands for the class name, unless that is a number itself."""
     column = _column(row, _LABEL)
     cell, names = row.values[column], class_names.get(column, [])
     if isinstance(cell, int) and 0 <= cell < len(names) and not names[cell].strip().isdecimal():

@@ -32,14 +32,14 @@ RANGES = {
     **dict.fromkeys(("positive", "below", "distinct_1", "distinct_2"), (0.0, 1.0)),
     "diversity": (0.0, math.inf),
 }
-"""The possible values of a measure, which its interval does not leave."""
+"""The smallest and largest possible value of a measure; its interval is cut off there."""
 
 
 @dataclass(frozen=True)
 class Measured:
     """One decoder of one run: its answers in the order of `scores`, and each answer's tokens, by one tokenizer.
 
-    `threshold` is the reward below which a response misses the aimed-at tone. `divergence` is on the first answers.
+    `threshold` is the reward below which a response counts as `below`. `divergence` is measured on the first answers.
     """
 
     seed: str
@@ -52,7 +52,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class MeasuredCell:
-    """A decoder of a cell under all its seeds; `reference` names the cell of its model unguided, or untuned."""
+    """One decoder under all its seeds; `reference` names the cell of the same model unguided, or untuned."""
 
     name: str
     labels: Mapping[str, str]
@@ -76,7 +76,8 @@ class Value:
 
 @dataclass(frozen=True)
 class CellRow:
-    """A row of the study's table. `gains` are over `reference`; `frontier`: no cell has more reward and diversity."""
+    """A row of the study's table. `gains` are differences to `reference`
+    and `frontier` means that no other cell has at least as much of both reward and diversity."""
 
     name: str
     labels: Mapping[str, str]
@@ -102,11 +103,11 @@ class Comparison:
 def summarise_cells(
     cells: Sequence[MeasuredCell], *, resamples: int, confidence: float, seed: int
 ) -> tuple[list[CellRow], list[Comparison]]:
-    """The rows in the order of `cells`, and every two cells compared in every measure that can be resampled."""
-    drawn, by_seed = {}, {}
+    """A row for each cell, in order, and a comparison of every two cells in every measure that can be resampled."""
+    resampled, by_seed = {}, {}
     for cell in cells:
         repetitions = [_repetition(run) for run in cell.runs]
-        drawn[cell.name] = replicates(repetitions, resamples=resamples, seed=seed)
+        resampled[cell.name] = replicates(repetitions, resamples=resamples, seed=seed)
         by_seed[cell.name] = _columns([repetition.values() for repetition in repetitions])
 
     def changes(cell: str, other: str) -> dict[str, Estimate]:
@@ -115,22 +116,24 @@ def summarise_cells(
             measure: difference(
                 by_seed[cell][measure],
                 by_seed[other][measure],
-                drawn[cell][measure],
-                drawn[other][measure],
+                resampled[cell][measure],
+                resampled[other][measure],
                 confidence=confidence,
             )
-            for measure in drawn[cell]
-            if measure in drawn[other]
+            for measure in resampled[cell]
+            if measure in resampled[other]
         }
         return {measure: change for measure, change in differences.items() if change is not None}
 
     rows = []
     for cell in cells:
         value = partial(_value, confidence=confidence)
-        values = {name: value(name, by_seed[cell.name][name], drawn[cell.name][name]) for name in drawn[cell.name]}
+        values = {
+            name: value(name, by_seed[cell.name][name], resampled[cell.name][name]) for name in resampled[cell.name]
+        }
         distinct = _columns([_distinct(run) for run in cell.runs])
         values |= {name: value(name, column, None) for name, column in distinct.items()}
-        reference = cell.reference if cell.reference in drawn else None
+        reference = cell.reference if cell.reference in resampled else None
         rows.append(
             CellRow(
                 name=cell.name,
@@ -152,7 +155,7 @@ def summarise_cells(
 
 
 def _repetition(run: Measured) -> Repetition:
-    """A run's statistics; a response with a score that is not finite has no part in any."""
+    """A run's statistics, from which responses with a score that is not finite are left out."""
     finite = np.array([is_finite(score) for score in run.scores])
     ones = finite.astype(np.float64)
 
@@ -181,7 +184,7 @@ def _repetition(run: Measured) -> Repetition:
 
 
 def _mean_log_ratio(answers: Sequence[Generation], log_ratios: Sequence[float]) -> Ratio:
-    """The mean of the finite ones; there is a log-ratio for each of the first answers that was not set aside."""
+    """The mean of the finite log-ratios, one for each of the first answers that were not set aside."""
     sampled = [index for index, answer in enumerate(answers) if answer.finish not in SET_ASIDE]
     top, bottom = np.zeros(len(answers)), np.zeros(len(answers))
     for index, ratio in zip(sampled[: len(log_ratios)], log_ratios, strict=True):
@@ -191,7 +194,7 @@ def _mean_log_ratio(answers: Sequence[Generation], log_ratios: Sequence[float]) 
 
 
 def _distinct(run: Measured) -> dict[str, float]:
-    """Measures that resampling would falsify: a response drawn twice has no new n-gram."""
+    """Measures that are not resampled: a response that is drawn twice adds no n-gram, which would lower them."""
     return {f"distinct_{n}": metrics.distinct_n(run.tokens, n) for n in (1, 2)}
 
 
@@ -199,14 +202,18 @@ def _columns(entries: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     return {name: [entry[name] for entry in entries] for name in entries[0]}
 
 
-def _value(name: str, by_seed: Sequence[float], drawn: Array | None, *, confidence: float) -> Value:
-    """Mean and t-interval over seeds; with one seed the bootstrap's interval. Both keep within `RANGES`."""
+def _value(name: str, by_seed: Sequence[float], resampled: Array | None, *, confidence: float) -> Value:
+    """A measure over seeds: its mean with a t-interval, or with one seed the interval of the bootstrap.
+
+    `by_seed` holds the measured value of each seed, `resampled` the bootstrap's values (None where the measure cannot
+    be resampled). Intervals are cut off at `RANGES`.
+    """
     spread = over_seeds(by_seed, confidence=confidence)
     low, high = spread.low, spread.high
-    if drawn is not None and len(by_seed) == 1:
-        # about the measured value: the entropy of resampled responses is lower than theirs, since some are left out
+    if resampled is not None and len(by_seed) == 1:
+        # moved to the measured value: resampling repeats some responses and omits others, which lowers the entropy
         ends = ((1 - confidence) / 2, (1 + confidence) / 2)
-        low, high = map(float, np.quantile(drawn, ends) + spread.mean - drawn.mean())
+        low, high = map(float, np.quantile(resampled, ends) + spread.mean - resampled.mean())
     if low is not None and high is not None and name in RANGES:
         least, most = RANGES[name]
         low, high = max(low, least), min(high, most)

@@ -92,7 +92,7 @@ def scores_by_prompt(decoder: str, scores: Mapping[str, list[Score]]) -> dict[st
 
 
 def check_same_prompts(prompts: Mapping[str, Sequence[str]]) -> None:
-    """Check that all decoders cover the same prompt ids, in whatever order.
+    """Check that all decoders cover the same prompt ids, in any order.
 
     >>> check_same_prompts({"base": ["a", "b"], "bon-4": ["b", "a"]})
 

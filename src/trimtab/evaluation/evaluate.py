@@ -29,7 +29,7 @@ from trimtab.rewards.thresholds import reward_at
 if TYPE_CHECKING:
     from trimtab.evaluation.divergence import Divergence
 
-TUNED = " (tuned)"
+TUNED_SUFFIX = " (tuned)"
 """The end of a tuned model's name in the table."""
 Table = Mapping[str, Mapping[str, Score]]
 """Scores by decoder and prompt id."""
@@ -110,10 +110,12 @@ def summarise(
 
     Args:
         seed: starts the bootstrap of every interval.
-        names: what the table calls the models: `large`, `untuned` and `tuned`.
-        encode: the one tokenizer of diversity and distinct-n, which are counted on responses cut to equal counts
-            prompt by prompt or, where there are no prompts, on whole ones.
-        costs: a `best_of` decoder without one has the cost of the decoder that it picks from.
+        names: the table's names of the models `large`, `untuned` and `tuned`.
+        scores, generations, costs: by decoder name. A `best_of` decoder without a cost has that of the decoder whose
+            candidates it picks from.
+        encode: the one tokenizer that diversity and distinct-n are counted with. The responses of all decoders to a
+            prompt are first cut to the same number of tokens; without prompts they are counted whole.
+        divergences: by decoder name, where they were measured.
 
     Raises:
         DataError: a decoder lacks scores, generations or a cost, or all its prompts are set aside; or prompts differ.
@@ -135,6 +137,7 @@ def summarise(
     rows = {}
     for decoder in guide.decoders:
         ours, theirs = _measured(guide, decoder, table)
+        unanswered = {one.prompt_id for one in generations[decoder.name] if one.finish in SET_ASIDE} | excluded
         rows[decoder.name] = Row(
             decoder=decoder.name,
             model=names[_sampled(guide, decoder).model],
@@ -144,27 +147,29 @@ def summarise(
             **_cost(decoder, costs, len(prompts)),
             **_divergence((divergences or {}).get(decoder.name), estimate),
             prompts=len(ours),
-            left_out=len(prompts) - len(ours),
-            headroom=None,
+            left_out=len(prompts) - len(ours) - len(unanswered),
+            set_aside=len(unanswered),
+            headroom=None,  # replaced below: it needs the rows of all decoders
         )
-    for decoder in guide.decoders:
-        row, oracle = rows[decoder.name], oracle_of(guide, decoder)
-        best_gain = None if oracle is None else rows[oracle.name].gain
-        headroom = None if row.gain is None or best_gain is None else metrics.headroom(row.gain, best_gain)
-        failed = {one.prompt_id for one in generations[decoder.name] if one.finish in SET_ASIDE} | excluded
-        rows[decoder.name] = dataclasses.replace(
-            row, headroom=headroom, set_aside=len(failed), left_out=row.left_out - len(failed)
-        )
-    return list(rows.values())
+    return [
+        dataclasses.replace(rows[decoder.name], headroom=_headroom(guide, decoder, rows)) for decoder in guide.decoders
+    ]
+
+
+def _headroom(guide: GuideConfig, decoder: DecoderConfig, rows: Mapping[str, Row]) -> float | None:
+    """The share of its oracle's gain that a decoder reaches; None where one of the two has no gain."""
+    gain, oracle = rows[decoder.name].gain, oracle_of(guide, decoder)
+    best_gain = None if oracle is None else rows[oracle.name].gain
+    return None if gain is None or best_gain is None else metrics.headroom(gain, best_gain)
 
 
 def model_names(small: ModelConfig, base: ModelConfig) -> dict[str, str]:
-    """What the table calls the model of each role; the tuned one's name is the small one's with `TUNED`.
+    """What the table calls the model of each role; the tuned one's name is the small one's with `TUNED_SUFFIX`.
 
     >>> model_names(ModelConfig(name="gpt2"), ModelConfig(name="gpt2-xl"))["tuned"]
     'gpt2 (tuned)'
     """
-    return {"large": base.name, "untuned": small.name, "tuned": small.name + TUNED}
+    return {"large": base.name, "untuned": small.name, "tuned": small.name + TUNED_SUFFIX}
 
 
 def oracle_of(guide: GuideConfig, decoder: DecoderConfig) -> DecoderConfig | None:

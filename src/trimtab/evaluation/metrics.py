@@ -77,7 +77,7 @@ def paired_gain(
 
 
 def headroom(gain: float, best_gain: float) -> float | None:
-    """gain / best_gain: the share taken of what the best of the samples by the gold reward itself gains.
+    """gain / best_gain: the share of the gain that is reached by picking the best sample by the gold reward itself.
 
     None where `best_gain` is not above zero.
     """

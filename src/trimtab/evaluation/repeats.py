@@ -19,7 +19,7 @@ from scipy import sparse, stats
 from trimtab.evaluation.metrics import Estimate
 
 Array = NDArray[np.float64]
-BATCH = 200  # replicates that are computed together: weights of 200 x 5,000 responses take 8 MB
+REPLICATES_AT_ONCE = 200  # replicates that are computed together: weights of 200 x 5,000 responses take 8 MB
 
 
 class OverSeeds(NamedTuple):
@@ -46,7 +46,7 @@ def over_seeds(values: Sequence[float], *, confidence: float) -> OverSeeds:
 
 
 class Statistic(Protocol):
-    """A number of a set of responses, each of which counts as often as its weight says."""
+    """A statistic of a set of responses, in which each response counts as often as its weight says."""
 
     def of(self, weights: Array) -> Array:
         """The statistic for each row of `weights` (replicates x responses)."""
@@ -112,7 +112,7 @@ def replicates(repetitions: Sequence[Repetition], *, resamples: int, seed: int) 
 
     Each replicate draws responses with replacement, and k - 1 of the k seeds with replacement. k - 1 draws of k give
     the mean over seeds exactly its estimated variance s^2 / k, where k draws would give (k - 1) / k of it (McCarthy &
-    Snowden 1985); a single seed is taken as it is.
+    Snowden 1985); a single seed is kept.
 
     Draws depend on `seed`, on the prompts and on the names of the seeds alone. So two sets of repetitions on the same
     prompts draw the same responses in each replicate, and two with the same seeds draw the same seeds: their
@@ -123,8 +123,8 @@ def replicates(repetitions: Sequence[Repetition], *, resamples: int, seed: int) 
     for index, repetition in enumerate(repetitions):
         rng = _generator(seed, "responses", repetition.prompts)
         count = repetition.responses
-        for start in range(0, resamples, BATCH):
-            stop = min(start + BATCH, resamples)
+        for start in range(0, resamples, REPLICATES_AT_ONCE):
+            stop = min(start + REPLICATES_AT_ONCE, resamples)
             weights = rng.multinomial(count, np.full(count, 1 / count), size=stop - start).astype(np.float64)
             for name in names:
                 per_seed[name][index, start:stop] = repetition.statistics[name].of(weights)

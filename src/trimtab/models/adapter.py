@@ -26,7 +26,7 @@ from trimtab.models.shared_weights import WriteGuard, view_of
 PEFT_ERRORS = (ValueError, KeyError, TypeError, RuntimeError, AttributeError, IndexError)
 """The errors of PEFT, and of models that it has changed, where they do not fit each other."""
 PEFT_LAYERS = (BaseTunerLayer, AuxiliaryTrainingWrapper)
-ROWS = 128  # rows of an adapted embedding or output head that are computed at a time
+ROWS_AT_ONCE = 128  # rows of an adapted embedding or output head that are computed at a time
 _log = logging.getLogger(__name__)
 
 
@@ -185,7 +185,7 @@ def _fold_embeddings(model: PreTrainedModel) -> None:
         _replace(model, head, _linear_of(head))
     if isinstance(embedding, PEFT_LAYERS):
         tokens = torch.arange(len(_plain(embedding).weight), device=input_device(model))
-        rows = torch.cat([embedding(part) for part in tokens.split(ROWS)])
+        rows = torch.cat([embedding(part) for part in tokens.split(ROWS_AT_ONCE)])
         _replace(model, embedding, torch.nn.Embedding.from_pretrained(rows))
 
 
@@ -195,7 +195,7 @@ def _linear_of(head: torch.nn.Module) -> torch.nn.Linear:
     wide = copy.deepcopy(head).float() if weight.dtype in (torch.bfloat16, torch.float16) else head
     units = torch.eye(weight.shape[1], dtype=_plain(wide).weight.dtype, device=weight.device)
     bias = wide(units.new_zeros(1, len(units)))[0]
-    images = torch.cat([wide(part) - bias for part in units.split(ROWS)])
+    images = torch.cat([wide(part) - bias for part in units.split(ROWS_AT_ONCE)])
     linear = torch.nn.Linear(len(units), len(bias), bias=bool(bias.any()), device="meta")
     linear.weight = torch.nn.Parameter(images.t().to(weight.dtype).contiguous(), requires_grad=False)
     if bias.any():

@@ -1,6 +1,6 @@
 """How far two sets of logits are apart, and whether rounding explains it.
 
-The same numbers, multiplied in another order, are the same but for rounding. Measured on GPT-2's shape with random
+The same product, computed in another order, differs by rounding alone. Measured on GPT-2's shape with random
 weights, SmolLM2-135M and Gemma-3-270M, with and without bfloat16 units of the processor:
 
     | a head's product in another order   | norm | largest, of the largest logit     | logits that differ |
@@ -11,23 +11,24 @@ weights, SmolLM2-135M and Gemma-3-270M, with and without bfloat16 units of the p
 
 So in 16 bits single logits move by a whole unit in the last place, while the norm hardly moves. But the norm overlooks
 large changes of a few logits, such as suppressed tokens, and a small change that all logits share, such as a
-temperature. `LogitsApart` measures all three.
+temperature. `LogitDifference` measures all three.
 
     >>> exact = torch.linspace(-4, 4, 101).double()
-    >>> LogitsApart(exact.bfloat16().double(), exact).fault(torch.bfloat16, 1) is None
+    >>> LogitDifference(exact.bfloat16().double(), exact).fault(torch.bfloat16, 1) is None
     True
-    >>> LogitsApart(1.01 * exact, exact).fault(torch.bfloat16, 1)
+    >>> LogitDifference(1.01 * exact, exact).fault(torch.bfloat16, 1)
     "its logits differ from its output embedding's by 1 % in norm (0.391 % allowed in bfloat16)"
 """
 
 import torch
 
 MIN_UNIT = 1e-4
-"""The smallest unit, instead of float32's own 1e-7: products of thousands of terms add up to more."""
-FLOOR = 1e-4
+"""The smallest unit that is assumed: float32's own is 1e-7, but rounding errors of thousands of terms add up."""
+NEAR_ZERO_TOLERANCE = 1e-4
 """The difference allowed to logits near zero, where terms cancel, relative to the logits' root mean square."""
-MAX_COMMON = 0.1
-"""The share of the allowed norm that all logits may have in common. Rounding goes both ways: 3e-8 was measured."""
+MAX_SHARED_ERROR = 0.1
+"""How much all logits together may be too large or too small, as a share of the allowed norm. Rounding goes both ways:
+3e-8 was measured."""
 
 
 def unit_of(dtype: torch.dtype) -> float:
@@ -45,39 +46,46 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-class LogitsApart:
-    """The difference between a head's logits `found` and a model's, float64, [tokens, vocabulary] or [vocabulary].
+class LogitDifference:
+    """The difference between logits of a head and those of a model, both float64, [tokens, vocabulary] or [vocabulary].
+
+    Args:
+        logits: computed by the head.
+        expected: computed by the model.
 
     Attributes:
         norm: the norm of the difference, relative to that of the model's logits.
     """
 
-    def __init__(self, found: torch.Tensor, expected: torch.Tensor) -> None:
-        found, expected = torch.atleast_2d(found), torch.atleast_2d(expected)
-        finite = expected.isfinite() & found.isfinite()
-        same = finite | (found == expected) | (found.isnan() & expected.isnan())
-        self._ruled_out = int((~same).any(0).sum())  # tokens whose logit is infinite or NaN in one of the two alone
-        difference, size = torch.where(finite, found - expected, 0.0), torch.where(finite, expected, 0.0)
-        square = float(size.square().sum()) or 1.0  # where all logits are zero, the difference itself counts
+    def __init__(self, logits: torch.Tensor, expected: torch.Tensor) -> None:
+        logits, expected = torch.atleast_2d(logits), torch.atleast_2d(expected)
+        finite = expected.isfinite() & logits.isfinite()
+        same = finite | (logits == expected) | (logits.isnan() & expected.isnan())
+        self._one_sided = int((~same).any(0).sum())  # tokens whose logit is finite on one side only
+        difference, size = torch.where(finite, logits - expected, 0.0), torch.where(finite, expected, 0.0)
+        square = float(size.square().sum()) or 1.0  # all logits are zero: the difference is absolute
         self.norm = float(difference.norm()) / square**0.5
-        self._common = float((difference * size).sum()) / square  # 0.01 where all logits are 1 % too large
+        self._shared_error = float((difference * size).sum()) / square  # 0.01: all logits are 1 % too large
         self._difference, self._size = difference.abs(), size.abs()
 
     def fault(self, dtype: torch.dtype, roundings: int) -> str | None:
-        """What rounding `roundings` times to this element type does not explain; None where it explains all."""
+        """What is wrong with the logits beyond `roundings` rounding errors of this element type; None if nothing is."""
         unit, kind, vocabulary = unit_of(dtype), dtype_name(dtype), self._size.shape[1]
-        if self._ruled_out:
-            return f"{self._ruled_out} of its {vocabulary} logits are ruled out behind its output embedding"
+        if self._one_sided:
+            return (
+                f"{self._one_sided} of its {vocabulary} logits are finite where those of its output embedding are not, "
+                "or the reverse"
+            )
         norm = roundings * unit / 2
         if self.norm > norm:
             return _in_norm(self.norm, norm, kind)
-        if abs(self._common) > MAX_COMMON * norm:
+        if abs(self._shared_error) > MAX_SHARED_ERROR * norm:
             return (
-                f"its logits are {1 / (1 + self._common):.4g} times those of its output embedding "
-                f"({percent(MAX_COMMON * norm)} more or less allowed in {kind})"
+                f"its logits are {1 / (1 + self._shared_error):.4g} times those of its output embedding "
+                f"({percent(MAX_SHARED_ERROR * norm)} more or less allowed in {kind})"
             )
         # a unit in the last place for each rounding: a value between two numbers may be rounded to either
-        allowed = roundings * unit * self._size + FLOOR * self._size.square().mean().sqrt()
+        allowed = roundings * unit * self._size + NEAR_ZERO_TOLERANCE * self._size.square().mean().sqrt()
         beyond = self._difference > allowed
         if beyond.any():
             worst = int((self._difference - allowed).argmax())
@@ -88,9 +96,9 @@ class LogitsApart:
         return None
 
     def product_fault(self, dtype: torch.dtype) -> str | None:
-        """`fault` of a product in another order, of which only the norm is bounded; None: rounding explains it."""
+        """`fault` for a product that was computed in another order, where only the norm can be bounded."""
         allowed = 4 * unit_of(dtype)
-        return None if self.norm <= allowed and not self._ruled_out else _in_norm(self.norm, allowed, dtype_name(dtype))
+        return None if self.norm <= allowed and not self._one_sided else _in_norm(self.norm, allowed, dtype_name(dtype))
 
 
 def _in_norm(norm: float, allowed: float, kind: str) -> str:

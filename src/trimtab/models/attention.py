@@ -19,7 +19,7 @@ GROUPED, EAGER, FLASH = "trimtab_grouped", "trimtab_eager", "trimtab_rows"
 CACHE_ATTENTION = {"sdpa": GROUPED, "eager": EAGER, "flash_attention_2": FLASH}
 """Names of transformers' implementations, and of those that take their place over a `SlotCache`."""
 
-PRODUCT_COLUMNS, PRODUCT_DIMENSION = 128, 128
+MAX_PRODUCT_COLUMNS, MAX_PRODUCT_DIMENSION = 128, 128
 """Up to these, matrix products are faster on a CPU than torch's fused attention, by up to 2.4 times (192 rows of 40 new
 tokens, 9 heads of 64, bfloat16 with AVX512-BF16, torch 2.13); beyond 256 columns they are slower for single tokens."""
 
@@ -50,7 +50,7 @@ def grouped_attention(
     rows, heads, new, dimension = query.shape
     groups = heads // key.shape[1]
     biased = kwargs.get("position_bias") is not None
-    short = key.device.type == "cpu" and key.shape[2] <= PRODUCT_COLUMNS and key.shape[3] <= PRODUCT_DIMENSION
+    short = key.device.type == "cpu" and key.shape[2] <= MAX_PRODUCT_COLUMNS and key.shape[3] <= MAX_PRODUCT_DIMENSION
     if short and not biased and attention_mask is not None and attention_mask.is_floating_point():
         return eager_attention(module, query, key, value, attention_mask, dropout, scaling)
     if attention_mask is None or attention_mask.shape[1] != 1 or groups == 1 or biased:

@@ -16,7 +16,7 @@ from trimtab.models.static_step import MEMORY_FRACTION, CudaGraphs, Record, Stat
 from trimtab.models.transformers_model import TOKENS_AT_ONCE, TokenRows, TransformersModel
 from trimtab.models.vocabulary import Vocabulary
 
-SPARE_COLUMNS = 16  # beyond what is needed, where a cache has to grow
+SPARE_COLUMNS = 16  # added when a cache has to grow, beyond the columns that are needed now
 TOKENS_AT_ONCE_ON_ACCELERATOR = 32_768
 
 
@@ -57,13 +57,18 @@ class CachedState(TokenRows):
 
 
 class CachedModel(TransformersModel[CachedState]):
-    """A causal language model of transformers with a prompt template.
+    """A causal language model of transformers, decoded through a cache.
 
-    `head` is its head where that is known already. Whether a model of an unknown family computes the same with the
-    cache as without is checked by `families.language_model_of`, not here.
+    `families.language_model_of`, not this class, checks that a model of an unknown family computes the same with the
+    cache as without.
+
+    Args:
+        template: the text around a string prompt, as in `open_model.load`.
+        name: what messages call the model; None: the name in its configuration.
+        head: computes logits from the body's output; None: it is looked for (`head_of`).
 
     Raises:
-        ModelError: its logits are no function of its output embedding that `LMHead` computes, or not numbers.
+        ModelError: no `LMHead` computes the model's logits, or they are not numbers.
     """
 
     _head: LMHead
@@ -82,19 +87,20 @@ class CachedModel(TransformersModel[CachedState]):
         super().__init__(model, vocabulary, template, name, head)
         if model.config._attn_implementation in CACHE_ATTENTION and model._can_set_attn_implementation():
             model.set_attn_implementation(CACHE_ATTENTION[model.config._attn_implementation])
+        # `with_body` replaces the body and its two functions in a copy, which still needs the model's own body
         self._body = self._own_body = model.base_model
         self._own_weights = self._body_weights
         self._before_call: Callable[[], None] = lambda: None
         self._can_read: Callable[[Sequence[Sequence[int]]], bool] = lambda prompts: True
         self._layers = int(model.config.get_text_config().num_hidden_layers)
-        self._at_once = TOKENS_AT_ONCE if self._device.type == "cpu" else TOKENS_AT_ONCE_ON_ACCELERATOR
+        self._tokens_per_call = TOKENS_AT_ONCE if self._device.type == "cpu" else TOKENS_AT_ONCE_ON_ACCELERATOR
         self._static: StaticSteps | None = None
         if self._device.type == "cuda" and {weight.device for weight in model.parameters()} == {self._device}:
             free, _ = torch.cuda.mem_get_info(self._device)
             self.record_steps(CudaGraphs(self._device), int(MEMORY_FRACTION * free))
 
     def record_steps(self, record: Record, budget: int) -> None:
-        """Decode by recorded steps whose keys and values take up to `budget` bytes; on CUDA this is the default."""
+        """Decode by recorded steps whose keys and values take up to `budget` bytes. On CUDA this is the default."""
         self._static = StaticSteps(self._forward, record, budget)
 
     def with_body(
@@ -104,10 +110,13 @@ class CachedModel(TransformersModel[CachedState]):
         before_call: Callable[[], None],
         can_read: Callable[[Sequence[Sequence[int]]], bool],
     ) -> "CachedModel":
-        """This model with another body, `idle_weights` of whose weights do nothing; the two count FLOPs together.
+        """A copy of this model that computes hidden states with another body; both count FLOPs in the same counter.
 
-        `before_call` runs at each call of the model, before the body does. `can_read` says of prompts' ids whether
-        the body can read them and what follows; if not, the model's own body reads them.
+        Args:
+            idle_weights: number of the body's weights that are skipped, and not counted as FLOPs.
+            before_call: is called first in each call of the model.
+            can_read: takes the ids of a call's prompts, and says whether the other body can compute these rows. If
+                not, the model's own body does.
         """
         other = copy.copy(self)
         other._body, other._body_weights = body, self._own_weights - idle_weights
@@ -135,7 +144,8 @@ class CachedModel(TransformersModel[CachedState]):
     def next_logits(self, state: CachedState) -> torch.Tensor:
         self._before_call()
         if not any(state.unread()):
-            state.rewind([len(ids) for ids in state.ids])  # asked for the second time: the last tokens are read again
+            # a second call for the same state reads the last tokens again
+            state.rewind([len(ids) for ids in state.ids])
         hidden = self._read(state, state.unread())
         self._work.flops += 2.0 * self._head_weights * len(state.ids)
         return self._head.logits(hidden[:, -1])
@@ -195,7 +205,7 @@ class CachedModel(TransformersModel[CachedState]):
         if count == 1 and self._static is not None:
             hidden = self._static.read(state.cache, [feed[0] if feed else 0 for feed in feeds], state.cached)
         if hidden is None:
-            batch_size = max(1, self._at_once // count)
+            batch_size = max(1, self._tokens_per_call // count)
             parts = []
             for first in range(0, len(feeds), batch_size):
                 rows = slice(first, first + batch_size)

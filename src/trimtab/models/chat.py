@@ -1,6 +1,6 @@
 """A tokenizer's own chat template: conversations as the ids that its model reads, and the text around an answer.
 
-No table of model names: everything is read off the template, by rendering probes.
+Nothing depends on model names: what a template does is found out by rendering probe texts with it.
 """
 
 import logging
@@ -96,35 +96,36 @@ class ChatTemplate:
     def answered_ids(
         self, messages: Sequence[Message], answers: Sequence[str], ended: Sequence[bool]
     ) -> tuple[list[int], list[list[int]]]:
-        """The ids of conversations with an answer, split into those of the prompt and those of each answer.
+        """The ids of a prompt, and the ids of each of several answers to it, as the template writes them.
 
-        Each conversation is encoded as the template writes it, up to the last word of the answer, or with `ended` to
-        the token that ends its turn. The prompt is what `prompt_ids` gives, unless the template writes answers behind
-        something else: then all that it writes before them. It is shorter by a token where that token also holds the
-        first characters of an answer.
+        The conversation with each answer is encoded as a whole: up to the last word of the answer, or where it has
+        `ended` through the token that ends its turn. Its ids are then split where the answer begins. The ids before
+        that, which all answers share, are the prompt's. They are those of `prompt_ids`, but for two cases: a template
+        may write another text before a finished answer than its generation prompt, and a token may hold both the end
+        of the prompt and the beginning of an answer; it then counts as the answer's.
         """
         turns = self._with_system(messages)
         opened, head, tail = self._around_answer(turns)
         after, closing = self._split_tail(tail)
-        sizes, wholes = [], []
+        prompt_sizes, conversations = [], []
         for answer, end in zip(answers, ended, strict=True):
             whole = self._render(_answered(turns, answer), opened=False)
             if whole.startswith(opened):
                 start = len(opened)
-            else:  # the template writes another beginning of the turn than the generation prompt
+            else:  # the template begins a finished turn with another text than the generation prompt
                 start, common = common_prefix(head, whole), common_prefix(opened, whole)
-                if common >= len(self._render(turns, opened=False)):  # both begin the turn, and alike
+                if common >= len(self._render(turns, opened=False)):  # they differ only within the assistant's turn
                     start = min(start, common)
-            text = whole  # to be cut at the end of the answer
+            text = whole  # is cut at the end of the answer
             if whole.endswith(tail):
                 text = whole.removesuffix(tail) + (after + closing if end else "")
             elif closing and (index := whole.rfind(closing)) >= 0:
                 text = whole[: index + (len(closing) if end else 0)]
             ids = self._encode(text)
-            sizes.append(common_prefix(self._encode(whole[:start]), ids))
-            wholes.append(ids)
-        size = min(*sizes, *(common_prefix(wholes[0], ids) for ids in wholes))
-        return wholes[0][:size], [ids[size:] for ids in wholes]
+            prompt_sizes.append(common_prefix(self._encode(whole[:start]), ids))
+            conversations.append(ids)
+        size = min(*prompt_sizes, *(common_prefix(conversations[0], ids) for ids in conversations))
+        return conversations[0][:size], [ids[size:] for ids in conversations]
 
     def turn(self, messages: Sequence[Message]) -> Turn:
         """The text around an answer to a conversation."""
@@ -140,13 +141,13 @@ class ChatTemplate:
         )
 
     def _around_answer(self, turns: Sequence[Message]) -> tuple[str, str, str]:
-        """The text up to the generation prompt, the text before the words of an answer, and the text behind them."""
+        """The text up to the generation prompt, the text before an answer's words, and the text behind them."""
         opened = self._render(turns, opened=True)  # first, so that a refusal shows the conversation itself
         head, _, tail = self._render(_answered(turns, _PROBE), opened=False).rpartition(_PROBE)
         return opened, head, tail
 
     def _split_tail(self, tail: str) -> tuple[str, str]:
-        """The text behind an answer's words up to the token that ends the turn, and this token."""
+        """Split the text behind an answer: what comes before the token that ends the turn, and that token."""
         if self.end_of_turn is None:
             return tail, ""
         after, token, _ = tail.partition(str(self._tokenizer.added_tokens_decoder[self.end_of_turn]))
@@ -154,7 +155,7 @@ class ChatTemplate:
 
     @cached_property
     def end_of_turn(self) -> int | None:
-        """The token that the template writes behind an answer; None where that is not a token of its own."""
+        """The id of the special token that ends an answer's turn; None where the template ends turns by plain text."""
         try:
             text = self._render([_message("user", "Hello"), _message("assistant", _PROBE)], opened=False)
         except ModelError:
@@ -169,7 +170,7 @@ class ChatTemplate:
         return added[eos if eos in run else run[0]] if run else None
 
     def _with_system(self, messages: Sequence[Message]) -> list[Message]:
-        """The conversation with its system message where the template shows it."""
+        """The conversation with its system message: as a turn, or where it has none in the first user turn."""
         brings_system = bool(messages) and messages[0]["role"] == "system"
         turns = list(messages[1:] if brings_system else messages)
         system = messages[0]["content"] if brings_system else self._system
@@ -197,10 +198,13 @@ class ChatTemplate:
         return turns
 
     def _check_shown(self, turns: Sequence[Message], index: int, other: Message, part: str) -> None:
-        """Raise ModelError where the template writes the same text with another message at `index`."""
+        """Raise ModelError where the template writes the same text with `other` as the message at `index`.
+
+        It then ignores the `part` in which the two differ.
+        """
         try:
             text = self._render([*turns[:index], other, *turns[index + 1 :]], opened=True)
-        except ModelError:  # then the message matters, or the conversation itself is refused, too
+        except ModelError:  # so the message is not ignored, or the conversation itself will be refused
             return
         if text == self._render(turns, opened=True):
             raise ModelError(
@@ -211,19 +215,19 @@ class ChatTemplate:
     @cached_property
     def _takes_system(self) -> bool:
         try:
-            shown = _PROBE in self._render([_message("system", _PROBE), _message("user", "Hello")], opened=True)
+            takes_system = _PROBE in self._render([_message("system", _PROBE), _message("user", "Hello")], opened=True)
         except ModelError:
-            shown = False
-        if not shown:
+            takes_system = False
+        if not takes_system:
             _log.warning("%s's chat template has no system message: it stands before the user's first", self._name)
-        return shown
+        return takes_system
 
     def _render(self, messages: Sequence[Message], *, opened: bool) -> str:
         """The conversation as text; with `opened` up to the generation prompt, or within the assistant's last turn."""
         return self._apply([self._with_content(message) for message in messages], opened=opened)
 
     def _with_content(self, message: Message) -> Message:
-        """The message with its content as the template takes it: as a text, or as a list of parts."""
+        """The message with its content in the form that the template can show: a text, or a list of parts."""
         content: object = message.get("content")
         if isinstance(content, str) and not self._takes_texts:
             return cast(Message, {**message, "content": _parts(content)})
@@ -231,19 +235,19 @@ class ChatTemplate:
             texts = [part.get("text") for part in content if part.get("type") == "text"]
             if len(texts) < len(content):
                 raise ModelError(
-                    f"{self._name}'s chat template takes texts alone, not {str(content)[:80]}: drop the rest"
+                    f"{self._name}'s chat template takes only texts, not {str(content)[:80]}: drop the other parts"
                 )
             return cast(Message, {**message, "content": "".join(map(str, texts))})
         return message
 
     @cached_property
     def _takes_texts(self) -> bool:
-        """Whether the template gets contents as texts: where it shows them, or shows neither texts nor parts."""
+        """Whether contents are passed as texts: the template shows texts, or shows neither texts nor parts."""
         return self._shows(_PROBE) or not self._takes_parts
 
     @cached_property
     def _takes_parts(self) -> bool:
-        """Whether the template shows a content that is a list of parts, and not in Python's notation."""
+        """Whether the template shows the text of a content that is a list of parts, and not the list's `repr`."""
         return self._shows(_parts(_PROBE))
 
     def _shows(self, content: object) -> bool:
@@ -288,7 +292,7 @@ def _parts(text: str) -> list[dict[str, str]]:
 
 
 def _answered(turns: Sequence[Message], answer: str) -> list[Message]:
-    """The conversation with the answer; one that ends in the assistant's turn goes on within it."""
+    """The conversation with the answer, which continues the last turn where that is the assistant's."""
     if turns and turns[-1]["role"] == "assistant":
         return [*turns[:-1], {**turns[-1], "content": turns[-1]["content"] + answer}]
     return [*turns, _message("assistant", answer)]

@@ -90,11 +90,11 @@ class Detokenizer:
         return str(self._decoder.decode(parts))
 
     def _last_bytes(self, ids: Sequence[int]) -> bytes:
-        """At least the last bytes that an unfinished character may have, as a byte-level decoder reads tokens."""
+        """The last bytes of the tokens, at least as many as an unfinished character may have."""
         last = b""
         for token in self._tokens(ids[::-1]):
-            known = all(character in _BYTE_OF for character in token)
-            last = (bytes(_BYTE_OF[character] for character in token) if known else token.encode()) + last
+            is_bytes = all(character in _BYTE_OF for character in token)
+            last = (bytes(_BYTE_OF[character] for character in token) if is_bytes else token.encode()) + last
             if len(last) >= _MAX_UNFINISHED:
                 break
         return last

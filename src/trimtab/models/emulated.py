@@ -104,13 +104,13 @@ class EmulatedModel:
             going = [index for index, row in enumerate(order) if step < len(tokens[row])]
             current = current.select(going) if len(going) < len(order) else current
             order = [order[index] for index in going]
-            wanted = torch.tensor([tokens[row][step] for row in order])
+            next_tokens = torch.tensor([tokens[row][step] for row in order])
             logits = self.next_logits(current)
             normalized = torch.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=-1)
-            values = normalized.gather(1, wanted.to(logits.device)[:, None])
+            values = normalized.gather(1, next_tokens.to(logits.device)[:, None])
             for row, value in zip(order, values.flatten().tolist(), strict=True):
                 logs[row][step] = value
-            current.append(wanted.tolist())
+            current.append(next_tokens.tolist())
         children = [
             model.score(fork, range(len(tokens)), [len(row) for row in fork.ids], tokens)[0]
             for model, fork in zip(self.models, forks, strict=True)

@@ -44,19 +44,19 @@ def language_model_of(
     name = name or str(model.config._name_or_path)
     for config in (model.config, model.config.get_text_config()):
         config.return_dict = True  # outputs are read by their names
-    found = find_head(model)
-    head, reason = found.head, cannot_fork(model) or found.reason
+    probe = find_head(model)
+    head, reason = probe.head, cannot_fork(model) or probe.reason
     if head is not None and hooked(model) and "_original_forward" not in vars(model):
         # a few tokens do not show all that hooks do; those of accelerate's mixed precision keep `_original_forward`
-        head, reason = None, reason or "hooks, or a forward put in the place of its own, may change its logits"
+        head, reason = None, reason or "hooks, or a forward that replaces its own, may change its logits"
     if head is not None and not reason:
         attention = model.config._attn_implementation
-        cached, reason = _through_cache(model, vocabulary, template, name, head, found.logits)
+        cached, reason = _through_cache(model, vocabulary, template, name, head, probe.logits)
         if cached is not None:
             return cached
         if model.config._attn_implementation != attention:
             model.set_attn_implementation(attention)
-    if not alike(first_logits(model, tokens=3), found.logits[:3], model):
+    if not alike(first_logits(model, tokens=3), probe.logits[:3], model):
         raise ModelError(
             f"{name or 'the model'} is no causal language model: what it predicts depends on what follows; name one"
         )

@@ -19,7 +19,7 @@ from trimtab.config.models import Dtype
 if TYPE_CHECKING:
     import torch
 
-BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}
 """What a processor that multiplies bfloat16 says it can do."""
 
@@ -66,7 +66,7 @@ def dtype_for(dtype: Dtype) -> str:
 
 def dtype_bytes(dtype: Dtype) -> int:
     """Bytes of one weight."""
-    return BYTES[dtype_for(dtype)]
+    return DTYPE_BYTES[dtype_for(dtype)]
 
 
 @functools.cache
@@ -108,5 +108,5 @@ def visible_devices() -> list[str]:
         return [str(number) for number in range(count)]
     names = [name.strip() for name in listed.split(",")]
     if count and all(name.startswith("MIG-") for name in names):
-        return names  # one process sees the first slice alone, whatever is listed
+        return names  # one process uses only the first slice, however many are listed
     return names[:count]  # CUDA ignores the first wrong name and all behind it

@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class Endpoint:
-    """A service that answers JSON with JSON. httpx2's own retries cover failed connections alone.
+    """An HTTP service that takes and returns JSON. Requests are repeated here: httpx2 itself repeats only connections.
 
     Args:
         url: the address that requests are posted to.
@@ -92,17 +92,17 @@ class Endpoint:
         )
 
     def _json_object(self, answer: httpx2.Response) -> dict[str, Any]:
-        shown = " ".join(answer.text.split())[:120]
+        beginning = " ".join(answer.text.split())[:120]
         if answer.status_code in TOO_LONG_STATUS and TOO_LONG.search(answer.text):
-            raise TooLongError(f"{self.url} refuses a text as too long ({shown}): shorten the prompt")
+            raise TooLongError(f"{self.url} refuses a text as too long ({beginning}): shorten the prompt")
         if not answer.is_success:
             raise EndpointError(
-                f"{self.url} refuses the request ({answer.status_code}: {shown}): mend the request or the service"
+                f"{self.url} refuses the request ({answer.status_code}: {beginning}): mend the request or the service"
             )
         try:
             values = answer.json()
         except (ValueError, RecursionError):
             values = None
         if not isinstance(values, dict):
-            raise EndpointError(f"{self.url} answers {shown!r}, which is no JSON object: mend the service")
+            raise EndpointError(f"{self.url} answers {beginning!r}, which is no JSON object: mend the service")
         return values

@@ -29,7 +29,7 @@ class DecodeState(Protocol):
         """A state of these rows, in this order: keep, drop, repeat and reorder are all this one call."""
 
     def append(self, tokens: Sequence[int | None]) -> None:
-        """Put one token at the end of each row; None leaves a row as it is.
+        """Put one token at the end of each row; None leaves a row unchanged.
 
         The next logits of a row without a new token mean nothing.
         """
@@ -39,7 +39,7 @@ State = TypeVar("State", bound=DecodeState)
 
 
 class StatefulModel(Protocol[State]):
-    """A causal language model with a prompt template and a tokenizer of its own."""
+    """A causal language model with its prompt template and tokenizer."""
 
     vocabulary: Vocabulary
     name: str

@@ -16,19 +16,19 @@ from trimtab.errors import ModelError
 from trimtab.models.language_model import LanguageModel, check_ids
 from trimtab.records import PromptInput
 
-BATCH = 32  # rows read together
-WINDOW = 2048  # tokens of a text read at once by a model without a limit on positions
+TEXTS_AT_ONCE = 32  # texts that are read together
+DEFAULT_WINDOW = 2048  # tokens of a text read at once by a model without a limit on positions
 
 
 Continuation: TypeAlias = tuple[PromptInput | None, list[int]]
-"""A context, or None for the token that begins texts, and the ids of its continuation."""
+"""A context (None: only the start token), and the ids of its continuation."""
 
 
 def likelihoods(model: LanguageModel, pairs: Sequence[tuple[PromptInput, str]]) -> list[tuple[float, bool]]:
     """log p(continuation | context) in nats of each (context, continuation), and whether greedy decoding writes it.
 
-    White space at the end of a context counts to the continuation, and where both are plain text they are split into
-    tokens together. An empty context is the start token, or the end token where there is none. A context that is too
+    White space at the end of a context belongs to the continuation, and plain text is encoded together with its
+    context. An empty context is the start token, or the end token where there is none. A context that is too
     long loses its first tokens.
 
     Raises:
@@ -49,12 +49,12 @@ def likelihoods(model: LanguageModel, pairs: Sequence[tuple[PromptInput, str]]) 
 
 
 def rolling_likelihoods(model: LanguageModel, texts: Sequence[str]) -> list[float]:
-    """log p of each whole text in nats, behind the start token, or the end token where there is none.
+    """log p of each whole text in nats, given the start token, or the end token where there is none.
 
     A text that is longer than the model's context is read in windows: each token is predicted once, and the last
     window is a full one.
     """
-    size = WINDOW if model.context == sys.maxsize else model.context
+    size = DEFAULT_WINDOW if model.context == sys.maxsize else model.context
     start, tokenizer = _start_id(model), model.vocabulary.tokenizer
     encoded = [[int(token) for token in tokenizer.encode(text)] for text in texts]
     windows = [(index, *window) for index, ids in enumerate(encoded) for window in _windows([start, *ids], size)]
@@ -69,19 +69,25 @@ def rolling_likelihoods(model: LanguageModel, texts: Sequence[str]) -> list[floa
 
 
 def _split(model: LanguageModel, context: PromptInput, text: str) -> Continuation:
+    """The context and the ids of `text`, its continuation.
+
+    Plain text is encoded together with its context, and the ids beyond those of the context are the continuation's.
+    White space at the end of the context moves to the continuation. Behind a conversation, `text` is encoded alone.
+    """
     vocabulary, template = model.vocabulary, model.template
     if isinstance(context, list) or template == CHAT:
         return context, vocabulary.encode_response(text)
     if template.endswith("{prompt}"):
         stripped = context.rstrip()
         context, text = stripped, context[len(stripped) :] + text
-    before = fill(template, prompt=context)
-    if not before:
+    prefix = fill(template, prompt=context)
+    if not prefix:
         ids = [int(token) for token in vocabulary.tokenizer.encode(text, add_special_tokens=False)]
         return None, ids[1:] if len(ids) > 1 and ids[0] == _start_id(model) else ids
-    whole = vocabulary.encode_prompt(before + text, "{prompt}")
-    ids = whole[len(vocabulary.encode_prompt(before, "{prompt}")) :]
-    return context, ids or vocabulary.encode_response(text)  # together they may be fewer tokens
+    together = vocabulary.encode_prompt(prefix + text, "{prompt}")
+    ids = together[len(vocabulary.encode_prompt(prefix, "{prompt}")) :]
+    # both together may have no more tokens than the context alone
+    return context, ids or vocabulary.encode_response(text)
 
 
 def _start_id(model: LanguageModel) -> int:
@@ -92,23 +98,23 @@ def _start_id(model: LanguageModel) -> int:
 
 
 def _windows(ids: list[int], size: int) -> Iterator[tuple[list[int], list[int]]]:
-    """Contexts and the ids behind each that are predicted; together they are at most `size` + 1."""
+    """Pairs of context ids and the ids to predict after them, at most `size` + 1 together."""
     for first in range(1, len(ids), size):
         end = min(first + size, len(ids))
         yield ids[max(0, end - size - 1) : first], ids[first:end]
 
 
 def _batches(keys: Sequence[Any]) -> Iterator[list[int]]:
-    """The indices of equal keys, up to `BATCH` together."""
+    """Batches of the indices of equal keys, at most `TEXTS_AT_ONCE` in each."""
     for key in dict.fromkeys(keys):
         indices = [index for index, other in enumerate(keys) if other == key]
-        for first in range(0, len(indices), BATCH):
-            yield indices[first : first + BATCH]
+        for first in range(0, len(indices), TEXTS_AT_ONCE):
+            yield indices[first : first + TEXTS_AT_ONCE]
 
 
 @torch.inference_mode()
 def _stepwise(model: LanguageModel, texts: Sequence[Continuation]) -> list[tuple[float, bool]]:
-    """The results for continuations of one length, which all have a context or all have none."""
+    """`likelihoods` of continuations of the same length, which all have a context or all have none."""
     rows = [ids for _, ids in texts]
     check_ids(model.name, model.vocabulary, model.vocab_size, rows)
     contexts = [context for context, _ in texts if context is not None]

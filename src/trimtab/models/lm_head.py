@@ -20,14 +20,14 @@ from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
 
 from trimtab.errors import ModelError
-from trimtab.models.agreement import LogitsApart, dtype_name, unit_of
+from trimtab.models.agreement import LogitDifference, dtype_name, unit_of
 from trimtab.models.device import on_device
 from trimtab.models.placement import input_device, offloaded
 
 SLICE = 4096  # tokens of the vocabulary at a time: logits of 256 rows in float32 are 4 MB
-ROWS = 512
+MAX_ROWS = 512  # hidden states at a time
 SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
-"""Fields of configurations by which logits are multiplied, or divided (Cohere, Granite, Falcon-H1)."""
+"""Fields of configurations by which a family multiplies or divides its logits (Cohere, Granite, Falcon-H1)."""
 FORWARD_ERRORS = (AttributeError, TypeError, ValueError, RuntimeError, IndexError, KeyError, NotImplementedError)
 """What a model raises that cannot be called with token ids alone, or gives no logits."""
 WEIGHT_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -55,7 +55,7 @@ class LMHead:
         """The head of the first `size` tokens alone; it shares the weights."""
         other = copy.copy(self)
         other.size = size
-        other._buffer = self.weight.new_empty(0)  # not shared: the logits of both may be needed at once
+        other._buffer = self.weight.new_empty(0)  # not shared: the logits of both may be in use at the same time
         return other
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -78,8 +78,8 @@ class LMHead:
 
         The logits are float32 or wider, and may be a view of a buffer that the next ones overwrite.
         """
-        for first in range(0, len(hidden), ROWS):
-            rows = slice(first, min(first + ROWS, len(hidden)))
+        for first in range(0, len(hidden), MAX_ROWS):
+            rows = slice(first, min(first + MAX_ROWS, len(hidden)))
             columns = hidden[rows].t().contiguous()
             for start in range(0, self.size, self._slice):
                 yield rows, start, _widen(self._by_token(columns, start, min(start + self._slice, self.size)))
@@ -96,8 +96,8 @@ class LMHead:
         if not sources:
             return [[] for _ in tokens]
         index = on_device(sources, hidden.device)
-        wanted = on_device([int(token) for row in tokens for token in row], hidden.device)
-        return _by_row(self.logit_of(hidden[index], wanted) - self.log_normalizer(hidden)[index], tokens)
+        predicted = on_device([int(token) for row in tokens for token in row], hidden.device)
+        return _by_row(self.logit_of(hidden[index], predicted) - self.log_normalizer(hidden)[index], tokens)
 
     def slope(self, logits: torch.Tensor) -> torch.Tensor | float:
         """The derivative of scaled and capped logits by those before scaling and capping."""
@@ -123,14 +123,14 @@ class LMHead:
         return logits if self.cap is None else logits.div_(self.cap).tanh_().mul_(self.cap)
 
 
-class GivenLogits:
-    """Used instead of an `LMHead` where a model computes its logits in another way: passes on what the model gives."""
+class ModelLogits:
+    """Stands in for an `LMHead` where a model computes its logits in another way: takes the model's own logits."""
 
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def narrowed(self, size: int) -> "GivenLogits":
-        return GivenLogits(size)
+    def narrowed(self, size: int) -> "ModelLogits":
+        return ModelLogits(size)
 
     def logits(self, logits: torch.Tensor) -> torch.Tensor:
         return logits[:, : self.size]
@@ -150,12 +150,12 @@ def _by_row(flat: torch.Tensor, tokens: Sequence[Sequence[int]]) -> list[list[fl
 
 @dataclass(frozen=True)
 class FoundHead:
-    """How a model makes logits of its body's output.
+    """How a model computes logits from its body's output.
 
     Attributes:
-        head: None where it does something that `LMHead` cannot do.
-        reason: why there is none, with the numbers that were compared; else empty.
-        logits: the model's own for `probe_ids`, read in one pass without a cache, [tokens, vocabulary].
+        head: the head that computes the same logits; None where no `LMHead` does.
+        reason: why there is no head, with the numbers that were compared; else empty.
+        logits: the model's logits for `probe_ids`, computed in one pass without a cache, [tokens, vocabulary].
     """
 
     head: LMHead | None
@@ -164,7 +164,7 @@ class FoundHead:
 
 
 def probe_ids(model: PreTrainedModel) -> list[int]:
-    """The tokens that a model is tried with: several, since a padding token alone may have logits that are all zero."""
+    """The tokens that a model is tested with: several, since the logits of a padding token may all be zero."""
     return list(range(min(8, model.get_input_embeddings().weight.shape[0])))
 
 
@@ -180,7 +180,7 @@ def find_head(model: PreTrainedModel) -> FoundHead:
     The product is computed as the model does, in a call of the same shape. Calls of other shapes would round
     differently in 16 bits, and that difference would have to be allowed for.
 
-    A class that overrides its family's forward has no head here: a few tokens do not show all that it does.
+    No head is returned for a class that overrides its family's `forward`: a few tokens do not show all that it does.
 
     Raises:
         ModelError: it has no output embedding, cannot be called with token ids alone, or its logits are not numbers.
@@ -216,20 +216,20 @@ def find_head(model: PreTrainedModel) -> FoundHead:
     raw = functional.linear(hidden, weight, bias)[0].double()
     coarsest = max((weight.dtype, logits.dtype), key=unit_of)
     expected, faults = logits.to(raw.device).double(), []
-    for head in _candidates(weight, bias, model.config.get_text_config()):
-        apart = LogitsApart(head.scaled(raw.clone()), expected)
-        fault = apart.fault(coarsest, head.roundings)
+    for head in _candidate_heads(weight, bias, model.config.get_text_config()):
+        difference = LogitDifference(head.scaled(raw.clone()), expected)
+        fault = difference.fault(coarsest, head.roundings)
         if fault is None:
-            fault = LogitsApart(head.logits(hidden[0]).double(), expected).product_fault(coarsest)
+            fault = LogitDifference(head.logits(hidden[0]).double(), expected).product_fault(coarsest)
         if fault is None:
             fault = _overridden(model)
             return FoundHead(None if fault else head, fault, logits)
-        faults.append((apart.norm, fault))
+        faults.append((difference.norm, fault))
     return FoundHead(None, min(faults)[1], logits)
 
 
 def _one_pass(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits [tokens, vocabulary] of `probe_ids`, and the body's output [1, tokens, width] that they are made of."""
+    """Logits [tokens, vocabulary] of `probe_ids`, and the body's output [1, tokens, width] that they come from."""
     ids = torch.tensor([probe_ids(model)], device=input_device(model))
     outputs: list[torch.Tensor] = []
     hook = model.base_model.register_forward_hook(lambda body, _, output: outputs.append(output.last_hidden_state))
@@ -250,8 +250,9 @@ def _overridden(model: PreTrainedModel) -> str:
     return ""
 
 
-def _candidates(weight: torch.Tensor, bias: torch.Tensor | None, config: PretrainedConfig) -> Iterator[LMHead]:
-    """Heads with each scale that the configuration names, multiplied and divided, and its cap."""
+def _candidate_heads(weight: torch.Tensor, bias: torch.Tensor | None, config: PretrainedConfig) -> Iterator[LMHead]:
+    """The heads that a model may have: one without a scale; then, for each scale in its configuration, one that
+    multiplies by it and one that divides by it. All cap their logits where the configuration says so."""
     settings = config.to_dict()
     cap = settings.get("final_logit_softcapping")
     yield LMHead(weight, bias, cap=cap)

@@ -28,7 +28,7 @@ from trimtab.models.placement import offloaded
 
 READ_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError, UnpicklingError)
 """What transformers and peft raise for folders that they cannot read."""
-SAFELY: dict[str, Any] = {"weights_only": True, "trust_remote_code": False, "local_files_only": True}
+SAFE_LOADING: dict[str, Any] = {"weights_only": True, "trust_remote_code": False, "local_files_only": True}
 """Arguments of `from_pretrained`: no code of a checkpoint runs, and nothing is downloaded."""
 
 
@@ -80,7 +80,7 @@ def load_causal_lm(config: ModelConfig, assets: Assets) -> tuple[PreTrainedModel
             attn_implementation=None if flash else config.attention,  # None: sdpa where the family has it
             use_safetensors=None if config.allow_pickle else True,
             output_loading_info=True,
-            **SAFELY,
+            **SAFE_LOADING,
             **options,
         )
     if missing := sorted(info["missing_keys"]):
@@ -121,8 +121,8 @@ def load_classifier(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A sequence classifier in `dtype` and evaluation mode on the default device, and its tokenizer.
 
-    With `num_labels`, an encoder gets a new head of that many classes, drawn from torch's global generator; without,
-    the folder must hold a ready classifier.
+    With `num_labels`, the encoder gets a new classification head of that many classes, whose weights are drawn from
+    torch's global generator; without, the folder must hold a trained classifier.
 
     Raises:
         AssetError: the name cannot be found or trusted.
@@ -138,7 +138,7 @@ def load_classifier(
             dtype=pick_dtype(dtype, default_device()),
             use_safetensors=None if allow_pickle else True,
             output_loading_info=True,
-            **SAFELY,
+            **SAFE_LOADING,
             **head,
         )
     if num_labels is None and (missing := sorted(info["missing_keys"])):

@@ -16,7 +16,7 @@ from trimtab.models.shared_layers import layer_stack
 def load_options(
     config: ModelConfig, folder: Path, device: torch.device, dtype: torch.dtype, offload: Path
 ) -> dict[str, Any]:
-    """Arguments of `from_pretrained`: none for a model that is loaded as it is stored, whole, onto one device.
+    """Arguments of `from_pretrained`; empty for a model that is loaded in its stored precision onto one device.
 
     Args:
         folder: the model's files.

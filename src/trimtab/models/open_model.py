@@ -32,8 +32,8 @@ def load(
 
     Args:
         model: a folder, a name in the path map, of the model hub or of trimtab's catalogue; a `ModelConfig`, which says
-            more (adapter, dtype, ...); or a model of transformers or PEFT. A loaded model is used where it is, without
-            a copy, in evaluation mode; an adapter is merged into a copy.
+            more (adapter, dtype, ...); or a model of transformers or PEFT. Such a loaded model is used in place, not
+            copied, in evaluation mode; an adapter is merged into a copy.
         tokenizer: the tokenizer of a loaded model; without it, the one beside the files that the model came from.
         template: the text that a string prompt is put into, with `{prompt}` in it; `chat` is the tokenizer's own chat
             template. A `ModelConfig` has its own.
@@ -42,7 +42,7 @@ def load(
     Raises:
         ConfigurationError: the template has no place for the prompt.
         AssetError: a name cannot be found or trusted.
-        ModelError: it is no causal language model, or its tokenizer is missing or not its own.
+        ModelError: it is not a causal language model, or its tokenizer is missing or belongs to another model.
 
     >>> load("google/gemma-3-270m", template="Here is a movie review from imdb: {prompt}")  # doctest: +SKIP
     >>> load(model, tokenizer)                                                              # doctest: +SKIP

@@ -9,10 +9,10 @@ import datasets
 @contextlib.contextmanager
 def quiet_datasets() -> Iterator[None]:
     """Inside, `datasets` shows no progress bars."""
-    shown = not datasets.are_progress_bars_disabled()
+    enabled = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
         yield
     finally:
-        if shown:
+        if enabled:
             datasets.enable_progress_bars()

@@ -27,7 +27,7 @@ _NO_WEIGHTS = ("template", "system", "adapter", "start_token")  # fields that ch
 
 
 class Roles:
-    """Models by the parts that they play. Which model plays a part can change (`play`).
+    """Models by their roles. Which model has a role can change (`play`).
 
     A model is loaded when it is first asked for, and its weights are shared by all parts that it plays.
     """
@@ -42,7 +42,7 @@ class Roles:
         self._served: dict[ModelConfig, CompletionsModel] = {}
 
     def play(self, models: Mapping[Role, ModelConfig]) -> None:
-        """From now on these models play these parts; what played another model's part before is forgotten."""
+        """Give these roles to these models; models that had them before are freed."""
         for role, config in models.items():
             if self._configs.get(role) != config:
                 self._loaded.pop(role, None)
@@ -70,7 +70,7 @@ class Roles:
         return self._served[large]
 
     def model(self, config: ModelConfig) -> CausalModel:
-        """A further model, which plays no part of its own; the model of a role where it is the same."""
+        """A model without a role; the model of a role where the configuration is the same."""
         for role in ("large", "untuned"):
             if self._configs.get(role) == config:
                 return self[role]
@@ -102,7 +102,7 @@ class Roles:
 
 
 class Weights:
-    """Models and tokenizers as they lie in files, each loaded once, however many parts it plays.
+    """Loads models and tokenizers from files, each once, even where several roles use it.
 
     A model with an adapter takes the weights of the same model without it.
     """
@@ -180,8 +180,8 @@ def _end_ids(model: PreTrainedModel) -> list[int]:
     ends = model.generation_config.eos_token_id if model.generation_config is not None else None
     if isinstance(ends, torch.Tensor):
         ends = ends.tolist()
-    ids = [each for each in (ends if isinstance(ends, list | tuple) else [ends]) if each is not None]
-    if wrong := [each for each in ids if not isinstance(each, int) or isinstance(each, bool)]:
+    ids = [end for end in (ends if isinstance(ends, list | tuple) else [ends]) if end is not None]
+    if wrong := [end for end in ids if not isinstance(end, int) or isinstance(end, bool)]:
         name = model.config._name_or_path or "the model"
         raise ModelError(
             f"the generation configuration of {name} says that {wrong[0]!r} ends a text: eos_token_id is an id, or a "

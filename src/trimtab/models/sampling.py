@@ -18,9 +18,9 @@ import torch
 from trimtab.config.search import SamplingConfig
 from trimtab.models.device import on_device
 
-FAILED = -1  # instead of a token, where logits are not numbers
-GROUP = 128  # columns that are reduced to one number in a first pass
-CANDIDATES = 1024  # tokens that top-p and min-p sort first, before the whole vocabulary
+FAILED = -1  # returned instead of a token where a row's logits are not finite numbers
+GROUP = 128  # neighbouring tokens whose mass or maximum is computed first
+CANDIDATES = 1024  # top-p and min-p sort only this many tokens where those are sure to suffice
 Integers = Sequence[int] | np.ndarray
 
 
@@ -51,7 +51,7 @@ def draw(
     settings: SamplingConfig,
     seen: Sequence[Sequence[int]] | None = None,
 ) -> list[int]:
-    """One token for each number: number n decides among the logits of row rows[n].
+    """Draw tokens: numbers[n] decides which token is drawn from the logits of row rows[n].
 
     Args:
         logits: [rows, vocabulary]; a row may be drawn from more than once.
@@ -86,8 +86,8 @@ def penalized(logits: torch.Tensor, seen: Sequence[Sequence[int]], penalty: floa
     changed = logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)
     tokens = np.fromiter(itertools.chain.from_iterable(seen), dtype=np.int64)
     rows = np.repeat(np.arange(len(seen)), [len(row) for row in seen])
-    known = tokens < logits.shape[1]
-    indices = on_device(rows[known], logits.device), on_device(tokens[known], logits.device)
+    in_vocabulary = tokens < logits.shape[1]
+    indices = on_device(rows[in_vocabulary], logits.device), on_device(tokens[in_vocabulary], logits.device)
     values = changed[indices]
     changed[indices] = torch.where(values < 0, values * penalty, values / penalty)
     return changed
@@ -96,22 +96,22 @@ def penalized(logits: torch.Tensor, seen: Sequence[Sequence[int]], penalty: floa
 def _draw_filtered(
     logits: torch.Tensor, index: torch.Tensor, numbers: np.ndarray, settings: SamplingConfig
 ) -> torch.Tensor:
-    """Tokens from the candidates that the filters leave of the whole vocabulary."""
+    """Draw from the tokens that the filters leave of the whole vocabulary."""
     ids, probabilities = filtered(logits, settings)
     return _inverted_by_id(ids, probabilities, index, numbers)
 
 
 def _draw_of_few(logits: torch.Tensor, rows: np.ndarray, numbers: np.ndarray, settings: SamplingConfig) -> torch.Tensor:
-    """`_draw_filtered` without top-k, where most rows' filters leave fewer than `CANDIDATES` tokens.
+    """`_draw_filtered` without top-k, faster where the filters leave fewer than `CANDIDATES` tokens of most rows.
 
-    So only the most likely `CANDIDATES` are sorted; a row whose filters leave more is drawn from the whole vocabulary.
-    Which of the two happens to a row depends on this row alone.
+    Only the most likely `CANDIDATES` tokens are sorted; a row whose filters leave more is drawn from the whole
+    vocabulary. Which way a row is drawn depends on this row alone.
     """
     ids = top(logits, CANDIDATES).sort(-1).values
     largest = logits.gather(1, ids)
     probabilities = torch.exp(largest.double() / settings.temperature - _log_mass(logits, settings.temperature))
     least, most = probabilities.amin(-1), probabilities.amax(-1)
-    # 1e-6: what the mass of a vocabulary summed in float32 may be wrong by
+    # 1e-6: the error of a vocabulary's mass that is summed in float32
     enough = (probabilities.sum(-1) >= settings.top_p + 1e-6) | (least < settings.min_p * most)
     few = np.array(enough.tolist(), dtype=bool)[rows]
     device = logits.device
@@ -188,7 +188,7 @@ def _nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
 def top(logits: torch.Tensor, count: int) -> torch.Tensor:
     """The ids of the `count` largest logits of each row, in no order.
 
-    They lie in the `count` groups of columns with the largest maxima, so only those groups' values are compared.
+    They lie in the `count` groups with the largest maxima, so only the values of those groups are compared.
     """
     rows, size = logits.shape
     groups = size // GROUP
@@ -211,7 +211,10 @@ def _likeliest(logits: torch.Tensor) -> torch.Tensor:
 def _draw_unfiltered(
     logits: torch.Tensor, index: torch.Tensor, numbers: np.ndarray, temperature: float
 ) -> torch.Tensor:
-    """One token for each number from the whole distribution, by inverting it in two steps: group, then token."""
+    """One token for each number, drawn from the whole distribution by inversion: first a group of tokens, then a token.
+
+    `index` and `numbers` are `rows` and `numbers` of `draw`.
+    """
     largest = logits.amax(-1, keepdim=True)
     masses = _masses(logits, largest, temperature)
     groups = _by_group(masses, torch.sum).double().cumsum(-1)[index]

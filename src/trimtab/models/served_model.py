@@ -1,5 +1,5 @@
-"""A model behind an OpenAI-compatible completions endpoint, such as a vLLM server: it gives texts and their number of
-tokens, but neither ids nor logits."""
+"""A model behind an OpenAI-compatible completions endpoint, such as a vLLM server: it returns texts and their number
+of tokens, but neither ids nor logits."""
 
 import dataclasses
 import math
@@ -17,14 +17,14 @@ from trimtab.models.http_client import Endpoint
 from trimtab.models.served_answer import Choice, choices_in
 from trimtab.records import PromptInput
 
-NEXT_SEED = 1_000_003  # added to the seed for each choice that a repeated request has already given
+SEED_STRIDE = 1_000_003  # added to the seed of a repeated request for each choice that the server has already returned
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
 class Usage:
-    """The counts of a server: requests, tokens read and tokens written."""
+    """What a server has counted: requests, tokens read and tokens written."""
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -99,7 +99,7 @@ class CompletionsModel:
         if isinstance(prompt, list) or self.template == CHAT:
             raise ModelError(
                 f"{self.name} is behind a completions endpoint, which continues text and has no chat template: give "
-                "prompts as strings, and its turns as a template with {prompt} in it"
+                "prompts as strings, and write the turns of a chat into a template with {prompt} in it"
             )
         return fill(self.template, prompt=prompt)
 
@@ -111,10 +111,13 @@ class CompletionsModel:
         Raises:
             EndpointError: the server does not answer, refuses, or breaks OpenAI's protocol.
         """
-        return self._at_once(lambda question: self._choices(question, sampling, stop), questions)
+        return self._concurrently(lambda question: self._choices(question, sampling, stop), questions)
 
-    def _at_once(self, ask: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
-        """The answer to each item, in order; the first request that fails ends all."""
+    def _concurrently(self, ask: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
+        """Call `ask` on all items, as many at a time as the settings allow; the answers in the order of the items.
+
+        The first call that fails raises its error here, and the others are given up.
+        """
         self._stopping.clear()
         with ThreadPoolExecutor(self.settings.concurrency) as pool:
             futures = [pool.submit(ask, item) for item in items]
@@ -122,7 +125,7 @@ class CompletionsModel:
                 for future in as_completed(futures):
                     future.result()
                 return [future.result() for future in futures]
-            finally:  # after an error or Ctrl-C nobody waits for the pauses of the others
+            finally:  # after an error or Ctrl-C, requests that wait for another attempt stop waiting
                 self._stopping.set()
                 pool.shutdown(wait=False, cancel_futures=True)
 
@@ -135,7 +138,7 @@ class CompletionsModel:
             except TooLongError:
                 return math.nan, 0
 
-        return self._at_once(ask, texts)
+        return self._concurrently(ask, texts)
 
     def log_probability(self, prompt: PromptInput, response: str) -> tuple[float, int]:
         """log p(response | prompt) in nats and the number of the response's tokens.
@@ -163,18 +166,18 @@ class CompletionsModel:
         return sum(inside), len(inside)
 
     def _pause(self, seconds: float) -> None:
-        """Wait, but fail at once where another request has failed for good."""
+        """Wait before another attempt; raise EndpointError at once where another request has failed for good."""
         if self._stopping.wait(seconds):
             raise EndpointError(f"{self._endpoint.url} does not answer: start it, and the same command goes on")
 
     def _choices(self, question: Question, sampling: SamplingConfig, stop: Sequence[str]) -> list[Choice]:
         """All continuations of one question; a server that gives fewer at a time is asked again."""
-        greedy = sampling.temperature == 0  # all would be equal, and servers refuse to give several
+        greedy = sampling.temperature == 0  # all choices would be equal, and servers refuse to return several
         count = 1 if greedy else question.count
         choices: list[Choice] = []
         try:
             while len(choices) < count:
-                seed = (question.seed + NEXT_SEED * len(choices)) % 2**31
+                seed = (question.seed + SEED_STRIDE * len(choices)) % 2**31
                 rest = dataclasses.replace(question, count=count - len(choices), seed=seed)
                 choices += self._ask(rest, sampling, stop)
         except TooLongError:

@@ -1,8 +1,8 @@
 """Two models that differ in their upper layers only, such as a model and its LoRA-tuned self, share the lower ones.
 
-Where the second model reads what the first has read, the first computes the hidden states between the equal and the
-unequal layers, and the second takes them over and runs its upper layers alone. Every number stays the same to the bit.
-Whether both read the same is seen at each prompt, by its ids.
+Where both models read the same token ids, the first computes the lower layers and records their output; the second
+starts from that output and runs only its upper layers. Every number stays the same to the bit. The ids of each prompt
+are compared to see whether both models read the same.
 """
 
 import copy
@@ -18,26 +18,27 @@ from trimtab.models.language_model import LanguageModel
 from trimtab.models.placement import input_device, offloaded
 from trimtab.models.shared_weights import hooked
 
-NAMES = {
+UNRELATED_FIELDS = {
     "_name_or_path", "name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype", "use_cache",
     "bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings",
 }  # fmt: skip
-"""Fields of configurations and models that change nothing of what layers compute; types: see the weights."""
+"""Fields of configurations and modules that have no effect on what layers compute. (`dtype` is compared by the
+weights themselves.)"""
 
 
 def share_lower_layers(first: LanguageModel, second: LanguageModel) -> tuple[LanguageModel, LanguageModel]:
     """The same two models; where their lower layers are equal, the second reuses what the first has computed.
 
-    Each call of the first returned model must be followed by the same call of the second. If a prompt becomes other ids
-    for them, by a template, a system message or a tokenizer, each reads it for itself. Their FLOPs are counted with
-    those of the given models. Models without equal layers are returned as they are.
+    Each call of the first returned model must be followed by the same call of the second. Where a template, a system
+    message or a tokenizer gives them different ids for a prompt, each runs all its layers. Their FLOPs are counted with
+    those of the models passed in. Models without equal layers are returned unchanged.
     """
     if not (isinstance(first, CachedModel) and isinstance(second, CachedModel)):
         return first, second
     depth = equal_layers(first.model, second.model) if first is not second else 0
     if depth == 0:
         return first, second
-    passed: deque[torch.Tensor] = deque()
+    hidden_states: deque[torch.Tensor] = deque()
     prompts: list[list[int]] = []
 
     def remember(ids: Sequence[Sequence[int]]) -> bool:
@@ -49,16 +50,16 @@ def share_lower_layers(first: LanguageModel, second: LanguageModel) -> tuple[Lan
 
     idle = sum(weight.numel() for layer in _stack(second.model)[1][:depth] for weight in layer.parameters())
     return (
-        # clearing: an error or Ctrl-C between the two calls may have left something of an earlier one
-        first.with_body(recording_body(first.model, depth, passed), 0, passed.clear, remember),
-        second.with_body(recalling_body(second.model, depth, passed), idle, lambda: None, same),
+        # cleared first: an error or Ctrl-C between two calls may have left hidden states of the earlier one
+        first.with_body(recording_body(first.model, depth, hidden_states), 0, hidden_states.clear, remember),
+        second.with_body(recalling_body(second.model, depth, hidden_states), idle, lambda: None, same),
     )
 
 
 def equal_layers(first: PreTrainedModel, second: PreTrainedModel) -> int:
     """How many of the lowest layers of two models compute the same; 0 where anything but their layers differs.
 
-    Equal weights are not enough: configurations set how far a layer looks, how positions turn, how scores are capped.
+    Equal weights are not enough: the configuration sets attention windows, rotary embeddings and score caps.
     """
     if type(first) is not type(second) or (first.dtype, first.device) != (second.dtype, second.device):
         return 0
@@ -67,7 +68,7 @@ def equal_layers(first: PreTrainedModel, second: PreTrainedModel) -> int:
     if any(offloaded(module) for model in (first, second) for module in model.modules()):
         return 0  # offloaded weights cannot be compared
     (stack, layers), (_, other_layers) = _stack(first), _stack(second)
-    if len(layers) != len(other_layers) or not _equal(first.base_model, second.base_model, but=stack):
+    if len(layers) != len(other_layers) or not _equal(first.base_model, second.base_model, ignored=stack):
         return 0
     equal = [_equal(layer, other) for layer, other in zip(layers, other_layers, strict=True)]
     depth = [*equal, False].index(False)
@@ -75,22 +76,22 @@ def equal_layers(first: PreTrainedModel, second: PreTrainedModel) -> int:
 
 
 def _settings(model: PreTrainedModel) -> dict[str, Any]:
-    """The whole configuration without names and special tokens, with the implementations of attention and experts."""
+    """All of the configuration but `UNRELATED_FIELDS`, with the implementations of attention and experts."""
     config = model.config.get_text_config()
-    settings = _without_names(model.config.to_dict())
+    settings = _related(model.config.to_dict())
     return {**settings, "attention": config._attn_implementation, "experts": config._experts_implementation}
 
 
-def _without_names(settings: dict[str, Any]) -> dict[str, Any]:
+def _related(settings: dict[str, Any]) -> dict[str, Any]:
     return {
-        name: _without_names(value) if isinstance(value, dict) else value
+        name: _related(value) if isinstance(value, dict) else value
         for name, value in settings.items()
-        if name not in NAMES
+        if name not in UNRELATED_FIELDS
     }
 
 
 def untrained_layers(model: PreTrainedModel) -> int:
-    """How many of the lowest layers are not trained; 0 where anything below or beside the layers is."""
+    """How many of the lowest layers are not trained; 0 where any weight outside of the layers is trained."""
     stack, layers = _stack(model)
     around = (weight for name, weight in model.base_model.named_parameters() if not name.startswith(f"{stack}."))
     if any(weight.requires_grad for weight in around):
@@ -101,7 +102,7 @@ def untrained_layers(model: PreTrainedModel) -> int:
 
 @torch.no_grad()
 def _passes_hidden_states(model: PreTrainedModel) -> bool:
-    """Whether a layer gives hidden states and nothing else to the next, as in all but a few older families."""
+    """Whether a layer returns a tensor of hidden states and nothing else, as in all but a few older families."""
     _, layers = _stack(model)
     if not layers:
         return False
@@ -115,18 +116,18 @@ def _passes_hidden_states(model: PreTrainedModel) -> bool:
     return is_tensor == [True]
 
 
-def _equal(first: torch.nn.Module, second: torch.nn.Module, but: str = "-") -> bool:
-    """Whether two modules and all below them are equal, apart from what is called `but` and below."""
+def _equal(first: torch.nn.Module, second: torch.nn.Module, ignored: str = "-") -> bool:
+    """Whether two modules and all their submodules are equal, apart from the submodule `ignored` and its own."""
     parts, other_parts = (
-        {name: part for name, part in module.named_modules() if name != but and not name.startswith(f"{but}.")}
+        {name: part for name, part in module.named_modules() if name != ignored and not name.startswith(f"{ignored}.")}
         for module in (first, second)
     )
     return parts.keys() == other_parts.keys() and all(_same(part, other_parts[name]) for name, part in parts.items())
 
 
 def _same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
-    """Whether two modules are of one class, without hooks, and have equal attributes and tensors themselves."""
-    if type(first) is not type(second) or hooked(first) or hooked(second) or _numbers(first) != _numbers(second):
+    """Whether two modules have the same class, no hooks, and equal attributes and tensors, submodules apart."""
+    if type(first) is not type(second) or hooked(first) or hooked(second) or _scalars(first) != _scalars(second):
         return False
     tensors, other_tensors = ({**module._parameters, **module._buffers} for module in (first, second))
     return tensors.keys() == other_tensors.keys() and all(
@@ -142,12 +143,12 @@ def _equal_tensors(first: torch.Tensor | None, second: torch.Tensor | None) -> b
     return torch.equal(first, second)
 
 
-def _numbers(module: torch.nn.Module) -> dict[str, float | str]:
-    """Public numbers and strings that a module keeps outside of its tensors, such as the epsilon of a norm."""
+def _scalars(module: torch.nn.Module) -> dict[str, float | str]:
+    """A module's public attributes that are numbers or strings, such as the epsilon of a norm."""
     return {
         name: value
         for name, value in vars(module).items()
-        if not name.startswith("_") and name not in NAMES and isinstance(value, int | float | str)
+        if not name.startswith("_") and name not in UNRELATED_FIELDS and isinstance(value, int | float | str)
     }
 
 
@@ -166,22 +167,25 @@ def _stack(model: PreTrainedModel) -> tuple[str, list[torch.nn.Module]]:
     return ("", []) if "." in name else (name, layers)
 
 
-def recording_body(model: PreTrainedModel, depth: int, passed: deque[torch.Tensor]) -> torch.nn.Module:
-    """A view of the model's body that appends the output of its lowest `depth` layers to `passed`."""
+def recording_body(model: PreTrainedModel, depth: int, hidden_states: deque[torch.Tensor]) -> torch.nn.Module:
+    """A view of the model's body that appends the output of layer `depth` (counted from 1) to `hidden_states`.
+
+    The view shares all weights. The hook is set on a copy of the layer, so that the model itself records nothing.
+    """
     name, layers = _stack(model)
     last = copy.copy(layers[depth - 1])
     last._forward_hooks = OrderedDict(last._forward_hooks)
-    last.register_forward_hook(lambda module, _, hidden: passed.append(hidden))
+    last.register_forward_hook(lambda module, _, hidden: hidden_states.append(hidden))
     return _with_layers(model.base_model, name, [*layers[: depth - 1], last, *layers[depth:]])
 
 
-def recalling_body(model: PreTrainedModel, depth: int, passed: deque[torch.Tensor]) -> torch.nn.Module:
-    """A view of the model's body that takes the output of its lowest `depth` layers from `passed`."""
+def recalling_body(model: PreTrainedModel, depth: int, hidden_states: deque[torch.Tensor]) -> torch.nn.Module:
+    """A view of the model's body that skips its lowest `depth` layers and takes their output from `hidden_states`."""
 
-    # layers are called with masks, positions and the cache besides
+    # models call their layers with masks, positions and a cache, which a skipped layer ignores
     def recall(hidden: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
-        assert passed, "the second model with shared layers was called before the first"
-        recalled = passed.popleft()
+        assert hidden_states, "the second model with shared layers was called before the first"
+        recalled = hidden_states.popleft()
         assert recalled.shape == hidden.shape, "two models with shared layers were called for different things"
         return recalled
 
@@ -194,7 +198,7 @@ def recalling_body(model: PreTrainedModel, depth: int, passed: deque[torch.Tenso
 
 
 def _with_layers(body: torch.nn.Module, name: str, layers: list[torch.nn.Module]) -> torch.nn.Module:
-    """A body that shares everything with the given one but the list of its layers, called `name`."""
+    """A copy of the body that shares all its parts, with `layers` as its stack of layers, the attribute `name`."""
     view = copy.copy(body)
     view._modules = {**body._modules, name: torch.nn.ModuleList(layers)}
     return view

@@ -25,7 +25,7 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 def view_of(model: Module) -> Module:
-    """A copy of a module and of all below it, whose tensors lie in the memory of the original's.
+    """A copy of a module and all its submodules whose tensors share the memory of the original's.
 
     The copy can be adapted, put into evaluation mode, or given another attention, and the model stays as it was.
     """
@@ -39,7 +39,7 @@ def view_of(model: Module) -> Module:
 
 
 def hooked(module: torch.nn.Module) -> bool:
-    """Whether a module does more than its class does, by hooks; accelerate's, which only move its inputs, apart."""
+    """Whether a module has hooks that may change what it computes; accelerate's only move its inputs."""
     moved = "_hf_hook" in vars(module)
     return bool(module._forward_hooks or module._forward_pre_hooks or ("forward" in vars(module) and not moved))
 
@@ -55,7 +55,7 @@ class _CopiesShareMemory(TorchFunctionMode):
 
 
 class WriteGuard(TorchDispatchMode):
-    """Inside, notices writes into the memory of a module's tensors, by whatever code; at the end it undoes them.
+    """Inside, notices all writes into the memory of a module's tensors; at the end it undoes them.
 
     The schema of each operation of PyTorch tells what it writes.
     """

@@ -23,10 +23,10 @@ Step = Callable[[], torch.Tensor]
 Record = Callable[[Step], Step]
 """Turns a step that reads and writes the same tensors each time into one that does the same, faster."""
 
-MIN_COLUMNS = 32  # of a buffer
-MAX_STEPS = 16  # that are recorded at the same time
-WARM_UPS = 2  # runs before a recording, in which libraries pick their kernels and take their workspaces
-MEMORY_FRACTION = 0.25  # for the buffers, of the memory that an accelerator has left beside the weights
+MIN_COLUMNS = 32  # the smallest number of columns of a buffer
+MAX_STEPS = 16  # recorded steps that are kept at the same time
+WARM_UPS = 2  # runs before a recording, in which libraries choose kernels and allocate workspaces
+MEMORY_FRACTION = 0.25  # of an accelerator's memory that is free after loading the weights; the buffers may fill it
 _log = logging.getLogger(__name__)
 
 
@@ -108,7 +108,7 @@ class StaticSteps:
         forward: the model's body over a cache.
         record: makes a step fast.
         budget: bytes that all buffers may take together. The least recently used ones are given up. A batch that is too
-            large even alone is read without a recorded step: it keeps an accelerator busy as it is.
+            large even alone is read without a recorded step: it keeps an accelerator busy anyway.
     """
 
     def __init__(self, forward: Forward, record: Record, budget: int) -> None:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from trimtab.models.context import context_of
 from trimtab.models.language_model import State, check_ids, raise_if_too_long
-from trimtab.models.lm_head import GivenLogits, LMHead
+from trimtab.models.lm_head import LMHead, ModelLogits
 from trimtab.models.placement import input_device
 from trimtab.models.sizes import ModelSize
 from trimtab.models.vocabulary import Vocabulary
@@ -48,7 +48,7 @@ class TransformersModel(ABC, Generic[State]):
     """A `LanguageModel` that holds a model of transformers, which is never patched and may share its weights."""
 
     def __init__(
-        self, model: PreTrainedModel, vocabulary: Vocabulary, template: str, name: str, head: LMHead | GivenLogits
+        self, model: PreTrainedModel, vocabulary: Vocabulary, template: str, name: str, head: LMHead | ModelLogits
     ) -> None:
         self.model = model
         self.vocabulary = vocabulary
@@ -113,7 +113,7 @@ class TransformersModel(ABC, Generic[State]):
         check_ids(self.name, self.vocabulary, self.vocab_size, texts)
 
     def _check_length(self, tokens: int) -> None:
-        """Raise ModelError where a text of so many tokens is longer than the context."""
+        """Raise ModelError where a text of this number of tokens is longer than the context."""
         if tokens > self.context:
             raise_if_too_long(f"a text of {tokens} tokens exceeds {self.name}'s context of {self.context}")
 

@@ -1,6 +1,7 @@
 """A transformers model as a `LanguageModel` without a cache: it reads each text from its beginning for every token.
 
-For models whose memory of a text cannot be forked or cut back, such as state-space ones. Slower, and just as exact.
+For models whose state cannot be forked or cut back, such as state-space models. Slower than with a cache, and as
+exact.
 """
 
 from collections.abc import Iterator, Sequence
@@ -8,19 +9,23 @@ from collections.abc import Iterator, Sequence
 import torch
 from transformers import PreTrainedModel
 
-from trimtab.models.lm_head import GivenLogits, LMHead
+from trimtab.models.lm_head import LMHead, ModelLogits
 from trimtab.models.transformers_model import TOKENS_AT_ONCE, TokenRows, TransformersModel
 from trimtab.models.vocabulary import Vocabulary
 
 
 class UncachedModel(TransformersModel[TokenRows]):
-    """`head` is None where the model's own logits are taken; `reason` says why it is not read through a cache."""
+    """A causal language model of transformers without a cache.
+
+    `head` computes logits from the output of the model's body; without one the model's own logits are used. `reason`
+    says why the model has no cache, for messages.
+    """
 
     def __init__(
         self, model: PreTrainedModel, vocabulary: Vocabulary, template: str, name: str, head: LMHead | None, reason: str
     ) -> None:
         super().__init__(
-            model, vocabulary, template, name, head or GivenLogits(model.get_output_embeddings().weight.shape[0])
+            model, vocabulary, template, name, head or ModelLogits(model.get_output_embeddings().weight.shape[0])
         )
         self.reason = reason
         self._body = model if head is None else model.base_model
@@ -48,8 +53,8 @@ class UncachedModel(TransformersModel[TokenRows]):
         hidden = self._read([children.ids[row][:-1] for row in grown], [slice(keep[row] - 1, None) for row in grown])
         return children, self._head.log_probabilities(hidden, range(sum(map(len, tokens))), tokens)
 
-    def _read(self, rows: Sequence[Sequence[int]], wanted: Sequence[slice]) -> torch.Tensor:
-        """The body's outputs at the wanted positions of each row, row after row, [positions, width]."""
+    def _read(self, rows: Sequence[Sequence[int]], positions: Sequence[slice]) -> torch.Tensor:
+        """The body's outputs at some positions of each row, row after row, [positions, width]."""
         self._check_length(max(map(len, rows)))
         outputs = []
         for batch in self._batches(rows):
@@ -58,22 +63,23 @@ class UncachedModel(TransformersModel[TokenRows]):
             # a causal body's output does not depend on the padding behind a text
             padded = torch.tensor([[*row, *[0] * (longest - len(row))] for row in group], device=self._device)
             output = self._body(input_ids=padded, use_cache=False)
-            values = output.logits if isinstance(self._head, GivenLogits) else output.last_hidden_state
+            values = output.logits if isinstance(self._head, ModelLogits) else output.last_hidden_state
             outputs += [
-                row_values[: len(row)][positions]
-                for row_values, row, positions in zip(values, group, wanted[batch], strict=True)
+                row_values[: len(row)][kept]
+                for row_values, row, kept in zip(values, group, positions[batch], strict=True)
             ]
-        tokens, positions = sum(map(len, rows)), sum(map(len, outputs))
+        tokens, predictions = sum(map(len, rows)), sum(map(len, outputs))
         self._work.tokens += tokens
-        self._work.flops += 2.0 * (self._body_weights * tokens + self._head_weights * positions)
+        self._work.flops += 2.0 * (self._body_weights * tokens + self._head_weights * predictions)
         flat = torch.cat(outputs)
         # some bodies give float32 to a head of 16 bits (Mamba)
         return flat.to(self._head.weight.device, self._head.weight.dtype) if isinstance(self._head, LMHead) else flat
 
     def _batches(self, rows: Sequence[Sequence[int]]) -> Iterator[slice]:
-        """Rows to read at once; all of one length where the model's own forward may look at the padding."""
+        """Which rows to read at once. With the model's own logits they have one length, since its forward may attend to
+        padding."""
         batch_size = max(1, TOKENS_AT_ONCE // max(map(len, rows)))
-        one_length = isinstance(self._head, GivenLogits)
+        one_length = isinstance(self._head, ModelLogits)
         first = 0
         for end in range(1, len(rows) + 1):
             full = end - first == batch_size or end == len(rows)

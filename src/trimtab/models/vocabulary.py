@@ -89,14 +89,16 @@ class Vocabulary:
         return hashlib.sha256(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode()).hexdigest()
 
     def unlike_ids(self, other: "Vocabulary") -> frozenset[int] | None:
-        """The ids that stand for different tokens in the two, or for a token in one of them only.
+        """The ids that mean different tokens in the two vocabularies, or a token in one of them only.
 
-        None where these are more than added tokens and tokens that no text is ever split into, such as padding: then
-        the two are different vocabularies.
+        None where the vocabularies are really different: some of these tokens occur when plain text is encoded. (Added
+        tokens and padding do not.)
         """
         if self.fingerprint == other.fingerprint:
             return frozenset()
-        ours, theirs = ({i: token for token, i in each.tokenizer.get_vocab().items()} for each in (self, other))
+        ours, theirs = (
+            {i: token for token, i in vocabulary.tokenizer.get_vocab().items()} for vocabulary in (self, other)
+        )
         unlike = frozenset(i for i in ours.keys() | theirs.keys() if ours.get(i) != theirs.get(i))
         pairs = (self.tokenizer, unlike & ours.keys()), (other.tokenizer, unlike & theirs.keys())
         return None if any(_splits_into_any(tokenizer, ids) for tokenizer, ids in pairs) else unlike
@@ -106,7 +108,7 @@ class Vocabulary:
 
         A string is put into `template`, a text with `{prompt}` in it; where that is `chat` the string becomes a message
         of the user. The tokenizer's own chat template renders messages. A start token stands first where the tokenizer
-        puts one, or where the text is empty.
+        adds one, or where the text is empty.
 
         Raises:
             ModelError: the text is empty and there is no start token.

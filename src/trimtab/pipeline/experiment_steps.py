@@ -1,4 +1,4 @@
-"""The list of steps of an experiment: the whole line, from reviews to the report, as pure data.
+"""The list of steps of an experiment, from its data to the report, as pure data.
 
 >>> from trimtab.config.experiment import Experiment
 >>> [step.name for step in steps(Experiment(name="demo"))]  # doctest: +NORMALIZE_WHITESPACE
@@ -18,74 +18,28 @@ from trimtab.pipeline.step import Code, DatasetName, Step
 
 def steps(experiment: Experiment) -> list[Step]:
     """All steps of an experiment, each after those that it needs; nothing is made, loaded or read."""
-    seed, small, tune = experiment.seed, experiment.small, experiment.tune
-    saving = {"checkpoint_seconds": experiment.checkpoint_seconds}
-
-    data = Step("data", makers.data, parts={"data": experiment.data, "seed": seed})
-    # a reward that is ready is one under all seeds, so that decoders of two seeds can be compared
-    reward = Step("reward", makers.ready_reward, parts={"reward": experiment.reward}, code=_reward_code(experiment))
-    if experiment.reward.training is not None:
-        reward = Step(
-            "reward", makers.trained_reward, parts={"reward": experiment.reward, "seed": seed}, execution=saving,
-            needs=(data,), flops=partial(flops.of_reward, experiment),
-        )  # fmt: skip
-    first = [data, reward]
-    if experiment.data.reviews is not None:
-        parts = {"judge": experiment.judge, "seed": seed}
-        first.append(Step("reward", makers.judge, "judge", "judge", parts, needs=(data,)))
-    untuned: tuple[Step, ...] = ()
-    if experiment.sft is not None:
-        untuned = (
-            Step(
-                "sft", makers.sft, parts={"small": small, "sft": experiment.sft, "seed": seed}, execution=saving,
-                needs=(data,), memory=partial(memory.of_sft, experiment), flops=partial(flops.of_sft, experiment),
-            ),
-        )  # fmt: skip
-    samples = tuple(
-        Step(
-            "synthesize", makers.synthesize, f"synthesize {split}",
-            parts={"small": small, "synthesize": experiment.synthesize, "reward": experiment.reward, "split": split,
-                   "seed": seed},
-            execution={"rows": partial(memory.synthesis_rows, experiment)}, needs=(data, reward, *untuned),
-            decodes=True, memory=partial(memory.of_sampling, experiment),
-            flops=partial(flops.of_synthesis, experiment, split),
-        )
-        for split in _sampled_splits(experiment)
-    )  # fmt: skip
-    pairs: tuple[Step, ...] = ()
-    tuned: tuple[Step, ...] = ()
-    if experiment.data.preferences is not None:
-        existing = DatasetName(experiment.data.preferences)
-        pairs = (Step("pairs", makers.existing_pairs, parts={"preferences": existing}),)
-    elif experiment.tunes:
-        parts = {"pairs": experiment.pairs, "data": experiment.data, "seed": seed,
-                 "unprompted": experiment.synthesize.unprompted}  # fmt: skip
-        code = (Code(experiment.pairs.strategy, "strategy"),)
-        pairs = (Step("pairs", makers.pairs, parts=parts, code=code, needs=samples),)
-    if experiment.tunes:
-        tuned = (
-            Step(
-                "tune", makers.tune,
-                parts={"small": small, "tune": tune, "seed": seed if tune.seed is None else tune.seed},
-                execution=saving, code=(Code(tune.loss, "loss"),), needs=(*pairs, *untuned),
-                memory=partial(memory.of_tuning, experiment), flops=partial(flops.of_tuning, experiment),
-            ),
-        )  # fmt: skip
+    data = Step("data", makers.data, parts={"data": experiment.data, "seed": experiment.seed})
+    reward = _reward(experiment, data)
+    judges = _judges(experiment, data)
+    untuned = _sft(experiment, data)
+    samples = tuple(_synthesize(experiment, split, (data, reward, *untuned)) for split in _sampled_splits(experiment))
+    pairs = _pairs(experiment, samples)
+    tuned = _tune(experiment, (*pairs, *untuned))
     decoded: dict[str, Step] = {}
-    for decoder in sorted(experiment.guide.decoders, key=lambda each: each.best_of is not None):
+    # a best_of decoder reads another decoder's step, which therefore comes first
+    for decoder in sorted(experiment.guide.decoders, key=lambda decoder: decoder.best_of is not None):
         decoded[decoder.name] = _guide(experiment, decoder, data, reward, untuned, pairs, tuned, decoded)
     guides = [decoded[decoder.name] for decoder in experiment.guide.decoders]
-    judges = tuple(first[2:])
     scores = [_evaluate(experiment, guide, reward, judges, untuned) for guide in guides]
     scores += [
         _divergence(experiment, decoder, decoded[decoder.name], untuned, tuned) for decoder in _diverging(experiment)
     ]
-    line = [*first, *untuned, *samples, *pairs, *tuned, *guides, *scores]
+    line = [data, reward, *judges, *untuned, *samples, *pairs, *tuned, *guides, *scores]
     return [*line, Step("report", makers.report, execution={"experiment": experiment}, needs=tuple(line))]
 
 
 def up_to(experiment: Experiment, until: str) -> list[Step]:
-    """The steps up to the last one of a stage.
+    """The steps up to the last step of a stage.
 
     Raises:
         ConfigurationError: the experiment has no step of this stage.
@@ -104,6 +58,80 @@ def up_to(experiment: Experiment, until: str) -> list[Step]:
     return line[: numbers[-1] + 1]
 
 
+def _reward(experiment: Experiment, data: Step) -> Step:
+    """The gold reward: trained on reviews, or ready to use."""
+    if experiment.reward.training is None:
+        # its identity has no seed, so that decoders of runs with different seeds can be compared
+        return Step("reward", makers.ready_reward, parts={"reward": experiment.reward}, code=_reward_code(experiment))
+    return Step(
+        "reward", makers.trained_reward, parts={"reward": experiment.reward, "seed": experiment.seed},
+        execution=_checkpoints(experiment), needs=(data,), flops=partial(flops.of_reward, experiment),
+    )  # fmt: skip
+
+
+def _judges(experiment: Experiment, data: Step) -> tuple[Step, ...]:
+    """The second judge; none where there are no reviews to train it on."""
+    if experiment.data.reviews is None:
+        return ()
+    parts = {"judge": experiment.judge, "seed": experiment.seed}
+    return (Step("reward", makers.judge, "judge", "judge", parts, needs=(data,)),)
+
+
+def _sft(experiment: Experiment, data: Step) -> tuple[Step, ...]:
+    """Supervised fine-tuning of the small model, where the experiment asks for it."""
+    if experiment.sft is None:
+        return ()
+    step = Step(
+        "sft", makers.sft, parts={"small": experiment.small, "sft": experiment.sft, "seed": experiment.seed},
+        execution=_checkpoints(experiment), needs=(data,), memory=partial(memory.of_sft, experiment),
+        flops=partial(flops.of_sft, experiment),
+    )  # fmt: skip
+    return (step,)
+
+
+def _synthesize(experiment: Experiment, split: str, needs: tuple[Step, ...]) -> Step:
+    """The untuned model's responses to the prompts of one split, with their rewards."""
+    return Step(
+        "synthesize", makers.synthesize, f"synthesize {split}",
+        parts={"small": experiment.small, "synthesize": experiment.synthesize, "reward": experiment.reward,
+               "split": split, "seed": experiment.seed},
+        execution={"rows": partial(memory.synthesis_rows, experiment)}, needs=needs, decodes=True,
+        memory=partial(memory.of_sampling, experiment), flops=partial(flops.of_synthesis, experiment, split),
+    )  # fmt: skip
+
+
+def _pairs(experiment: Experiment, samples: tuple[Step, ...]) -> tuple[Step, ...]:
+    """Preference pairs: those of a data set, or pairs of the samples; none where nothing is tuned."""
+    if experiment.data.preferences is not None:
+        existing = DatasetName(experiment.data.preferences)
+        return (Step("pairs", makers.existing_pairs, parts={"preferences": existing}),)
+    if not experiment.tunes:
+        return ()
+    parts = {"pairs": experiment.pairs, "data": experiment.data, "seed": experiment.seed,
+             "unprompted": experiment.synthesize.unprompted}  # fmt: skip
+    code = (Code(experiment.pairs.strategy, "strategy"),)
+    return (Step("pairs", makers.pairs, parts=parts, code=code, needs=samples),)
+
+
+def _tune(experiment: Experiment, needs: tuple[Step, ...]) -> tuple[Step, ...]:
+    """Preference tuning of the small model; none where the experiment names a tuned one, or needs none."""
+    if not experiment.tunes:
+        return ()
+    tune = experiment.tune
+    step = Step(
+        "tune", makers.tune,
+        parts={"small": experiment.small, "tune": tune, "seed": experiment.seed if tune.seed is None else tune.seed},
+        execution=_checkpoints(experiment), code=(Code(tune.loss, "loss"),), needs=needs,
+        memory=partial(memory.of_tuning, experiment), flops=partial(flops.of_tuning, experiment),
+    )  # fmt: skip
+    return (step,)
+
+
+def _checkpoints(experiment: Experiment) -> dict[str, float]:
+    """How often a training saves a checkpoint, which changes nothing of its result."""
+    return {"checkpoint_seconds": experiment.checkpoint_seconds}
+
+
 def _guide(
     experiment: Experiment,
     decoder: DecoderConfig,
@@ -118,7 +146,7 @@ def _guide(
     guide, name = experiment.guide, f"guide {decoder.name}"
     if decoder.best_of is not None:
         source = guide.decoder(decoder.best_of)
-        # a large model alone did the sampling; under EFT, or without it, the small ones did their part
+        # candidates of a large model alone come from one model; emulated fine-tuning adds the small pair
         roles = ("large", "untuned", "tuned") if source.model != "large" or source.terms else ("large",)
         parts: dict[str, Any] = {"reward": experiment.reward, "roles": list(roles)}
         return Step("guide", makers.best_of, name, parts=parts, needs=(decoded[decoder.best_of], reward))
@@ -142,7 +170,7 @@ def _guide(
     for number, term in enumerate(decoder.emulate):
         parts |= {} if term.tuned is None else {f"tuned_{number}": term.tuned}
         parts |= {} if term.untuned is None else {f"untuned_{number}": term.untuned}
-    if decoder.budget is not None:  # `width: 1` and no width differ in nothing else
+    if decoder.budget is not None:  # the budget chooses what the decoder leaves out: no width differs from `width: 1`
         parts["given"] = sorted({"width", "successors", "chunk"} & decoder.model_fields_set)
     code = [Code(value.function) if value.function is not None else Code(value.by, "value") for value in decoder.value]
     return Step(
@@ -159,7 +187,7 @@ def _evaluate(
     large, name = experiment.large, guide.name.removeprefix("guide ")
     parts: dict[str, Any] = {"decoder": name, "large": large, "reward": experiment.reward}
     needs = (guide, reward, *judges)
-    if large is not None and large.endpoint is not None:  # without them fluency is not measured
+    if large is not None and large.endpoint is not None:  # without log-probabilities, fluency is not measured
         parts["log_probabilities"] = large.endpoint.log_probabilities
     if large is None:
         parts["small"], needs = experiment.small, (*needs, *untuned)
@@ -170,7 +198,7 @@ def _evaluate(
 def _divergence(
     experiment: Experiment, decoder: DecoderConfig, guide: Step, untuned: tuple[Step, ...], tuned: tuple[Step, ...]
 ) -> Step:
-    """How far the tuned model is from the untuned one, on its own responses."""
+    """The divergence of the tuned model from the untuned one, on the tuned model's responses."""
     parts: dict[str, Any] = {"samples": experiment.evaluate.kl_samples, "small": experiment.small}
     parts |= {} if experiment.guide.tuned is None else {"tuned": experiment.guide.tuned}
     name, needs = f"evaluate {decoder.name} (KL)", (guide, *tuned, *untuned)
@@ -178,12 +206,12 @@ def _divergence(
 
 
 def _sampled_splits(experiment: Experiment) -> tuple[str, ...]:
-    """The prompts that the untuned model is sampled on; none where pairs, or a tuned model, exist already."""
+    """The splits whose prompts the untuned model responds to; none where pairs, or a tuned model, exist already."""
     return () if experiment.data.preferences or not experiment.tunes else ("tuning", "validation")
 
 
 def _diverging(experiment: Experiment) -> list[DecoderConfig]:
-    """The decoders that sample the tuned model as it is, where its divergence is asked for."""
+    """The decoders that sample the tuned model as it is, where the experiment measures its divergence."""
     if not experiment.evaluate.kl_samples:
         return []
     return [decoder for decoder in experiment.guide.decoders if decoder.plain and decoder.model == "tuned"]

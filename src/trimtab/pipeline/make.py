@@ -126,7 +126,7 @@ class StepRunner:
             blocks.decode_blocks(artifact.work, share, decoding.decode, advance, beside)
 
     def help_to_tune(self, step: Step) -> None:
-        """Take this process's part in a tuning of several processes, of which the main one keeps the model."""
+        """Take part in a tuning that several processes share; the main one saves the model."""
         artifact = self.plan.artifacts[step]
         if not artifact.whole:
             job = self._job(step, artifact.partial, lambda done, total: None, main=False)
@@ -152,7 +152,7 @@ class StepRunner:
         )
 
     def _report(self, step: Step) -> Any:
-        """Write the report anew, and put it in the place of the one before."""
+        """Write the report again, and replace the earlier one."""
         run = self.plan.directory.path
         with self.watch(step.name) as advance, replace_folder(run / "report") as folder, _named(step):
             made = step.make(self._job(step, folder, advance), **step.execution)
@@ -160,7 +160,7 @@ class StepRunner:
         return made
 
     def _link(self, step: Step, artifact: Artifact) -> None:
-        """Names that stay: `tuned` for the tuned model, `decoders/NAME/...` for what a decoder wrote and scored."""
+        """Links with fixed names: `tuned` to the tuned model, `decoders/NAME/...` to generations and scores."""
         run, name = self.plan.directory.path, step.name.partition(" ")[2]
         if step.folder == "tune":
             link_to(run / "tuned", Path(artifact.folder.name) / "model")
@@ -175,10 +175,10 @@ class StepRunner:
         return Trace(file, valued=decoder.guided)
 
     def _complete(self, trace: Trace, step: Step, artifact: Artifact) -> None:
-        """Decode again what was decoded without a trace; prompts that are too long are not searched."""
+        """Decode again the prompts that have no trace; prompts that are too long are not searched."""
         generations = artifact.records(Generation)
         excluded = too_long({step.name: generations})
-        ids = dict.fromkeys(each.prompt_id for each in generations if each.prompt_id not in excluded)
+        ids = dict.fromkeys(generation.prompt_id for generation in generations if generation.prompt_id not in excluded)
         if missing := missing_traces(trace, ids):
             job = self._job(step, Path(), lambda done, total: None, trace)
             decoding = step.make(job, **step.parts, **step.execution)

@@ -117,7 +117,7 @@ def pairs(job: "Job", pairs: PairsConfig, data: DataConfig, seed: int, unprompte
         pairs = pairs.model_copy(update={"total": share})
     made += make_pairs(validation, pairs, seed, "validation", bounds)
     write_dataset(made, job.folder / "dataset")
-    without_reward = sum(not math.isfinite(each.reward or 0.0) for each in [*train, *validation])
+    without_reward = sum(not math.isfinite(generation.reward or 0.0) for generation in [*train, *validation])
     _write_pairs(job, made, without_reward)
 
 
@@ -192,7 +192,7 @@ def _test_prompts(job: "Job", guide: GuideConfig, data: DataConfig | None) -> li
 
 
 def best_of(job: "Job", reward: RewardConfig, roles: list[str]) -> None:
-    """Of another decoder's candidates, those that the gold reward likes best; `roles` had a part in sampling them."""
+    """The candidates of another decoder with the highest gold reward; `roles` are the models that sampled them."""
     from trimtab.evaluation.scoring import best_of as best
 
     gold, source = job.reward(reward), job.input("guide")
@@ -229,11 +229,11 @@ def evaluate(
     scores = score_decoder(decoder, generations, job.reward(reward), second, fluency)
     write_records(job.folder / "records.jsonl", scores)
     aside = set_aside(decoder, generations, scores)
-    write_text(job.folder / "set_aside.jsonl", (json.dumps(asdict(each)) + "\n" for each in aside))
+    write_text(job.folder / "set_aside.jsonl", (json.dumps(asdict(entry)) + "\n" for entry in aside))
 
 
 def divergence(job: "Job", samples: int, small: ModelConfig, tuned: ModelConfig | None = None) -> None:
-    """How far the tuned model is from the untuned one, on the first of its own responses."""
+    """The divergence of the tuned model from the untuned one, on the first of the tuned model's responses."""
     from trimtab.evaluation.divergence import divergence as measured
 
     roles, responses = job.roles(small, tuned=tuned), job.input("guide").records(Generation)[:samples]

@@ -1,8 +1,8 @@
-"""What steps take of the machine's memory: estimates from the sizes of models, before any weights are loaded.
+"""How much of the machine's memory steps need: estimates from the sizes of models, before any weights are loaded.
 
-A language model takes its weights, the keys and values of every token of its rows (twice, since a fork copies them) and
-logits; training adds gradients, optimizer states and activations. A prompt counts as its longest words with two tokens
-each, an instruction as 256 tokens.
+A language model needs its weights, the keys and values of every token of its rows (twice, since a fork copies them) and
+logits; training adds gradients, optimizer states and activations. A prompt counts as two tokens for each of its largest
+number of words, an instruction as 256 tokens.
 """
 
 import logging
@@ -24,20 +24,21 @@ from trimtab.pipeline.step import Step
 from trimtab.store.blocks import block_size
 
 CGROUP = Path("/sys/fs/cgroup")
-INSTRUCTION_TOKENS = 256  # of an instruction in its chat template; few are longer
-FORK_COPIES = 2  # a fork of the rows lies beside the rows that it was made from
-LOGIT_BYTES = 3 * 4  # of float32 logits: as computed, sorted, and as probabilities
-ACTIVATION_BYTES = 34  # a token, layer and unit of width at 16 bits (Korthikanti et al. 2022, section 4.1)
+INSTRUCTION_TOKENS = 256  # tokens of an instruction in its chat template; few are longer
+FORK_COPIES = 2  # while rows are forked, their cache and its copy exist together
+LOGIT_BYTES = 3 * 4  # per logit, three float32 numbers: as computed, sorted, and as a probability
+ACTIVATION_BYTES = 34  # per token, layer and unit of width, at 16 bits (Korthikanti et al. 2022, section 4.1)
 MEMORY_FRACTION = 0.7
-"""The part of a device's memory that `rows: auto` may fill: estimates are rough, and others may need some."""
+"""The part of a device's memory that `rows: auto` may fill: estimates are rough, and other programs need some."""
 MAX_AUTO_ROWS = {False: 256, True: 2048}
-"""Rows beyond which a token of each costs no less: on a CPU, and with an accelerator."""
+"""More rows than this at once do not decode faster: on a CPU (False), on an accelerator (True)."""
 _UNREADABLE = (OSError, ValueError, KeyError, AttributeError)
 _log = logging.getLogger(__name__)
 
 
 def memory_lines(steps: Iterable[Step], experiment: Experiment, assets: Assets, jobs: int = 1) -> list[str]:
-    """The largest need of these steps beside the machine's memory, and a warning for each need that does not fit."""
+    """A line that compares the largest need of these steps with the machine's memory, and a warning for each need that
+    does not fit."""
     try:
         needs = memory_needs(steps, assets, jobs)
         waiting = _waiting_warnings(experiment, assets) if needs else []
@@ -77,7 +78,7 @@ def _waiting_warnings(experiment: Experiment, assets: Assets) -> list[str]:
 
 
 def lowered(steps: Iterable[Step], experiment: Experiment, assets: Assets, jobs: int = 1) -> str:
-    """Which settings to lower where memory ran out, and to what: half, or less where the estimates say so."""
+    """After memory ran out: which settings to lower, and to what: half, or less where the estimates say so."""
     try:
         needs = memory_needs(steps, assets, jobs)
     except _UNREADABLE:
@@ -95,8 +96,8 @@ def lowered(steps: Iterable[Step], experiment: Experiment, assets: Assets, jobs:
 
 
 def spreads(experiment: Experiment) -> bool:
-    """Whether a model is shared out over all devices."""
-    return any(each.device_map in ("auto", "balanced", "sequential") for each in (experiment.base, experiment.small))
+    """Whether a model is spread over all devices."""
+    return any(model.device_map in ("auto", "balanced", "sequential") for model in (experiment.base, experiment.small))
 
 
 def check_jobs(experiment: Experiment, jobs: int) -> None:
@@ -109,64 +110,72 @@ def check_jobs(experiment: Experiment, jobs: int) -> None:
 
 
 def _takes_all(experiment: Experiment, jobs: int) -> bool:
-    """Whether a process has the memory of all devices: of several processes each has one device."""
+    """Whether a process may use the memory of all devices; with several processes, each uses one device."""
     return jobs == 1 and spreads(experiment)
 
 
 def machine_memory(spread: bool = False) -> tuple[float, float, str]:
-    """Bytes of memory in all and free, of the device that models run on, or all if `spread`; and what it is called."""
+    """Total and free bytes of the memory that models run in, and its name for messages.
+
+    This is the memory of the first GPU (with `spread` of all GPUs together), or else of the machine or its container.
+    """
     if device_type() == "cuda":
-        import torch  # late: the command `plan` does without it
+        import torch  # late: without a GPU, the command `plan` never loads it
 
         count = torch.cuda.device_count() if spread else 1
-        both = [torch.cuda.mem_get_info(number) for number in range(count)]
+        free, total = map(sum, zip(*(torch.cuda.mem_get_info(index) for index in range(count)), strict=True))
         name = torch.cuda.get_device_name()
-        return sum(total for _, total in both), sum(free for free, _ in both), name if count == 1 else f"{count} {name}"
+        return total, free, name if count == 1 else f"{count} {name}"
     memory, limit = psutil.virtual_memory(), CGROUP / "memory.max"
     text = limit.read_text().strip() if limit.is_file() else "max"
     if text == "max":
         return memory.total, memory.available, "this machine"
-    # what files have left in memory counts as used there, and is given up where it is wanted
+    # the cgroup counts cached file pages as used, although the kernel frees them on demand
     pages = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
     used = int((CGROUP / "memory.current").read_text()) - int(pages["inactive_file"])
     return min(int(text), memory.total), min(int(text) - used, memory.available), "this container"
 
 
 def memory_needs(steps: Iterable[Step], assets: Assets, jobs: int = 1) -> list[Need]:
-    """What each of these steps that runs a language model takes; equal needs of steps of one name once."""
+    """The needs of those steps that run a language model; equal needs are listed once."""
     return list(dict.fromkeys(step.memory(assets, jobs) for step in steps if step.memory is not None))
 
 
 def decoding_rows(experiment: Experiment, decoder: DecoderConfig, assets: Assets, jobs: int = 1) -> int:
-    """How many rows a decoder has at once: `guide.rows`, or as many as its device has room for in each of `jobs`."""
+    """How many rows a decoder decodes at once: `guide.rows`, or as many as fit where `jobs` processes share memory."""
     rows = experiment.guide.rows
     return rows if rows != "auto" else of_decoding(experiment, decoder, assets, jobs).rows
 
 
 def synthesis_rows(experiment: Experiment, assets: Assets, jobs: int = 1) -> int:
-    """How many rows are sampled at once: `synthesize.rows`, or as many as the device has room for in each of `jobs`."""
+    """How many rows are sampled at once: `synthesize.rows`, or as many as fit where `jobs` processes share memory."""
     rows = experiment.synthesize.rows
     return rows if rows != "auto" else of_sampling(experiment, assets, jobs).rows
 
 
 def prompt_tokens(experiment: Experiment) -> int:
-    """Tokens of a prompt, about."""
+    """An estimate of the tokens of a prompt."""
     return 2 * experiment.data.prompt_words[1] if experiment.data.instructions is None else INSTRUCTION_TOKENS
 
 
-def _rows(wanted: int | Literal["auto"], candidates: int, weights: float, row: float, spread: bool, beside: int) -> int:
-    """Rows at once, whole prompts of `candidates` rows of so many bytes each. `auto` is what a share of all memory of
-    the device has room for in each of `beside` processes, of which a machine that is the same has always the same, up
-    to where more would not be faster."""
-    if wanted != "auto":
-        return block_size(wanted, candidates) * candidates
+def _rows(
+    setting: int | Literal["auto"], candidates: int, weights: float, row: float, spread: bool, beside: int
+) -> int:
+    """How many rows are decoded at once: a multiple of `candidates`, the rows of one prompt.
+
+    `auto` is as many as fit in `MEMORY_FRACTION` of the memory, up to `MAX_AUTO_ROWS`, where each of `beside` processes
+    loads `weights` bytes and takes `row` bytes for each row. It depends on the total memory, not on what is free now,
+    so that a machine always gets the same number.
+    """
+    if setting != "auto":
+        return block_size(setting, candidates) * candidates
     total, _, _ = machine_memory(spread)
     room = int((MEMORY_FRACTION * total / beside - LIBRARY_BYTES - weights) / row)
     return block_size(min(room, MAX_AUTO_ROWS[device_type() == "cuda"]), candidates) * candidates
 
 
 def of_sampling(experiment: Experiment, assets: Assets, jobs: int) -> Need:
-    """The untuned model's rows in `synthesize`."""
+    """Memory to sample the untuned model in `synthesize`."""
     config, small = experiment.synthesize, model_sizes(experiment.small, assets)
     tokens = prompt_tokens(experiment) + len(experiment.small.template) // 4 + config.max_new_tokens
     row = FORK_COPIES * tokens * small.token_bytes + LOGIT_BYTES * small.vocabulary
@@ -176,24 +185,27 @@ def of_sampling(experiment: Experiment, assets: Assets, jobs: int) -> Need:
 
 
 def of_decoding(experiment: Experiment, decoder: DecoderConfig, assets: Assets, jobs: int) -> Need:
-    """The base's rows, and those of the pair that guides or is added to it. Models stay loaded once they are."""
+    """Memory to decode: the base's rows and those of the pairs that guide it or are added to it.
+
+    The weights are those of all models of the run, since models stay loaded from one decoder to the next.
+    """
     guide, small, large = experiment.guide, model_sizes(experiment.small, assets), model_sizes(experiment.base, assets)
     base = large if decoder.model == "large" else small
     tokens = prompt_tokens(experiment) + len(experiment.base.template) // 4 + guide.max_new_tokens
     pair = 2 * decoder.guided_by_pair + 2 * len(decoder.terms)
     row = FORK_COPIES * tokens * (base.token_bytes + pair * small.token_bytes) + LOGIT_BYTES * base.vocabulary
-    beside = guide.tuned is not None and guide.tuned.adapter is not None
-    weights = (1 if beside else 2) * small.bytes + (0 if experiment.large is None else large.bytes)
+    one_copy = guide.tuned is not None and guide.tuned.adapter is not None  # an adapter shares the untuned weights
+    weights = (1 if one_copy else 2) * small.bytes + (0 if experiment.large is None else large.bytes)
     processes = processes_a_device(jobs, device_type())
     candidates = decoder.width * decoder.successors
     rows = _rows(guide.rows, candidates, weights, row, _takes_all(experiment, jobs), processes)
     parts = [("small", small), *([] if experiment.large is None else [("large", large)])]
-    remedy = _remedy(*max(parts, key=lambda each: each[1].bytes))
+    remedy = _remedy(*max(parts, key=lambda part: part[1].bytes))
     return Need(f"guide {decoder.name}", weights, row, rows, "guide.rows", rows, remedy, processes)
 
 
 def _remedy(part: str, sizes: Sizes) -> str:
-    """What to do about a model, the part of the experiment that is given, whose weights alone are too many."""
+    """How to make the weights of a model smaller; `part` is its name in the experiment, `small` or `large`."""
     options = []
     if sizes.config.quantization is None:
         options.append(
@@ -206,13 +218,13 @@ def _remedy(part: str, sizes: Sizes) -> str:
 
 
 def of_sft(experiment: Experiment, assets: Assets, jobs: int) -> Need:
-    """Training on reviews."""
+    """Memory for supervised fine-tuning on reviews."""
     assert experiment.sft is not None
     return _training("sft", experiment.sft, experiment, assets, experiment.sft.max_length, experiment.sft.batch_size)
 
 
 def of_tuning(experiment: Experiment, assets: Assets, jobs: int) -> Need:
-    """Preference tuning: two responses a pair."""
+    """Memory for preference tuning, with two responses for each pair."""
     tokens = prompt_tokens(experiment) + experiment.synthesize.max_new_tokens
     return _training("tune", experiment.tune, experiment, assets, tokens, 2 * experiment.tune.batch_size)
 
@@ -220,7 +232,7 @@ def of_tuning(experiment: Experiment, assets: Assets, jobs: int) -> Need:
 def _training(
     step: str, config: TrainingConfig, experiment: Experiment, assets: Assets, tokens: int, rows: int
 ) -> Need:
-    """Weights, a gradient and two moments of each trained one, and activations of `rows` texts of so many tokens."""
+    """Weights, a gradient and two moments of each trained weight, and activations of `rows` texts of `tokens` each."""
     small = model_sizes(experiment.small, assets)
     trained = small.weights if config.lora is None else 0  # an adapter is too small to count
     layers = small.layers if config.lora is None else config.lora.top_layers or small.layers

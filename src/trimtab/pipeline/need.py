@@ -7,14 +7,21 @@
 from dataclasses import dataclass
 
 GIGA = 1e9
-LIBRARY_BYTES = 0.7 * GIGA  # of Python and its libraries
+LIBRARY_BYTES = 0.7 * GIGA  # taken by Python and its libraries in each process
 
 
 @dataclass(frozen=True)
 class Need:
-    """What one step takes: bytes of weights and of one row.
+    """The memory that one step needs.
 
-    `rows` follow from the field `setting`, which is `value` now. `beside` processes take as much each at the same time.
+    Args:
+        weights: bytes of all weights.
+        row: bytes of one row.
+        rows: number of rows at once.
+        setting: the configuration's field that sets the number of rows.
+        value: that field's value now.
+        remedy: what to do where no value of the field fits.
+        beside: number of processes that need this much at the same time.
     """
 
     step: str

@@ -62,11 +62,11 @@ def read_results(job: Job, experiment: Experiment) -> Results:
         generations=generations,
         scores=counted,
         set_aside=[
-            each for name in guided for each in set_aside(name, generations[name], scores[name], excluded)
+            entry for name in guided for entry in set_aside(name, generations[name], scores[name], excluded)
         ],
-        usages={each.name: read_usage(guided[each.name]) for each in decoders if each.best_of is None},
+        usages={decoder.name: read_usage(guided[decoder.name]) for decoder in decoders if decoder.best_of is None},
         traces={
-            each.name: traced(trace_file(job.run, each.name, guided[each.name].digest)) for each in decoders
+            decoder.name: traced(trace_file(job.run, decoder.name, guided[decoder.name].digest)) for decoder in decoders
         },
         seconds={name: read_seconds(artifact) for name, artifact in inputs.items()},
         details={name: details for name, artifact in inputs.items() if (details := _details(artifact)) is not None},
@@ -90,8 +90,8 @@ def _encoder(experiment: Experiment, roles: Roles) -> Any:
 
 
 def _details(artifact: Artifact) -> dict[str, Any] | None:
-    """What a step reports of itself for the page, where it does."""
+    """The numbers that a step reports for the page; None where it reports none."""
     if artifact.stage == "divergence":
-        return None  # it is in the table
+        return None  # shown in the table
     name = next((name for name in ("report", "summary") if (artifact.folder / f"{name}.json").is_file()), None)
     return None if name is None else artifact.summary(name)

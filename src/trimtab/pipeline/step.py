@@ -44,7 +44,7 @@ The function of a decoding step gives a `Decoding`, whose blocks are then decode
 
 @dataclass(frozen=True)
 class Code:
-    """Code that a step runs besides trimtab's: a function by its place, or the entry of a registry by its name."""
+    """Code that a step runs besides trimtab's: a function as `module:name`, or an entry of a registry by its name."""
 
     name: str
     registry: str | None = None
@@ -136,12 +136,19 @@ class Identities:
         """
         content: dict[str, Any] = {}
         for name, part in step.parts.items():
-            content[name] = part.hashed() if isinstance(part, Config) else getattr(part, "name", part)
+            content[name] = _plain(part)
             if files := self._files(part) if isinstance(part, Config | DatasetName) else []:
                 content[f"{name} is"] = files
         for code in step.code:
             content |= code.identity()
         return content
+
+
+def _plain(part: Any) -> Any:
+    """A part as JSON values: a configuration by its hashed fields, a data set by its name, plain values as they are."""
+    if isinstance(part, Config):
+        return part.hashed()
+    return part.name if isinstance(part, DatasetName) else part
 
 
 def files_of(part: Config | DatasetName, assets: Assets) -> list[str]:
@@ -167,21 +174,21 @@ def _reward_files(reward: RewardConfig, assets: Assets) -> list[str]:
     if reward.address is not None:
         return [reward.address]
     reads = reward.entry.reads
-    found = []
+    hashes = []
     if "model" in reads:
-        found.append(assets.identity(assets.model(reward.model, allow_pickle=reward.allow_pickle)))
+        hashes.append(assets.identity(assets.model(reward.model, allow_pickle=reward.allow_pickle)))
     if reward.tokenizer is not None:
-        found.append(assets.identity(assets.tokenizer(reward.tokenizer)))
-    return [*found, dtype_for(reward.dtype)] if "dtype" in reads and reward.dtype == "auto" else found
+        hashes.append(assets.identity(assets.tokenizer(reward.tokenizer)))
+    return [*hashes, dtype_for(reward.dtype)] if "dtype" in reads and reward.dtype == "auto" else hashes
 
 
 def _model_files(model: ModelConfig, assets: Assets) -> list[str]:
     if model.endpoint is not None:
         return []  # what a server holds cannot be seen from here
-    found = [assets.identity(assets.model(model.name, allow_pickle=model.allow_pickle))]
+    hashes = [assets.identity(assets.model(model.name, allow_pickle=model.allow_pickle))]
     if model.adapter is not None:
-        found.append(assets.identity(assets.adapter(model.adapter)))
-    return [*found, dtype_for(model.dtype)]
+        hashes.append(assets.identity(assets.adapter(model.adapter)))
+    return [*hashes, dtype_for(model.dtype)]
 
 
 class Plan:

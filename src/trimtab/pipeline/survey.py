@@ -57,9 +57,9 @@ def survey(experiments: Sequence[Experiment], assets: Assets) -> Iterator[Survey
     parts: dict[ModelConfig, list[str]] = {}
     for experiment in experiments:
         for part, config in models_of(experiment):
-            known = parts.setdefault(config, [])
-            if part not in known:
-                known.append(part)
+            roles = parts.setdefault(config, [])
+            if part not in roles:
+                roles.append(part)
     weights, loaded = Weights(assets), None
     for config, played in parts.items():
         if loaded != config.name:
@@ -99,12 +99,12 @@ def _surveyed(parts: str, config: ModelConfig, weights: Weights) -> Survey:
 
 
 def _devices(model: PreTrainedModel) -> str:
-    found = sorted({str(weight.device) for weight in model.parameters()})
-    return ", ".join("memory or disk until it runs" if device == "meta" else device for device in found)
+    devices = sorted({str(weight.device) for weight in model.parameters()})
+    return ", ".join("memory or disk until it runs" if device == "meta" else device for device in devices)
 
 
 def _dtype(model: PreTrainedModel) -> str:
     types = {weight.dtype for weight in model.parameters() if weight.is_floating_point()}
-    names = " and ".join(dtype_name(each) for each in sorted(types, key=lambda each: torch.finfo(each).bits))
+    names = " and ".join(dtype_name(dtype) for dtype in sorted(types, key=lambda dtype: torch.finfo(dtype).bits))
     bits = quantization_of(model)
     return names if bits is None else f"{bits}, computed in {names}"

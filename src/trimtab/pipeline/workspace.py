@@ -1,6 +1,6 @@
-"""What outlives steps: assets, loaded models and the reward, so that nothing is loaded twice in a process.
+"""What a process keeps between steps: assets, loaded models and rewards, so that nothing is loaded twice.
 
-A training is the exception: it wants all memory, so it empties the workspace and starts from the model's files.
+A training needs all the memory, so it first empties the workspace, and loads its model from files.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from trimtab.store.progress import Advance
 
 
 class Workspace:
-    """Models and rewards of one process, each loaded when it is first wanted."""
+    """Models and rewards of one process, each loaded when it is first needed."""
 
     def __init__(self, assets: Assets) -> None:
         self.assets = assets
@@ -31,7 +31,7 @@ class Workspace:
         self._judges: dict[Path, Reward] = {}
 
     def roles(self, models: Mapping[Role, ModelConfig]) -> Roles:
-        """These models by the parts that they play. Of models loaded before, those that have no part are forgotten."""
+        """The models of these roles, loaded or reused. Models loaded before that have no role now are freed."""
         if self._roles is None:
             self._roles = Roles(models, self.assets, self._weights)
         else:
@@ -42,35 +42,35 @@ class Workspace:
         """The gold reward; `folder` holds the classifier where the configuration asks for training."""
         key = config, None if config.training is None else folder
         if key not in self._rewards:
-            self._rewards.clear()  # one at a time: cells of a study may have one each
+            self._rewards.clear()  # only one is kept: the cells of a study may have different rewards
             self._rewards[key] = load_reward(config, self.assets, key[1])
         return self._rewards[key]
 
     def judge(self, folder: Path) -> Reward:
-        """The second judge that lies in a folder."""
+        """The second judge in a folder."""
         if folder not in self._judges:
             self._judges[folder] = load_judge(folder)
         return self._judges[folder]
 
     def empty(self) -> None:
-        """Forget all language models, so that a training has their memory."""
+        """Free all language models, so that a training has their memory."""
         if self._roles is not None:
             self._roles.drop()
 
 
 @dataclass(frozen=True)
 class Job:
-    """One step being made: what its function is given.
+    """What the function that makes a step receives.
 
     Args:
-        inputs: the artifacts of the step's needs, by the names of their steps.
-        folder: to be filled; it becomes the artifact.
-        work: a folder that outlives a kill, for checkpoints and blocks.
-        advance: takes the number of units done and of all.
-        run: the run directory, where trackers and traces lie.
-        jobs: number of processes that decode side by side and share the machine.
-        observe: takes each step of each search, where searches are traced.
-        main: False in a process that helps to tune and keeps nothing.
+        inputs: the artifacts that the step reads, by the names of the steps that made them.
+        folder: the folder to fill, which becomes the artifact.
+        work: a folder for checkpoints and blocks, which stays when the process is killed.
+        advance: reports progress; called with the number of units done and of all units.
+        run: the run directory, where trackers and traces are written.
+        jobs: number of processes that decode at the same time and share the machine.
+        observe: called with each step of each search, where searches are traced.
+        main: False in a process that only helps to tune and writes no artifact.
     """
 
     step: Step
@@ -85,7 +85,7 @@ class Job:
     main: bool = True
 
     def input(self, stage: str) -> Artifact:
-        """The artifact of the first need of this stage."""
+        """The artifact of the first step of this stage among the step's needs."""
         need = self.step.need(stage)
         assert need is not None, (self.step.name, stage)
         return self.inputs[need.name]
@@ -93,17 +93,24 @@ class Job:
     def roles(
         self, small: ModelConfig | None, large: ModelConfig | None = None, tuned: ModelConfig | None = None
     ) -> Roles:
-        """The models of this step: a small one trained by `sft` or `tune` lies in that step's artifact."""
+        """The models of this step by role, loaded.
+
+        Args:
+            small: the small model, in the roles `untuned` and `tuned`. Where the step needs `sft` or `tune`, the
+                weights come from that step's artifact.
+            large: the large model.
+            tuned: the tuned model where it exists already and no step tunes one.
+        """
         models: dict[Role, ModelConfig] = {}
         if small is not None:
             models["untuned"] = self._trained("sft", small) or small
-            lying = self._trained("tune", small) or tuned
-            models |= {} if lying is None else {"tuned": lying}
+            tuned = self._trained("tune", small) or tuned
+            models |= {} if tuned is None else {"tuned": tuned}
         models |= {} if large is None else {"large": large}
         return self.workspace.roles(models)
 
     def _trained(self, stage: str, small: ModelConfig) -> ModelConfig | None:
-        """The small model after a training, shown prompts as before it; None where the step does not need that one."""
+        """The small model with the weights of a training stage; None where the step does not need that stage."""
         need = self.step.need(stage)
         if need is None:
             return None
@@ -111,5 +118,5 @@ class Job:
         return small.model_copy(update={"name": str(folder), "adapter": None, "allow_pickle": False})
 
     def reward(self, config: RewardConfig) -> Reward:
-        """The gold reward of the step `reward`."""
+        """The gold reward, whose classifier is in the artifact of the step `reward`."""
         return self.workspace.reward(config, self.input("reward").folder)

@@ -14,20 +14,20 @@ from trimtab.plugins.user_functions import find_module, import_module
 GROUP = "trimtab.plugins"
 
 
-def load_plugins(places: Iterable[str] = ()) -> None:
-    """Import the installed plug-ins, and modules (`package.mine`) or files (`mine.py`) by their places.
+def load_plugins(locations: Iterable[str] = ()) -> None:
+    """Import the installed plug-ins, and modules (`package.mine`) or files (`mine.py`) by their locations.
 
     Raises:
         ConfigurationError: a plug-in does not exist, cannot be imported, or adds an entry that cannot be used.
     """
     load_installed()
-    for place in places:
-        if find_module(place) is None:
+    for location in locations:
+        if find_module(location) is None:
             raise ConfigurationError(
-                f"there is no plug-in {place}: give the path of its file from the working directory, or the name of "
+                f"there is no plug-in {location}: give the path of its file from the working directory, or the name of "
                 "its module"
             )
-        import_module(place)
+        import_module(location)
 
 
 @cache

@@ -69,9 +69,9 @@ class Entry:
         """
         if self.own:
             return {}
-        place = self.origin.rpartition(":")[0]
-        if find_module(place) is None:
-            raise ConfigurationError(f"the plug-in {place}, which adds {self.name}, is gone: put it back")
+        location = self.origin.rpartition(":")[0]
+        if find_module(location) is None:
+            raise ConfigurationError(f"the plug-in {location}, which adds {self.name}, is gone: put it back")
         return {f"code of {self.name}": source_hash(self.origin)}
 
 

@@ -32,9 +32,10 @@ def fault_in(error: BaseException) -> str:
     message names file and line itself, as a SyntaxError's does, the message stands alone.
     """
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(Path(frame.filename))]
-    place = f"in {lines[-1].filename}, line {lines[-1].lineno} " if lines and not isinstance(error, SyntaxError) else ""
+    has_position = bool(lines) and not isinstance(error, SyntaxError)
+    position = f"in {lines[-1].filename}, line {lines[-1].lineno} " if has_position else ""
     reason = one_line(str(error))[:200]
-    return f"{place}({type(error).__name__}{': ' if reason else ''}{reason})"
+    return f"{position}({type(error).__name__}{': ' if reason else ''}{reason})"
 
 
 def _is_users(file: Path) -> bool:

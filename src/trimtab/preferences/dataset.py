@@ -87,8 +87,8 @@ def read_dataset(folder: Path, *, ended: bool = False) -> list[Pair]:
             if not rows:
                 raise DataError(f"{origin} has no rows: give at least one pair")
             if not any(columns.issuperset(names) for names in SCHEMAS):
-                wanted = " or ".join(f"({', '.join(names)})" for names in SCHEMAS)
-                raise DataError(f"{origin} has the columns {', '.join(sorted(columns))}: it needs {wanted}")
+                needed = " or ".join(f"({', '.join(names)})" for names in SCHEMAS)
+                raise DataError(f"{origin} has the columns {', '.join(sorted(columns))}: it needs {needed}")
             pairs += [pair_of(row, split, f"{split}-{number:05d}", ended) for number, row in enumerate(rows)]
     return pairs
 
@@ -155,7 +155,7 @@ def _split_files(folder: Path) -> dict[str, list[Path]]:
 
 
 def _rows(source: datasets.Dataset | list[Path], origin: str) -> list[NamedRow]:
-    """The rows of files, or of a saved table whatever format it was set to give them in."""
+    """The rows of files, or of a saved table (in Python values, even if another format was set for it)."""
     if isinstance(source, list):
         return read_rows(source)
     batches = source.with_format("arrow").iter(ROWS_AT_ONCE)

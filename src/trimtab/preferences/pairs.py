@@ -117,7 +117,7 @@ def _groups(generations: Sequence[Generation]) -> dict[str, list[Generation]]:
 
 
 def _difference_quantile(groups: Sequence[Rewards], share: float) -> float:
-    """By bisection on the difference, counting with sorted rewards: 10,000 rewards have 50 million differences."""
+    """A quantile of all differences in a group, found by bisection: 10,000 rewards have 50 million differences."""
     total = sum(len(rewards) * (len(rewards) - 1) // 2 for rewards in groups)
     target = max(1, math.ceil(share * total))
     low, high = 0.0, max(float(rewards[-1] - rewards[0]) for rewards in groups)

@@ -29,35 +29,39 @@ from trimtab.records import Message, Pair, PromptInput, Split
 Values = Mapping[str, Any]
 SIDES = ("chosen", "rejected")
 PER_RESPONSE = "hold one entry for each of two responses"
-OWN: dict[str, tuple[pydantic.TypeAdapter[Any], str]] = {
+OPTIONAL_COLUMNS: dict[str, tuple[pydantic.TypeAdapter[Any], str]] = {
     "rewards": (pydantic.TypeAdapter(Annotated[list[int | float], Field(min_length=2, max_length=2)]), PER_RESPONSE),
     "probability": (pydantic.TypeAdapter(Annotated[float, Field(ge=0, le=1)]), "be a number from 0 to 1"),
     "prompt_ids": (pydantic.TypeAdapter(list[int]), "be a list of token ids"),
     "token_ids": (pydantic.TypeAdapter(Annotated[list[list[int]], Field(min_length=2, max_length=2)]), PER_RESPONSE),
 }
-"""Our columns that another data set may lack: the type of each, and what it must do, for messages."""
-_SPELLED = {"true": True, "false": False}  # as a CSV holds them
+"""Columns of trimtab's form that a row may lack: the type of each, and what it must be or hold, for messages."""
+_BOOLEAN_WORDS = {"true": True, "false": False}  # as they are written in a CSV
 
 
 def pair_of(row: NamedRow, split: Split, name: str, ended: bool) -> Pair:
-    """The pair of a row; `name` is its id where the row has none, `ended` whether its texts are whole.
+    """Read a row as a pair.
 
-    The content decides which form a row has: `chosen` is the index of one of two `responses`, or a text or a
-    conversation beside `rejected`. Beside the latter, columns that have the names of ours and hold something else are
-    the data set's own.
+    A row has one of two forms. Either `responses` holds two texts and `chosen` the index of the better one (trimtab's
+    own form); or `chosen` and `rejected` are two texts or two conversations. In the second form, a column that has the
+    name of one of `OPTIONAL_COLUMNS` and other content is ignored.
+
+    Args:
+        name: the id of a pair whose row has none.
+        ended: whether plain responses are complete, where the row does not say so: the model then learns their end.
 
     Raises:
-        DataError: the row is no pair; the message begins with the row's origin.
+        DataError: the row is not a pair; the message begins with the row's origin.
     """
     values, origin = _with_messages(row), row.origin
     indexed = _is_indexed(values)
-    chosen, whole = 0, [ended, ended]
+    chosen, ended_by_default = 0, [ended, ended]
     if indexed:
         prompt = prompt_of(values.get("prompt"), f"{origin}: prompt")
         responses, chosen = _indexed_responses(values, origin)
     elif isinstance(values.get("chosen"), list):
         prompt, responses = _conversation(values, origin)
-        whole = [bool(text) for text in responses]  # of an empty answer nothing is learned, not even its end
+        ended_by_default = [bool(text) for text in responses]  # an empty answer has no end to learn
     elif "prompt" in values:
         prompt = prompt_of(values["prompt"], f"{origin}: prompt")
         responses = [text_of(values.get(side), f"{origin}: {side}") for side in SIDES]
@@ -68,24 +72,24 @@ def pair_of(row: NamedRow, split: Split, name: str, ended: bool) -> Pair:
     if not isinstance(prompt, str):
         check_template_columns(values, origin)
     prompt_ids, token_ids = _ids(values, indexed, origin)
-    probability = _own(values, "probability", indexed, origin)
+    probability = _optional(values, "probability", indexed, origin)
     return Pair(
         prompt_id=_name(values.get("prompt_id"), origin) or name,
         prompt=prompt,
         responses=responses,
         chosen=chosen,
-        rewards=_own(values, "rewards", indexed, origin) or [],
+        rewards=_optional(values, "rewards", indexed, origin) or [],
         probability=0.5 if probability is None else probability,
         prompt_ids=prompt_ids,
         token_ids=token_ids,
-        ended=_ended(values.get("ended"), origin) or whole,
+        ended=_ended(values.get("ended"), origin) or ended_by_default,
         split=split,
     )
 
 
 def _with_messages(row: NamedRow) -> Values:
-    """The row with lists of messages in the place of texts that spell them. Answers are read so only if both spell
-    messages: one may be a text about JSON."""
+    """The row's values, in which texts that are JSON lists of messages are parsed. The two answers are parsed only if
+    both are such lists: a single one may be an answer about JSON."""
     names = ["prompt", *(SIDES if all(looks_like_messages(row.values.get(side)) for side in SIDES) else ())]
     written = [name for name in names if looks_like_messages(row.values.get(name))]
     return {**row.values, **{name: parse_messages(row.values[name], f"{row.origin}: {name}") for name in written}}
@@ -114,8 +118,8 @@ def _indexed_responses(values: Values, origin: str) -> tuple[list[str], int]:
 def _conversation(values: Values, origin: str) -> tuple[PromptInput, list[str]]:
     """The prompt and both answers.
 
-    Without a column of prompts, or with one whose text only repeats a message, the prompt is what both conversations
-    begin with.
+    The prompt is the beginning that both conversations share where there is no column `prompt`, or where that is a text
+    and the conversations hold the prompt, too.
     """
     if not isinstance(values.get("rejected"), list):
         raise DataError(
@@ -149,29 +153,31 @@ def _name(value: Any, origin: str) -> str:
     return text_of(value, f"{origin}: prompt_id") if isinstance(value, str) else ""
 
 
-def _own(values: Values, name: str, indexed: bool, origin: str) -> Any:
-    """The value of one of our columns, or None. A value that does not fit is refused beside `responses`, where it is a
-    mistake in our schema; elsewhere it is the data set's own."""
-    kind, wanted = OWN[name]
+def _optional(values: Values, name: str, indexed: bool, origin: str) -> Any:
+    """The value of an optional column; None where the row has none.
+
+    A value of a wrong type is an error in trimtab's own form (`indexed`); elsewhere the column has another meaning.
+    """
+    kind, requirement = OPTIONAL_COLUMNS[name]
     value = values.get(name)
     with contextlib.suppress(pydantic.ValidationError):
         return kind.validate_python(value, strict=True)
     if indexed and not is_missing(value) and value != []:
-        raise DataError(f"{origin}: {name} is {shown(value)} and must {wanted}")
+        raise DataError(f"{origin}: {name} is {shown(value)} and must {requirement}")
     return None
 
 
 def _ids(values: Values, indexed: bool, origin: str) -> tuple[list[int], list[list[int]]]:
-    """The tokens of the prompt and of both responses; none where a data set's own columns have these names."""
-    token_ids, prompt_ids = (_own(values, name, indexed, origin) for name in ("token_ids", "prompt_ids"))
+    """The token ids of the prompt and of both responses; empty where the row has none."""
+    token_ids, prompt_ids = (_optional(values, name, indexed, origin) for name in ("token_ids", "prompt_ids"))
     if not indexed and (token_ids is None or prompt_ids is None):
         return [], []
     return prompt_ids or [], token_ids or []
 
 
 def _ended(value: Any, origin: str) -> list[bool] | None:
-    """Whether each response is whole, by a column that gives one value or two; None where the column gives none."""
-    value = _SPELLED.get(value.lower()) if isinstance(value, str) else value
+    """Whether each response is complete, from a column of one value or of two; None where it is empty or missing."""
+    value = _BOOLEAN_WORDS.get(value.lower()) if isinstance(value, str) else value
     if isinstance(value, bool):
         return [value, value]
     if not isinstance(value, list) or not value:

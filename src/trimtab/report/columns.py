@@ -23,7 +23,7 @@ from trimtab.plugins.user_errors import fault_in
 from trimtab.records import Generation, Score
 from trimtab.report.wording import interval, number, percent, significant
 
-GOLD = " †"  # marks a decoder that the gold reward itself guided
+GOLD_MARK = " †"  # marks a decoder that the gold reward itself guided
 GOLD_NOTE = "† guided by the gold reward itself while decoding: an upper line, not a method"
 NAME_CHARACTERS = 14  # of a line of a row's name, at least
 
@@ -80,7 +80,7 @@ _BOOTSTRAP = "the interval is a percentile bootstrap over prompts (Efron and Tib
 _OWN = (
     Column(
         name="decoder",
-        function=lambda row, answers, scores: row.decoder + (GOLD if row.by_gold else ""),
+        function=lambda row, answers, scores: row.decoder + (GOLD_MARK if row.by_gold else ""),
         words="How the text was chosen.",
         rounded=str,
     ),
@@ -280,7 +280,7 @@ def columns_of(rows: Sequence[Row], *, large: bool = True, prompted: bool = True
 
 
 def characters(cells: Iterable[Iterable[str]]) -> int:
-    """The least width of a table in characters, so that paper can show it in a size at which it fits.
+    """The least width of a table in characters, by which the page chooses a size that fits on paper.
 
     `cells` are the texts of each column but the first, which holds names: these break anywhere, others at spaces.
     """

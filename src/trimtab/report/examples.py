@@ -52,10 +52,10 @@ def examples(
         generation, reward = texts[decoder].get(prompt_id), rewards[decoder].get(prompt_id)
         if generation is None or generation.finish in SET_ASIDE:
             return Answer(decoder, "")
-        shown = "not finite" if reward is not None and not math.isfinite(reward) else number(reward)
+        reward_text = "not finite" if reward is not None and not math.isfinite(reward) else number(reward)
         search = (traces or {}).get(decoder, {}).get(prompt_id)
         chosen = search if search is not None and len(search.children) > 1 else None
-        return Answer(decoder, shown, *fold(generation.text.strip(), RESPONSE_SHOWN), chosen)
+        return Answer(decoder, reward_text, *fold(generation.text.strip(), RESPONSE_SHOWN), chosen)
 
     return [
         Example(

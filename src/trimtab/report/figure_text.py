@@ -58,7 +58,7 @@ def _width(line: str, size: float, weight: str) -> float:
 
 
 def wrapped(text: str, width: float, size: float = STYLE["font.size"], weight: str = "normal") -> str:
-    """The text in lines of at most so many points, broken behind separators and, where there are none, anywhere."""
+    """The text in lines of limited width (in points), broken behind separators and, where there are none, anywhere."""
     lines = [""]
     for piece in _PIECES.findall(text):
         if width_of(lines[-1] + piece, size, weight) <= width:

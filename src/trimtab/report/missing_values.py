@@ -13,7 +13,7 @@ MAX_NAMED = 8  # prompts named for a row; table.csv has the counts, the run dire
 
 
 def absences(rows: Sequence[Row], scores: Mapping[str, Sequence[Score]], too_long: Collection[str] = ()) -> list[str]:
-    """A sentence for each row that was measured on fewer prompts than it was given, and one where no judge was asked.
+    """A sentence for each decoder that was measured on fewer prompts than it had, and one where there is no judge.
 
     `too_long` are the prompts that are too long for some decoder's models.
     """
@@ -37,7 +37,7 @@ def absences(rows: Sequence[Row], scores: Mapping[str, Sequence[Score]], too_lon
 
 
 def served(large: ModelConfig, usages: Mapping[str, Usage]) -> list[str]:
-    """For a large model behind an endpoint: what is not known of it, then what each decoder asked of it."""
+    """For a large model behind an endpoint: which numbers are not known, and how many requests each decoder made."""
     if large.endpoint is None:
         return []
     unknown = "its arithmetic is" if large.endpoint.log_probabilities else "its fluency and its arithmetic are"

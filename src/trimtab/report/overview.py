@@ -23,7 +23,7 @@ def table_columns(experiment: Experiment, rows: Sequence[Row]) -> tuple[Column, 
 
 
 def prompts_of(rows: Sequence[Row]) -> int:
-    """The number of prompts that every decoder was given."""
+    """The number of prompts that every decoder decoded."""
     return max((row.prompts + row.left_out + row.set_aside for row in rows), default=0)
 
 
@@ -89,7 +89,7 @@ def _steering(experiment: Experiment) -> str:
         return ""
     what = " or ".join(sources)
     large = _names(experiment)[experiment.base.name]
-    return f" {what[0].upper()}{what[1:]} then steered {large}, a model left as it was, while that wrote."
+    return f" {what[0].upper()}{what[1:]} then steered {large} while it decoded; its weights did not change."
 
 
 def _decoding(experiment: Experiment, rows: Sequence[Row]) -> str:
@@ -135,7 +135,7 @@ def _tuning(experiment: Experiment) -> str:
 def _by_how_much(experiment: Experiment, rows: Sequence[Row], compared: Sequence[Finding]) -> list[str]:
     if not compared:
         return [NOTHING]
-    # only a margin tells what reads as positive: a bare logit of 0 does not
+    # only the sign of a margin says whether a text reads as positive; that of a bare logit does not
     tone = reward_words.tone(experiment.reward) if experiment.reward.definition == "margin" else None
     sentences = []
     for row, base in ((finding.row, finding.reference) for finding in compared):
@@ -169,14 +169,14 @@ def _how_surely(experiment: Experiment, rows: Sequence[Row], compared: Sequence[
             f"{row.decoder} {interval(row.judge_gain, row.judge_gain_low, row.judge_gain_high)}"
             for row in (finding.row for finding in compared)
         )
-        judgement = f"A second judge, trained apart and asked neither in tuning nor in search, {does}" + (
+        judgement = f"A second judge, trained separately and used neither in tuning nor in search, {does}" + (
             f". Gains on its own scale: {gains}." if gains else "."
         )
     return [
         f"Brackets are {100 * evaluate.confidence:g} % intervals from {evaluate.bootstrap:,} bootstrap resamples of "
         f"the {prompts_of(rows):,} {noun}; a change is clear where its interval leaves out 0.",
         judgement,
-        f"All of it is one run, with seed {experiment.seed}.",
+        f"All numbers come from one run, with seed {experiment.seed}.",
     ]
 
 

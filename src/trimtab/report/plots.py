@@ -127,10 +127,10 @@ def reward_against_cost(rows: Sequence[Row], *, unit: str, confidence: float, na
     tints = colours([row.decoder for row in rows])
     models = short_names(row.model for row in rows)
     markers = {model: MARKERS[index % len(MARKERS)] for index, model in enumerate(models)}
-    shown = [row for row in rows if row.flops > 0]
-    costs = [row.flops / 1e12 for row in shown]
+    costed = [row for row in rows if row.flops > 0]
+    costs = [row.flops / 1e12 for row in costed]
     width, height = (NARROW, 4.6) if narrow else (WIDE, 5.0)
-    points = [Point(row.decoder, x, row.reward, ink(tints[row.decoder])) for x, row in zip(costs, shown, strict=True)]
+    points = [Point(row.decoder, x, row.reward, ink(tints[row.decoder])) for x, row in zip(costs, costed, strict=True)]
     points, numbers = numbered(points, width)
     labels = {model: wrapped(short, 0.8 * 72 * width) for model, short in models.items()}
     long = bool(numbers) or any(width_of(label) > 0.35 * 72 * width for label in labels.values())
@@ -139,7 +139,7 @@ def reward_against_cost(rows: Sequence[Row], *, unit: str, confidence: float, na
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height + LEGEND_LINE * lines), layout="constrained")
         axes = figure.add_subplot()
-        for x, row in zip(costs, shown, strict=True):
+        for x, row in zip(costs, costed, strict=True):
             bars = [[row.reward - row.reward_low], [row.reward_high - row.reward]]
             marker, colour = markers[row.model], tints[row.decoder]
             axes.errorbar(x, row.reward, yerr=bars, fmt=marker, color=colour, markersize=8, capsize=3)
@@ -159,7 +159,7 @@ def reward_against_cost(rows: Sequence[Row], *, unit: str, confidence: float, na
 
 
 def _cost_axis(axes: Axes, costs: Sequence[float]) -> None:
-    """A logarithmic axis with some numbers on it, however near to or far from one another the costs are."""
+    """A logarithmic axis that shows some numbers for any range of costs."""
     axes.set_xscale("log")
     if costs:
         room = max(1.6, (max(costs) / min(costs)) ** 0.15)  # so that at least one of 1, 2 and 5 is inside
@@ -202,7 +202,7 @@ def before_after(
 
 
 def bin_edges(groups: Sequence[Floats], most: int | None = None) -> Floats:
-    """Edges of 2 n^(1/3) bins (the Rice rule), at `most` so many, over all groups; n is the smallest group's size."""
+    """Edges of 2 n^(1/3) bins (the Rice rule), at most `most`, over all groups; n is the smallest group's size."""
     lowest, highest = min(values.min() for values in groups), max(values.max() for values in groups)
     bins = math.ceil(2 * min(map(len, groups)) ** (1 / 3))
     return np.linspace(lowest - 0.1, highest + 0.1, 1 + min(bins, most or bins))

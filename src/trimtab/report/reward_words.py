@@ -16,12 +16,12 @@ Tone = Literal["positive", "negative"]
 
 
 def classified(reward: RewardConfig) -> bool:
-    """Whether a classifier gives it."""
+    """Whether a classifier computes the reward."""
     return bool(reward.entry.formula)
 
 
 def tone(reward: RewardConfig) -> Tone | None:
-    """Which tone of a text it rewards; None where no classifier of sentiment gives it.
+    """The tone of a text that is rewarded; None where the reward is not a classifier of sentiment.
 
     A classifier that is trained here learns reviews' sentiment. What a ready one classifies is known by its label's
     name alone.
@@ -66,7 +66,7 @@ def definition(reward: RewardConfig) -> str:
 
 
 def odds(reward: RewardConfig) -> str | None:
-    """A sentence on the meaning of one unit; None where it has no meaning of its own."""
+    """A sentence on the meaning of one unit of the reward; None where it has none."""
     if reward.entry.unit != "nats":
         return None
     sentiment = tone(reward)

@@ -1,6 +1,6 @@
 """What the stages reported, in words and units: each stage's facts, and where the time went.
 
->>> shown(0.80251), shown({"train": 8000}), shown([1, 2.5]), shown(True)
+>>> value_text(0.80251), value_text({"train": 8000}), value_text([1, 2.5]), value_text(True)
 ('0.8025', 'train 8,000', '1, 2.5', 'yes')
 """
 
@@ -47,7 +47,7 @@ SHARES |= {"agreement", "eval_accuracy"}
 
 
 def facts(details: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Headings with their named values; a key without a label is shown as it is, and so is a heading."""
+    """Headings with their named values. A key without a label, or a heading, is shown with spaces for underscores."""
     order = {name: index for index, name in enumerate(LABELS)}
     sections = []
     for heading, section in details.items():
@@ -55,7 +55,7 @@ def facts(details: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
         entries = [
             (
                 LABELS.get(name, name.replace("_", " ")),
-                f"{100 * value:.1f} %" if name in SHARES and isinstance(value, float) else shown(value),
+                f"{100 * value:.1f} %" if name in SHARES and isinstance(value, float) else value_text(value),
             )
             for name, value in sorted(values.items(), key=lambda entry: order.get(entry[0], len(order)))
         ]
@@ -63,7 +63,7 @@ def facts(details: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
     return sections
 
 
-def shown(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A value of `details` as short text; a mapping becomes `name value, name value`."""
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -74,9 +74,9 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {shown(entry)}" for name, entry in value.items())
+        return ", ".join(f"{name} {value_text(entry)}" for name, entry in value.items())
     if isinstance(value, list | tuple):
-        return ("; " if any(isinstance(entry, Mapping) for entry in value) else ", ").join(map(shown, value))
+        return ("; " if any(isinstance(entry, Mapping) for entry in value) else ", ").join(map(value_text, value))
     return str(value)
 
 

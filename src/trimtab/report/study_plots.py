@@ -18,7 +18,7 @@ from trimtab.report.palette import GRID, PALETTE, SOFT, STYLE, TEXT, colours, in
 from trimtab.report.plots import DASHED, NARROW, WIDE, bin_edges, histogram, legend, title
 from trimtab.report.study_tables import MEASURES
 
-PANELS = 3  # histograms side by side on a laptop
+MAX_PANELS = 3  # histograms side by side on a laptop
 MAX_BINS = 60
 
 
@@ -75,14 +75,14 @@ def frontier(rows: Sequence[CellRow], *, unit: str, narrow: bool = False) -> Fig
 def seeds(rows: Sequence[CellRow], measure: str, *, confidence: float, narrow: bool = False) -> Figure:
     """A measure of every cell: a dot for each seed, the mean, and its interval."""
     heading, scale = MEASURES[measure].heading, MEASURES[measure].scale
-    tints, shown = _tints(rows), [row for row in reversed(rows) if measure in row.values]
+    tints, measured = _tints(rows), [row for row in reversed(rows) if measure in row.values]
     width, size = (NARROW, 8.0) if narrow else (WIDE, 9.5)
-    names = [wrapped(row.name, 0.35 * 72 * width, size) for row in shown]
+    names = [wrapped(row.name, 0.35 * 72 * width, size) for row in measured]
     inches = 0.34 + 0.16 * max((name.count("\n") for name in names), default=0)  # from one cell to the next
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, 1.7 + inches * len(shown)), layout="constrained")
+        figure = Figure(figsize=(width, 1.7 + inches * len(measured)), layout="constrained")
         axes = figure.add_subplot()
-        for height, row in enumerate(shown):
+        for height, row in enumerate(measured):
             value, colour = row.values[measure], tints[row.name]
             axes.errorbar(
                 value.mean * scale,
@@ -97,8 +97,8 @@ def seeds(rows: Sequence[CellRow], measure: str, *, confidence: float, narrow: b
             if value.std is not None:
                 dots = [mean * scale for mean in value.by_seed]
                 axes.plot(dots, [height] * len(dots), "o", color=colour, markersize=4.5, alpha=0.75)
-        axes.set_yticks(range(len(shown)), names, fontsize=size)
-        axes.set_ylim(-0.6, len(shown) - 0.4)
+        axes.set_yticks(range(len(measured)), names, fontsize=size)
+        axes.set_ylim(-0.6, len(measured) - 0.4)
         axes.grid(color=GRID, linewidth=0.8, axis="x")
         axes.set_axisbelow(True)
         axes.set_xlabel(heading)
@@ -113,11 +113,11 @@ def seeds(rows: Sequence[CellRow], measure: str, *, confidence: float, narrow: b
 
 
 def histograms(rows: Sequence[CellRow], *, unit: str, narrow: bool = False) -> Figure:
-    """Each cell's rewards, all seeds together, over its reference's: one axis for all panels."""
+    """Each cell's rewards of all seeds, drawn over those of its reference; all panels have the same axis."""
     rewards = {row.name: np.asarray(row.rewards) for row in rows if row.rewards}
     cells = [row for row in rows if row.name in rewards and row.reference in rewards]
     edges = bin_edges(list(rewards.values()), MAX_BINS)
-    columns = 1 if narrow else min(PANELS, len(cells))
+    columns = 1 if narrow else min(MAX_PANELS, len(cells))
     lines = math.ceil(len(cells) / columns)
     width = NARROW if narrow else WIDE
     names = [wrapped(row.name, 0.85 * 72 * width / columns, 9) for row in cells]

@@ -49,7 +49,7 @@ WRITE_UP = ("reward", "diversity")
 
 
 def axes_of(rows: Sequence[CellRow]) -> list[str]:
-    """The study's axes that any row has a label on, in the order of their appearance."""
+    """The study's axes on which a row has a label, in order of appearance."""
     return list(dict.fromkeys(axis for row in rows for axis in row.labels))
 
 
@@ -154,17 +154,17 @@ def _csv(rows: Sequence[CellRow]) -> str:
 
 def terminal_table(rows: Sequence[CellRow]) -> rich.table.Table:
     """The most important measures, for a terminal of 100 columns."""
-    shown = [name for name in ("reward", "diversity", "below", "judge", "kl") if name in measures_of(rows)]
+    measures = [name for name in ("reward", "diversity", "below", "judge", "kl") if name in measures_of(rows)]
     table = rich.table.Table(
         caption=rich.text.Text("mean (standard deviation over seeds); * on the frontier of reward and diversity"),
         caption_justify="left",
         box=rich.box.SIMPLE_HEAD,
         show_edge=False,
     )
-    for heading in ("cell", "seeds", *(MEASURES[name].heading for name in shown)):
+    for heading in ("cell", "seeds", *(MEASURES[name].heading for name in measures)):
         table.add_column(heading, justify="left" if heading == "cell" else "right", no_wrap=heading == "cell")
     for row in rows:
         cells = [row.name + (" *" if row.frontier else ""), str(len(row.seeds))]
-        cells += [text_of(row, name, "spread") for name in shown]
+        cells += [text_of(row, name, "spread") for name in measures]
         table.add_row(*map(rich.text.Text, cells))
     return table

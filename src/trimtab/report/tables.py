@@ -13,13 +13,13 @@ import rich.text
 
 from trimtab.errors import one_line
 from trimtab.evaluation.comparison import Comparison
-from trimtab.evaluation.evaluate import TUNED, Row
+from trimtab.evaluation.evaluate import TUNED_SUFFIX, Row
 from trimtab.evaluation.metrics import Estimate
 from trimtab.report.columns import GOLD_NOTE, Column, columns_of
 from trimtab.store.files import write_text
 
-WIDE = 120  # terminal columns from which a mean and its interval fit on one line
-LEFT = ("decoder", "reward", "gain", "judge_gain")
+ONE_LINE_WIDTH = 120  # from this many terminal columns on, a mean and its interval fit on one line
+LEFT_ALIGNED = ("decoder", "reward", "gain", "judge_gain")
 
 
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:
@@ -30,7 +30,7 @@ def csv_text(rows: Iterable[Iterable[Any]]) -> str:
 
 
 def markdown_rows(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a Markdown table, the first row its heading; no cell begins a column or an element."""
+    """The lines of a Markdown table, whose heading is the first row; `|` and `<` in cells are escaped."""
     lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
     return [
         "| " + " | ".join(one_line(cell).replace("|", "\\|").replace("<", "&lt;") for cell in line) + " |\n"
@@ -58,30 +58,38 @@ def write_markdown(rows: Sequence[Row], path: Path, columns: Sequence[Column] = 
 
 
 def families(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows by the model they sample from, the tuned model with the untuned one that it is compared with."""
+    """The rows by the model that they sample; rows of a tuned model are listed with those of its untuned one."""
     grouped: dict[str, list[Row]] = {}
     for row in rows:
-        grouped.setdefault(row.model.removesuffix(TUNED), []).append(row)
+        grouped.setdefault(row.model.removesuffix(TUNED_SUFFIX), []).append(row)
     return grouped
 
 
-def terminal_table(rows: Sequence[Row], width: int = WIDE, columns: Sequence[Column] = ()) -> rich.table.Table:
-    """The table for a terminal of `width` columns, at least 100, a section for each model.
+def terminal_table(
+    rows: Sequence[Row], width: int = ONE_LINE_WIDTH, columns: Sequence[Column] = ()
+) -> rich.table.Table:
+    """The table for a terminal, with a section for each model.
 
-    Below 120 columns an interval stands under its mean, so that nothing is cut off. `columns` as in `write_markdown`.
+    Args:
+        width: the terminal's columns, at least 100. Below `ONE_LINE_WIDTH` an interval stands under its mean.
+        columns: the columns to show; empty: `columns_of(rows)`. Those without a `narrow` heading are left out.
     """
-    shown = [column for column in columns or columns_of(rows) if column.narrow != ""]
+    visible = [column for column in columns or columns_of(rows) if column.narrow != ""]
     grouped = families(rows)
-    title = "\n".join(one_line(f"{model}: {', '.join(row.decoder for row in m)}") for model, m in grouped.items())
-    table = _table(title, _legend(rows, shown))
-    for column in shown:
+    title = "\n".join(
+        one_line(f"{model}: {', '.join(row.decoder for row in members)}") for model, members in grouped.items()
+    )
+    table = _table(title, _legend(rows, visible))
+    for column in visible:
         table.add_column(
-            column.narrow or column.heading, justify="left" if column.name in LEFT else "right", no_wrap=True
+            column.narrow or column.heading, justify="left" if column.name in LEFT_ALIGNED else "right", no_wrap=True
         )
     for members in grouped.values():
         for row in members:
-            cells = [column.text(row) for column in shown]
-            table.add_row(*(rich.text.Text(cell if width >= WIDE else cell.replace(" [", "\n[")) for cell in cells))
+            cells = [column.text(row) for column in visible]
+            table.add_row(
+                *(rich.text.Text(cell if width >= ONE_LINE_WIDTH else cell.replace(" [", "\n[")) for cell in cells)
+            )
         table.add_section()
     return table
 
@@ -135,7 +143,7 @@ def comparison_table(first: str, second: str, compared: Comparison) -> rich.tabl
 
 
 def comparison_values(first: str, second: str, reward: str, compared: Comparison) -> dict[str, Any]:
-    """The same with all digits, and which reward judged."""
+    """The values of `comparison_table` with all digits, and the name of the reward that judged."""
     rates = {"win_rate": compared.win_rate._asdict(), "length_controlled": compared.length_controlled._asdict()}
     return {"first": first, "second": second, "reward": reward, **dataclasses.asdict(compared), **rates}
 

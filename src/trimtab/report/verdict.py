@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from trimtab.config.experiment import Experiment
 from trimtab.config.guide import DecoderConfig
-from trimtab.evaluation.evaluate import TUNED, Row, oracle_of
+from trimtab.evaluation.evaluate import TUNED_SUFFIX, Row, oracle_of
 from trimtab.report import reward_words
 from trimtab.report.decoder_words import description
 from trimtab.report.wording import interval, number, percent, short_names, times
@@ -44,10 +44,10 @@ class Finding:
 
 
 def findings(experiment: Experiment, rows: Sequence[Row]) -> list[Finding]:
-    """The subjects of the verdict: the guided large model of highest gain, then the tuned small one.
+    """The comparisons that the verdict reports: the large model's decoder of highest gain, then the tuned small model.
 
-    Where there is neither, the decoder that gained most; empty where nothing was compared. The gold reward's own pick,
-    and decoders that it guided, are never among them.
+    Where there is neither, the decoder of highest gain; empty where nothing was compared. Decoders that the gold reward
+    picks for (`best_of`) or guides are never reported.
     """
     guide, by_name = experiment.guide, {row.decoder: row for row in rows}
     compared = [
@@ -66,7 +66,7 @@ def findings(experiment: Experiment, rows: Sequence[Row]) -> list[Finding]:
 
 
 def verdict(experiment: Experiment, rows: Sequence[Row]) -> str:
-    """All of it in one to three sentences, for a terminal."""
+    """The verdict in one to three sentences, for a terminal."""
     sentences = []
     for finding in findings(experiment, rows):
         row, reference = finding.row, finding.reference
@@ -77,14 +77,14 @@ def verdict(experiment: Experiment, rows: Sequence[Row]) -> str:
             parts.append(f"{percent(row.headroom)} of what {description(oracle)} gains")
         if reference.flops > 0 and not finding.of_tuning:
             parts.append(f"at {times(row.flops / reference.flops)} the arithmetic")
-        shown = interval(row.judge_gain, row.judge_gain_low, row.judge_gain_high)
-        judged = _judgement(experiment, finding) + (f" ({shown})" if shown else "")
+        judge_gain = interval(row.judge_gain, row.judge_gain_low, row.judge_gain_high)
+        judged = _judgement(experiment, finding) + (f" ({judge_gain})" if judge_gain else "")
         sentences.append(f"{', '.join(parts)}; {judged}.")
     return " ".join(sentences) or NOTHING
 
 
 def headline(experiment: Experiment, rows: Sequence[Row]) -> str:
-    """By how much, and whether the second judge agrees."""
+    """For the page: by how much the reward changed, and whether the second judge agrees."""
     sentences = [
         f"{_change(experiment, finding)}; {_judgement(experiment, finding)}." for finding in findings(experiment, rows)
     ]
@@ -95,7 +95,7 @@ def _change(experiment: Experiment, finding: Finding) -> str:
     """`Best-of-16 lifts the gold reward of M by 1.23 nats [0.98, 1.50]`, or that it does not clearly change it."""
     what = "tuning" if finding.of_tuning else description(finding.decoder)
     unit, (gain, low, high) = experiment.reward.entry.unit, finding.gain
-    model = short_names([experiment.base.name, experiment.small.name])[finding.row.model.removesuffix(TUNED)]
+    model = short_names([experiment.base.name, experiment.small.name])[finding.row.model.removesuffix(TUNED_SUFFIX)]
     subject = f"{what[0].upper()}{what[1:]}"
     if not finding.clear:
         return f"{subject} does not clearly change the gold reward of {model} ({interval(gain, low, high)} {unit})"

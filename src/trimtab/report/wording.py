@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """The value with so many decimals, never `-0.00`; empty for None."""
+    """The value with a fixed number of decimals, never `-0.00`; empty for None."""
     return "" if value is None else f"{value:z.{digits}f}"
 
 

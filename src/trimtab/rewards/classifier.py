@@ -90,16 +90,16 @@ def readable_length(config: RewardConfig, model: PreTrainedModel) -> int:
 
     A `max_length` that the configuration gives itself is kept, and refused later with its number where it is too much.
     """
-    given = "max_length" in config.model_fields_set
-    return config.max_length if given else min(config.max_length, positions_of(model))
+    is_set = "max_length" in config.model_fields_set
+    return config.max_length if is_set else min(config.max_length, positions_of(model))
 
 
 def _check_default(model: PreTrainedModel, name: str) -> None:
     """Raise ModelError where the labels' names say that the default positive label, 1, is not the positive one."""
     names = [str(model.config.id2label.get(index, "")) for index in range(model.config.num_labels)]
-    known = [label.strip().lower() for label in names]
-    positive = [index for index, label in enumerate(known) if label in _POSITIVE]
-    if len(known) > 1 and ((positive and 1 not in positive) or known[1] in _NEGATIVE):
+    labels = [label.strip().lower() for label in names]
+    positive = [index for index, label in enumerate(labels) if label in _POSITIVE]
+    if len(labels) > 1 and ((positive and 1 not in positive) or labels[1] in _NEGATIVE):
         raise ModelError(
             f"the reward model {name} calls its labels {', '.join(names)}, and reward.positive_label is left out, "
             f'which is label 1, {names[1]}: give its name, such as "{names[positive[0] if positive else 0]}"'
@@ -121,10 +121,10 @@ def positive_index(model: PreTrainedModel, label: int | str, definition: str) ->
             f"the reward model has {count} labels and `margin` needs exactly 2: give a classifier with two labels, "
             "or set reward.definition to positive_logit"
         )
-    known = ", ".join(f"{index} ({name})" for index, name in enumerate(names))
+    choices = ", ".join(f"{index} ({name})" for index, name in enumerate(names))
     named = [index for index, name in enumerate(names) if name == str(label)]
     if isinstance(label, bool):
-        raise ModelError(f"reward.positive_label {label} is a boolean: write a label in quotes, of {known}")
+        raise ModelError(f"reward.positive_label {label} is a boolean: write a label in quotes, of {choices}")
     if isinstance(label, int) and 0 <= label < count:
         if named not in ([], [label]):
             raise ModelError(
@@ -133,7 +133,7 @@ def positive_index(model: PreTrainedModel, label: int | str, definition: str) ->
             )
         return label
     if isinstance(label, str) and len(named) > 1:
-        raise ModelError(f"reward.positive_label {label!r} is the name of several labels: give an index, of {known}")
+        raise ModelError(f"reward.positive_label {label!r} is the name of several labels: give an index, of {choices}")
     if isinstance(label, int) or not named:
-        raise ModelError(f"reward.positive_label {label!r} is no label of the reward model: it has {known}")
+        raise ModelError(f"reward.positive_label {label!r} is no label of the reward model: it has {choices}")
     return named[0]

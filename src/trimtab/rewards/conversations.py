@@ -21,7 +21,7 @@ def conversation(prompt: PromptInput, response: str) -> list[Message]:
 
 
 def ultrarm_text(prompt: PromptInput, response: str) -> str:
-    """As openbmb/UltraRM-13b was trained (its model card): `Human: ...`, a blank line, `Assistant: ...`.
+    """The format of openbmb/UltraRM-13b (its model card): `Human: ...`, a blank line, `Assistant: ...`.
 
     A system message, which it does not know, is put before the first message of the user.
 
@@ -46,7 +46,7 @@ def ultrarm_text(prompt: PromptInput, response: str) -> str:
 
 
 def starling_text(prompt: PromptInput, response: str) -> str:
-    """As Nexusflow/Starling-RM-34B was trained (its model card): the turns of ChatML, without a last line break.
+    """The format of Nexusflow/Starling-RM-34B (its model card): the turns of ChatML, without a last line break.
 
     Raises:
         DataError: there are tool calls.

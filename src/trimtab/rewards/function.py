@@ -85,7 +85,7 @@ def _name(function: Any) -> str:
 
 
 def _arguments(function: Callable[..., Any], origin: str) -> int:
-    """How many arguments a function must be given by position; 1 where it cannot be told.
+    """The number of arguments that a function requires by position; 1 where its signature is not known.
 
     Raises:
         ConfigurationError: it takes none, or needs more than two, or some by name.

@@ -1,4 +1,4 @@
-"""A reward behind HTTP, in whatever language or place.
+"""A reward behind HTTP, written in any language and run on any machine.
 
 The request is `{"prompts": [...], "responses": [...]}`, two lists of one length; a prompt is a string or a list of
 `{"role": ..., "content": ...}`. The answer is `{"rewards": [...]}`, a number for each, or null where there is none. Its

@@ -20,7 +20,7 @@ from trimtab.rewards.reward import judged_texts
 from trimtab.rewards.snippets import cut_snippet
 from trimtab.store.files import write_json
 
-FEATURES = 200_000
+MAX_FEATURES = 200_000  # words and pairs of words of the vocabulary
 SNIPPETS_PER_REVIEW = 5
 REPORT_WORDS = 50
 _WEIGHTING = {"ngram_range": (1, 2), "sublinear_tf": True}
@@ -105,7 +105,7 @@ def fit_judge(
         raise DataError("the judge has no held-out reviews: give at least 1")
     rng = np.random.default_rng(seed)
     drawn = [review for review in reviews for _ in range(SNIPPETS_PER_REVIEW)]
-    vectorizer = TfidfVectorizer(min_df=2, max_features=FEATURES, **_WEIGHTING)
+    vectorizer = TfidfVectorizer(min_df=2, max_features=MAX_FEATURES, **_WEIGHTING)
     try:
         counts = vectorizer.fit_transform([cut_snippet(review.text, snippet_words, rng) for review in drawn])
     except ValueError as error:

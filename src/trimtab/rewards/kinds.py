@@ -43,9 +43,10 @@ class RewardKind(Entry):
     def __post_init__(self) -> None:
         unknown = sorted((self.reads | set(self.defaults)) - set(RewardConfig.model_fields))
         if unknown:
-            known = ", ".join(RewardConfig.model_fields)
+            settings = ", ".join(RewardConfig.model_fields)
             raise ConfigurationError(
-                f"the reward kind {self.name} reads {', '.join(unknown)}, no setting of a reward: settings are {known}"
+                f"the reward kind {self.name} reads {', '.join(unknown)}, no setting of a reward: settings are "
+                f"{settings}"
             )
 
 

@@ -14,7 +14,7 @@ from trimtab.errors import ModelError
 from trimtab.models.allocator import keep_freed_memory
 from trimtab.models.chat import ChatTemplate
 from trimtab.models.hardware import default_device, pick_dtype
-from trimtab.models.load import SAFELY, load_classifier, load_tokenizer, quiet_libraries, reading_checkpoint
+from trimtab.models.load import SAFE_LOADING, load_classifier, load_tokenizer, quiet_libraries, reading_checkpoint
 from trimtab.records import Message, PromptInput
 from trimtab.rewards.conversations import conversation, template_text
 from trimtab.rewards.model_reward import Encode, ModelReward, ValueHead, non_embedding_parameters
@@ -93,7 +93,7 @@ def load_published_reward(
             dtype=pick_dtype(config.dtype, device),
             use_safetensors=None if config.allow_pickle else True,
             output_loading_info=True,
-            **SAFELY,
+            **SAFE_LOADING,
         )
         weight = _weight(folder, head_name)
     if weight is None or info["missing_keys"]:
@@ -110,7 +110,7 @@ def load_published_reward(
 
 
 def _weight(folder: Path, name: str) -> torch.Tensor | None:
-    """The tensor of this name among the folder's weights, of which no other is read; None where there is none."""
+    """The tensor of this name in the folder's weights, read alone; None where there is none."""
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as tensors:
             if name in tensors.keys():  # noqa: SIM118 (no mapping)

@@ -16,7 +16,7 @@ from trimtab.errors import ModelError
 from trimtab.models.context import context_of
 from trimtab.rewards.token_rows import TokenRows, padded
 
-ROUNDING = 2e-5
+ROUNDING_TOLERANCE = 2e-5
 """Relative difference between a padded row's logits and the same row's alone that float32 rounding explains."""
 
 
@@ -66,12 +66,12 @@ class SequenceLogits:
         return logits
 
     def _takes_padding(self, short: list[int], long: list[int]) -> bool:
-        """Whether a row's logits stay what they are when it is padded."""
+        """Whether padding a row leaves its logits unchanged."""
         if not 0 < len(short) < len(long):
             return False
         with torch.inference_mode():
             alone, among = self._read([short])[0].float(), self._read([short, long])[0].float()
-        rounding = max(ROUNDING, 8 * torch.finfo(self.model.dtype).eps)
+        rounding = max(ROUNDING_TOLERANCE, 8 * torch.finfo(self.model.dtype).eps)
         scale = 1 + float(alone.nan_to_num().abs().max())
         return torch.allclose(among, alone, rtol=0, atol=rounding * scale, equal_nan=True)
 
@@ -96,13 +96,13 @@ def reading(
 
 
 def padding_id(model: PreTrainedModel) -> int | None:
-    """The token that a classifier takes for padding; None where it has no embedding or the configuration names none."""
+    """The token that a classifier treats as padding; None where none is configured, or it has no embedding."""
     pad = model.config.get_text_config().pad_token_id
     return pad if isinstance(pad, int) and 0 <= pad < model.get_input_embeddings().weight.shape[0] else None
 
 
 def positions_of(model: PreTrainedModel) -> int:
-    """How many tokens a classifier reads at most."""
+    """The largest number of tokens that a classifier reads."""
     limits = [context_of(model)]
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:

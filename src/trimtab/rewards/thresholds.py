@@ -9,7 +9,7 @@ from trimtab.config.pairs import Threshold
 
 
 def reward_at(threshold: Threshold, rewards: Sequence[float] | NDArray[np.float64]) -> float:
-    """The reward that `threshold` means among `rewards`: finite numbers, at least one.
+    """`threshold` as a reward; quantiles and deviations are those of `rewards` (finite numbers, at least one).
 
     Quantiles are interpolated linearly; the standard deviation is that of the rewards themselves (divided by n).
 

@@ -1,4 +1,4 @@
-"""Rows of token ids that a reward model can read: no longer than its limit, of tokens that it has, and padded.
+"""Rows of token ids that a reward model can read: within its limit of length and its vocabulary, and padded.
 
 >>> padded([[5, 6], [7]], 0)[0].tolist()
 [[5, 6], [7, 0]]

@@ -1,4 +1,4 @@
-"""The one search: chunk-level beam search, of which sampling and best-of-N are settings.
+"""The one search: chunk-level beam search. Sampling and best-of-N are settings of it.
 
 A step extends every open beam of a prompt by `successors` continuations of `chunk` tokens, values all candidates, and
 keeps the best `width` (arXiv 2405.19262, algorithm 1). Base is (1, 1, none), best-of-N (1, N, none), CBS (W, K, L).
@@ -74,7 +74,7 @@ class Search:
 
     @property
     def candidates(self) -> int:
-        """The most rows that a prompt takes."""
+        """The largest number of rows that a prompt takes."""
         return self.width * self.successors
 
     def too_long(self, prompt: Prompt, proposer: Proposer, value: Value | None) -> str | None:
@@ -158,7 +158,7 @@ class Search:
         return replace(response, token_ids=token_ids, text=more.text, finish=finish, value=0.0)
 
     def _stages(self) -> Iterator[Stage]:
-        """What each step does. The first step has one beam a prompt, which stands for all `width` of them.
+        """What each step does. The first step has one beam for each prompt, in place of `width` equal ones.
 
         With `reject`, best-of-N drops its worst share at given lengths (speculative rejection, arXiv 2410.20290). What
         stays is, token for token, what best-of-N would have sampled: a sample keeps its random stream.
@@ -197,12 +197,12 @@ def _seeds(beams: list[list[Beam]], stage: Stage, groups: int) -> tuple[list[Bea
 
 
 def _ranked(candidates: list[Beam]) -> list[Beam]:
-    """Best value first; equals, and so all where there is no value, keep their order."""
+    """The candidates sorted by value, best first; candidates with equal values, or without values, keep their order."""
     return sorted(candidates, key=lambda beam: beam.hypothesis.value, reverse=True)
 
 
 def _set_aside(candidates: list[Beam]) -> list[Beam]:
-    """A prompt's candidates; or one alone, saying that one has no finite logits or value, or was refused."""
+    """A prompt's candidates; or one without text, where one has no finite logits or value, or was too long."""
     for beam in candidates:
         hypothesis = beam.hypothesis
         if hypothesis.finish in SET_ASIDE or not math.isfinite(hypothesis.value):

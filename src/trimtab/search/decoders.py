@@ -28,17 +28,18 @@ from trimtab.store.blocks import Block
 
 Observe = Callable[[Sequence[Prompt], Step], None]
 """Called with a block's prompts and with each step of its search."""
-SHARED = DecoderConfig.model_fields.keys() & {field.name for field in fields(Search)}
-"""The settings of a search that a decoder's configuration has under the same names."""
+SEARCH_SETTINGS = DecoderConfig.model_fields.keys() & {field.name for field in fields(Search)}
+"""The fields that a decoder's configuration and `Search` have in common."""
 _log = logging.getLogger(__name__)
 
 
 def within_its_budget(
     config: DecoderConfig, max_new_tokens: int, roles: Roles, prompts: Sequence[Prompt]
 ) -> DecoderConfig:
-    """The decoder with the search that its budget pays for at the mean length of these prompts; others as they are.
+    """A decoder with a FLOPs budget gets the largest search that the budget pays for; others are returned unchanged.
 
-    What a gold reward or a function costs is not known before, and is not counted.
+    The cost of a search is estimated at the mean length of these prompts. The cost of a gold reward or a function is
+    not known in advance, and is not counted.
 
     Raises:
         ConfigurationError: the budget does not pay for two candidates.
@@ -52,18 +53,18 @@ def within_its_budget(
     length = statistics.fmean(len(model.vocabulary.encode_prompt(prompt.text, template)) for prompt in fitting)
     work = Workload(tuple(reader.size for reader in readers), round(length), max_new_tokens)
     shape = ("width", "successors", "chunk")
-    given = {name: vars(config)[name] for name in shape if name in config.model_fields_set}
-    width, successors, chunk = within_budget(config.budget, work, **given)
+    fixed = {name: vars(config)[name] for name in shape if name in config.model_fields_set}
+    width, successors, chunk = within_budget(config.budget, work, **fixed)
     text = f"{width} beams, {successors} successors, chunks of {chunk}"
     _log.info("%s: %s within %g FLOPs a prompt", config.name, text, config.budget)
     return config.model_copy(update={"width": width, "successors": successors, "chunk": chunk})
 
 
 def emulated_model(config: DecoderConfig, roles: Roles) -> LanguageModel:
-    """The model that a decoder samples, with the terms of emulated fine-tuning that it asks for.
+    """The model that a decoder samples: the one of its role, with its terms of emulated fine-tuning added.
 
     Raises:
-        VocabularyError: it adds logits of models with unlike vocabularies.
+        VocabularyError: models whose logits are added have different vocabularies.
     """
     base = roles[config.model]
     if not config.terms:
@@ -77,7 +78,7 @@ def emulated_model(config: DecoderConfig, roles: Roles) -> LanguageModel:
 
 
 def _models_in(model: LanguageModel) -> list[CausalModel]:
-    """The models that a language model of this run is a sum of, or itself."""
+    """The models that are read for a token of `model`: those whose logits it adds, or itself."""
     if isinstance(model, EmulatedModel):
         return [part for term in model.models for part in _models_in(term)]
     assert isinstance(model, CausalModel)
@@ -85,7 +86,9 @@ def _models_in(model: LanguageModel) -> list[CausalModel]:
 
 
 def decoder_value(config: DecoderConfig, model: LanguageModel | None, roles: Roles, gold: Reward | None) -> Value:
-    """What judges the candidates that `model` writes: the one value, or the weighted mean of several.
+    """The value that ranks candidates of a decoder: the one of its configuration, or the weighted mean of several.
+
+    `model` is the model that writes the candidates, `gold` the gold reward where that guides.
 
     Raises:
         ConfigurationError: a value names a function that does not exist.
@@ -104,11 +107,16 @@ def decoder_value(config: DecoderConfig, model: LanguageModel | None, roles: Rol
 
 @dataclass
 class BlockDecoder:
-    """Decodes blocks of prompts by one search, and counts what it costs.
+    """Decodes blocks of prompts by one search, and counts what the search costs.
 
-    FLOPs are those of `roles`, and of `gold` where that guides; `served` counts requests and tokens. `likelihoods`
-    is the sampled model where its log-probabilities are wanted. `observe` is called with the prompts that are
-    searched, without those that are too long, and with every step.
+    Args:
+        proposer: continues hypotheses.
+        value: ranks candidates; None where none are compared.
+        roles: the models whose FLOPs are counted.
+        gold: the gold reward where it guides; its FLOPs are counted, too.
+        served: the model behind an endpoint, if it is one; its requests and tokens are counted.
+        likelihoods: the model that gives each response its log-probability; None: responses have none.
+        observe: called with the prompts that are searched (without those that are too long) and with each step.
     """
 
     search: Search
@@ -125,31 +133,32 @@ class BlockDecoder:
         self.search.check_some_fit(prompts, self.proposer, self.value)
 
     def decode(self, prompts: Sequence[Prompt]) -> Block:
-        """The generations of a block, each prompt's in the order of their values, and what they cost.
+        """The generations for a block of prompts, best value first, with the FLOPs, seconds and requests they took.
 
-        A prompt that is set aside is named in a warning, and has one generation, which says why.
+        A prompt without an answer (it is too long, or has no finite logits or values) gets one generation whose
+        `finish` says why, and a warning.
         """
-        started, before, used = time.monotonic(), self._flops(), self._usage()
-        reasons = [self.search.too_long(prompt, self.proposer, self.value) for prompt in prompts]
-        fitting = [prompt for prompt, reason in zip(prompts, reasons, strict=True) if reason is None]
+        started, flops_before, usage_before = time.monotonic(), self._flops(), self._usage()
+        too_long = [self.search.too_long(prompt, self.proposer, self.value) for prompt in prompts]  # reason, or None
+        fitting = [prompt for prompt, reason in zip(prompts, too_long, strict=True) if reason is None]
         answers: list[list[Hypothesis]] = []
         if fitting:
             for step in self.search.steps(fitting, self.proposer, self.value):
                 if self.observe is not None:
                     self.observe(fitting, step)
             answers = self.search.answers(step)
-        flops = {name: spent - before.get(name, 0.0) for name, spent in self._flops().items()}
+        flops = {name: spent - flops_before.get(name, 0.0) for name, spent in self._flops().items()}
         flops, seconds = {name: spent for name, spent in flops.items() if spent}, time.monotonic() - started
-        if self.likelihoods is not None:  # the search does not need them, so they are no part of its cost
+        if self.likelihoods is not None:  # after the cost is measured: the search does not need them
             answers = with_log_probabilities(self.likelihoods, answers)
         records, remaining = [], iter(answers)
-        for prompt, reason in zip(prompts, reasons, strict=True):
+        for prompt, reason in zip(prompts, too_long, strict=True):
             hypotheses = [Hypothesis(prompt, [], [], "", "too_long")] if reason else next(remaining)
             records += [self._generation(index, hypothesis) for index, hypothesis in enumerate(hypotheses)]
             finish = hypotheses[-1].finish
             if finish in SET_ASIDE:
                 _log.warning("prompt %s is set aside: %s", prompt.id, reason or SET_ASIDE[finish])
-        return Block(records, flops, seconds, {} if self.served is None else asdict(self._usage() - used))
+        return Block(records, flops, seconds, {} if self.served is None else asdict(self._usage() - usage_before))
 
     def _flops(self) -> dict[str, float]:
         return self.roles.flops() | ({} if self.gold is None else {"reward": self.gold.flops})
@@ -177,10 +186,10 @@ class BlockDecoder:
 class Decoder(BlockDecoder):
     """One decoder of a run, ready to decode blocks of prompts.
 
-    `gold` gives the gold reward, and is called only where that guides. `observe` is called with every step.
+    `gold` loads the gold reward, and is called only where that guides. `observe` is called with every step.
 
     Raises:
-        VocabularyError: it adds logits of models with unlike vocabularies.
+        VocabularyError: models whose logits are added have different vocabularies.
         ConfigurationError: a value names a function that does not exist.
     """
 
@@ -198,12 +207,12 @@ class Decoder(BlockDecoder):
         model = None if isinstance(base, CompletionsModel) else base
         reward = gold() if config.guided_by_gold and gold is not None else None
         # all samples of best-of-N are kept: another decoder may pick from them by the gold reward
-        everything = config.width * config.successors if config.chunk is None else config.width
+        all_candidates = config.width * config.successors if config.chunk is None else config.width
         super().__init__(
             Search(
-                **{name: vars(config)[name] for name in SHARED},
+                **{name: vars(config)[name] for name in SEARCH_SETTINGS},
                 max_new_tokens=guide.max_new_tokens,
-                keep=everything if config.n_best is None else config.n_best,
+                keep=all_candidates if config.n_best is None else config.n_best,
             ),
             proposer_of(base, guide.sampling, seed, guide.stop, config.chunk_ends),
             decoder_value(config, model, roles, reward) if config.guided else None,
@@ -216,8 +225,8 @@ class Decoder(BlockDecoder):
 
 
 def with_log_probabilities(model: LanguageModel, answers: Sequence[Sequence[Hypothesis]]) -> list[list[Hypothesis]]:
-    """The hypotheses with their log-probabilities under `model`; those that were set aside have none."""
-    asked = [hypothesis for group in answers for hypothesis in group if hypothesis.finish not in SET_ASIDE]
-    logs = sequence_log_probabilities(model, [one.prompt.text for one in asked], [one.token_ids for one in asked])
-    log_of = dict(zip(map(id, asked), logs, strict=True))
+    """The hypotheses with their log-probabilities under `model`; those of prompts without an answer have none."""
+    answered = [hypothesis for group in answers for hypothesis in group if hypothesis.finish not in SET_ASIDE]
+    logs = sequence_log_probabilities(model, [one.prompt.text for one in answered], [one.token_ids for one in answered])
+    log_of = dict(zip(map(id, answered), logs, strict=True))
     return [[replace(one, log_probability=log_of.get(id(one))) for one in group] for group in answers]

@@ -12,7 +12,7 @@ from trimtab.errors import ConfigurationError
 from trimtab.models.sizes import ModelSize
 
 MAX_CANDIDATES = 4096  # of a prompt: beyond them no budget is spent
-CHUNKS = 10  # of a response, as in arXiv 2405.19262 (5 of 50 tokens each)
+CHUNKS_PER_RESPONSE = 10  # of a response, as in arXiv 2405.19262 (5 of 50 tokens each)
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ def search_flops(work: Workload, width: int, successors: int, chunk: int | None)
 def within_budget(
     flops: float, work: Workload, width: int | None = None, successors: int | None = None, chunk: int | None = None
 ) -> tuple[int, int, int]:
-    """Width, successors and chunk of the largest search that costs at most `flops` a prompt; what is given stays.
+    """Width, successors and chunk of the largest search that costs at most `flops` a prompt; values passed in are kept.
 
     A chunk is a tenth of the response. Width and successors are equal, or there is one successor more.
 
     Raises:
         ConfigurationError: the budget does not pay for two candidates.
     """
-    chunk = max(1, round(work.response / CHUNKS)) if chunk is None else chunk
+    chunk = max(1, round(work.response / CHUNKS_PER_RESPONSE)) if chunk is None else chunk
     if width is not None and successors is not None:
         shapes = [(width, successors)]
     else:  # from two candidates on, each shape costing more than the one before

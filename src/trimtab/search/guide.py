@@ -23,7 +23,7 @@ CBS = Search(width=4, successors=4, chunk=5)
 
 
 class Guide:
-    """log p_tuned - log p_untuned of a response guides (arXiv 2405.19262): the pair knows what the tuning wanted.
+    """Guides by log p_tuned - log p_untuned of a response (arXiv 2405.19262): high where tuning made it likelier.
 
     Args:
         tuned, untuned: two models with one vocabulary, each as `load` takes it.
@@ -73,7 +73,7 @@ class Guide:
         stop: str | Sequence[str] | None = None,
         seed: int = 0,
     ) -> GuidedModel:
-        """`base` under this guide; its weights stay as they are, and its vocabulary may be another.
+        """`base` under this guide. Its weights do not change, and its vocabulary may differ from the guide's.
 
         Args:
             base: a model as `load` takes it, or one behind a completions endpoint (or a `ModelConfig` with one).

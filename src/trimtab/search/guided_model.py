@@ -1,4 +1,4 @@
-"""A model under a guide: texts for prompts, or one text as it is written."""
+"""A model under a guide: responses to prompts, or one response in pieces while it is decoded."""
 
 import json
 import logging
@@ -110,7 +110,7 @@ class GuidedModel:
         return answers
 
     def stream(self, prompt: PromptInput, max_new_tokens: int | None = None) -> Iterator[str]:
-        """The response of `generate` in pieces, each given as soon as all beams agree on it.
+        """The response of `generate` in pieces, each yielded as soon as all beams agree on it.
 
         Plain sampling gives token by token, chunk-level beam search at most a chunk at a time; best-of-N, whose
         samples have nothing in common, gives all at its end, and so does plain sampling behind an endpoint.
@@ -120,15 +120,15 @@ class GuidedModel:
             search = replace(search, chunk=1)
         (numbered,), proposer = _numbered([prompt]), self._proposer()
         raise_if_too_long(search.too_long(numbered, proposer, self.value))
-        given = ""
+        yielded = ""
         for step in search.steps([numbered], proposer, self.value):
             (kept,) = step.kept
             texts = [beam.settled if beam.open else beam.hypothesis.text for beam in kept]
             agreed = texts[0][: min(common_prefix(texts[0], text) for text in texts)]
-            if len(agreed) > len(given) and not step.finished:
-                yield agreed[len(given) :]
-                given = agreed
-        rest = _text(search.answers(step)[0])[len(given) :]
+            if len(agreed) > len(yielded) and not step.finished:
+                yield agreed[len(yielded) :]
+                yielded = agreed
+        rest = _text(search.answers(step)[0])[len(yielded) :]
         if rest:
             yield rest
 
@@ -156,8 +156,8 @@ def _numbered(prompts: Sequence[PromptInput]) -> list[Prompt]:
     """
     seen: Counter[str] = Counter()
     numbered = []
-    for number, given in enumerate(prompts, start=1):
-        prompt = prompt_of(given, f"prompt {number}")
+    for number, value in enumerate(prompts, start=1):
+        prompt = prompt_of(value, f"prompt {number}")
         content = json.dumps(prompt)
         numbered.append(Prompt(f"{content} {seen[content]}", prompt))
         seen[content] += 1

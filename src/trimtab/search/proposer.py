@@ -16,7 +16,7 @@ from trimtab.records import Finish, Prompt
 from trimtab.search.stop_strings import ResponseWriter, Written
 
 _NOTHING = Written("")
-COMPACT = 0.75  # drop ended rows from the batch when no more than this share of them is left
+COMPACTION_SHARE = 0.75  # ended rows are dropped from the batch once no more than this share of its rows goes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,9 @@ class Continuation:
 
 
 class Proposer(Protocol):
-    """A source of continuations; its states are as a value's (`search.value`).
+    """A source of continuations. Its states have one row for each open response, as those of `search.value`.
 
-    Where it has no `tokens`, ids are its own and mean nothing to anyone else.
+    Without `tokens`, its ids are placeholders that only this proposer understands.
     """
 
     @property
@@ -57,7 +57,7 @@ class Proposer(Protocol):
         ...
 
     def too_long(self, prompt: Prompt, room: int) -> str | None:
-        """Why the prompt cannot have a response of `room` tokens; None where it can, or nobody knows before."""
+        """Why the prompt leaves no room for `room` tokens; None where there is room, or only a server can tell."""
         ...
 
     def propose(self, state: Any, forks: Sequence[Fork], tokens: int) -> tuple[Any, list[Continuation]]:
@@ -83,7 +83,7 @@ class SampledRows:
 
 @dataclass(slots=True)
 class _Growth:
-    """What fork number `index` has grown by: why it has finished, or that it waits for the chunks of others to end."""
+    """How fork number `index` has grown so far, and whether it has finished or waits for other forks."""
 
     index: int
     fork: Fork
@@ -156,7 +156,7 @@ class LanguageModelProposer:
             going = [row for row, growth in enumerate(growing) if growth.finish is None]
             done = offset == tokens - 1 or all(growing[row].waits for row in going)
             # An ended row goes at the end of the chunk, or before where enough have ended to pay for the copying.
-            if len(going) < len(growing) and (done or len(going) <= COMPACT * len(growing)):
+            if len(going) < len(growing) and (done or len(going) <= COMPACTION_SHARE * len(growing)):
                 rows, growing = rows.select(going), [growing[row] for row in going]
             if done:
                 break
@@ -200,7 +200,7 @@ class LanguageModelProposer:
         return self._writer.written(prompts, [[*growth.fork.token_ids, *growth.token_ids] for growth in grown])
 
     def _unread(self, rows: SampledRows) -> SampledRows:
-        """The rows with their last token unread, as a state must have it: rows that waited have read theirs."""
+        """The rows with their last token marked as unread, as states require; rows that waited have read theirs."""
         keep = list(map(len, rows.model.ids))
         model, _ = self.model.score(rows.model, range(len(keep)), keep, [[] for _ in keep])
         return SampledRows(model, rows.keys, rows.room)

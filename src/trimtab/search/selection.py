@@ -31,12 +31,12 @@ def beside_pool(ranked: Sequence[Beam], finished: Sequence[Beam], size: int, wid
 
 
 def distinct(ranked: Sequence[Beam]) -> list[Beam]:
-    """The candidates without those whose tokens are those of a better one."""
+    """The candidates without those that have the same tokens as a better one."""
     return list({tuple(beam.hypothesis.token_ids): beam for beam in reversed(ranked)}.values())[::-1]
 
 
 def by_vote(pattern: str, ranked: Sequence[Hypothesis]) -> list[Hypothesis]:
-    """The hypotheses in the order of their answers' weights; those of one answer keep their order.
+    """The hypotheses sorted by the weight of their answer; those with the same answer keep their order.
 
     An answer is the last match of `pattern` in the text; of a pattern with groups it is the first group that took part
     in the match, and there is no answer where none did. Its weight is the sum of exp(value) over all that give it

@@ -15,7 +15,7 @@ from trimtab.models.vocabulary import Vocabulary
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A response's text, and the special tokens that it is given without: the index of each in `text`, and its name."""
+    """A response's text, and the special tokens that it leaves out: the index of each in `text`, and its name."""
 
     text: str
     special: tuple[tuple[int, str], ...] = ()
@@ -29,7 +29,7 @@ class Written:
         return self.text[: min(cuts, default=len(self.text))]
 
     def held_back(self, strings: Sequence[str]) -> str:
-        """The text without an end that may become one of the strings, before which a response is cut."""
+        """The text without an end that may be the beginning of a stop string, where the response would be cut."""
         left = len(self.text) - _longest_opening(self.text, strings)
         if self.special:
             spelled = self._spelled
@@ -43,7 +43,7 @@ class Written:
         return bool(self.special) and _ends_after(self._spelled, len(before._spelled), self._with_special(strings))
 
     def _with_special(self, strings: Sequence[str]) -> list[str]:
-        """Those of the strings that hold one of the response's special tokens."""
+        """The strings that contain one of the response's special tokens."""
         return [string for string in strings if any(name in string for _, name in self.special)]
 
     @property
@@ -65,7 +65,7 @@ class Written:
 
 
 class ResponseWriter:
-    """Turns responses' ids into what they have written. `strings` are all that will be searched for in it.
+    """Turns responses' ids into `Written` texts. `strings` are all strings that will be searched for in them.
 
     Special tokens are spelled out only where one of the strings holds one.
     """
@@ -84,7 +84,7 @@ class ResponseWriter:
 
 
 def _longest_opening(text: str, strings: Sequence[str]) -> int:
-    """The length of the longest end of the text with which one of the strings begins, and is longer."""
+    """The length of the longest end of the text that is the beginning, but not all, of one of the strings."""
     return max(
         (size for string in strings for size in range(1, len(string)) if text.endswith(string[:size])), default=0
     )

@@ -56,7 +56,7 @@ class Trace:
 
 @dataclass
 class Node:
-    """What one candidate added to its parent. `kept` says whether it went on, or was returned at the end."""
+    """The text that one candidate added to its parent. `kept`: it was continued, or returned at the end."""
 
     text: str
     value: float | None = None

@@ -140,7 +140,7 @@ class ImplicitValue:
         ]
 
     def _readable(self, ids: Sequence[int]) -> list[int]:
-        """Ids of the guides' vocabulary without those that one of the guides has no row for."""
+        """The ids without those that one of the guides has no embedding for."""
         return [token for token in ids if token < self._rows and token not in self._unlike]
 
     def _in_guides_ids(self, candidate: Hypothesis) -> list[int]:
@@ -184,7 +184,7 @@ def _continue(
 
 
 class NoState:
-    """The state of a value that remembers nothing."""
+    """The state of a value that keeps nothing between steps."""
 
     def select(self, rows: Sequence[int]) -> "NoState":
         return self
@@ -192,7 +192,7 @@ class NoState:
 
 @dataclass(eq=False)
 class RewardValue:
-    """Any reward as a value: it reads each candidate's whole text anew."""
+    """Any reward as a value: it reads each candidate's whole text again in every step."""
 
     reward: Reward
 

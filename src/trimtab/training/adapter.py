@@ -48,7 +48,7 @@ def lora_config(model: PreTrainedModel, settings: LoraSettings, part: str = "tun
 
 
 def leave_casts_to_autocast(model: torch.nn.Module) -> None:
-    """Have adapters take their inputs as they are.
+    """Let adapters use their inputs without a cast.
 
     PEFT widens each input to the adapter's float32, and autocast narrows it again right away: the same numbers, after
     two copies of every activation in every adapted map.

@@ -10,12 +10,12 @@ import contextlib
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-MAX_TOKENS = 128
+MAX_PLAIN_TOKENS = 128
 """Length of rows up to which the attention probabilities, kept for the backward pass, take little memory."""
 
 
 def attention_for(device: torch.device, longest: int) -> contextlib.AbstractContextManager[None]:
     """Inside, attention is computed by plain matrix products where rows of at most `longest` tokens on `device` are
     trained faster so; forward and backward passes give the same but for rounding."""
-    plain = device.type == "cpu" and longest <= MAX_TOKENS
+    plain = device.type == "cpu" and longest <= MAX_PLAIN_TOKENS
     return sdpa_kernel(SDPBackend.MATH) if plain else contextlib.nullcontext()

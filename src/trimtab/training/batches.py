@@ -12,17 +12,18 @@ from torch.utils.data import Sampler
 
 from trimtab.training.tokens import PairTokens, TextTokens
 
-WINDOW = 50  # batches whose rows are sorted by length together
+SORTED_BATCHES = 50  # batches whose rows are sorted by length together
 Row = TypeVar("Row", PairTokens, TextTokens)
 
 
 def arrange(rows: Sequence[Row], batch_size: int, seed: int) -> list[Row]:
-    """The rows in an order of which each run of `batch_size` is a batch: drawn at random, then of like length.
+    """The rows in a new order; every `batch_size` consecutive ones are a batch, random rows of similar length.
 
-    Little is padded, as in transformers' `group_by_length`: within each window of `WINDOW` batches rows are sorted.
+    Rows are sorted by length within every `SORTED_BATCHES` batches, so that little is padded (as by transformers'
+    `group_by_length`).
     """
     order = np.random.default_rng(seed).permutation(len(rows))
-    window = batch_size * WINDOW
+    window = batch_size * SORTED_BATCHES
     arranged: list[Row] = []
     for start in range(0, len(rows), window):
         drawn = [rows[index] for index in order[start : start + window]]

@@ -73,7 +73,7 @@ def fit_calibration(margins: Floats, labels: Labels, *, with_bias: bool) -> Cali
 
 
 def cross_fitted(margins: Floats, labels: Labels, *, with_bias: bool) -> Floats:
-    """Margins of which each half is calibrated by a fit on the other half, so that no text is measured by its own fit.
+    """The margins, each half calibrated by a fit on the other half, so that no text is measured by its own fit.
 
     A half has every second text of each label, in order.
     """

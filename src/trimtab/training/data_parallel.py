@@ -1,7 +1,7 @@
 """A batch shared out among processes, so that loss, gradient and log are those of one process with the whole batch.
 
-Processes average their gradients, whatever each has computed them from. So each weighs its part of the loss by its
-share of what the loss is a mean over: pairs, or tokens of chosen responses.
+Processes average their gradients with equal weights. So each weighs its part of the loss by its share
+of what the loss is a mean over: pairs, or tokens of chosen responses.
 
     >>> [share([0, 1, 2, 3, 4], index, 2) for index in range(2)]
     [[0, 1], [2, 3, 4]]
@@ -30,7 +30,7 @@ def share(batch: Sequence[int], index: int, count: int) -> list[int]:
 
 
 class BatchShare(BatchSampler):
-    """Of each batch of `batch_size` rows, in the order of `sampler`, the rows of one process.
+    """The rows of one process in each batch of `batch_size` rows, in the order of `sampler`.
 
     Where a last, smaller batch has none for it, it gets the row `idle`, which counts for nothing: no process may skip a
     step.
@@ -54,7 +54,7 @@ def with_idle_row(rows: Dataset) -> Dataset:
 
 @dataclass(frozen=True)
 class SingleProcess:
-    """What TRL asks of an accelerator while it computes one batch, answered for this process alone.
+    """Stands in for the accelerator while TRL computes one batch, as if this process were the only one.
 
     TRL gathers each figure over the processes as if all had the same number of rows.
     """

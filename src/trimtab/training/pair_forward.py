@@ -1,8 +1,8 @@
-"""The forward pass of preference tuning: computes only what the loss needs, and what does not change only once.
+"""The forward pass of preference tuning (and of fine-tuning without packing), which computes only what the loss needs.
 
-It replaces TRL's fused head on a model, under the same call and with the same output. Logits are computed for the
-response's positions alone, in tiles that stay in the processor's cache; and where the lowest layers are not trained,
-their output for a batch is kept from the reference pass.
+It replaces the forward pass with TRL's fused head: it is called in the same way and returns the same output. Logits are
+computed only at the response's positions, in tiles that stay in the processor's cache. Where the lowest layers are not
+trained, their output for a batch is computed once and kept.
 """
 
 from collections import deque
@@ -15,13 +15,16 @@ from trl.trainer.utils import FusedCausalLMOutput
 from trimtab.models.lm_head import LMHead
 from trimtab.models.shared_layers import recalling_body, recording_body
 
-KEPT_BYTES = 1 << 30  # of lower layers' outputs; batches beyond are computed each time
+MAX_KEPT_BYTES = 1 << 30  # of the lowest layers' outputs; batches beyond this are computed each time
 
 
 class PairForward:
-    """The forward pass of one model whose embeddings and lowest `frozen_layers` layers are not trained.
+    """The forward pass of one model.
 
-    `scale` and `cap` are what the model does to its logits after the head, as `LMHead` says.
+    Args:
+        frozen_layers: how many of the lowest layers are not trained. If any, the embeddings are not trained either.
+        scale: factor of the logits, as in `LMHead`.
+        cap: largest absolute logit, as in `LMHead`; None where logits are not capped.
     """
 
     def __init__(
@@ -31,12 +34,12 @@ class PairForward:
         self._scale, self._cap = scale, cap
         self._plain = model.forward
         self._kept: dict[tuple[bytes, bytes], torch.Tensor] = {}
-        self._room = KEPT_BYTES
-        self._passed: deque[torch.Tensor] = deque()
+        self._room = MAX_KEPT_BYTES
+        self._lower_output: deque[torch.Tensor] = deque()
         self._whole = self._upper = model.base_model
         if frozen_layers:
-            self._whole = recording_body(model, frozen_layers, self._passed)
-            self._upper = recalling_body(model, frozen_layers, self._passed)
+            self._whole = recording_body(model, frozen_layers, self._lower_output)
+            self._upper = recalling_body(model, frozen_layers, self._lower_output)
 
     def install(self) -> None:
         """Make this the model's forward pass wherever it is called with `fused_lm_head=True`."""
@@ -45,7 +48,7 @@ class PairForward:
     def forget(self) -> None:
         """Free the lower layers' outputs, which are not needed once training has ended."""
         self._kept.clear()
-        self._room = KEPT_BYTES
+        self._room = MAX_KEPT_BYTES
 
     def __call__(
         self, *args: Any, fused_lm_head: bool = False, labels: torch.Tensor | None = None, **kwargs: Any
@@ -55,7 +58,7 @@ class PairForward:
             return self._plain(*args, labels=labels, **kwargs)
         mask = labels[:, 1:] != -100
         head = self._model.get_output_embeddings()
-        # under autocast a last norm may give float32, and the head's product is as narrow as its weights
+        # under autocast the last norm may return float32; the head multiplies in the type of its weights
         hidden = self._hidden(**kwargs)[:, :-1][mask].to(head.weight.dtype)
         statistics = HeadStatistics.apply(hidden, head.weight, head.bias, labels[:, 1:][mask], self._scale, self._cap)
         fields = [values.new_zeros(mask.shape).masked_scatter(mask, values) for values in statistics]
@@ -68,20 +71,21 @@ class PairForward:
         batch = {"input_ids": input_ids, "attention_mask": attention_mask, **kwargs}
         if self._whole is self._upper:
             return self._whole(**batch).last_hidden_state
-        self._passed.clear()  # of a pass that an error cut short
+        self._lower_output.clear()  # an error may have left the output of an earlier pass
         key = (input_ids.cpu().numpy().tobytes(), attention_mask.cpu().numpy().tobytes())
         if key in self._kept:
-            self._passed.append(self._kept[key])
+            self._lower_output.append(self._kept[key])
             return self._upper(**batch).last_hidden_state
         hidden = self._whole(**batch).last_hidden_state
-        lower = self._passed.popleft().detach()
+        lower = self._lower_output.popleft().detach()
         if lower.nbytes <= self._room:
             self._kept[key], self._room = lower, self._room - lower.nbytes
         return hidden
 
 
 class HeadStatistics(torch.autograd.Function):
-    """Of logits hidden @ weight.T: log-probability of the target, entropy, mean, and whether the target is the largest.
+    """Statistics of the logits hidden @ weight.T: the target's log-probability, the entropy, the mean, and whether the
+    target's logit is the largest.
 
     All [tokens], float32 or wider, entropy in nats; only the log-probability has a gradient:
     d log p_t / d z_j = [j = t] - p_j, for which tiles of the logits are computed again rather than kept. Logits are
@@ -145,6 +149,6 @@ class HeadStatistics(torch.autograd.Function):
 
 
 def _inside(targets: torch.Tensor, start: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of the targets among `size` tokens from `start` on: the token counted from there, and the target's index."""
+    """The targets among the `size` tokens from `start` on: their tokens, counted from `start`, and their indices."""
     index = ((targets >= start) & (targets < start + size)).nonzero().squeeze(1)
     return targets[index] - start, index

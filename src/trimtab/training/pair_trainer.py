@@ -97,7 +97,7 @@ class PairTrainer(ResumableTrainer, DPOTrainer):
         self.loss_types, self.loss_weights = self.loss_types[1:], self.loss_weights[1:]
 
     def _batches(self, tables: tuple[Dataset, Dataset], config: TrainingConfig, steps: int) -> int:
-        """The reference's batches too."""
+        """The number of batches in all, with those of the reference."""
         reference = sum(math.ceil(len(table) / config.batch_size) for table in tables)
         return reference + super()._batches(tables, config, steps)
 
@@ -118,7 +118,7 @@ class PairTrainer(ResumableTrainer, DPOTrainer):
         return dataset.add_column("ref_chosen_logps", logps[0]).add_column("ref_rejected_logps", logps[1])
 
     def _reference(self, dataset: Dataset) -> tuple[list[float], list[float]]:
-        """Of the chosen and of the rejected responses, in nats, by row."""
+        """The reference's log-probabilities of the chosen and the rejected responses, in nats, by row."""
         by_share: list[tuple[int, float, float]] = []
         for rows, batch in zip(self._shares(dataset), self._loader(dataset), strict=True):
             chosen, rejected = self.compute_ref_log_probs(self.model, batch)
@@ -219,13 +219,13 @@ class PairTrainer(ResumableTrainer, DPOTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """The trainer's, with the mean loss of the batches that several processes shared."""
+        """TRL's loop, with the mean loss of batches that several processes share."""
         self._losses.clear()
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         if not launched().alone:
             losses, rows = np.array(self._losses), np.array(self._rows["eval"])
-            known = np.isfinite(losses) if np.isfinite(losses).any() else np.full(len(losses), True)
-            output.metrics[f"{metric_key_prefix}_loss"] = float(np.average(losses[known], weights=rows[known]))
+            counted = np.isfinite(losses) if np.isfinite(losses).any() else np.full(len(losses), True)
+            output.metrics[f"{metric_key_prefix}_loss"] = float(np.average(losses[counted], weights=rows[counted]))
         return output
 
     def forget(self) -> None:

@@ -1,6 +1,6 @@
 """Preference tuning: pairs and a small model in, an ordinary model folder out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -33,61 +33,71 @@ def tune(
 
     Writes into the job's folder `model` (an ordinary transformers folder, an adapter merged into it), `adapter`
     where there is one, and `log.jsonl`, one line for each logged step: `rewards/*` and `logps/*` of chosen and rejected
-    responses in nats, the former times beta; `eval_*` on the validation pairs. `model` is trained in place, on the
-    device and in the dtype that it has, and emptied at the end; bfloat16 weights are trained under autocast. `small`
-    gives the template, start token and system message of text prompts. Progress counts batches. One seed and thread
-    count give one result. Launched processes all call this and share each batch; the main one alone writes.
+    responses in nats, the former times beta; `eval_*` on the validation pairs. `model` is trained in place, on its
+    device and in its dtype, and emptied at the end; bfloat16 weights are trained under autocast. `small` gives the
+    template, start token and system message of text prompts. Progress counts batches. The same seed and number of
+    threads give the same result. All launched processes call this and share each batch; only the main one writes.
 
     Returns:
-        What was trained on and how it went; `eval_*` are those of the model that is kept, at step `best_step`.
+        The summary: counts of pairs, how the training went, and `eval_*` of the weights kept, those of `best_step`.
 
     Raises:
         DataError: there are no usable training or validation pairs.
-        ModelError: the model cannot be tuned so, the loss of a plug-in fails, or training diverged.
-        VocabularyError: the pairs are another model's tokens.
+        ModelError: the model cannot be tuned as configured (quantised or float16 weights, no layers for an adapter),
+            the loss of a plug-in fails, or training diverged.
+        VocabularyError: the pairs hold token ids of another model.
         ConfigurationError: a tracker that is not installed, more `top_layers` than there are, or a `max_length` beyond
             the model's context.
     """
     check_trackers(config.trackers)
     if quantization_of(model) is not None:
         raise ModelError("quantised weights cannot be tuned: drop quantization from the small model")
-    shown = small or ModelConfig(name="small")
-    vocabulary = vocabulary_of(model, tokenizer, shown.start_token, chat=shown.chat, system=shown.system)
+    prompting = small or ModelConfig(name="small")
+    vocabulary = vocabulary_of(model, tokenizer, prompting.start_token, chat=prompting.chat, system=prompting.system)
     size = model.get_input_embeddings().weight.shape[0]
-    encoded = {}
+    encoded = []
     for name, pairs in (("training", train), ("validation", validation)):
         if not pairs:
             raise DataError(f"there are no {name} pairs: tuning needs training and validation pairs")
-        encoded[name] = encode_pairs(pairs, vocabulary, shown.template, config.max_length, size)
-        _check_lengths(encoded[name], model, config)
-    rows = arrange(encoded["training"].rows, config.batch_size, job.seed)
-    others = sorted(encoded["validation"].rows, key=lambda row: row.length)
+        encoded.append(encode_pairs(pairs, vocabulary, prompting.template, config.max_length, size))
+        _check_lengths(encoded[-1], model, config)
+    rows = arrange(encoded[0].rows, config.batch_size, job.seed)
+    validation_rows = sorted(encoded[1].rows, key=lambda row: row.length)
     outcome, best = train_and_save(
-        lambda padding: PairTrainer(model, padding, rows, others, config, job),
+        lambda padding: PairTrainer(model, padding, rows, validation_rows, config, job),
         model,
         vocabulary,
-        max(row.length for row in (*rows, *others)),
+        max(row.length for row in (*rows, *validation_rows)),
         job,
         config.trackers,
     )
-    return {
-        "training_pairs": len(rows),
-        "validation_pairs": len(others),
-        "truncated_pairs": sum(pairs.truncated for pairs in encoded.values()),
-        "dropped_pairs": sum(pairs.dropped for pairs in encoded.values()),
-        **outcome,
-        "eval_accuracy": best["eval_rewards/accuracies"],
-        "eval_margin": best["eval_rewards/margins"],
-        "eval_logps_chosen": best["eval_logps/chosen"],
-        "eval_logps_rejected": best["eval_logps/rejected"],
-    }
+    return {**_counts(*encoded), **outcome, **_best_evaluation(best)}
 
 
 def _check_lengths(encoded: EncodedPairs, model: PreTrainedModel, config: TuneConfig) -> None:
-    """Raise ConfigurationError where a row is longer than the model can read."""
+    """Raise ConfigurationError where a row is longer than the model's context."""
     longest, limit = max(row.length for row in encoded.rows), context_of(model)
     if longest > limit:
         raise ConfigurationError(
             f"tune.max_length is {config.max_length}, and a pair of {longest} tokens exceeds the small model's context "
             f"of {limit}: lower tune.max_length to {limit}"
         )
+
+
+def _counts(training: EncodedPairs, validation: EncodedPairs) -> dict[str, int]:
+    return {
+        "training_pairs": len(training.rows),
+        "validation_pairs": len(validation.rows),
+        "truncated_pairs": training.truncated + validation.truncated,
+        "dropped_pairs": training.dropped + validation.dropped,
+    }
+
+
+def _best_evaluation(best: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of a log entry of the trainer, under the names of the summary."""
+    return {
+        "eval_accuracy": best["eval_rewards/accuracies"],
+        "eval_margin": best["eval_rewards/margins"],
+        "eval_logps_chosen": best["eval_logps/chosen"],
+        "eval_logps_rejected": best["eval_logps/rejected"],
+    }

@@ -30,14 +30,14 @@ from trimtab.training.checkpoints import Checkpoints, checkpoint_at
 from trimtab.training.job import TrainingJob
 
 Batch = dict[str, torch.Tensor]
-SUMS = "sums.json"
+SUMS_FILE = "sums.json"
 """A checkpoint's file of the running sums that the log is made of."""
 
 
 class ResumableTrainer(Trainer):
     """Comes before one of TRL's trainers among the bases of a class: `class PairTrainer(ResumableTrainer, DPOTrainer)`.
 
-    Rows are taken as they are. `part` is the part of the configuration, `heldout` what is evaluated on, for messages.
+    Rows are used unchanged. For messages: `part` is the part of the configuration, `heldout` the evaluation data.
     """
 
     part: ClassVar[str]
@@ -84,7 +84,7 @@ class ResumableTrainer(Trainer):
         return dataset
 
     def _passed(self, rows: int) -> None:
-        """A batch of so many rows has been computed, in training or in an evaluation."""
+        """Report progress after a batch of this number of rows, in training or in an evaluation."""
         self._rows["train" if self.model.training else "eval"].append(rows)
         self._tick()
 
@@ -123,11 +123,11 @@ class ResumableTrainer(Trainer):
             "tokens": self._total_train_tokens,
             "done": self._done,
         }
-        write_text(checkpoint_at(self._folder, self.state.global_step) / SUMS, [json.dumps(sums)])
+        write_text(checkpoint_at(self._folder, self.state.global_step) / SUMS_FILE, [json.dumps(sums)])
 
     def restore_sums(self, checkpoint: Path) -> None:
         """Restore the running sums of the log, which transformers and TRL leave out of their checkpoints."""
-        sums = json.loads((checkpoint / SUMS).read_text(encoding="utf-8"))
+        sums = json.loads((checkpoint / SUMS_FILE).read_text(encoding="utf-8"))
         self._tr_loss = torch.tensor(sums["loss"], device=self.args.device)
         self._total_loss_scalar = sums["total_loss"]
         self._globalstep_last_logged = sums["logged"]

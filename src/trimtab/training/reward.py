@@ -125,7 +125,7 @@ def _calibrate(
 
 
 def _batch(rows: list[dict[str, Any]], pad: int) -> dict[str, torch.Tensor]:
-    """Rows as the model is trained on: padded as they are for judging, whatever the tokenizer pads with."""
+    """The rows that the model is trained on, padded as for judging, not as the tokenizer would."""
     ids, mask = padded([row["input_ids"] for row in rows], pad)
     return {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([row["labels"] for row in rows])}
 

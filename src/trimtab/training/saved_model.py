@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 TIMES = ("_runtime", "_per_second")
 """Ends of the names of wall times in transformers' log, which has to be the same each time."""
-Given = tuple[Any, Any, PreTrainedTokenizerBase]
+Original = tuple[Any, Any, PreTrainedTokenizerBase]
 """A model's configuration and generation configuration, and its tokenizer."""
 
 
@@ -73,7 +73,7 @@ def train_and_save(
         ConfigurationError: a tracker refuses to begin.
     """
     main, checkpoints = launched().main, job.checkpoints.folder
-    given = _as_given(model, vocabulary.tokenizer)
+    original = _original_of(model, vocabulary.tokenizer)
     padding = able_to_pad(vocabulary.tokenizer, vocabulary.end_id, model.get_input_embeddings().weight.shape[0])
     with _quiet(), job.writing():
         start = resume_point(checkpoints) if main else None
@@ -91,7 +91,7 @@ def train_and_save(
             make_whole(trainer.model)
         if main:
             _write_log(trainer.state.log_history, job.folder)
-            _save_model(trainer.model, given, job.folder)
+            _save_model(trainer.model, original, job.folder)
         trainer.accelerator.wait_for_everyone()
     # trainer, callbacks and model refer to each other in circles, whose memory would wait for the garbage collector
     model.to("meta")
@@ -108,7 +108,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _as_given(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Given:
+def _original_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Original:
     """Copies to save at the end: a trainer writes special tokens into the model's configurations."""
     return copy.deepcopy(model.config), copy.deepcopy(model.generation_config), tokenizer
 
@@ -118,14 +118,14 @@ def _write_log(history: Sequence[Mapping[str, Any]], folder: Path) -> None:
     write_text(folder / "log.jsonl", (json.dumps(timeless(entry), sort_keys=True) + "\n" for entry in history))
 
 
-def _save_model(model: PreTrainedModel | PeftModel, given: Given, folder: Path) -> None:
-    """Write `folder/model` with the configuration and tokenizer that were given, any adapter as `folder/adapter`."""
+def _save_model(model: PreTrainedModel | PeftModel, original: Original, folder: Path) -> None:
+    """Write `folder/model` with the original configuration and tokenizer, any adapter as `folder/adapter`."""
     if isinstance(model, PeftModel):
         for config in model.peft_config.values():
             config.target_modules = sorted(config.target_modules)  # of a set, which each process orders in its own way
         model.save_pretrained(folder / "adapter", save_embedding_layers=False)
         model = model.merge_and_unload()
-    model.config, model.generation_config, tokenizer = given
+    model.config, model.generation_config, tokenizer = original
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
 

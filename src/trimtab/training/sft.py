@@ -38,16 +38,16 @@ def fine_tune(
 
     Writes into the job's folder `model` (an ordinary transformers folder, an adapter merged into it), `adapter`
     where there is one, and `log.jsonl`, one line for each logged step; `loss` in nats a token. `model` is trained in
-    place, on the device and in the dtype that it has, and emptied at the end; bfloat16 weights are trained under
-    autocast. Each text begins with the start token (`start_token`, or the tokenizer's own) and ends with the end token
-    where it is not cut. One seed and thread count give one result.
+    place, on its device and in its dtype, and emptied at the end; bfloat16 weights are trained under autocast.
+    Each text begins with the start token (`start_token`, or the tokenizer's) and, unless it is cut, ends with the end
+    token. The same seed and number of threads give the same result.
 
     Returns:
-        What was trained on and how it went; `eval_*` are those of the model that is kept, at step `best_step`.
+        The summary: counts of texts, how the training went, and `eval_*` of the weights kept, those of `best_step`.
 
     Raises:
         DataError: there are no texts.
-        ModelError: the model has no start token, cannot be trained so, or training diverged.
+        ModelError: the model has no start token, cannot be trained as configured, or training diverged.
         ConfigurationError: more `top_layers` than there are, or a `max_length` beyond the model's context.
     """
     vocabulary, limit = vocabulary_of(model, tokenizer, start_token), context_of(model)
@@ -75,9 +75,9 @@ def fine_tune(
 
 
 class TextTrainer(ResumableTrainer, SFTTrainer):
-    """TRL's SFTTrainer on rows of `TextTokens`; each run of `batch_size` training rows is a batch.
+    """TRL's SFTTrainer on texts that are token ids already; every `batch_size` consecutive training rows are a batch.
 
-    With `config.packing`, TRL first packs texts into rows of `max_length` tokens, in which none sees another.
+    With `config.packing`, TRL first packs texts into rows of `max_length` tokens; no text attends to another.
     """
 
     part, heldout = "sft", "held-out"
@@ -98,6 +98,7 @@ class TextTrainer(ResumableTrainer, SFTTrainer):
         super().__init__(model, tokenizer, tables, arguments, config, job)
         plain = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         if not config.packing and (head := head_of(plain)) is not None:
+            # computes logits only where the loss needs them; packed rows use the model's own forward pass
             PairForward(plain, 0, head.scale, head.cap).install()
 
     def compute_loss(

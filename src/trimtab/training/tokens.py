@@ -30,7 +30,7 @@ class PairTokens:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TextTokens:
-    """One text as ids, all but the first of which are predicted; the name is the column that TRL's collator reads."""
+    """One text as ids; all but the first are predicted. The field is named as the column that TRL's collator reads."""
 
     input_ids: list[int]
 

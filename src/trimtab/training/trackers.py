@@ -20,17 +20,17 @@ from trimtab.store.files import write_json
 from trimtab.training.checkpoints import checkpoint_step
 
 PROJECT = "trimtab"
-RUN = "tracked.json"
-"""The name of the run, beside the checkpoints: it lasts as long as there is one to resume from."""
+RUN_FILE = "tracked.json"
+"""The file with the run's name. It is kept beside the checkpoints, so that a resumed training continues the run."""
 
 
 def check_trackers(names: Sequence[str]) -> None:
     """Raise ConfigurationError where a tracker is not installed."""
-    known = get_available_reporting_integrations()
-    unknown = sorted(set(names) - set(known))
+    installed = get_available_reporting_integrations()
+    unknown = sorted(set(names) - set(installed))
     if unknown:
         raise ConfigurationError(
-            f"tune.trackers names {', '.join(unknown)}: installed are {', '.join(known) or 'none'}; "
+            f"tune.trackers names {', '.join(unknown)}: installed are {', '.join(installed) or 'none'}; "
             "install it with pip, or drop it"
         )
 
@@ -44,7 +44,7 @@ def begun_by_the_trainer(names: Sequence[str]) -> list[str] | str:
 def tracking(
     names: Sequence[str], folder: Path, checkpoints: Path, start: Path | None
 ) -> Iterator[Callable[[Trainer], None]]:
-    """Begins the runs of trackers that write into `folder`, and gives a function that adds them to a trainer.
+    """Begin the runs of trackers that write into `folder`, and yield a function that adds them to a trainer.
 
     Where the training resumes from the checkpoint `start`, its runs are continued. They end with the block.
 
@@ -52,9 +52,9 @@ def tracking(
         ConfigurationError: a tracker refuses to begin.
     """
     step = 0 if start is None else checkpoint_step(start)
-    name = _run_name(folder.name, checkpoints / RUN, new=not step) if names else ""
+    name = _run_name(folder.name, checkpoints / RUN_FILE, new=not step) if names else ""
     with contextlib.ExitStack() as stack:
-        callbacks = [stack.enter_context(BEGIN[each](folder, name, step)) for each in names if each in BEGIN]
+        callbacks = [stack.enter_context(BEGIN[tracker](folder, name, step)) for tracker in names if tracker in BEGIN]
 
         def track(trainer: Trainer) -> None:
             for callback in callbacks:

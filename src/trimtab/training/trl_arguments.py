@@ -25,7 +25,7 @@ def shared_arguments(model: PreTrainedModel, config: TrainingConfig, job: Traini
     """The arguments of any of TRL's trainers.
 
     Raises:
-        ConfigurationError: the launch asks for what the processes cannot do.
+        ConfigurationError: the training cannot be shared by the launched processes.
         ModelError: the weights are float16, which cannot be trained without a float32 copy.
     """
     _check_launch(model, config)
@@ -33,7 +33,7 @@ def shared_arguments(model: PreTrainedModel, config: TrainingConfig, job: Traini
         raise ModelError("the small model is in float16, which cannot be tuned: set small.dtype to float32 or bfloat16")
     return {
         "output_dir": str(job.checkpoints.folder),
-        "max_length": None,  # rows are cut already
+        "max_length": None,  # rows have been cut before
         "max_steps": steps,
         "per_device_train_batch_size": math.ceil(config.batch_size / launched().count),
         "per_device_eval_batch_size": math.ceil(config.batch_size / launched().count),
@@ -63,7 +63,7 @@ def shared_arguments(model: PreTrainedModel, config: TrainingConfig, job: Traini
 def use_one_device(arguments: TrainingArguments) -> None:
     """Train on the first GPU where this process sees several.
 
-    `Trainer` would put a batch of the given size on each of them (`DataParallel`), and so train with a larger batch.
+    `Trainer` would put a whole batch on each of them (`DataParallel`), and so train with a larger batch.
     """
     if arguments.n_gpu > 1:
         _log.info("training uses the first of %d GPUs; `trimtab tune --launch ddp` tunes on all", arguments.n_gpu)

@@ -78,8 +78,8 @@ def long_test_prompts(world: World) -> Said:
 
 FAULTS = [
     (REVIEWS, "fewer than prompts are asked for", lambda world: command(world, "data", "data.tuning_prompts=10000"),
-     "data.tuning_prompts asks for 10000 reviews, but of the 120 in the train half only 116 are left that can serve: "
-     "lower data.tuning_prompts"),
+     "data.tuning_prompts asks for 10000 reviews, but of the 120 in the train half only 116 are unused and long "
+     "enough: lower data.tuning_prompts"),
     (REVIEWS, "that are nowhere", lambda world: command(world, "data", "data.reviews=nowhere"),
      "dataset 'nowhere' is no local path, not in the path map, not to be had from the model hub (…) and not in the "
      "catalogue (imdb, …): give a folder, or map the name to one"),
