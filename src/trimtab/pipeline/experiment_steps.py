@@ -65,7 +65,8 @@ def _reward(experiment: Experiment, data: Step) -> Step:
         return Step("reward", makers.ready_reward, parts={"reward": experiment.reward}, code=_reward_code(experiment))
     return Step(
         "reward", makers.trained_reward, parts={"reward": experiment.reward, "seed": experiment.seed},
-        execution=_checkpoints(experiment), needs=(data,), flops=partial(flops.of_reward, experiment),
+        execution=_checkpoints(experiment), code=_reward_code(experiment), needs=(data,),
+        flops=partial(flops.of_reward, experiment),
     )  # fmt: skip
 
 
@@ -218,4 +219,5 @@ def _diverging(experiment: Experiment) -> list[DecoderConfig]:
 
 
 def _reward_code(experiment: Experiment) -> tuple[Code, ...]:
+    """The code of a plug-in's reward kind; a function's is a part of its file's identity."""
     return () if experiment.reward.by is not None else (Code(experiment.reward.definition, "reward kind"),)
