@@ -127,10 +127,14 @@ def test_threads(script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 def test_drift(script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """In float32 the cached values are those of whole passes to 5e-6 nats a token and model."""
+    """In float32 the cached values are those of whole passes but for rounding.
+
+    On these tiny random models that is up to 1.8e-5 nats a token, by the kernels that the processor has (AVX2, AVX512,
+    MKL's compatible ones: 1.3e-5 to 1.7e-5 on an AMD EPYC); on the embedded models 5e-6 a token and model.
+    """
     sizes = ("--prompts", "1", "--tokens", "6", "--dtype", "float32")
     figures = main(script("drift"), monkeypatch, tmp_path / "drift.json", *sizes)
-    assert figures["from caches, against one pass"]["mean_a_token"] < 1e-5
+    assert figures["from caches, against one pass"]["mean_a_token"] < 4e-5
     assert figures["one pass, against float32"]["largest_a_value"] == 0  # the copies are the models themselves
 
 
