@@ -13,6 +13,8 @@
 """
 
 import datetime
+import difflib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -91,3 +93,13 @@ def faults_in(error: "ValidationError", whole: str) -> str:
         value = "missing" if fault["type"] == "missing" else f"{shown(fault['input'])} ({fault['msg']})"
         faults.append(f"{field} is {value}")
     return "; ".join(faults)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """What to write in the place of an unknown name: the closest known one, else all of them.
+
+    >>> suggestion("betta", ["beta", "loss"]), suggestion("xyz", ["beta", "loss"])
+    ('did you mean beta?', 'known are beta, loss')
+    """
+    close = difflib.get_close_matches(name, known := list(known), n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"

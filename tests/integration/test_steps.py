@@ -99,8 +99,11 @@ def test_nothing_is_loaded_twice_in_a_process(tmp_path: Path, hub: Path, monkeyp
 
     monkeypatch.setattr(Weights, "of", of)
     monkeypatch.setattr(workspace, "load_reward", lambda *given: (loaded.update(["reward"]), rewarding(*given))[1])
+    freed: list[str] = []
+    monkeypatch.setattr("trimtab.models.allocator.give_back_freed_memory", lambda: freed.append("tune"))
     made = run(experiment(), tmp_path, Assets(cache=tmp_path / "cache", path_map=hub), Watch())
     assert loaded["reward"] == 1
+    assert freed == ["tune"], "what a training has freed goes back to the system"
     tuned = made.tuned.folder.name
     assert loaded[tuned] == 1
     rest = {name: count for name, count in loaded.items() if name not in ("reward", tuned)}

@@ -9,16 +9,15 @@
 small.name: it is missing: give it; small.nmae is unknown: did you mean name?
 """
 
-import difflib
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pydantic
 
 from trimtab.config.models import Config
 from trimtab.config.yaml_values import text_wanted
-from trimtab.errors import shown
+from trimtab.errors import shown, suggestion
 
 MAX_VALUE_CHARACTERS = 80  # characters of a value that a message repeats
 _WORDS = {
@@ -35,16 +34,6 @@ def faults_in(error: pydantic.ValidationError, model: type[Config], *prefix: str
     """All faults of a validation of `model`, each once; `prefix` comes before each field's path."""
     # each branch of a union such as `int | str` reports the same fault
     return list(dict.fromkeys(_fault(entry, model, prefix) for entry in error.errors()))
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """What to write in the place of an unknown name: the closest known one, else all of them.
-
-    >>> suggestion("betta", ["beta", "loss"]), suggestion("xyz", ["beta", "loss"])
-    ('did you mean beta?', 'known are beta, loss')
-    """
-    close = difflib.get_close_matches(name, known := list(known), n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
 
 
 def _fault(entry: Any, model: type[Config], prefix: Sequence[str]) -> str:

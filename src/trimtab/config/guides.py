@@ -11,10 +11,10 @@ from typing import Any
 import platformdirs
 import pydantic
 
-from trimtab.config.faults import faults_in, suggestion
+from trimtab.config.faults import faults_in
 from trimtab.config.models import Config, ModelConfig, tuned_like
 from trimtab.config.yaml_values import read_mapping
-from trimtab.errors import ConfigurationError
+from trimtab.errors import ConfigurationError, suggestion
 
 SHIPPED = Path(__file__).parent / "guides.yaml"
 

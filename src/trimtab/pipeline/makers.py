@@ -4,12 +4,14 @@ A function gets the parts that its step declares, by name. Heavy libraries are i
 the list of steps can be read at once.
 """
 
+import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtab.config.data import DataConfig
@@ -26,6 +28,7 @@ from trimtab.store.files import write_json, write_records, write_text
 
 if TYPE_CHECKING:
     from trimtab.pipeline.workspace import Job
+    from trimtab.training.job import TrainingJob
 
 
 def data(job: "Job", data: DataConfig, seed: int) -> None:
@@ -42,15 +45,26 @@ def ready_reward(job: "Job", reward: RewardConfig) -> None:
     write_json(job.folder / "report.json", {reward.kind: reward.label})
 
 
-def trained_reward(job: "Job", reward: RewardConfig, seed: int, checkpoint_seconds: float) -> None:
-    """The gold reward: a classifier trained on reviews."""
+@contextlib.contextmanager
+def _training(
+    job: "Job", seed: int, checkpoint_seconds: float, trackers: Path | None = None
+) -> "Iterator[TrainingJob]":
+    """Where a training writes and reports. The memory that it has freed goes back to the system at the end."""
+    from trimtab.models.allocator import give_back_freed_memory
     from trimtab.training.checkpoints import Saving
     from trimtab.training.job import TrainingJob
+
+    yield TrainingJob(job.folder, seed, job.advance, Saving(job.work, checkpoint_seconds), trackers)
+    give_back_freed_memory()
+
+
+def trained_reward(job: "Job", reward: RewardConfig, seed: int, checkpoint_seconds: float) -> None:
+    """The gold reward: a classifier trained on reviews."""
     from trimtab.training.reward import train_reward
 
     train, heldout = (job.input("data").records(Review, name) for name in ("reward_train", "reward_heldout"))
-    training = TrainingJob(job.folder, seed, job.advance, Saving(job.work, checkpoint_seconds))
-    train_reward(train, heldout, reward, job.workspace.assets, training)
+    with _training(job, seed, checkpoint_seconds) as training:
+        train_reward(train, heldout, reward, job.workspace.assets, training)
 
 
 def judge(job: "Job", judge: JudgeConfig, seed: int) -> None:
@@ -66,8 +80,6 @@ def judge(job: "Job", judge: JudgeConfig, seed: int) -> None:
 def sft(job: "Job", small: ModelConfig, sft: SftConfig, seed: int, checkpoint_seconds: float) -> None:
     """The small model trained on reviews, an ordinary folder under `model`: the untuned model of all that follows."""
     from trimtab.models.load import load_causal_lm
-    from trimtab.training.checkpoints import Saving
-    from trimtab.training.job import TrainingJob
     from trimtab.training.sft import fine_tune
 
     job.workspace.empty()
@@ -75,8 +87,8 @@ def sft(job: "Job", small: ModelConfig, sft: SftConfig, seed: int, checkpoint_se
     train, heldout = (
         [review.text for review in job.input("data").records(Review, name)] for name in ("sft_train", "sft_heldout")
     )
-    training = TrainingJob(job.folder, seed, job.advance, Saving(job.work, checkpoint_seconds))
-    summary = fine_tune(train, heldout, model, tokenizer, sft, training, small.start_token)
+    with _training(job, seed, checkpoint_seconds) as training:
+        summary = fine_tune(train, heldout, model, tokenizer, sft, training, small.start_token)
     write_json(job.folder / "summary.json", summary)
 
 
@@ -140,16 +152,13 @@ def tune(job: "Job", small: ModelConfig, tune: TuneConfig, seed: int, checkpoint
     """The tuned small model, an ordinary folder under `model`."""
     from trimtab.models.load import load_causal_lm
     from trimtab.training import preference
-    from trimtab.training.checkpoints import Saving
-    from trimtab.training.job import TrainingJob
 
     job.workspace.empty()
     records = job.input("pairs").records(Pair)
     train, validation = ([pair for pair in records if pair.split == split] for split in ("train", "validation"))
     model, tokenizer = load_causal_lm(job.roles(small).config("untuned"), job.workspace.assets)
-    saving, trackers = Saving(job.work, checkpoint_seconds), job.run / "trackers" / job.folder.stem
-    training = TrainingJob(job.folder, seed, job.advance, saving, trackers)
-    summary = preference.tune(train, validation, model, tokenizer, tune, training, small)
+    with _training(job, seed, checkpoint_seconds, job.run / "trackers" / job.folder.stem) as training:
+        summary = preference.tune(train, validation, model, tokenizer, tune, training, small)
     if job.main:
         write_json(job.folder / "summary.json", summary)
 

@@ -10,7 +10,6 @@ An entry carries all facts about its name. Plug-ins add entries in the same way 
     'HELLO'
 """
 
-import difflib
 import importlib
 import inspect
 import re
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, TypeVar
 
-from trimtab.errors import ConfigurationError, shown
+from trimtab.errors import ConfigurationError, shown, suggestion
 from trimtab.plugins.user_functions import find_module, source_hash
 
 REGISTRIES = {
@@ -117,9 +116,7 @@ class Registry(dict[str, E]):
         return entry
 
     def __missing__(self, name: str) -> E:
-        close = difflib.get_close_matches(name, self, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(self)}"
-        raise ConfigurationError(f"{name!r} is no {self.noun}: {hint}")
+        raise ConfigurationError(f"{name!r} is no {self.noun}: {suggestion(name, self)}")
 
     def discard(self, name: str) -> None:
         """Remove an entry, if there is one of this name."""
