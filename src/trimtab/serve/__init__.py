@@ -1,0 +1,1 @@
+"""`trimtab serve`: a guided model behind OpenAI's protocol."""
