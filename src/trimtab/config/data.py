@@ -4,14 +4,12 @@
 'tatsu-lab/alpaca_eval'
 """
 
-import datetime
 from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from trimtab.config.fields import WordRange
 from trimtab.config.models import Config
-from trimtab.config.yaml_values import text_wanted
 
 
 class ColumnsConfig(Config):
@@ -40,18 +38,11 @@ class InstructionsConfig(Config):
     text with a prompt a line), `trimtab/instructions`, or `-` for standard input. Of a folder `files` is read, a
     pattern such as `alpaca_eval.json` or `data/test-*`; without it every such file."""
 
+    shorthand = "name"
+
     name: str = Field(min_length=1)
     files: str | None = None
     columns: ColumnsConfig = ColumnsConfig()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_alone(cls, values: Any) -> Any:
-        if values == [None]:  # as YAML reads a `-`
-            return {"name": "-"}
-        if isinstance(values, bool | int | float | datetime.date):
-            raise ValueError(f"{values} is no name: {text_wanted(values)}")
-        return {"name": values} if isinstance(values, str) else values
 
 
 class DataConfig(Config):
@@ -64,6 +55,8 @@ class DataConfig(Config):
     `sft_reviews` and evaluates on `sft_heldout`. `reviews` is null by default beside instructions; then there is no
     second judge.
     """
+
+    shorthand = "instructions"
 
     reviews: str | None = "imdb"
     instructions: InstructionsConfig | None = None

@@ -60,7 +60,7 @@ class Experiment(Config):
     @classmethod
     def _tuned_is_shown_prompts_as_small_is(cls, values: Any) -> Any:
         match values:
-            case {"small": dict(small), "guide": {"tuned": dict(tuned), **rest}}:
+            case {"small": small, "guide": {"tuned": tuned, **rest}}:
                 return {**values, "guide": {**rest, "tuned": tuned_like(tuned, small)}}
         return values
 

@@ -4,13 +4,22 @@
 '{prompt}'
 """
 
+import datetime
 import typing
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pydantic
-from pydantic import BeforeValidator, Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from trimtab.config.fields import CHAT, Template
+from trimtab.config.yaml_values import text_wanted
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
@@ -25,6 +34,8 @@ class Config(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
     execution: ClassVar[frozenset[str]] = frozenset()
     """Fields that do not change a result, and so take no part in hashes: where, how fast, under what name."""
+    shorthand: ClassVar[str] = ""
+    """The field that a text stands for, where it is given in the place of all fields."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -37,6 +48,24 @@ class Config(pydantic.BaseModel):
             remedy = "put a text in quotation marks, or give a number" if str in types else "give a number"
             raise ValueError(f"{booleans[0]} is no number, YAML takes yes, no, on and off for true or false: {remedy}")
         return value
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _from_shorthand(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        return validate(cls.long_form(value))
+
+    @classmethod
+    def long_form(cls, value: Any) -> Any:
+        """The fields that a text stands for, as `{"name": "me/tiny"}`; anything else is returned unchanged.
+
+        Raises:
+            ValueError: YAML has read a text without quotation marks as a number, a boolean or a date.
+        """
+        if value == [None]:  # a `-`, as YAML reads it
+            value = "-"
+        if cls.shorthand and isinstance(value, bool | int | float | datetime.date):
+            raise ValueError(f"{value} is no {cls.shorthand}: {text_wanted(value)}")
+        return {cls.shorthand: value} if cls.shorthand and isinstance(value, str) else value
 
     def hashed(self) -> dict[str, Any]:
         """The plain values that an artifact's hash is made of: all fields but `execution`, in nested parts too."""
@@ -74,6 +103,8 @@ class EndpointConfig(Config):
         | {"prompt_price", "completion_price", "log_probabilities"}
     )
 
+    shorthand = "url"
+
     url: str = Field(pattern=r"^https?://[^\s?#]+$")
     key_variable: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     concurrency: int = Field(8, ge=1, le=100)
@@ -82,10 +113,6 @@ class EndpointConfig(Config):
     prompt_price: float | None = Field(None, ge=0)
     completion_price: float | None = Field(None, ge=0)
     log_probabilities: bool = False
-
-
-def _from_url(endpoint: Any) -> Any:
-    return {"url": endpoint} if isinstance(endpoint, str) else endpoint
 
 
 class ModelConfig(Config):
@@ -105,6 +132,7 @@ class ModelConfig(Config):
     """
 
     execution = frozenset({"device_map", "gpu_memory"})
+    shorthand = "name"
 
     name: str = Field(min_length=1)
     template: Template = "{prompt}"
@@ -113,7 +141,7 @@ class ModelConfig(Config):
     start_token: str | None = None
     dtype: Dtype = "auto"
     allow_pickle: bool = False
-    endpoint: Annotated[EndpointConfig | None, BeforeValidator(_from_url)] = None
+    endpoint: EndpointConfig | None = None
     quantization: Quantization | None = None
     device_map: DeviceMap | None = None
     gpu_memory: float | None = Field(None, gt=0, validate_default=True)
@@ -143,7 +171,7 @@ class ModelConfig(Config):
         return self.template == CHAT
 
 
-def tuned_like(tuned: Any, untuned: dict[str, Any]) -> Any:
+def tuned_like(tuned: Any, untuned: Any) -> Any:
     """A tuned model's settings, completed by those of its untuned self: all of them where only an adapter is added,
     else those that say how prompts are shown.
 
@@ -152,7 +180,8 @@ def tuned_like(tuned: Any, untuned: dict[str, Any]) -> Any:
     >>> tuned_like({"name": "me/tuned"}, {"name": "me/tiny", "template": "chat", "quantization": "4bit"})
     {'template': 'chat', 'name': 'me/tuned'}
     """
-    if not isinstance(tuned, dict):
+    tuned, untuned = ({"name": model} if isinstance(model, str) else model for model in (tuned, untuned))
+    if not isinstance(tuned, dict) or not isinstance(untuned, dict):
         return tuned
     prompting = {name: untuned[name] for name in ("template", "system", "start_token") if name in untuned}
     return {**(prompting if "name" in tuned else untuned), **tuned}

@@ -64,8 +64,9 @@ class RewardConfig(Config):
     """
 
     execution = frozenset({"timeout", "attempts", "key_variable"})
+    shorthand = "model"
 
-    model: str = "sentence-transformers/all-MiniLM-L6-v2"
+    model: str = Field("sentence-transformers/all-MiniLM-L6-v2", min_length=1)
     definition: RewardKind = "margin"
     training: RewardTrainingConfig | None = None
     positive_label: int | str = 1
@@ -79,6 +80,15 @@ class RewardConfig(Config):
     timeout: float = Field(60.0, gt=0)
     attempts: int = Field(6, ge=1)
     key_variable: str | None = None
+
+    @classmethod
+    def long_form(cls, value: Any) -> Any:
+        """A function as `file.py:function` and a service's address stand for `by`, another text for `model`."""
+        if not isinstance(value, str):
+            return super().long_form(value)
+        if value.endswith(".py"):
+            raise ValueError(f"{value} is a file: name the function in it, as {value}:score")
+        return {"by" if ":" in value else "model": value}
 
     @model_validator(mode="before")
     @classmethod

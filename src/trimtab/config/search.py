@@ -39,6 +39,8 @@ class ValueConfig(Config):
     sum or minimum, as a process reward model is used. `per_token` divides by the number of the response's tokens.
     """
 
+    shorthand = "by"
+
     by: str = "implicit"
     weight: float = Field(1.0, gt=0)
     steps: Literal["sum", "min"] | None = None
@@ -125,9 +127,8 @@ class TermConfig(Config):
 
 
 def one_or_several(value: Any) -> Any:
-    """Accept `reward` and `{by: reward}` as short forms of the list `[{by: reward}]`."""
-    entries = value if isinstance(value, list | tuple) else [value]
-    return [{"by": entry} if isinstance(entry, str) else entry for entry in entries]
+    """Accept one value in the place of a list of one."""
+    return value if isinstance(value, list | tuple) else [value]
 
 
 def search_faults(
