@@ -1,4 +1,4 @@
-"""A text in the place of a part stands for one of its fields; the part, and so every identity, is that of the long form."""
+"""A text in the place of a part stands for one of its fields; the part, and each identity, is that of the long form."""
 
 from pathlib import Path
 from typing import Any

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from trimtab.cli.init import init, schema
 from trimtab.cli.launch import launch_processes, planned_launch, print_configuration
 from trimtab.cli.options import SHIPPED, Every, Jobs, Options, Shard, Trace, experiment_file
 from trimtab.cli.results import compare, export, merge, push, save
@@ -139,6 +140,7 @@ def _print_report(made: "Run") -> None:
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "init": init,
     "run": run,
     **{stage: _stage(stage) for stage in COMMAND_WORDS},
     "merge": merge,
@@ -155,6 +157,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "entries": entries,
     "plan": plan,
     "check": check,
+    "schema": schema,
 }
 NAMED_IN_HELP = {"tune": ("loss", "tune.loss"), "pairs": ("strategy", "pairs.strategy")}
 """Subcommands whose help lists the names in a registry, and the field that holds one."""

@@ -35,7 +35,7 @@ class Config(pydantic.BaseModel):
     execution: ClassVar[frozenset[str]] = frozenset()
     """Fields that do not change a result, and so take no part in hashes: where, how fast, under what name."""
     shorthand: ClassVar[str] = ""
-    """The field that a text stands for, where it is given in the place of all fields."""
+    """The field that a text stands for, where it is given instead of all fields."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -92,10 +92,8 @@ def types_in(annotation: Any) -> set[Any]:
 class EndpointConfig(Config):
     """A server that holds a model which this machine does not, reached by OpenAI's completions protocol.
 
-    `url` is the one that OpenAI's clients are given, such as http://host:8000/v1. `key_variable` is the environment
-    variable that holds the key. `timeout` is in seconds; prices are per million tokens. `log_probabilities` says that
-    the server returns those of the text it reads (`echo`), which fluency needs. None of these fields changes what the
-    model writes, so none takes part in the hashes of texts: a server may move.
+    A text stands for its `url`. No field changes what the model writes, so none takes part in the hashes of texts: a
+    server may move.
     """
 
     execution = frozenset(
@@ -105,47 +103,57 @@ class EndpointConfig(Config):
 
     shorthand = "url"
 
-    url: str = Field(pattern=r"^https?://[^\s?#]+$")
-    key_variable: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    concurrency: int = Field(8, ge=1, le=100)
-    timeout: float = Field(120.0, gt=0)
-    attempts: int = Field(6, ge=1)
-    prompt_price: float | None = Field(None, ge=0)
-    completion_price: float | None = Field(None, ge=0)
-    log_probabilities: bool = False
+    url: str = Field(pattern=r"^https?://[^\s?#]+$", examples=["http://127.0.0.1:8000/v1"])
+    """The address that OpenAI's clients are given."""
+    key_variable: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", examples=["LARGE_KEY"])
+    """The environment variable that holds the key."""
+    concurrency: int = Field(8, ge=1, le=100, examples=[16])
+    """Requests at once."""
+    timeout: float = Field(120.0, gt=0, examples=[120])
+    """Seconds that a request may take."""
+    attempts: int = Field(6, ge=1, examples=[6])
+    """How often a request is tried, with pauses of 1, 2, 4, ... seconds."""
+    prompt_price: float | None = Field(None, ge=0, examples=[0.6])
+    """Price of a million tokens read, for the report."""
+    completion_price: float | None = Field(None, ge=0, examples=[0.8])
+    """Price of a million tokens written, for the report."""
+    log_probabilities: bool = Field(False, examples=[True])
+    """Whether the server returns the log-probabilities of the text that it reads (`echo`), which fluency needs."""
 
 
 class ModelConfig(Config):
-    """A causal language model and how prompts are shown to it.
-
-    `name` is a folder, a name in the path map, a hub name or a name in the catalogue (`trimtab assets`).
-    `template` holds `{prompt}` once, or is `chat`: then prompts are conversations (a string is one message of the
-    user), rendered by the tokenizer's chat template, and `system` is the system message where they have none.
-    `adapter` is a PEFT folder. `start_token` is the text of the token that begins a text without a prompt.
-    With an `endpoint` (its address, or an `EndpointConfig`) the model runs on that server under `name`, and gives texts
-    alone.
-
-    Large models: `quantization` stores weights in 4 or 8 bits (bitsandbytes). `device_map` spreads the layers over all
-    GPUs and then the host's memory and disk (`auto`, `balanced`, `sequential`), or keeps them in memory or on disk
-    until they run (`cpu`, `disk`); `gpu_memory` limits the GB taken of each GPU. `attention` is the implementation of
-    attention. docs/models.md explains each.
-    """
+    """A causal language model, and how prompts are shown to it. A text stands for its `name`. See docs/models.md."""
 
     execution = frozenset({"device_map", "gpu_memory"})
     shorthand = "name"
 
-    name: str = Field(min_length=1)
-    template: Template = "{prompt}"
-    system: str | None = None
-    adapter: str | None = None
-    start_token: str | None = None
-    dtype: Dtype = "auto"
-    allow_pickle: bool = False
-    endpoint: EndpointConfig | None = None
-    quantization: Quantization | None = None
-    device_map: DeviceMap | None = None
-    gpu_memory: float | None = Field(None, gt=0, validate_default=True)
-    attention: Attention | None = None
+    name: str = Field(min_length=1, examples=["HuggingFaceTB/SmolLM2-135M-Instruct"])
+    """A folder, a name in the path map, a name on the model hub or one of `trimtab assets`. Behind an endpoint, its
+    name there."""
+    template: Template = Field("{prompt}", examples=["chat"])
+    """How a prompt is shown to the model: a text that holds `{prompt}` once, or `chat`. Then prompts are conversations
+    (a text is one message of the user), written by the chat template of the model's tokenizer."""
+    system: str | None = Field(None, examples=["Answer in one sentence."])
+    """The system message of conversations that have none."""
+    adapter: str | None = Field(None, examples=["me/my-adapter"])
+    """The folder or name of a PEFT adapter that is put on the model."""
+    start_token: str | None = Field(None, examples=["<|endoftext|>"])
+    """The text of the token that begins a text without a prompt."""
+    dtype: Dtype = Field("auto", examples=["bfloat16"])
+    """The type of the weights. `auto` is bfloat16 where the hardware multiplies it, else float32."""
+    allow_pickle: bool = Field(False, examples=[True])
+    """Whether weights may be read from pickled files, where there are no others."""
+    endpoint: EndpointConfig | None = Field(None, examples=["http://127.0.0.1:8000/v1"])
+    """A server that runs the model, and gives texts alone."""
+    quantization: Quantization | None = Field(None, examples=["4bit"])
+    """Stores the weights in 4 or 8 bits, by bitsandbytes."""
+    device_map: DeviceMap | None = Field(None, examples=["auto"])
+    """Where the layers lie: over all GPUs and then memory and disk (`auto`, `balanced`, `sequential`), or in memory or
+    on disk until they run (`cpu`, `disk`)."""
+    gpu_memory: float | None = Field(None, gt=0, validate_default=True, examples=[40.0])
+    """The most GB that the model takes of each GPU."""
+    attention: Attention | None = Field(None, examples=["eager"])
+    """The implementation of attention; without it `sdpa` where the family has it."""
 
     @field_validator("gpu_memory")
     @classmethod
