@@ -43,19 +43,19 @@ INTRODUCTION = """# Reference of all fields
 
 *Written by `make reference` from the configuration itself; a test compares.*
 
-An experiment file is YAML. Each table below is one part: its fields with type, default, meaning and an example. A field that is
-left out has its default; `name` alone is needed. `--set tune.beta=0.2 guide.decoders.0.chunk=10` changes fields from the
-command line. `trimtab init` writes a file to start from ([own-data.md](own-data.md)), and `trimtab check FILE` names every
-fault in one.
+An experiment file is YAML. Each table below is one part: its fields with type, default, meaning and an example.
+A field that is left out has its default; `name` alone is needed. `--set tune.beta=0.2
+guide.decoders.0.chunk=10` changes fields from the command line. `trimtab init` writes a file to start from
+([own-data.md](own-data.md)), and `trimtab check FILE` names every fault in one.
 
-**In an editor** a JSON schema completes, explains and checks fields while a file is written. `trimtab schema` prints where the
-schema lies. The first line of a file names it for every editor with the YAML language server (VS Code with the extension
-*YAML*, Neovim, Emacs, Helix, Zed), and `trimtab init` writes this line:
+**In an editor** a JSON schema completes, explains and checks fields while a file is written. `trimtab schema`
+prints where the schema lies. The first line of a file names it for every editor with the YAML language server
+(VS Code with the extension *YAML*, Neovim, Emacs, Helix, Zed), and `trimtab init` writes this line:
 
     # yaml-language-server: $schema=PATH
 
-PyCharm takes the path under *JSON Schema Mappings*. In VS Code, `"yaml.schemas": {"PATH": "experiments/*.yaml"}` in the
-settings covers a folder.
+PyCharm takes the path under *JSON Schema Mappings*. In VS Code, `"yaml.schemas": {"PATH":
+"experiments/*.yaml"}` in the settings covers a folder.
 """
 
 

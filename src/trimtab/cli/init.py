@@ -8,11 +8,14 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import pydantic
 from tyro.conf import Positional, arg
 
 from trimtab.cli.options import PathMap
+from trimtab.config.faults import faults_in
 from trimtab.config.fields import CHAT
 from trimtab.config.file import parse_experiment
+from trimtab.config.reward import RewardConfig
 from trimtab.config.yaml_values import parse_yaml
 from trimtab.errors import AssetError, ConfigurationError, DataError, ModelError
 
@@ -154,13 +157,10 @@ def reward_facts(reward: str, assets: "Assets") -> dict[str, Any]:
         ConfigurationError: it names a file without a function, no function, or one of other arguments.
         ModelError: it is a model that classifies nothing.
     """
-    from trimtab.config.reward import RewardConfig
-
     try:
         config = RewardConfig.model_validate(reward)
-    except ValueError as error:
-        reason = str(error).splitlines()[2].strip().removeprefix("Value error, ").partition(" [type=")[0]
-        raise ConfigurationError(f"--reward: {reason}") from None
+    except pydantic.ValidationError as error:
+        raise ConfigurationError("; ".join(faults_in(error, RewardConfig, "--reward"))) from None
     if config.function is not None:
         from trimtab.plugins.user_functions import named_function
         from trimtab.rewards.function import FunctionReward
