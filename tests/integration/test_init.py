@@ -79,6 +79,22 @@ def test_what_it_writes_runs_as_it_is(kind: str, here: Path, monkeypatch: pytest
     assert (here / "runs/mine/report/report.html").is_file() == (kind == "csv")
 
 
+def test_a_report_of_another_setting_stands_beside_the_first(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trimtab(monkeypatch, "init", "mine.yaml", "--reward", "rewards.py:score", *write_prompts("jsonl"))
+    sets = ["--set", "guide.decoders=[{model: large}]", "guide.max_new_tokens=4"]
+    for more in ([], [], ["evaluate.bootstrap=500"]):
+        trimtab(monkeypatch, "run", "mine.yaml", "--quiet", *sets, *more)
+    assert len([*here.glob("runs/mine/report*/report.html")]) == 2
+    capsys.readouterr()
+    trimtab(monkeypatch, "runs", "runs/mine")
+    printed = capsys.readouterr().out
+    assert "evaluate.bootstrap 500" in printed and "evaluate.bootstrap 2000" in printed
+    trimtab(monkeypatch, "export", "runs/mine", "--csv", "all.csv")
+    assert len(pd.read_csv("all.csv")) == 2
+
+
 def test_without_options_it_writes_a_sound_experiment(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,6 +20,7 @@ from trimtab.cli.init import init, schema
 from trimtab.cli.launch import launch_processes, planned_launch, print_configuration
 from trimtab.cli.options import SHIPPED, Every, Jobs, Options, Shard, Trace, experiment_file
 from trimtab.cli.results import compare, export, merge, push, save
+from trimtab.cli.runs import runs
 from trimtab.cli.show import assets, check, entries, guides, plan, status, trace
 from trimtab.errors import TrimtabError, one_line
 from trimtab.executors.threads import wait_briefly
@@ -150,6 +151,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "launch-config": print_configuration,
     "trace": trace,
     "status": status,
+    "runs": runs,
     "export": export,
     "compare": compare,
     "assets": assets,

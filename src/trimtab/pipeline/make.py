@@ -11,8 +11,9 @@ import torch
 from trimtab.config.guide import DecoderConfig
 from trimtab.errors import RunError, TrimtabError
 from trimtab.evaluation.coverage import too_long
-from trimtab.pipeline.decoded import GENERATIONS, SCORES, note_artifacts, point
+from trimtab.pipeline.decoded import GENERATIONS, SCORES, point
 from trimtab.pipeline.merge import note_shard
+from trimtab.pipeline.reports import report_folder
 from trimtab.pipeline.step import Decoding, Plan, Step
 from trimtab.pipeline.traces import missing_traces, trace_blocks, trace_file
 from trimtab.pipeline.workspace import Job, Workspace
@@ -22,7 +23,7 @@ from trimtab.search.trace import Trace
 from trimtab.store import blocks
 from trimtab.store.artifacts import Artifact
 from trimtab.store.blocks import Decode, Shard
-from trimtab.store.files import link_to, replace_folder
+from trimtab.store.files import link_to
 from trimtab.store.progress import Advance, Watch
 
 _log = logging.getLogger(__name__)
@@ -152,12 +153,14 @@ class StepRunner:
         )
 
     def _report(self, step: Step) -> Any:
-        """Write the report again, and replace the earlier one."""
-        run = self.plan.directory.path
-        with self.watch(step.name) as advance, replace_folder(run / "report") as folder, _named(step):
-            made = step.make(self._job(step, folder, advance), **step.execution)
-            note_artifacts(folder, {name: artifact.folder for name, artifact in self.plan.inputs(step).items()})
-        return made
+        """Write the report again. It replaces the earlier one, or is put beside it where that had other settings."""
+        run, inputs = self.plan.directory.path, self.plan.inputs(step)
+        with (
+            self.watch(step.name) as advance,
+            report_folder(run, step.execution["experiment"], inputs) as folder,
+            _named(step),
+        ):
+            return step.make(self._job(step, folder, advance), **step.execution)
 
     def _link(self, step: Step, artifact: Artifact) -> None:
         """Links with fixed names: `tuned` to the tuned model, `decoders/NAME/...` to generations and scores."""
