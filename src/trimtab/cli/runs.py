@@ -37,7 +37,7 @@ def _print_run(run: Path, folders: "list[Folder]") -> None:
     """The reports, the folders of steps that have several, and in one line the others."""
     from rich.console import Console
 
-    from trimtab.pipeline.contents import REPORT
+    from trimtab.pipeline.reports import REPORT
     from trimtab.store.text_table import print_rows
 
     reports = [folder for folder in folders if folder.step == REPORT]
@@ -51,8 +51,8 @@ def _print_run(run: Path, folders: "list[Folder]") -> None:
         ]
         print_rows(Console(), ["report", "", "set apart by"], rows)
     if several:
-        rows = [(folder.name, folder.step, folder.apart, _reports(folder.reports, len(reports))) for folder in several]
-        print_rows(Console(), ["folder", "step", "set apart by", "in"], rows)
+        shown = [(one.name, one.step, one.apart, _reports(one.reports, len(reports))) for one in several]
+        print_rows(Console(), ["folder", "step", "set apart by", "in"], shown)
     alone = ", ".join(folder.name for folder in made if not folder.apart)
     Console().print(f"the only ones of their steps: {alone or 'none'}", highlight=False, markup=False, soft_wrap=True)
 

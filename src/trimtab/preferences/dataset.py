@@ -98,11 +98,12 @@ def prompt_column(prompts: Sequence[PromptInput]) -> tuple[Any, list[Any]]:
     """The type of a column of prompts, which are all texts or all conversations, and its values: each message has all
     the fields that any message has, None where it has no such field."""
     text = datasets.Value("string")
-    fields = {name: None for prompt in prompts if not isinstance(prompt, str) for message in prompt for name in message}
-    if not fields:
+    conversations = [prompt for prompt in prompts if not isinstance(prompt, str)]
+    if not conversations:
         return text, list(prompts)
+    fields = {name: None for messages in conversations for message in messages for name in message}
     kind = datasets.List({name: datasets.Json() if name == "tool_calls" else text for name in fields})
-    return kind, [[{name: dict(message).get(name) for name in fields} for message in prompt] for prompt in prompts]
+    return kind, [[{name: message.get(name) for name in fields} for message in messages] for messages in conversations]
 
 
 def _features(prompt: Any) -> datasets.Features:
