@@ -84,7 +84,11 @@ class _Driver:
     def __init__(
         self, tasks: Sequence[Task], directory: RunDirectory, workers: Workers, watch: Watch, manner: Manner
     ) -> None:
-        self._tasks = {task.artifact.digest: task for task in tasks}
+        self._tasks: dict[str, Task] = {}
+        self._twins: dict[str, list[Task]] = {}  # decoders with equal settings share their generations
+        for task in tasks:
+            if self._tasks.setdefault(task.artifact.digest, task) is not task:
+                self._twins.setdefault(task.artifact.digest, []).append(task)
         self._position = {digest: index for index, digest in enumerate(self._tasks)}
         self._directory, self._workers, self._watch, self._manner = directory, workers, watch, manner
         self._sorter = graphlib.TopologicalSorter(
@@ -144,6 +148,9 @@ class _Driver:
     def _complete(self, task: Task) -> None:
         """The artifact is whole: a searched step may lack traces, all else is done."""
         self._manner.made(task)
+        for twin in self._twins.get(task.artifact.digest, []):
+            self._watch.used_again(twin.name)
+            self._manner.made(twin)
         step = OpenStep.for_traces(task, self._directory, self._watch, self._manner) if self._manner.traced else None
         if step is None:
             self._sorter.done(task.artifact.digest)
@@ -234,8 +241,8 @@ class _Driver:
             self._devices.append(result.device)
             if len(self._devices) == 2:
                 _log.warning(
-                    "blocks are decoded by unlike devices (%s; %s): the last digits, and so some texts, depend on which "
-                    "one has a block; plan.json of each artifact says which", *self._devices,
+                    "blocks are decoded by unlike devices (%s; %s): which one decodes a block changes last digits, and so "
+                    "some texts; plan.json of each artifact names them", *self._devices,
                 )  # fmt: skip
 
     def _fail(self, step: OpenStep, error: Exception) -> None:

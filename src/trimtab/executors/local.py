@@ -164,7 +164,7 @@ class _ProcessWorker(Executor):
 
 @contextlib.contextmanager
 def _main_module_hidden() -> Iterator[None]:
-    """A new process would import the user's main script again, and run it where it has no `if __name__ == "__main__"`."""
+    """Keep a new process from importing the user's main script, which would run again where nothing guards it."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:

@@ -91,9 +91,10 @@ class Worker:
         here, planned = self._identities.of(step), work.artifact.made_from["configuration"]
         for name, value in here.items():
             if value != planned.get(name):
+                part = name.removesuffix(" is")
                 raise AssetError(
-                    f"{platform.node()}: {name.removesuffix(' is')} of {step.name} stands for other files here ({value}) "
-                    f"than where the run was started ({planned.get(name)}): put the same files on both machines"
+                    f"{platform.node()}: {part} of {step.name} stands for other files ({value}) than where the run "
+                    f"began ({planned.get(name)}): put the same files on both machines"
                 )
 
 
