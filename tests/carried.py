@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 from trimtab.assets.resolve import Assets
 from trimtab.config.experiment import Experiment
-from trimtab.executors import worker
-from trimtab.executors.carry_out import Manner, Task, carry_out
+from trimtab.executors.driver import Driver, Manner, Task
 from trimtab.executors.work import Setup
-from trimtab.executors.workers import InProcess, Put
+from trimtab.executors.workers import InProcess
 from trimtab.pipeline.step import Plan, Step
 from trimtab.store.blocks import Shard
 from trimtab.store.progress import Watch
@@ -18,13 +17,8 @@ class _OfPlan(InProcess):
 
     def __init__(self, plan: Plan, assets: Assets) -> None:
         super().__init__(Setup(plan.directory.path, assets))
-        self._plan = plan
-
-    def listen(self, put: Put) -> None:
-        super().listen(put)
-        assert worker._worker is not None
-        by_name = {step.name: step for step in self._plan.steps}
-        worker._worker._steps = lambda experiment: (Experiment.model_validate_json(experiment), by_name)
+        by_name = {step.name: step for step in plan.steps}
+        self._worker._steps = lambda experiment: (Experiment.model_validate_json(experiment), by_name)
 
 
 def carry_out_steps(
@@ -43,6 +37,6 @@ def carry_out_steps(
         for step in (plan.steps if steps is None else steps)
     ]
     manner = Manner(threads=1, shard=None if shard is None else Shard.parse(shard))
-    failed = carry_out(tasks, plan.directory, _OfPlan(plan, assets), watch or Watch(), manner)
+    failed = Driver(tasks, plan.directory, _OfPlan(plan, assets), watch or Watch(), manner).run()
     for error in failed.values():
         raise error

@@ -70,6 +70,9 @@ class LocalWorkers:
     def listen(self, put: Put) -> None:
         self._put = put
 
+    def work(self) -> None:
+        return  # this process only drives
+
     def parcel(self, artifact: Artifact) -> None:
         return  # all see the run directory
 

@@ -15,7 +15,7 @@ from trimtab.store.files import append_text, empty_folder
 from trimtab.store.progress import Watch
 
 if TYPE_CHECKING:
-    from trimtab.executors.carry_out import Manner, Task
+    from trimtab.executors.driver import Manner, Task
 
 
 ErrorT = TypeVar("ErrorT", bound=BaseException)

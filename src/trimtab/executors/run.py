@@ -3,8 +3,9 @@
 import itertools
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ import torch
 from trimtab.assets.resolve import Assets
 from trimtab.config.experiment import Experiment
 from trimtab.errors import ConfigurationError, RunError
-from trimtab.executors.carry_out import Manner, Task, carry_out
+from trimtab.executors.driver import Driver, Manner, Task
 from trimtab.executors.local import LocalWorkers
 from trimtab.executors.memory_errors import explain_memory_errors
 from trimtab.executors.work import Setup
@@ -123,7 +124,11 @@ def run(
             show_memory(watch, memory_lines(line, experiment, assets, jobs))
             plan = Plan(line, directory, assets)
             _check_earlier(plan, wanted, until, shard)
-            _carry_out(plan, wanted, experiment, workers, watch, jobs, shard, traced=trace)
+            for stage, tasks in _tasks(plan, wanted, experiment):
+                threads = torch.get_num_threads() if stage in TRAININGS else share_of_threads(jobs)
+                manner = Manner(threads, jobs, shard, trace, partial(_link, directory.path))
+                for error in Driver(tasks, directory, workers, watch, manner).run().values():
+                    raise error
         if wanted[-1].stage == "report":
             with watch("report") as advance:
                 maker = StepMaker(Workspace(assets), directory.path)
@@ -144,41 +149,19 @@ def share_of_threads(jobs: int) -> int:
     return max(torch.get_num_threads() // jobs, 1)
 
 
-def _carry_out(
-    plan: Plan,
-    wanted: Sequence[Step],
-    experiment: Experiment,
-    workers: Workers,
-    watch: Watch,
-    jobs: int,
-    shard: Shard | None,
-    *,
-    traced: bool,
-) -> None:
-    """Make the steps, one stage after the other: workers share the steps of a stage, and a training has all threads.
-
-    Raises:
-        TrimtabError: the first step that failed; the others of its stage are finished.
-    """
+def _tasks(plan: Plan, wanted: Sequence[Step], experiment: Experiment) -> Iterator[tuple[str, list[Task]]]:
+    """The steps to carry out together, one group after the other, each with the name of its stage."""
     values = experiment.model_dump_json(exclude_unset=True)
-
-    def made(task: Task) -> None:
-        link_results(plan.directory.path, task.step, task.artifact)
-
-    for training, steps in itertools.groupby(wanted, _group):
-        tasks = [
-            Task(step, plan.artifacts[step], plan.inputs(step), values, step.name)
-            for step in steps
-            if step.stage != "report"
-        ]
-        threads = torch.get_num_threads() if training in TRAININGS else share_of_threads(jobs)
-        failed = carry_out(tasks, plan.directory, workers, watch, Manner(threads, jobs, shard, traced, made))
-        for error in failed.values():
-            raise error
+    for stage, steps in itertools.groupby((step for step in wanted if step.stage != "report"), _group):
+        yield stage, [Task(step, plan.artifacts[step], plan.inputs(step), values, step.name) for step in steps]
 
 
 TRAININGS = ("reward", "sft", "tune")
 """Stages that train a model, with all threads of this process and no other work beside them."""
+
+
+def _link(run: Path, task: Task) -> None:
+    link_results(run, task.step, task.artifact)
 
 
 def _group(step: Step) -> str:

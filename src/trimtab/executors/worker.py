@@ -17,7 +17,7 @@ from trimtab.executors.work import Decoded, Made, Note, PutNote, Result, Setup, 
 from trimtab.models.hardware import default_device
 from trimtab.models.load import quiet_libraries
 from trimtab.pipeline.experiment_steps import steps
-from trimtab.pipeline.make import StepMaker
+from trimtab.pipeline.make import StepMaker, named
 from trimtab.pipeline.step import Decoding, Identities, Step
 from trimtab.pipeline.traces import trace_of
 from trimtab.pipeline.workspace import Workspace
@@ -55,7 +55,9 @@ class Worker:
             if work.kind == "open":
                 return Plan.of(len(decoding.prompts), decoding.block_size)
             start = work.block * work.size
-            block = self._maker.decode(step, decoding, start, work.size)
+            with named(step):
+                block = decoding.decode(decoding.prompts[start : start + work.size])
+                block = block if decoding.finish is None else decoding.finish(block)
             return Decoded(block, device_name(work.threads), "" if trace is None else _taken(trace.path))
 
     def _make(self, step: Step, work: Work) -> Made:

@@ -6,11 +6,12 @@
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from trimtab.executors.work import Result, Setup, Work
-from trimtab.executors.worker import begin, perform
+from trimtab.executors.worker import Worker
 from trimtab.store.artifacts import Artifact
 
 Put = Callable[[object], None]
@@ -39,17 +40,21 @@ class Workers(Protocol):
     def listen(self, put: Put) -> None:
         """Call `put` with each `Note` of a worker, and with None where the workers have changed; from any thread."""
 
+    def work(self) -> None:
+        """Do this process's share of what was submitted."""
+
     def parcel(self, artifact: Artifact) -> Any:
         """How a worker that does not see the run directory gets a finished artifact; None where all see it."""
 
 
 class InProcess(Executor):
-    """This process as the only worker: `submit` works at once."""
-
-    perform = staticmethod(perform)
+    """This process as the only worker: `work` does what was submitted."""
 
     def __init__(self, setup: Setup) -> None:
-        self._setup = setup
+        self._put: Put = lambda event: None
+        self._submitted: list[tuple[Future[Any], Callable[[], Any]]] = []
+        self._worker = Worker(setup, lambda note: self._put(note))
+        self.perform = self._worker.perform
 
     def __enter__(self) -> Self:
         return self
@@ -61,15 +66,20 @@ class InProcess(Executor):
         return {"this process": self}
 
     def listen(self, put: Put) -> None:
-        begin(self._setup, put)
+        self._put = put
 
     def parcel(self, artifact: Artifact) -> None:
         return
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 (as every executor does: whoever asks for the result gets it)
-            future.set_exception(error)
+        self._submitted.append((future, partial(fn, *args, **kwargs)))
         return future
+
+    def work(self) -> None:
+        while self._submitted:
+            future, call = self._submitted.pop(0)
+            try:
+                future.set_result(call())
+            except Exception as error:  # noqa: BLE001 (as every executor does: whoever asks for the result gets it)
+                future.set_exception(error)

@@ -15,7 +15,6 @@ from trimtab.pipeline.workspace import Job, Workspace
 from trimtab.plugins.user_errors import fault_in
 from trimtab.search.trace import Trace
 from trimtab.store.artifacts import Artifact
-from trimtab.store.blocks import Block
 from trimtab.store.files import link_to, replace_folder
 from trimtab.store.progress import Advance
 
@@ -39,7 +38,7 @@ class StepMaker:
         Raises:
             TrimtabError: anything that a user can mend.
         """
-        with _named(step):
+        with named(step):
             return step.make(
                 self._job(step, artifact, inputs, advance, jobs, main=main), **step.parts, **step.execution
             )
@@ -48,15 +47,10 @@ class StepMaker:
         self, step: Step, artifact: Artifact, inputs: Inputs, jobs: int = 1, trace: Trace | None = None
     ) -> Decoding:
         """What a decoding step works on, its models loaded; each step of a search is told to `trace`."""
-        with _named(step):
+        with named(step):
             job = self._job(step, artifact, inputs, lambda done, total: None, jobs, trace)
             decoding: Decoding = step.make(job, **step.parts, **step.execution)
         return decoding
-
-    def decode(self, step: Step, decoding: Decoding, start: int, size: int) -> Block:
-        """Decode the block of `size` prompts that begins with prompt number `start`."""
-        with _named(step):
-            return decoding.decode(decoding.prompts[start : start + size])
 
     def _job(
         self,
@@ -83,7 +77,7 @@ class StepMaker:
 
     def report(self, step: Step, inputs: Inputs, advance: Advance) -> Any:
         """Write the report again, and replace the earlier one."""
-        with replace_folder(self._run / "report") as folder, _named(step):
+        with replace_folder(self._run / "report") as folder, named(step):
             job = Job(step, inputs, self._workspace, folder, folder, advance, self._run)
             made = step.make(job, **step.execution)
             note_artifacts(folder, {name: artifact.folder for name, artifact in inputs.items()})
@@ -102,7 +96,7 @@ _LINKED: Mapping[str, str] = {"guide": GENERATIONS, "evaluate": SCORES}
 
 
 @contextlib.contextmanager
-def _named(step: Step) -> Iterator[None]:
+def named(step: Step) -> Iterator[None]:
     """Errors in a user's own code become one line that names the step; faults of trimtab's get the step as a note."""
     try:
         yield

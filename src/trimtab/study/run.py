@@ -10,8 +10,8 @@ from pathlib import Path
 from trimtab.assets.resolve import Assets
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.cells import CellRow, summarise_cells
-from trimtab.executors import carry_out as executors
-from trimtab.executors.carry_out import Manner, carry_out
+from trimtab.executors import driver
+from trimtab.executors.driver import Driver, Manner
 from trimtab.executors.run import share_of_threads, show_memory, workers_for
 from trimtab.executors.work import Setup, WorkerFault
 from trimtab.executors.workers import Workers
@@ -92,7 +92,7 @@ def carry_out_study(
     """
     values = {run.name: run.experiment.model_dump_json(exclude_unset=True) for run in plan.study.runs}
     tasks = [
-        executors.Task(
+        driver.Task(
             task.step,
             task.artifact,
             {step: plan.tasks[digest].artifact for step, digest in task.inputs.items()},
@@ -102,7 +102,7 @@ def carry_out_study(
         for task in plan.tasks.values()
     ]
     watch.plan(task.name for task in tasks)
-    failed = carry_out(tasks, directory, workers, watch, manner)
+    failed = Driver(tasks, directory, workers, watch, manner).run()
     for digest, error in failed.items():
         if not isinstance(error, TrimtabError | WorkerFault):
             _log.error("unexpected error in %s", plan.tasks[digest].name, exc_info=error)

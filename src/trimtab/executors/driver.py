@@ -60,17 +60,6 @@ class Manner:
     made: Callable[[Task], None] = lambda task: None
 
 
-def carry_out(
-    tasks: Sequence[Task], directory: RunDirectory, workers: Workers, watch: Watch, manner: Manner
-) -> dict[str, Exception]:
-    """Make all that is missing and can be made, each task once its inputs are there; earlier tasks come first.
-
-    Returns:
-        The digests of the tasks that failed, each with its error. What would be made from them is not tried.
-    """
-    return _Driver(tasks, directory, workers, watch, manner).run()
-
-
 @dataclass
 class _Running:
     """A worker and what it does now."""
@@ -80,7 +69,9 @@ class _Running:
     work: Work
 
 
-class _Driver:
+class Driver:
+    """Carries out tasks, each once its inputs are there; earlier tasks come first."""
+
     def __init__(
         self, tasks: Sequence[Task], directory: RunDirectory, workers: Workers, watch: Watch, manner: Manner
     ) -> None:
@@ -108,6 +99,11 @@ class _Driver:
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def run(self) -> dict[str, Exception]:
+        """Make all that is missing and can be made.
+
+        Returns:
+            The digests of the tasks that failed, each with its error. What would be made from them is not tried.
+        """
         self._sorter.prepare()
         self._workers.listen(self._put)
         try:
@@ -116,6 +112,7 @@ class _Driver:
                 self._give_out()
                 if not self._running and not (self._ready or self._open):
                     return self._failed
+                self._workers.work()
                 self._handle(self._events.get())
         except BaseException as error:
             for step in self._open.values():
@@ -241,8 +238,8 @@ class _Driver:
             self._devices.append(result.device)
             if len(self._devices) == 2:
                 _log.warning(
-                    "blocks are decoded by unlike devices (%s; %s): which one decodes a block changes last digits, and so "
-                    "some texts; plan.json of each artifact names them", *self._devices,
+                    "blocks are decoded by unlike devices (%s; %s), whose last digits differ, and so some texts do; "
+                    "plan.json of each artifact names them", *self._devices,
                 )  # fmt: skip
 
     def _fail(self, step: OpenStep, error: Exception) -> None:
