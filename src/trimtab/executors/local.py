@@ -26,6 +26,7 @@ from trimtab.store.artifacts import Artifact
 from trimtab.store.log import WarningHandler
 
 _SPAWN = multiprocessing.get_context("spawn")
+_log = logging.getLogger(__name__)
 Put = Callable[[object], None]
 
 
@@ -121,8 +122,8 @@ class _ProcessWorker(Executor):
         outer: Future[Any] = Future()
         try:
             inner = self._pool.submit(fn, *args, **kwargs)
-        except BrokenExecutor:  # it died while it was idle
-            self.shutdown()
+        except BrokenExecutor:
+            _log.warning("%s, while it had nothing to do; it starts again", self._death())
             return self.submit(fn, *args, **kwargs)
         inner.add_done_callback(lambda done: self._pass_on(done, outer))
         return outer
