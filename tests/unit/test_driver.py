@@ -119,12 +119,8 @@ def test_blocks_that_others_decode_while_one_fails_are_kept(tmp_path: Path) -> N
     passing = workers.work
 
     def fail_block_two() -> None:
-        if workers.order[-1] == "a2" and not workers.failing:
-            workers.failing = "a"
-            passing()
-            workers.failing = ""
-        else:
-            passing()
+        workers.failing = "a" if workers.open[-1][0].block == 2 else ""
+        passing()
 
     workers.work = fail_block_two  # type: ignore[method-assign]
     watch, lines = Watch(), list[str]()
@@ -132,6 +128,8 @@ def test_blocks_that_others_decode_while_one_fails_are_kept(tmp_path: Path) -> N
     assert driven(made, workers, watch) == {"a": "diverged"}
     assert sorted(file.name for file in task.artifact.work.glob("0*")) == ["00000.jsonl", "00001.jsonl"]
     assert lines == ["a failed (diverged): finishing what other workers do now"]
+    workers.work = passing  # type: ignore[method-assign]
+    workers.failing = ""
     assert driven(made, workers) == {} and task.artifact.whole
     assert workers.order[-1] == "a2" and workers.order.count("a0") == 1
 

@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
 
+from trimtab.executors.threads import wait_briefly
 from trimtab.executors.work import Note, Result, Setup, Work, WorkerDied
 from trimtab.models.hardware import visible_devices
 from trimtab.store.artifacts import Artifact
@@ -181,6 +182,7 @@ def _begin(start: _Start, sender: "Connection[Any, Any]") -> None:
     """Make a new process a worker. It ends with its parent, whatever it does then."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and the parent ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    wait_briefly()
     os.environ |= {"OMP_NUM_THREADS": str(start.threads), "TOKENIZERS_PARALLELISM": "false"}
     if start.device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = start.device
