@@ -61,7 +61,7 @@ class Warm:
 
 
 def killed(pid: int, seconds: float) -> list[psutil.Process]:
-    """Kill the process after so many seconds of processor time of its own and its children, however busy the machine is.
+    """Kill the process after so many seconds of its and its children's processor time, however busy the machine is.
 
     Gives the children that it had then.
     """
