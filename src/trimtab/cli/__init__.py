@@ -84,9 +84,9 @@ def guide(options: Every, jobs: Jobs = 1, shard: Shard = None, trace: Trace = Fa
 def _stage(name: str) -> Callable[..., None]:
     """The subcommand that runs an experiment up to and including one stage."""
 
-    def plain(options: Every) -> None:
+    def plain(options: Every, jobs: Jobs = 1) -> None:
         with _opened(options) as run_to:
-            made = run_to(name)
+            made = run_to(name, jobs=jobs)
         _print_end(made, name)
 
     own: dict[str, Callable[..., None]] = {"synthesize": synthesize, "tune": tune, "guide": guide}
