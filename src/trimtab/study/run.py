@@ -18,9 +18,10 @@ from trimtab.executors.workers import Workers
 from trimtab.pipeline.checks import check_steps
 from trimtab.pipeline.experiment_steps import steps
 from trimtab.pipeline.memory import memory_lines
+from trimtab.pipeline.reports import report_folder
 from trimtab.report.study_page import StudyFacts, write_study_report
 from trimtab.store.artifacts import RunDirectory
-from trimtab.store.files import link_to, replace_folder, write_json
+from trimtab.store.files import link_to, write_json
 from trimtab.store.lock import run_lock
 from trimtab.store.log import recording
 from trimtab.store.progress import Watch
@@ -176,6 +177,6 @@ def _report(
     rows, comparisons = summarise_cells(cells, resamples=bootstrap, confidence=confidence, seed=first.seed)
     baseline = name_of(study, study.baseline, study.measured[0])
     facts = StudyFacts(study.name, study.source, baseline, first.reward.entry.unit, confidence, bootstrap, failures)
-    with replace_folder(directory.path / "report") as folder:
+    with report_folder(directory.path, study.runs[0].experiment, {}, {"study": study.source}) as folder:
         write_study_report(folder, facts, rows, comparisons)
     return rows
