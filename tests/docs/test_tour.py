@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from chat_styles import chat_tokenizer
-from tiny import llama
+from tiny_hub import save_chat_model
 from trimtab import cli
 from trimtab.assets import rows
 
@@ -29,8 +28,7 @@ RUN_HERE = ("# my-questions.yaml", "# my-reward.yaml")
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to follow the tour in."""
-    llama(3, 340).float().save_pretrained(tmp_path / "smol")
-    chat_tokenizer("chatml").save_pretrained(tmp_path / "smol")
+    save_chat_model(tmp_path / "smol")
     path_map = tmp_path / "paths.yaml"
     path_map.write_text(yaml.safe_dump({"HuggingFaceTB/SmolLM2-135M-Instruct": str(tmp_path / "smol")}))
     monkeypatch.setenv("TRIMTAB_PATH_MAP", str(path_map))
