@@ -87,15 +87,6 @@ def test_the_tree_is_the_repository_s() -> None:
     assert set(rooms) == {path.parent.name for path in (ROOT / "src/trimtab").glob("*/__init__.py")}
 
 
-def test_links_lead_somewhere() -> None:
-    targets = [target for target in re.findall(r"\]\(([^)]+)\)", README) if "://" not in target]
-    assert len(targets) > 8
-    for target in targets:
-        file, _, heading = target.partition("#")
-        text = (ROOT / file).read_bytes().decode(errors="replace")
-        assert not heading or re.search(rf"^## {heading}$", text, flags=re.MULTILINE | re.IGNORECASE), target
-
-
 def test_public_names_are_few_and_all_there() -> None:
     assert len(trimtab.__all__) <= 20
     assert sorted(trimtab.__all__) == trimtab.__all__ == sorted(trimtab._MODULES)
