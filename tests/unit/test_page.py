@@ -22,7 +22,7 @@ FIGURES = ("reward-distributions", "reward-against-cost", "before-after")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return report(tmp_path_factory.mktemp("report")).parent
+    return report(tmp_path_factory.mktemp("report"), count=20).parent
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +242,7 @@ def test_folder_holds_figures_and_tables(folder):
 
 
 def test_the_same_run_gives_the_same_bytes(folder, tmp_path):
-    report(tmp_path)
+    report(tmp_path, count=20)
     for path in folder.rglob("*.*"):
         assert (tmp_path / path.relative_to(folder)).read_bytes() == path.read_bytes(), path.name
 

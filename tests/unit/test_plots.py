@@ -49,9 +49,9 @@ def long_crowd():
 
 
 DRAW = {
-    "long distributions": lambda narrow: plots.reward_distributions(LONG, unit="nats", narrow=narrow),
+    "long distributions": lambda narrow: plots.reward_distributions(LONG, unit="nats", zero=True, narrow=narrow),
     "long cost": lambda narrow: cost(long_crowd(), narrow),
-    "distributions": lambda narrow: plots.reward_distributions(REWARDS, unit="nats", narrow=narrow),
+    "distributions": lambda narrow: plots.reward_distributions(REWARDS, unit="nats", zero=True, narrow=narrow),
     "cost": lambda narrow: cost(crowd(), narrow),
     "before-after": lambda narrow: plots.before_after(
         REWARDS["decoder-0"], REWARDS["decoder-5"], unit="nats", narrow=narrow
@@ -97,7 +97,7 @@ def test_a_legend_says_what_every_mark_is(draw):
 
 @pytest.mark.parametrize("narrow", [False, True])
 def test_every_decoder_is_named_with_its_mean(narrow):
-    axes = plots.reward_distributions(REWARDS, unit="nats", narrow=narrow).axes[0]
+    axes = plots.reward_distributions(REWARDS, unit="nats", zero=True, narrow=narrow).axes[0]
     means = [f"{np.mean(values):z.2f}" for values in REWARDS.values()]
     assert [text.get_text() for text in axes.texts] == list(itertools.chain(*zip(REWARDS, means, strict=True)))
 
@@ -168,6 +168,16 @@ def test_the_cost_axis_has_numbers_that_do_not_run_into_one_another(ratio):
         boxes = sorted((tick.label1.get_window_extent() for tick in ticks), key=lambda box: box.x0)
         assert boxes
         assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
+def test_zero_is_marked_only_where_it_means_something():
+    axes, unmarked = (plots.reward_distributions(REWARDS, unit="points", zero=zero) for zero in (True, False))
+    assert "neutral" in legend_of(axes) and "neutral" not in legend_of(unmarked)
+    assert len(axes.axes[0].lines) == len(unmarked.axes[0].lines) + 1
+
+
+def legend_of(figure):
+    return " ".join(text.get_text() for text in figure.legends[0].get_texts())
 
 
 def test_names_are_taken_literally(tmp_path):

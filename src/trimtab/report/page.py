@@ -136,7 +136,7 @@ def _pictures(
             "reward-distributions",
             f"Smoothed distributions of the gold reward in {unit}, one above the other; means: "
             f"{', '.join(means.values())}.",
-            partial(plots.reward_distributions, rewards, unit=unit),
+            partial(plots.reward_distributions, rewards, unit=unit, zero=bool(experiment.reward.entry.zero)),
         ),
         picture(
             folder,

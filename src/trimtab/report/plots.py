@@ -35,11 +35,12 @@ WIDE, NARROW = 8.0, 3.7  # inches; a phone shows 3.7 inches at about their own s
 
 
 def reward_distributions(
-    rewards_by_decoder: Mapping[str, Sequence[float]], *, unit: str, narrow: bool = False
+    rewards_by_decoder: Mapping[str, Sequence[float]], *, unit: str, zero: bool = False, narrow: bool = False
 ) -> Figure:
     """One smoothed density for each decoder, one above the other on a shared reward axis, with their means.
 
-    Densities are Gaussian kernel estimates at Scott's bandwidth; all have the same area.
+    Densities are Gaussian kernel estimates at Scott's bandwidth; all have the same area. With `zero`, where 0 has a
+    meaning, it is marked.
     """
     rewards = {name: finite for name, values in rewards_by_decoder.items() if len(finite := _finite(values))}
     lowest = min(values.min() for values in rewards.values())
@@ -57,7 +58,8 @@ def reward_distributions(
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, 1.6 + inches * len(rewards)), layout="constrained")
         axes = figure.add_subplot()
-        axes.axvline(0, color=SOFT, linewidth=1, linestyle=DASHED, zorder=0)
+        if zero:
+            axes.axvline(0, color=SOFT, linewidth=1, linestyle=DASHED, zorder=0)
         top = 0.0
         for index, (name, values) in enumerate(rewards.items()):
             floor, heights = float(len(rewards) - 1 - index), (0.94 * strip if above else 0.95) * curves[name] / tallest
@@ -72,12 +74,10 @@ def reward_distributions(
         axes.set_ylim(-0.15, top)
         axes.set_xlabel(f"gold reward of a response ({unit})")
         title(axes, "Gold reward of each decoder's responses", "further right is better", narrow)
-        zero = "0: neutral" if unit == "nats" else "0"
         dot: dict[str, Any] = {"marker": "o", "markeredgecolor": CARD, "markersize": 7, "linestyle": "none"}
-        handles = [
-            Line2D([], [], color=TEXT, label="mean (dot, number)", **dot),
-            Line2D([], [], color=SOFT, linewidth=1, linestyle=DASHED, label=zero),
-        ]
+        handles = [Line2D([], [], color=TEXT, label="mean (dot, number)", **dot)]
+        if zero:
+            handles.append(Line2D([], [], color=SOFT, linewidth=1, linestyle=DASHED, label="0: neutral"))
         legend(figure, handles, columns=2)
     return figure
 
