@@ -225,7 +225,7 @@ def test_a_laptop_shows_every_table_whole(visit, pages, kind):
 def test_what_sticks_out_is_found(visit, pages):
     page = visit(PAPER, file=pages["long report"])
     page.emulate_media(media="print")
-    page.add_style_tag(content=".results th, .results td { white-space: nowrap !important }")
+    page.add_style_tag(content=".results th, .results td { white-space: nowrap !important; font-size: 14pt }")
     assert page.evaluate(STICKS_OUT)
 
 

@@ -26,7 +26,8 @@ class Matrix:
     @property
     def characters(self) -> int:
         """The least width of the table in characters."""
-        return characters([name, *(cells[index][0] for _, cells in self.rows)] for index, name in enumerate(self.names))
+        columns = enumerate(self.names)  # whose headings break anywhere
+        return characters([name[:10], *(cells[index][0] for _, cells in self.rows)] for index, name in columns)
 
 
 def matrix(guide: GuideConfig, rows: Sequence[Row]) -> Matrix:

@@ -158,7 +158,7 @@ def _pictures(
             picture(
                 folder,
                 "gain-at-equal-flops",
-                f"Gain of gold reward over the same model unguided in {unit}, with its interval, against the arithmetic "
+                f"Gain of gold reward over the same model unguided in {unit} with its interval, against the arithmetic "
                 "for one prompt; the same numbers stand in the table.",
                 partial(plots.gain_against_cost, rows, before, unit=unit, confidence=confidence),
             )
