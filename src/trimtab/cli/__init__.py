@@ -100,19 +100,21 @@ def _print_report(made: "Run") -> None:
     from rich.console import Console
 
     from trimtab.report.overview import table_columns
-    from trimtab.report.tables import terminal_table
+    from trimtab.report.tables import terminal_tables
     from trimtab.report.verdict import verdict
 
-    width = max(Console().width, 100)  # the table needs it, even where the output is a file
-    console = Console(width=width)
-    console.print(terminal_table(made.report, width, table_columns(made.experiment, made.report)))
+    console = Console()
+    if not console.is_terminal:  # a file has room for the table
+        console = Console(width=max(console.width, 120))
+    for table in terminal_tables(made.report, console.width, table_columns(made.experiment, made.report)):
+        console.print(table, "")
     # without markup: in a user's names `[red]` is no colour
     for prompt in made.set_aside[:MAX_SET_ASIDE]:
         print(f"{prompt.decoder}: prompt {one_line(prompt.prompt_id)} is set aside, {prompt.why}")
     if len(made.set_aside) > MAX_SET_ASIDE:
         print(f"and {len(made.set_aside) - MAX_SET_ASIDE} more, which the page names")
-    summary = f"\n{one_line(verdict(made.experiment, made.report))}\n\n{made.path / 'report' / 'report.html'}"
-    console.print(summary, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{one_line(verdict(made.experiment, made.report))}\n", markup=False, highlight=False)
+    print(made.path / "report" / "report.html")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
