@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from trimtab.cli.init import init, schema
 from trimtab.cli.options import SHIPPED, Every, Jobs, Options, Shard, Trace, experiment_file
 from trimtab.cli.results import compare, export, merge, push, save
+from trimtab.cli.runs import runs
 from trimtab.cli.show import assets, check, entries, guides, launch_config, plan, status, trace
 from trimtab.errors import TrimtabError, one_line
 from trimtab.executors.threads import wait_briefly
@@ -118,6 +120,7 @@ def _print_report(made: "Run") -> None:
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "init": init,
     "run": run,
     **{stage: _stage(stage) for stage in COMMAND_WORDS},
     "merge": merge,
@@ -127,6 +130,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "launch-config": launch_config,
     "trace": trace,
     "status": status,
+    "runs": runs,
     "export": export,
     "compare": compare,
     "assets": assets,
@@ -134,6 +138,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "entries": entries,
     "plan": plan,
     "check": check,
+    "schema": schema,
 }
 NAMED_IN_HELP = {"tune": ("loss", "tune.loss"), "pairs": ("strategy", "pairs.strategy")}
 """Subcommands whose help lists the names in a registry, and the field that holds one."""
