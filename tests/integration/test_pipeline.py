@@ -16,7 +16,7 @@ from trimtab.config.experiment import Experiment
 from trimtab.config.file import load_experiment
 from trimtab.preferences.dataset import read_dataset, write_dataset
 from trimtab.records import Generation, Pair, Prompt, Score
-from trimtab.store.blocks import Block
+from trimtab.store.blocks import Block, Within, ignored
 from trimtab.store.progress import watching
 
 COLUMNS = {
@@ -120,9 +120,9 @@ def test_a_killed_decoding_goes_on_at_its_open_block(
     sound = Decoder.decode
     calls: list[Sequence[Prompt]] = []
 
-    def dies(self: Decoder, prompts: Sequence[Prompt]) -> Block:
+    def dies(self: Decoder, prompts: Sequence[Prompt], *, within: Within = ignored) -> Block:
         calls.append(prompts)
-        if len(calls) == 3:
+        if len(calls) == 4:
             raise KeyboardInterrupt
         return sound(self, prompts)
 
@@ -130,8 +130,8 @@ def test_a_killed_decoding_goes_on_at_its_open_block(
     with pytest.raises(KeyboardInterrupt):
         finished(quickstart(), tmp_path / "killed", path_map)
     resumed = finished(quickstart(), tmp_path / "killed", path_map)
-    # base is one block of 6 prompts, bon-16 and cbs-4-4-5 two of 3; the second of bon-16 is decoded twice
-    assert [len(prompts) for prompts in calls] == [6, 3, 3, 3, 3, 3, 6, 6, 6, 6]
+    # base and untuned are one block of 6 prompts, bon-16 and cbs-4-4-5 two of 3; the second of bon-16 is decoded twice
+    assert [len(prompts) for prompts in calls] == [6, 6, 3, 3, 3, 3, 3, 6, 6, 6]
     for decoder in whole.experiment.guide.decoders:
         bytes_of = [(line.guided(decoder).folder / "records.jsonl").read_bytes() for line in (whole, resumed)]
         assert bytes_of[0] == bytes_of[1], decoder.name

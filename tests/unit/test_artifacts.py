@@ -14,7 +14,7 @@ import pytest
 from trimtab.errors import ConfigurationError, RunError
 from trimtab.records import Generation, Prompt, read_jsonl
 from trimtab.store.artifacts import RunDirectory, read_seconds
-from trimtab.store.blocks import Block, Shard, cut, decode_blocks, merge_blocks, planned_blocks
+from trimtab.store.blocks import Block, Shard, Within, cut, decode_blocks, ignored, merge_blocks, planned_blocks
 from trimtab.store.files import SEAL, write_text
 
 PROMPTS = [Prompt(f"p{number}", f"text {number}") for number in range(7)]
@@ -26,7 +26,7 @@ def decode_share(work, prompts, size, decode, advance, shard=None):
     decode_blocks(work, share, decode, advance)
 
 
-def decode(prompts: Sequence[Prompt]) -> Block:
+def decode(prompts: Sequence[Prompt], *, within: Within = ignored) -> Block:
     records = [Generation(each.id, each.text, 0, [1], [2], f" {each.id}", "length") for each in prompts]
     return Block(records, {"large": 10.0 * len(prompts)}, 0.5)
 
@@ -91,7 +91,7 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
 def test_blocks_are_cut_by_size_alone_and_finished_ones_are_kept(tmp_path: Path) -> None:
     seen: list[list[str]] = []
 
-    def dying(prompts: Sequence[Prompt]) -> Block:
+    def dying(prompts: Sequence[Prompt], *, within: Within = ignored) -> Block:
         seen.append([each.id for each in prompts])
         if len(seen) == 2:
             raise KeyboardInterrupt
@@ -111,7 +111,7 @@ def test_blocks_are_cut_as_whoever_began_cut_them(tmp_path: Path) -> None:
     """Where rows are worked out by the device, the next session may come to other ones; the plan is kept."""
     seen: list[int] = []
 
-    def dying(prompts: Sequence[Prompt]) -> Block:
+    def dying(prompts: Sequence[Prompt], *, within: Within = ignored) -> Block:
         seen.append(len(prompts))
         if len(seen) == 2:
             raise KeyboardInterrupt
@@ -133,7 +133,7 @@ def test_a_block_cut_in_the_middle_of_a_line_is_decoded_again(tmp_path: Path, le
     cut.write_bytes(cut.read_bytes()[:left])
     seen: list[str] = []
 
-    def noting(prompts: Sequence[Prompt]) -> Block:
+    def noting(prompts: Sequence[Prompt], *, within: Within = ignored) -> Block:
         seen.append(prompts[0].id)
         return decode(prompts)
 
@@ -142,7 +142,7 @@ def test_a_block_cut_in_the_middle_of_a_line_is_decoded_again(tmp_path: Path, le
     assert merged(tmp_path) == plain(tmp_path / "plain")
 
 
-def never(prompts: Sequence[Prompt]) -> Block:
+def never(prompts: Sequence[Prompt], *, within: Within = ignored) -> Block:
     raise AssertionError("decoded again")
 
 
@@ -193,7 +193,7 @@ def artifact_of(folder: Path) -> int:
     run, decoded = RunDirectory(folder), []
     artifact = run.artifact("stage", {}, [])
 
-    def counting(prompts: Sequence[Prompt]) -> Block:
+    def counting(prompts: Sequence[Prompt], *, within: Within = ignored) -> Block:
         decoded.append(prompts)
         return decode(prompts)
 
@@ -275,3 +275,15 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"file/run cannot be created \(Not a directory\): give another --runs"):
         RunDirectory(tmp_path / "file" / "run")
+
+
+def test_a_block_is_counted_while_it_is_decoded(tmp_path: Path) -> None:
+    """Of eight blocks of a quarter of an hour each, seven quarters of an hour once showed nothing."""
+
+    def by_halves(prompts: Sequence[Prompt], *, within: Within = ignored) -> Block:
+        within(0.5)
+        return decode(prompts)
+
+    seen: list[tuple[float, int]] = []
+    decode_share(tmp_path, PROMPTS, 4, by_halves, lambda done, total: seen.append((done, total)))
+    assert seen == [(0, 7), (2.0, 7), (4, 7), (5.5, 7), (7, 7)]

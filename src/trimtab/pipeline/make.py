@@ -13,6 +13,7 @@ from trimtab.errors import RunError, TrimtabError
 from trimtab.evaluation.coverage import too_long
 from trimtab.pipeline.decoded import GENERATIONS, SCORES, note_artifacts, point
 from trimtab.pipeline.merge import note_shard
+from trimtab.pipeline.results import show_preliminary
 from trimtab.pipeline.step import Decoding, Plan, Step
 from trimtab.pipeline.traces import missing_traces, trace_blocks, trace_file
 from trimtab.pipeline.workspace import Job, Workspace
@@ -159,6 +160,11 @@ class StepRunner:
             note_artifacts(folder, {name: artifact.folder for name, artifact in self.plan.inputs(step).items()})
         return made
 
+    def show(self, report: Step, evaluated: Step) -> None:
+        """Show the table with the row of a decoder that was just measured; `report` is the last step of the run."""
+        job = self._job(report, Path(), lambda done, total: None)
+        show_preliminary(job, report.execution["experiment"], self.watch, str(evaluated.parts["decoder"]))
+
     def _link(self, step: Step, artifact: Artifact) -> None:
         """Links with fixed names: `tuned` to the tuned model, `decoders/NAME/...` to generations and scores."""
         run, name = self.plan.directory.path, step.name.partition(" ")[2]
@@ -180,9 +186,9 @@ class StepRunner:
         excluded = too_long({step.name: generations})
         ids = dict.fromkeys(generation.prompt_id for generation in generations if generation.prompt_id not in excluded)
         if missing := missing_traces(trace, ids):
-            job = self._job(step, Path(), lambda done, total: None, trace)
-            decoding = step.make(job, **step.parts, **step.execution)
-            trace_blocks(missing, decoding, blocks.recorded_plan(artifact.folder))
+            with self.watch(f"trace {step.name.removeprefix('guide ')}") as advance:
+                decoding = step.make(self._job(step, Path(), advance, trace), **step.parts, **step.execution)
+                trace_blocks(missing, decoding, blocks.recorded_plan(artifact.folder), advance)
 
 
 _LINKED: Mapping[str, str] = {"guide": GENERATIONS, "evaluate": SCORES}

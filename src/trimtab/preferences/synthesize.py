@@ -15,7 +15,7 @@ from trimtab.rewards.reward import Reward
 from trimtab.search.chunk_beam import Search
 from trimtab.search.decoders import BlockDecoder
 from trimtab.search.proposer import LanguageModelProposer
-from trimtab.store.blocks import Block
+from trimtab.store.blocks import Block, Within, ignored
 
 
 def synthesis_prompts(config: SynthesizeConfig, prompts: Sequence[Prompt]) -> list[Prompt]:
@@ -28,7 +28,15 @@ def check_some_fit(prompts: Sequence[Prompt], config: SynthesizeConfig, model: L
     _search(config).check_some_fit(prompts, LanguageModelProposer(model, config.sampling, 0), None)
 
 
-def synthesize(prompts: Sequence[Prompt], config: SynthesizeConfig, roles: Roles, reward: Reward, seed: int) -> Block:
+def synthesize(
+    prompts: Sequence[Prompt],
+    config: SynthesizeConfig,
+    roles: Roles,
+    reward: Reward,
+    seed: int,
+    *,
+    within: Within = ignored,
+) -> Block:
     """`config.samples` generations for each prompt, in the order of their slots, with their rewards.
 
     FLOPs cover the small model and the reward. Unprompted samples all answer one prompt, whose id is `unprompted`. The
@@ -36,7 +44,7 @@ def synthesize(prompts: Sequence[Prompt], config: SynthesizeConfig, roles: Roles
     """
     proposer = LanguageModelProposer(roles["untuned"], config.sampling, seed)
     before = reward.flops
-    block = BlockDecoder(_search(config), proposer, None, roles).decode(prompts)
+    block = BlockDecoder(_search(config), proposer, None, roles).decode(prompts, within=within)
     rewards = reward.score([record.prompt for record in block.records], [record.text for record in block.records])
     records = [
         dataclasses.replace(

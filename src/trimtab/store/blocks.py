@@ -11,14 +11,27 @@ atomically. The plan (how the prompts are cut) is recorded beside the blocks by 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from trimtab.errors import ConfigurationError
 from trimtab.records import Generation, Prompt, lines_of
 from trimtab.store.files import write_json, write_text
 
 PLAN = "plan.json"
-Decode = Callable[[Sequence[Prompt]], "Block"]
+Within = Callable[[float], None]
+"""Called with the share of a block that is done, from 0 to 1."""
+
+
+class Decode(Protocol):
+    """Decodes one block of prompts. It calls `within` while it works, at each token where it sees tokens."""
+
+    def __call__(self, prompts: Sequence[Prompt], *, within: Within = ...) -> "Block": ...
+
+
+def ignored(share: float) -> None:
+    """A `Within` that nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -110,25 +123,31 @@ def decode_blocks(
     work: Path,
     blocks: Mapping[int, Sequence[Prompt]],
     decode: Decode,
-    advance: Callable[[int, int], None],
+    advance: Callable[[float, int], None],
     beside: int = 1,
 ) -> None:
     """Decode the blocks that are not finished yet, and write each to `work`.
 
-    `advance(done, total)` counts prompts; the first call counts those of blocks that were already finished. Where
-    `beside` processes decode at the same time, each block counts its share of the wall time.
+    `advance(done, total)` counts prompts; the first call counts those of blocks that were already finished. Of the open
+    block it counts a share, which grows token by token. Where `beside` processes decode at the same time, each block
+    counts its share of the wall time.
     """
     total = sum(map(len, blocks.values()))
     unfinished = [number for number in blocks if not finished(work, number)]
     done = total - sum(len(blocks[number]) for number in unfinished)
     advance(done, total)
     for number in unfinished:
-        block = decode(blocks[number])
+        block = decode(blocks[number], within=partial(advance_within, advance, done, len(blocks[number]), total))
         seconds = block.seconds / beside
         cost = {"records": len(block.records), "flops": block.flops, "seconds": seconds, "usage": block.usage}
         write_text(block_file(work, number), [*lines_of(block.records), json.dumps(cost) + "\n"])
         done += len(blocks[number])
         advance(done, total)
+
+
+def advance_within(advance: Callable[[float, int], None], done: int, prompts: int, total: int, share: float) -> None:
+    """Advance to a share of a block of so many prompts, before which so many are done."""
+    advance(done + share * prompts, total)
 
 
 def merge_blocks(work: Path, folder: Path) -> None:
