@@ -3,19 +3,14 @@
 The page shown is a hard one: a model that writes markup, words without end, right-to-left text and long answers.
 """
 
-import os
-import shutil
-from pathlib import Path
-
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Locator, sync_playwright
+from playwright.sync_api import Locator
 
+from browser import LAPTOP, PHONE, SMALL_PHONE, chromium
 from tiny_report import LONG, SCRIPT, WIDE, report
 from tiny_study_report import study_report
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-LAPTOP, PHONE, SMALL_PHONE = (1280, 900), (390, 844), (320, 568)
 PAPER, LETTER = (688, 971), (710, 950)  # A4 and Letter less margins of 14 mm, in CSS pixels
 HARD = f" {SCRIPT}<img src=x onerror=alert(1)> שלום 🙂 {'endless' * 200} " + "and so on " * 300
 
@@ -24,17 +19,8 @@ pytestmark = pytest.mark.xdist_group("browser")  # one browser is enough for a m
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as playwright:
-        path = next(filter(None, map(shutil.which, NAMES)), playwright.chromium.executable_path)
-        if not Path(path).exists():
-            lacking = (
-                "no Chromium here, so the page is not opened: `apt install chromium`, `brew install chromium` or "
-                "`playwright install chromium` makes this test run"
-            )
-            pytest.fail(lacking) if os.environ.get("CI") else pytest.skip(lacking)
-        browser = playwright.chromium.launch(executable_path=path)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -14,19 +14,22 @@ import pytest
 from trimtab.errors import ConfigurationError, RunError
 from trimtab.records import Generation, Prompt, read_jsonl
 from trimtab.store.artifacts import RunDirectory, read_seconds
-from trimtab.store.blocks import Block, Shard, Within, cut, decode_blocks, ignored, merge_blocks, planned_blocks
+from trimtab.store.blocks import Block, Shard, ensure_plan, finished, merge_blocks, write_block
 from trimtab.store.files import SEAL, write_text
 
 PROMPTS = [Prompt(f"p{number}", f"text {number}") for number in range(7)]
 
 
-def decode_share(work, prompts, size, decode, advance, shard=None):
-    groups = planned_blocks(work, prompts, size) if shard is None else cut(prompts, size)
-    share = {number: group for number, group in groups.items() if shard is None or shard.owns(number)}
-    decode_blocks(work, share, decode, advance)
+def decode_share(work, prompts, size, decode, shard=None):
+    """What the driver and its workers do."""
+    plan = ensure_plan(work, len(prompts), size)
+    for number in range(plan.blocks):
+        if (shard is None or shard.owns(number)) and not finished(work, number):
+            start = number * plan.prompts_a_block
+            write_block(work, number, decode(prompts[start : start + plan.prompts_a_block]), f"device {number % 2}")
 
 
-def decode(prompts: Sequence[Prompt], *, within: Within = ignored) -> Block:
+def decode(prompts: Sequence[Prompt]) -> Block:
     records = [Generation(each.id, each.text, 0, [1], [2], f" {each.id}", "length") for each in prompts]
     return Block(records, {"large": 10.0 * len(prompts)}, 0.5)
 
@@ -91,18 +94,16 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
 def test_blocks_are_cut_by_size_alone_and_finished_ones_are_kept(tmp_path: Path) -> None:
     seen: list[list[str]] = []
 
-    def dying(prompts: Sequence[Prompt], *, within: Within = ignored) -> Block:
+    def dying(prompts: Sequence[Prompt]) -> Block:
         seen.append([each.id for each in prompts])
         if len(seen) == 2:
             raise KeyboardInterrupt
         return decode(prompts)
 
     with pytest.raises(KeyboardInterrupt):
-        decode_share(tmp_path, PROMPTS, 3, dying, silent)
-    progress: list[tuple[int, int]] = []
-    decode_share(tmp_path, PROMPTS, 3, dying, lambda done, total: progress.append((done, total)))
+        decode_share(tmp_path, PROMPTS, 3, dying)
+    decode_share(tmp_path, PROMPTS, 3, dying)
     assert seen == [["p0", "p1", "p2"], ["p3", "p4", "p5"], ["p3", "p4", "p5"], ["p6"]]
-    assert progress == [(3, 7), (6, 7), (7, 7)]
     assert merged(tmp_path) == plain(tmp_path / "plain")
     assert json.loads((tmp_path / "cost.json").read_text()) == {"large": 70.0}
 
@@ -111,38 +112,39 @@ def test_blocks_are_cut_as_whoever_began_cut_them(tmp_path: Path) -> None:
     """Where rows are worked out by the device, the next session may come to other ones; the plan is kept."""
     seen: list[int] = []
 
-    def dying(prompts: Sequence[Prompt], *, within: Within = ignored) -> Block:
+    def dying(prompts: Sequence[Prompt]) -> Block:
         seen.append(len(prompts))
         if len(seen) == 2:
             raise KeyboardInterrupt
         return decode(prompts)
 
     with pytest.raises(KeyboardInterrupt):
-        decode_share(tmp_path, PROMPTS, 3, dying, silent)
-    decode_share(tmp_path, PROMPTS, 5, dying, silent)
+        decode_share(tmp_path, PROMPTS, 3, dying)
+    decode_share(tmp_path, PROMPTS, 5, dying)
     assert seen == [3, 3, 3, 1]
     assert merged(tmp_path) == plain(tmp_path / "plain")
-    assert json.loads((tmp_path / "plan.json").read_text()) == {"prompts": 7, "prompts_a_block": 3, "blocks": 3}
+    plan = {"prompts": 7, "prompts_a_block": 3, "blocks": 3, "devices": {"device 0": [0, 2], "device 1": [1]}}
+    assert json.loads((tmp_path / "plan.json").read_text()) == plan
 
 
 @pytest.mark.parametrize("left", [0, 1, 30, -1, -2, -20])
 def test_a_block_cut_in_the_middle_of_a_line_is_decoded_again(tmp_path: Path, left: int) -> None:
     """As a power cut leaves it: at any length, also where a whole line or all but the last character is there."""
-    decode_share(tmp_path, PROMPTS, 3, decode, silent)
+    decode_share(tmp_path, PROMPTS, 3, decode)
     cut = tmp_path / "00001.jsonl"
     cut.write_bytes(cut.read_bytes()[:left])
     seen: list[str] = []
 
-    def noting(prompts: Sequence[Prompt], *, within: Within = ignored) -> Block:
+    def noting(prompts: Sequence[Prompt]) -> Block:
         seen.append(prompts[0].id)
         return decode(prompts)
 
-    decode_share(tmp_path, PROMPTS, 3, noting, silent)
+    decode_share(tmp_path, PROMPTS, 3, noting)
     assert seen == ["p3"]
     assert merged(tmp_path) == plain(tmp_path / "plain")
 
 
-def never(prompts: Sequence[Prompt], *, within: Within = ignored) -> Block:
+def never(prompts: Sequence[Prompt]) -> Block:
     raise AssertionError("decoded again")
 
 
@@ -150,8 +152,8 @@ def test_texts_may_hold_any_line_break(tmp_path: Path) -> None:
     """JSON keeps U+2028, U+0085 and others as they are, and Python counts them as ends of lines."""
     odd = [Prompt(f"p{number}", f"a{mark}b") for number, mark in enumerate("\u2028\u2029\x85\x0b\x1c\r\n")]
 
-    decode_share(tmp_path, odd, 2, decode, silent)
-    decode_share(tmp_path, odd, 2, never, silent)
+    decode_share(tmp_path, odd, 2, decode)
+    decode_share(tmp_path, odd, 2, never)
     merge_blocks(tmp_path, tmp_path)
     assert [each.prompt for each in read_jsonl(tmp_path / "records.jsonl", Generation)] == [each.text for each in odd]
 
@@ -160,8 +162,8 @@ def test_texts_may_hold_any_line_break(tmp_path: Path) -> None:
 def test_the_union_of_shards_is_the_plain_run(tmp_path: Path, count: int) -> None:
     """Whatever their order, and where there are more shards than blocks."""
     for index in range(count, 0, -1):
-        decode_share(tmp_path, PROMPTS, 3, decode, silent, Shard(index, count))
-    decode_share(tmp_path, PROMPTS, 3, never, silent)
+        decode_share(tmp_path, PROMPTS, 3, decode, Shard(index, count))
+    decode_share(tmp_path, PROMPTS, 3, never)
     assert merged(tmp_path) == plain(tmp_path / "plain")
 
 
@@ -193,7 +195,7 @@ def artifact_of(folder: Path) -> int:
     run, decoded = RunDirectory(folder), []
     artifact = run.artifact("stage", {}, [])
 
-    def counting(prompts: Sequence[Prompt], *, within: Within = ignored) -> Block:
+    def counting(prompts: Sequence[Prompt]) -> Block:
         decoded.append(prompts)
         return decode(prompts)
 
@@ -201,7 +203,7 @@ def artifact_of(folder: Path) -> int:
         run.tidy(artifact)
         return 0
     with run.writing(artifact) as partial:
-        decode_share(artifact.work, PROMPTS, 3, counting, silent)
+        decode_share(artifact.work, PROMPTS, 3, counting)
         merge_blocks(artifact.work, partial)
     return len(decoded)
 
@@ -229,14 +231,10 @@ def killed_at(folder: Path, number: int) -> int:
         os._exit(0)
 
 
-def silent(done: int, total: int) -> None:
-    pass
-
-
 def plain(folder: Path) -> tuple[bytes, bytes]:
     """The records and costs of the blocks decoded at one go."""
     folder.mkdir(exist_ok=True)
-    decode_share(folder, PROMPTS, 3, decode, silent)
+    decode_share(folder, PROMPTS, 3, decode)
     return merged(folder)
 
 
@@ -275,15 +273,3 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"file/run cannot be created \(Not a directory\): give another --runs"):
         RunDirectory(tmp_path / "file" / "run")
-
-
-def test_a_block_is_counted_while_it_is_decoded(tmp_path: Path) -> None:
-    """Of eight blocks of a quarter of an hour each, seven quarters of an hour once showed nothing."""
-
-    def by_halves(prompts: Sequence[Prompt], *, within: Within = ignored) -> Block:
-        within(0.5)
-        return decode(prompts)
-
-    seen: list[tuple[float, int]] = []
-    decode_share(tmp_path, PROMPTS, 4, by_halves, lambda done, total: seen.append((done, total)))
-    assert seen == [(0, 7), (2.0, 7), (4, 7), (5.5, 7), (7, 7)]

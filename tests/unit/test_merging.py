@@ -7,27 +7,26 @@ from pathlib import Path
 
 import pytest
 
+from carried import carry_out_steps
 from trimtab.assets.resolve import Assets
 from trimtab.errors import ConfigurationError, RunError, TrimtabError
-from trimtab.pipeline.make import StepRunner
 from trimtab.pipeline.merge import difference, merge_shards
 from trimtab.pipeline.step import Decoding, Plan, Step
-from trimtab.pipeline.workspace import Job, Workspace
+from trimtab.pipeline.workspace import Job
 from trimtab.records import Generation, Prompt
 from trimtab.store.artifacts import Artifact, RunDirectory
-from trimtab.store.blocks import Block, Shard, Within, ignored
-from trimtab.store.progress import Watch
+from trimtab.store.blocks import Block
 
 PROMPTS = [Prompt(f"p{number}", f"text {number}") for number in range(7)]
 WIDTH = {"decoder": {"width": 4}}
 
 
-def decode(prompts: Sequence[Prompt], *, within: Within = ignored) -> Block:
+def decode(prompts: Sequence[Prompt]) -> Block:
     records = [Generation(each.id, each.text, 0, [1], [2], f" {each.id}", "length") for each in prompts]
     return Block(records, {"large": 10.0 * len(prompts)}, 0.5)
 
 
-def dying(prompts: Sequence[Prompt], *, within: Within = ignored) -> Block:
+def dying(prompts: Sequence[Prompt]) -> Block:
     if prompts[0].id == "p6":
         raise KeyboardInterrupt
     return decode(prompts)
@@ -46,12 +45,9 @@ def run(folder: Path, *shards: str, parts: dict[str, object] = WIDTH, model: str
     )
     assets = Assets(cache=folder / "cache")
     for shard in shards or [None]:
-        session = StepRunner(Plan([guide], RunDirectory(folder), assets), Workspace(assets), Watch(), links=False)
-        session.make(tuned)
-        if shard is None:
-            session.make(guide)
-        else:
-            session.decode_shard(guide, Shard.parse(shard))
+        plan = Plan([guide], RunDirectory(folder), assets)
+        carry_out_steps(plan, assets, [tuned])
+        carry_out_steps(plan, assets, [guide], shard=shard)
     return folder
 
 

@@ -16,7 +16,7 @@ from trimtab.evaluation.divergence import Divergence
 from trimtab.evaluation.evaluate import Row, model_names, summarise
 from trimtab.models.roles import Roles
 from trimtab.models.served_model import Usage
-from trimtab.pipeline.decoded import reported_artifacts
+from trimtab.pipeline.reports import preliminary_folder
 from trimtab.pipeline.traces import trace_file, traced
 from trimtab.pipeline.workspace import Job
 from trimtab.records import Generation, Score
@@ -25,7 +25,6 @@ from trimtab.report.page import write_report
 from trimtab.report.preliminary import preliminary_line, preliminary_table
 from trimtab.search.trace import Node
 from trimtab.store.artifacts import Artifact, read_seconds
-from trimtab.store.files import replace_folder
 from trimtab.store.progress import Watch
 
 
@@ -101,19 +100,17 @@ def _measured(experiment: Experiment, made: Mapping[str, Artifact]) -> tuple[Gui
 
 
 def show_preliminary(job: Job, experiment: Experiment, watch: Watch, decoder: str) -> None:
-    """Show the rows that there are, of which `decoder` is new, and write them as a page where no report lies yet.
+    """Show the rows that there are, of which `decoder` is new, and write the page of these rows.
 
     `job` is that of the step `report`. What cannot be shown yet is not shown; the report says what is wrong with it.
     """
-    folder = job.run / "report"
     with contextlib.suppress(TrimtabError):
         results = read_results(job, experiment)
         if decoder not in {row.decoder for row in results.rows}:
             return
         watch.show(preliminary_table(experiment, results.rows), preliminary_line(experiment, results.rows, decoder))
-        if not reported_artifacts(folder):
-            with replace_folder(folder) as page:
-                _write(page, experiment, results, preliminary=True)
+        with preliminary_folder(job.run, experiment) as folder:
+            _write(folder, experiment, results, preliminary=True)
 
 
 def write_results(job: Job, experiment: Experiment) -> Results:

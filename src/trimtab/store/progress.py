@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from rich.console import Console
@@ -37,7 +37,7 @@ NOTEBOOK_SECONDS = 0.25
 @dataclass
 class Stage:
     """One stage: `done` of `total` prompts or batches; times in seconds since 1970; `rate` in prompts or batches a
-    second."""
+    second. `workers` are those that work on it now, where there are several."""
 
     name: str
     state: State = "waits"
@@ -46,6 +46,7 @@ class Stage:
     began: float | None = None
     updated: float | None = None
     rate: float | None = None
+    workers: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._reports = deque[tuple[float, float]]()
@@ -131,6 +132,10 @@ class Watch:
 
         self._change(stage, "runs")
         return advance
+
+    def working(self, name: str, workers: Iterable[str]) -> None:
+        """Note which workers work on a stage."""
+        self.stages[name].workers = list(workers)
 
     def end(self, name: str, state: State) -> None:
         """End a stage that has begun."""
