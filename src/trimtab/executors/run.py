@@ -124,14 +124,15 @@ def run(
             show_memory(watch, memory_lines(line, experiment, assets, jobs))
             plan = Plan(line, directory, assets)
             _check_earlier(plan, wanted, until, shard)
+            maker = StepMaker(Workspace(assets), directory.path)
+            made = partial(_made, maker, plan, wanted[-1], watch)
             for stage, tasks in _tasks(plan, wanted, experiment):
                 threads = torch.get_num_threads() if stage in TRAININGS else share_of_threads(jobs)
-                manner = Manner(threads, jobs, shard, trace, partial(_link, directory.path))
+                manner = Manner(threads, jobs, shard, trace, made)
                 for error in Driver(tasks, directory, workers, watch, manner).run().values():
                     raise error
         if wanted[-1].stage == "report":
             with watch("report") as advance:
-                maker = StepMaker(Workspace(assets), directory.path)
                 results = maker.report(wanted[-1], plan.inputs(wanted[-1]), advance)
     _leave_group()
     return Run(experiment, plan, watch, results)
@@ -160,8 +161,11 @@ TRAININGS = ("reward", "sft", "tune")
 """Stages that train a model, with all threads of this process and no other work beside them."""
 
 
-def _link(run: Path, task: Task) -> None:
-    link_results(run, task.step, task.artifact)
+def _made(maker: StepMaker, plan: Plan, last: Step, watch: Watch, task: Task) -> None:
+    """Link what a task has made; before a report, show the row of a decoder that was measured just now."""
+    link_results(plan.directory.path, task.step, task.artifact)
+    if last.stage == "report" and task.step.folder == "evaluate" and watch.stages[task.name].state == "made":
+        maker.show(last, plan.inputs(last), watch, task.step.parts["decoder"])
 
 
 def _group(step: Step) -> str:
