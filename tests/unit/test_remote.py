@@ -169,12 +169,14 @@ def test_the_rest_is_published_and_taken_over(monkeypatch: pytest.MonkeyPatch) -
     assert rest == {"report/report.html", "traces/cbs.jsonl", "log.txt", "links.json"}
     folder = on_machine(monkeypatch, "second")
     with run_lock(folder):
+        (folder / "report").rename(folder / "report-0123456789ab")  # which is no artifact
         made("never made")
         assert (folder / "tuned" / "weights.txt").read_text() == "words"
         assert (folder / "decoders" / "base" / "scores" / "records.jsonl").is_file()
         with (folder / "log.txt").open("a") as log:
             log.write("and of the second\n")
     assert remote_files()["log.txt"] == b"log.txt of the first\nand of the second\n"
+    assert "report-0123456789ab/report.html" in remote_files() and "report/report.html" not in remote_files()
 
 
 def test_a_reader_s_copy_keeps_a_longer_log_and_the_newer_rest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,6 +286,7 @@ def test_of_two_that_start_together_one_is_refused(monkeypatch: pytest.MonkeyPat
 def test_who_was_taken_over_uploads_nothing_more() -> None:
     """And leaves the other's note alone; what it has finished stays on its machine."""
     with pytest.raises(RunError, match="was taken over by process 7 on elsewhere: this run ends"), run_lock(here()):
+        write_text(here() / "log.txt", ["of the one that was taken over"])
         note(replace(HERE, host="elsewhere", pid=7))
         made()
     assert set(remote_files()) == {".lock.json"} and note_there()["pid"] == 7

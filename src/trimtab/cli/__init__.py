@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from trimtab.cli.init import init, schema
 from trimtab.cli.options import SHIPPED, Every, Jobs, Options, Shard, Trace, experiment_file
 from trimtab.cli.results import compare, export, merge, push, save
+from trimtab.cli.runs import runs
 from trimtab.cli.show import assets, check, entries, guides, launch_config, plan, status, trace
 from trimtab.errors import TrimtabError, one_line
 from trimtab.executors.threads import wait_briefly
@@ -59,9 +61,9 @@ def guide(options: Every, jobs: Jobs = 1, shard: Shard = None, trace: Trace = Fa
 def _stage(name: str) -> Callable[..., None]:
     """The subcommand that runs an experiment up to and including one stage."""
 
-    def plain(options: Every) -> None:
+    def plain(options: Every, jobs: Jobs = 1) -> None:
         with _opened(options) as run_to:
-            made = run_to(name)
+            made = run_to(name, jobs=jobs)
         _print_end(made, name)
 
     own: dict[str, Callable[..., None]] = {"synthesize": synthesize, "guide": guide}
@@ -102,22 +104,25 @@ def _print_report(made: "Run") -> None:
     from rich.console import Console
 
     from trimtab.report.overview import table_columns
-    from trimtab.report.tables import terminal_table
+    from trimtab.report.tables import terminal_tables
     from trimtab.report.verdict import verdict
 
-    width = max(Console().width, 100)  # the table needs it, even where the output is a file
-    console = Console(width=width)
-    console.print(terminal_table(made.report, width, table_columns(made.experiment, made.report)))
+    console = Console()
+    if not console.is_terminal:  # a file has room for the table
+        console = Console(width=max(console.width, 120))
+    for table in terminal_tables(made.report, console.width, table_columns(made.experiment, made.report)):
+        console.print(table, "")
     # without markup: in a user's names `[red]` is no colour
     for prompt in made.set_aside[:MAX_SET_ASIDE]:
         print(f"{prompt.decoder}: prompt {one_line(prompt.prompt_id)} is set aside, {prompt.why}")
     if len(made.set_aside) > MAX_SET_ASIDE:
         print(f"and {len(made.set_aside) - MAX_SET_ASIDE} more, which the page names")
-    summary = f"\n{one_line(verdict(made.experiment, made.report))}\n\n{made.path / 'report' / 'report.html'}"
-    console.print(summary, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{one_line(verdict(made.experiment, made.report))}\n", markup=False, highlight=False)
+    print(made.path / "report" / "report.html")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "init": init,
     "run": run,
     **{stage: _stage(stage) for stage in COMMAND_WORDS},
     "merge": merge,
@@ -127,6 +132,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "launch-config": launch_config,
     "trace": trace,
     "status": status,
+    "runs": runs,
     "export": export,
     "compare": compare,
     "assets": assets,
@@ -134,6 +140,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "entries": entries,
     "plan": plan,
     "check": check,
+    "schema": schema,
 }
 NAMED_IN_HELP = {"tune": ("loss", "tune.loss"), "pairs": ("strategy", "pairs.strategy")}
 """Subcommands whose help lists the names in a registry, and the field that holds one."""

@@ -1,8 +1,7 @@
 """The lock that admits one writer to a run directory, and a note that says who holds it.
 
 A run holds `.lock`. Each shard holds its own lock, and a run excludes all shards as they exclude it. The kernel
-releases the locks of a process that dies; its note stays, so the next process learns who died. Worker processes also
-hold a lock each: they may outlive a killed parent for a moment, and nobody else may write until they have ended.
+releases the locks of a process that dies; its note stays, so the next process learns who died.
 
 At the URL of a run directory there is a note, too, which names its writer and is renewed while the writer lives.
 
@@ -35,7 +34,6 @@ from trimtab.store.files import read_json, write_json
 from trimtab.store.remote import NOTE, Mirror, mirror_of
 
 LOCK = ".lock"
-WORKER = "-worker-"
 RENEW_SECONDS, DEAD_SECONDS = 60.0, 600.0
 """How often the note of a lock at a URL is renewed, and after how long without that its process counts as dead."""
 LOCK_SECONDS = 1.0
@@ -128,24 +126,6 @@ def run_lock(folder: Path, shard: Shard | None = None) -> Iterator[Holder | None
                 yield previous
 
 
-@contextlib.contextmanager
-def worker_lock(folder: Path, worker: int, parent: int) -> Iterator[None]:
-    """Hold the lock of a worker that the process `parent` started.
-
-    The parent holds `.lock`, and whoever gets `.lock` after it tries the locks of its workers. So a worker that gets
-    its own lock first and then finds its parent alive will be noticed by every later process; otherwise it must end.
-
-    Raises:
-        RunError: the parent has ended, or a worker of an earlier parent still holds the lock.
-    """
-    file = folder / f"{LOCK}{WORKER}{worker}"
-    with _acquire(file):
-        if os.getppid() != parent:
-            raise RunError(f"{folder}: the process that started this worker has ended")
-        with _note(file, Holder.this()):
-            yield
-
-
 def holder_of(lock: Path) -> Holder | None:
     """Who holds a lock or died with it; None if there is no note, or one that another version wrote."""
     return Holder.read(read_json(_note_file(lock)))
@@ -200,6 +180,7 @@ def _held(mirror: Mirror, this: Holder) -> Iterator[None]:
         mirror.fetch_rest()
         yield
         mirror.publish()
+        mirror.prune()
     except BaseException:
         mirror.remote.patient = False  # the error that ended the run must not wait for the network
         with contextlib.suppress(RunError):
@@ -233,13 +214,12 @@ def _refusal(mirror: Mirror, holder: Holder | None) -> RunError:
 
 
 def _excluded(folder: Path, shard: Shard | None) -> list[Path]:
-    """The locks that must be free: of workers, of the run without shards, and of shards with another count."""
+    """The locks that must be free: of the run without shards, and of shards with another count."""
     shards = [path for path in folder.glob(f"{LOCK}-*-of-*") if path.suffix == ""]
-    workers = [path for path in folder.glob(f"{LOCK}{WORKER}*") if path.suffix == ""]
     if shard is None:
-        return [*shards, *workers]
+        return shards
     others = [path for path in shards if not path.name.endswith(f"-of-{shard.count}")]
-    return [folder / LOCK, *others, *workers]
+    return [folder / LOCK, *others]
 
 
 def _note_file(lock: Path) -> Path:

@@ -42,7 +42,7 @@ NOTE_WRITTEN, NOTE_READ = ".lock-written.json", ".lock-read.json"
 """Local files: the last note that was written from this folder, and a copy of the one at the URL, for the status."""
 LOGS = (".txt", ".jsonl")
 _MARKER = ".url"
-_ARTIFACT = re.compile(r".+-[0-9a-f]{12}")
+_ARTIFACT = re.compile(r"(?!report-).+-[0-9a-f]{12}")
 _log = logging.getLogger(__name__)
 
 
@@ -142,7 +142,12 @@ class Mirror:
         self.publish()
 
     def publish(self) -> None:
-        """Upload what is no artifact (report, log, status, traces) and has changed, and the list of links."""
+        """Upload what is no artifact (report, log, status, traces) and has changed, and the list of links.
+
+        Raises:
+            RunError: as `upload`.
+        """
+        self.check_writer()
         links = {}
         for path in self._rest():
             if path.is_symlink() and not path.readlink().is_absolute():
@@ -152,6 +157,12 @@ class Mirror:
                 self._published[path] = changed
         if links:
             self.remote.write_json(LINKS, links)
+
+    def prune(self) -> None:
+        """Delete at the URL what was no artifact there when `fetch_rest` took it over, and is gone here since."""
+        for name in self._listing():
+            if _is_rest(name) and name != LINKS and not (self.folder / name).is_file():
+                self.remote.delete(name)
 
     def fetch_rest(self) -> None:
         """Download what is no artifact, and make the links; a log that is longer here stays."""
