@@ -95,7 +95,9 @@ def _print_end(made: "Run", stage: str, shard: str | None = None) -> None:
     if stage == "report":
         _print_report(made)
     elif launched().main:
-        print(f"{stage if shard is None else f'shard {shard} of {stage}'}: done, in {made.path}")
+        from trimtab.store.remote import address_of
+
+        print(f"{stage if shard is None else f'shard {shard} of {stage}'}: done, in {address_of(made.path)}")
 
 
 def _print_report(made: "Run") -> None:
