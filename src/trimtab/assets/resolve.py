@@ -7,14 +7,13 @@ import logging
 import os
 from pathlib import Path
 
-import platformdirs
-
 from trimtab.assets.catalog import CATALOG, Entry, Kind, find
 from trimtab.assets.digests import content_digest
 from trimtab.assets.download import download, making, sha256_of
 from trimtab.assets.hub import TOKENIZERS, from_hub
 from trimtab.config.yaml_values import read_mapping, text_wanted
 from trimtab.errors import AssetError, shown
+from trimtab.store.files import cache_folder
 
 _log = logging.getLogger(__name__)
 
@@ -27,8 +26,9 @@ class Assets:
     """
 
     def __init__(self, cache: Path | None = None, path_map: Path | None = None) -> None:
-        self.cache = cache or _from_environment("TRIMTAB_CACHE") or platformdirs.user_cache_path("trimtab")
-        self.path_map = path_map or _from_environment("TRIMTAB_PATH_MAP")
+        self.cache = cache or cache_folder()
+        named = os.environ.get("TRIMTAB_PATH_MAP")
+        self.path_map = path_map or (Path(named).expanduser() if named else None)
         if self.path_map is None and (self.cache / "paths.yaml").is_file():
             self.path_map = self.cache / "paths.yaml"
         self._paths = {} if self.path_map is None else read_path_map(self.path_map)
@@ -168,11 +168,6 @@ class Assets:
 
     def _converted_folder(self, sha256: str, version: str = "") -> Path:
         return self.cache / "converted" / f"{sha256[:16]}{version}"
-
-
-def _from_environment(variable: str) -> Path | None:
-    value = os.environ.get(variable)
-    return Path(value).expanduser() if value else None
 
 
 def _snapshot(path: Path) -> Path:

@@ -11,13 +11,15 @@ from typing import Annotated
 
 import tyro
 
-from trimtab.cli.options import ExperimentOptions, GuidesFile, PathMap, experiment_file
+from trimtab.cli.options import ExperimentOptions, GuidesFile, PathMap, RunName, experiment_file, named_file
 from trimtab.config.experiment import Experiment
 from trimtab.config.file import is_study
 from trimtab.errors import DataError
 from trimtab.plugins.load import GROUP, load_plugins
 from trimtab.plugins.registry import REGISTRIES, registry
 from trimtab.study.study_file import load_study
+
+LAUNCH_CONFIGS = Path(__file__).parent / "accelerate"
 
 
 def check(
@@ -56,12 +58,12 @@ def _read(options: ExperimentOptions) -> tuple[list[Experiment], str]:
 
 
 def plan(
-    options: Annotated[ExperimentOptions, tyro.conf.arg(name="")], runs: Path = Path("runs"), path_map: PathMap = None
+    options: Annotated[ExperimentOptions, tyro.conf.arg(name="")], runs: str = "runs", path_map: PathMap = None
 ) -> None:
     """List the steps of an experiment: which were made, what each needs, and what it will cost. Makes nothing.
 
     Args:
-        runs: The folder that holds run directories.
+        runs: The folder that holds run directories, or its URL.
     """
     from rich.console import Console
 
@@ -156,18 +158,27 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     print_rows(Console(), columns, rows)
 
 
-def status(directory: Annotated[Path, tyro.conf.Positional], json: bool = False) -> None:
+def launch_config(name: Annotated[str, tyro.conf.Positional]) -> None:
+    """Print the path of a configuration for `accelerate launch --config_file`.
+
+    Args:
+        name: ddp, fsdp or zero2.
+    """
+    print(named_file(name, LAUNCH_CONFIGS, "a configuration of accelerate"))
+
+
+def status(run: RunName, json: bool = False) -> None:
     """Show how far a run is, from another terminal: its stages, rates and time left, and whether its process lives.
 
     Args:
-        directory: A run directory, such as runs/quickstart.
         json: Print one JSON object instead of a table.
     """
     from rich.console import Console
 
+    from trimtab.store.remote import local_run
     from trimtab.store.status import print_status
 
-    print_status(directory, Console(), as_json=json)
+    print_status(local_run(run), Console(), as_json=json)
 
 
 def trace(file: Annotated[Path, tyro.conf.Positional], prompt: str | None = None) -> None:

@@ -25,7 +25,7 @@ class DecoderConfig(Config):
     """One way to decode: a model and a search.
 
     The base is (width 1, successors 1, chunk none), best-of-N (1, N, none), chunk-level beam search (W, K, L).
-    docs/search.md explains each field.
+    docs/search-settings.md explains each field.
     """
 
     execution = frozenset({"name"})

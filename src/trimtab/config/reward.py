@@ -182,10 +182,25 @@ class RewardConfig(Config):
 
 
 class JudgeConfig(Config):
-    """The second, independent judge: TF-IDF and logistic regression, fitted on snippets of reviews of its own."""
+    """The second, independent judge (TF-IDF and logistic regression), fitted on snippets of reviews of its own.
+
+    It tells positive reviews from negative ones, whatever the gold reward measures. An experiment has it where the gold
+    reward is trained on the same labelled reviews, or where it asks for it: `judge: sentiment`.
+    """
 
     snippet_words: WordRange = Field((15, 60), examples=[[15, 60]])
     """Least and greatest number of words of the snippets that it is fitted on."""
+
+    @classmethod
+    def long_form(cls, value: Any) -> Any:
+        """The fields of the judge of this name.
+
+        Raises:
+            ValueError: there is no judge of this name.
+        """
+        if isinstance(value, str) and value != "sentiment":
+            raise ValueError(f"{value!r} is no judge: there is one, sentiment")
+        return {} if isinstance(value, str) else value
 
 
 def _is_address(by: str) -> bool:
