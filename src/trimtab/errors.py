@@ -2,7 +2,7 @@
 
     TrimtabError
     ├── ConfigurationError
-    ├── AssetError ── HashMismatchError
+    ├── AssetError ── HashMismatchError, AbsentError
     ├── DataError
     ├── ModelError ── VocabularyError
     ├── EndpointError ── TooLongError
@@ -37,6 +37,10 @@ class AssetError(TrimtabError):
 
 class HashMismatchError(AssetError):
     """A downloaded file whose sha256 is not the one that the catalogue names."""
+
+
+class AbsentError(AssetError):
+    """A model or data set that is not on this machine yet, where nothing may be downloaded; a run downloads it."""
 
 
 class DataError(TrimtabError):

@@ -14,8 +14,8 @@ from trimtab.errors import AssetError, ModelError
 from trimtab.models.adapter import adapted_view, plain_view
 from trimtab.models.families import language_model_of
 from trimtab.models.language_model import LanguageModel
-from trimtab.models.load import load_tokenizer
 from trimtab.models.roles import load_language_model, vocabulary_of
+from trimtab.models.tokenizer import load_tokenizer
 
 ModelSource: TypeAlias = str | Path | ModelConfig | PreTrainedModel | PeftModel | LanguageModel
 """A folder or name, a configuration, a loaded model (with an adapter or without), or a result of `load`."""

@@ -10,7 +10,6 @@ Each is loaded when it is first asked for, and once.
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.assets.resolve import Assets
@@ -18,8 +17,10 @@ from trimtab.config.models import ModelConfig
 from trimtab.errors import ModelError
 from trimtab.models.encoding import continuation_ids
 from trimtab.models.families import CausalModel, language_model_of
-from trimtab.models.load import load_causal_lm, load_tokenizer, with_adapter
+from trimtab.models.load import load_causal_lm, with_adapter
+from trimtab.models.outline import end_ids
 from trimtab.models.served_model import CompletionsModel
+from trimtab.models.tokenizer import load_tokenizer
 from trimtab.models.vocabulary import Vocabulary
 
 Role = Literal["large", "untuned", "tuned"]
@@ -172,19 +173,5 @@ def vocabulary_of(
             f"{tokenizer.name_or_path or 'the model'} has a tokenizer of {tokenizer.vocab_size} tokens and a model of "
             f"{rows}: save the model's own tokenizer beside it"
         )
-    return Vocabulary(tokenizer, _end_ids(model), start_token, chat=chat, system=system, rows=rows)
-
-
-def _end_ids(model: PreTrainedModel) -> list[int]:
-    """The ids that the model's generation configuration says end a text."""
-    ends = model.generation_config.eos_token_id if model.generation_config is not None else None
-    if isinstance(ends, torch.Tensor):
-        ends = ends.tolist()
-    ids = [end for end in (ends if isinstance(ends, list | tuple) else [ends]) if end is not None]
-    if wrong := [end for end in ids if not isinstance(end, int) or isinstance(end, bool)]:
-        name = model.config._name_or_path or "the model"
-        raise ModelError(
-            f"the generation configuration of {name} says that {wrong[0]!r} ends a text: eos_token_id is an id, or a "
-            "list of ids"
-        )
-    return ids
+    ends = end_ids(model.generation_config, model.config._name_or_path or "the model")
+    return Vocabulary(tokenizer, ends, start_token, chat=chat, system=system, rows=rows)
