@@ -20,15 +20,22 @@ from trimtab.study.study_file import load_study
 
 
 def check(
-    options: Annotated[ExperimentOptions, tyro.conf.arg(name="")], models: bool = False, path_map: PathMap = None
+    options: Annotated[ExperimentOptions, tyro.conf.arg(name="")],
+    quick: bool = False,
+    models: bool = False,
+    path_map: PathMap = None,
 ) -> None:
-    """Check an experiment or study file, and say what is wrong with it and what its plug-ins add; runs nothing.
+    """Check an experiment or study, and all that it names: data, models, prompts, rewards, functions. Runs nothing.
+
+    It takes seconds, loads no weights and downloads nothing; a run checks the same before it makes anything.
 
     Args:
+        quick: Check the file alone, and nothing that it names.
         models: Load its models too, and show how each will be decoded, on which device, in which dtype.
     """
     experiments, summary = _read(options)
-    print(summary)
+    lines = [] if quick else _checked(experiments, path_map)
+    print("\n".join([summary, *lines]))
     if any(experiment.plugins for experiment in experiments) or entry_points(group=GROUP):
         for noun in REGISTRIES:
             for entry in registry(noun).values():
@@ -41,6 +48,19 @@ def check(
         from trimtab.pipeline.survey import print_survey
 
         print_survey(experiments, Assets(path_map=path_map), Console(width=max(Console().width, 100)))
+
+
+def _checked(experiments: Sequence[Experiment], path_map: Path | None) -> list[str]:
+    """Lines about what experiments name, and about the memory of the first of them."""
+    from trimtab.assets.resolve import Assets
+    from trimtab.pipeline.checks import check_lines
+    from trimtab.pipeline.experiment_steps import steps
+    from trimtab.pipeline.memory import memory_lines
+
+    assets = Assets(path_map=path_map, download=False)
+    lines = [(steps(experiment), experiment) for experiment in experiments]
+    found = check_lines(lines, assets)
+    return [*found, *memory_lines(*lines[0], assets)]
 
 
 def _read(options: ExperimentOptions) -> tuple[list[Experiment], str]:

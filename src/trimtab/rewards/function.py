@@ -45,7 +45,7 @@ class FunctionReward:
         self._origin = f"the reward function {name or _name(function)}"
         if not callable(function):
             raise ConfigurationError(f"{self._origin} cannot be called: give a function of texts")
-        self._reads_prompts = _arguments(function, self._origin) == 2
+        self.reads_prompts = _arguments(function, self._origin) == 2
 
     def score(self, prompts: Sequence[PromptInput], responses: Sequence[str]) -> list[float]:
         """One reward for each prompt and response, in the function's own unit.
@@ -56,12 +56,12 @@ class FunctionReward:
                 the traceback is in the log.
         """
         check_pairs(prompts, responses)
-        texts = list(responses) if self._reads_prompts else judged_texts(prompts, responses)
+        texts = list(responses) if self.reads_prompts else judged_texts(prompts, responses)
         if not texts:
             return []
         # copies, as the function may change them
         copies = [copy.deepcopy(prompt) for prompt in prompts]
-        arguments = (copies, list(texts)) if self._reads_prompts else (list(texts),)
+        arguments = (copies, list(texts)) if self.reads_prompts else (list(texts),)
         try:
             values = self._function(*arguments)
             if isinstance(values, Iterator):  # which runs the function's code
