@@ -3,6 +3,7 @@
 $ trimtab check quickstart --models
 """
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -13,7 +14,7 @@ import tyro
 from trimtab.cli.options import ExperimentOptions, GuidesFile, PathMap, experiment_file
 from trimtab.config.experiment import Experiment
 from trimtab.config.file import is_study
-from trimtab.errors import DataError
+from trimtab.errors import AbsentError, DataError
 from trimtab.plugins.load import GROUP, load_plugins
 from trimtab.plugins.registry import REGISTRIES, registry
 from trimtab.study.study_file import load_study
@@ -60,7 +61,9 @@ def _checked(experiments: Sequence[Experiment], path_map: Path | None) -> list[s
     assets = Assets(path_map=path_map, download=False)
     lines = [(steps(experiment), experiment) for experiment in experiments]
     found = check_lines(lines, assets)
-    return [*found, *memory_lines(*lines[0], assets)]
+    with contextlib.suppress(AbsentError):  # whose size is not known yet
+        found += memory_lines(*lines[0], assets)
+    return found
 
 
 def _read(options: ExperimentOptions) -> tuple[list[Experiment], str]:

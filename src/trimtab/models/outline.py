@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from trimtab.assets.resolve import Assets
@@ -58,9 +58,10 @@ def outline(config: ModelConfig, assets: Assets) -> Outline:
     check_weights(folder)
     if config.quantization or config.device_map or config.attention or "quantization_config" in values.to_dict():
         _check_options(config, folder, assets)
-    rows = int(values.get_text_config().vocab_size)
+    rows, tokenizer = int(values.get_text_config().vocab_size), load_tokenizer(folder)
+    check_rows(tokenizer, rows)
     vocabulary = Vocabulary(
-        load_tokenizer(folder),
+        tokenizer,
         end_ids(_generation(folder, values), config.name),
         config.start_token,
         chat=config.chat,
@@ -91,6 +92,15 @@ def check_weights(folder: Path) -> None:
         shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         if missing := [shard for shard in shards if not (folder / shard).is_file()]:
             raise ModelError(f"{folder} lacks {missing[0]}, which its index names: copy or download it again")
+
+
+def check_rows(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """Raise ModelError where a tokenizer has more tokens of its own than the model has embeddings."""
+    if tokenizer.vocab_size > rows:
+        raise ModelError(
+            f"{tokenizer.name_or_path or 'the model'} has a tokenizer of {tokenizer.vocab_size} tokens and a model of "
+            f"{rows}: save the model's own tokenizer beside it"
+        )
 
 
 def _ends(file: Path) -> Iterator[int]:

@@ -14,11 +14,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.assets.resolve import Assets
 from trimtab.config.models import ModelConfig
-from trimtab.errors import ModelError
 from trimtab.models.encoding import continuation_ids
 from trimtab.models.families import CausalModel, language_model_of
 from trimtab.models.load import load_causal_lm, with_adapter
-from trimtab.models.outline import end_ids
+from trimtab.models.outline import check_rows, end_ids
 from trimtab.models.served_model import CompletionsModel
 from trimtab.models.tokenizer import load_tokenizer
 from trimtab.models.vocabulary import Vocabulary
@@ -168,10 +167,6 @@ def vocabulary_of(
         ModelError: there is no end token, or one that is no id, or the tokenizer has more tokens than the model.
     """
     rows = model.get_input_embeddings().weight.shape[0]
-    if tokenizer.vocab_size > rows:
-        raise ModelError(
-            f"{tokenizer.name_or_path or 'the model'} has a tokenizer of {tokenizer.vocab_size} tokens and a model of "
-            f"{rows}: save the model's own tokenizer beside it"
-        )
+    check_rows(tokenizer, rows)
     ends = end_ids(model.generation_config, model.config._name_or_path or "the model")
     return Vocabulary(tokenizer, ends, start_token, chat=chat, system=system, rows=rows)

@@ -49,9 +49,11 @@ def up_to(experiment: Experiment, until: str) -> list[Step]:
         raise ConfigurationError(
             f"{experiment.name} takes the small model as it is: give the experiment a part sft to train it on reviews"
         )
-    if until in ("synthesize", "pairs", "tune") and not experiment.tunes:
-        raise ConfigurationError(f"guide.tuned names a tuned model, so that there is nothing to {until}: run guide")
     numbers = [number for number, step in enumerate(line) if step.stage == until]
+    if not numbers and until in ("synthesize", "pairs", "tune") and not experiment.tunes:
+        raise ConfigurationError(
+            f"guide.tuned names a tuned model, so that `trimtab {until}` has nothing to make: run guide"
+        )
     if not numbers:
         stages = ", ".join(dict.fromkeys(step.stage for step in line))
         raise ConfigurationError(f"{experiment.name} has nothing to {until}: its stages are {stages}")

@@ -33,7 +33,18 @@ class Models:
         self._assets = assets
         self._outline = cache(lambda config: outline(config, assets))
         self._done: set[tuple[ModelConfig, int, int]] = set()
-        self.lines: list[str] = []
+        self._read: dict[tuple[str, str, int], list[tuple[int, int, int]]] = {}
+
+    @property
+    def lines(self) -> list[str]:
+        """What each role's model reads and writes."""
+        lines = []
+        for (role, name, context), read in self._read.items():
+            longest, room, excess = map(max, zip(*read, strict=True))
+            line = f"{role}: {name} reads prompts of up to {longest} tokens and writes {room}"
+            line += f", in a context of {context}" if context < sys.maxsize else ""
+            lines.append(f"{line}; {excess} prompts leave no room and are set aside" if excess else line)
+        return lines
 
     def check(self, config: ModelConfig) -> None:
         """Find a model's files and its tokenizer, or the key of its endpoint."""
@@ -78,6 +89,7 @@ class Models:
             self._check_term(base, tuned, small, term)
         readers = {decoder.model: base} | ({"tuned": tuned, "untuned": small} if decoder.guided_by_pair else {})
         for role, model in readers.items():
+            role = "untuned" if model == small else role  # its tuned self reads the same
             self._check_prompts(role, model, prompts, experiment.guide.max_new_tokens)
         if decoder.budget is not None and prompts:
             self._check_budget(decoder, base, experiment, prompts)
@@ -130,10 +142,8 @@ class Models:
             raise_if_too_long(
                 f"a prompt of {min(excess)} tokens and {room} new ones exceed {role}'s context of {model.context}"
             )
-        longest = max(map(len, encoded))
-        line = f"{role}: {config.name} reads prompts of up to {longest} tokens and writes {room}"
-        line += f", in a context of {model.context}" if model.context < sys.maxsize else ""
-        self.lines.append(f"{line}; {len(excess)} prompts leave no room and are set aside" if excess else line)
+        counts = max(map(len, encoded)), room, len(excess)
+        self._read.setdefault((role, config.name, model.context), []).append(counts)
 
     def _check_budget(
         self, decoder: DecoderConfig, base: ModelConfig, experiment: Experiment, prompts: Sequence[PromptInput]

@@ -19,6 +19,7 @@ from trimtab.rewards.labels import check_default_label, positive_index
 from trimtab.rewards.load import load_reward
 from trimtab.rewards.reward import judged_text
 
+_WRITERS = ("ForCausalLM", "LMHeadModel")  # ends of the names of classes that write texts
 READ_PROMPTS = 256
 """Prompts that are put into the text that the reward reads."""
 _TEXTS: dict[str, Callable[[PromptInput, str], str]] = {
@@ -65,6 +66,12 @@ def _check_model(config: RewardConfig, assets: Assets) -> None:
     check_weights(folder)
     tokenizer = load_tokenizer(folder if config.tokenizer is None else assets.tokenizer(config.tokenizer))
     if config.definition in ("margin", "positive_logit") and config.training is None:
+        writer = next((name for name in values.architectures or () if name.endswith(_WRITERS)), None)
+        if writer is not None:
+            raise ModelError(
+                f"{folder} holds no ready classifier but a {writer}: name a fine-tuned one, or train one with "
+                "reward.training"
+            )
         if "positive_label" not in config.model_fields_set:
             check_default_label(values, config.model)
         positive_index(values, config.positive_label, config.definition)
