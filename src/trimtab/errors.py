@@ -14,8 +14,9 @@
 
 import datetime
 import difflib
+import numbers
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -87,6 +88,25 @@ def shown(value: object, longest: int = 60) -> str:
     is_date = isinstance(value, datetime.date | datetime.time | datetime.timedelta)
     text = one_line(str(value) if is_date else repr(value))
     return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+def check_type(name: str, value: object, kinds: Any, remedy: str) -> None:
+    """Raise ConfigurationError where an argument that a user gives is none of these types.
+
+    >>> check_type("search", {"width": 4}, int, "a trimtab.Search")
+    Traceback (most recent call last):
+    trimtab.errors.ConfigurationError: search is {'width': 4}: give a trimtab.Search
+    """
+    if not isinstance(value, kinds):
+        raise ConfigurationError(f"{name} is {shown(value)}: give {remedy}")
+
+
+def check_count(name: str, value: object, least: int = 1) -> None:
+    """Raise ConfigurationError where an argument that a user gives is no whole number, or below `least`."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise ConfigurationError(f"{name} is {shown(value)}: give a whole number of at least {least}")
+    if value < least:
+        raise ConfigurationError(f"{name} is {value}: give at least {least}")
 
 
 def faults_in(error: "ValidationError", whole: str) -> str:

@@ -135,6 +135,7 @@ def test_memory_is_that_of_the_rows_that_there_are(tmp_path: Path) -> None:
         settings = [
             f"data.instructions={file}", "data.tuning_prompts=8", "data.validation_prompts=2", "data.test_prompts=8",
             "data.reviews=null", "reward={by: math:isfinite}", "tune.batch_size=32", "guide.decoders=[{successors: 4}]",
+            "pairs.per_prompt=1",
         ]  # fmt: skip
         experiment = load_experiment(SHIPPED / "quickstart.yaml", settings)
         return {need.step: need for need in budget.memory_needs(steps(experiment), assets)}

@@ -14,7 +14,7 @@ from trimtab.assets.digests import content_digest
 from trimtab.assets.download import download, making, sha256_of
 from trimtab.assets.hub import NOT_DOWNLOADED, TOKENIZERS, from_hub
 from trimtab.config.yaml_values import read_mapping, text_wanted
-from trimtab.errors import AbsentError, AssetError, shown
+from trimtab.errors import AbsentError, AssetError, check_type, shown
 
 _log = logging.getLogger(__name__)
 
@@ -27,14 +27,23 @@ class Assets:
     Without `download`, what is not on this machine raises AbsentError where a download or a conversion would bring it.
     """
 
-    def __init__(self, cache: Path | None = None, path_map: Path | None = None, *, download: bool = True) -> None:
+    def __init__(
+        self, cache: str | Path | None = None, path_map: str | Path | None = None, *, download: bool = True
+    ) -> None:
         self.download = download
-        self.cache = cache or _from_environment("TRIMTAB_CACHE") or platformdirs.user_cache_path("trimtab")
-        self.path_map = path_map or _from_environment("TRIMTAB_PATH_MAP")
+        for name, path in (("cache", cache), ("path_map", path_map)):
+            check_type(name, path, str | Path | None, "a path")
+        default = _from_environment("TRIMTAB_CACHE") or platformdirs.user_cache_path("trimtab")
+        self.cache = default if cache is None else Path(cache).expanduser()
+        self.path_map = _from_environment("TRIMTAB_PATH_MAP") if path_map is None else Path(path_map).expanduser()
         if self.path_map is None and (self.cache / "paths.yaml").is_file():
             self.path_map = self.cache / "paths.yaml"
         self._paths = {} if self.path_map is None else read_path_map(self.path_map)
         self._warned: set[str] = set()
+
+    def __repr__(self) -> str:
+        mapped = "" if self.path_map is None else f", path_map={str(self.path_map)!r}"
+        return f"Assets(cache={str(self.cache)!r}{mapped})"
 
     def model(self, name: str, *, allow_pickle: bool = False) -> Path:
         """A folder that `from_pretrained` reads; GGUF weights are converted once, into the cache.

@@ -58,6 +58,9 @@ class EmulatedModel:
         unlike = [self.vocabulary.unlike_ids(model.vocabulary) for model in self.models[1:]]
         self._excluded = sorted({token for ids in unlike for token in ids or () if token < self.vocab_size})
 
+    def __repr__(self) -> str:
+        return f"<EmulatedModel {self.name}>"
+
     def narrowed(self, vocab_size: int) -> "EmulatedModel":
         terms = zip(self.models, self.weights, strict=True)
         return EmulatedModel([(model.narrowed(vocab_size), weight) for model, weight in terms], self.name)

@@ -59,15 +59,18 @@ def reading_checkpoint(folder: Path, kind: str) -> Iterator[None]:
 
 
 @quiet_libraries()
-def load_causal_lm(config: ModelConfig, assets: Assets) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model, in evaluation mode on its configured device with its adapter merged into it, and its tokenizer.
+def load_causal_lm(
+    config: ModelConfig, assets: Assets, device: torch.device | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model, in evaluation mode on `device` or where its configuration says, with its adapter merged into it, and
+    its tokenizer.
 
     Raises:
         AssetError: the name or the adapter cannot be found or trusted.
         ModelError: the folder holds no whole causal language model with a tokenizer, or the adapter does not fit.
     """
     folder = assets.model(config.name, allow_pickle=config.allow_pickle)
-    device = default_device()
+    device = device or default_device()
     dtype = pick_dtype(config.dtype, device)
     tokenizer = load_tokenizer(folder)
     keep_freed_memory()

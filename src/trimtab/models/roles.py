@@ -10,6 +10,7 @@ Each is loaded when it is first asked for, and once.
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.assets.resolve import Assets
@@ -104,11 +105,13 @@ class Roles:
 class Weights:
     """Loads models and tokenizers from files, each once, even where several roles use it.
 
-    A model with an adapter takes the weights of the same model without it.
+    A model with an adapter takes the weights of the same model without it. `device`: where they run (default: the first
+    GPU, else the CPU).
     """
 
-    def __init__(self, assets: Assets) -> None:
+    def __init__(self, assets: Assets, device: torch.device | None = None) -> None:
         self._assets = assets
+        self._device = device
         self._loaded: dict[ModelConfig, tuple[PreTrainedModel, PreTrainedTokenizerBase]] = {}
 
     def of(self, config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -120,7 +123,7 @@ class Weights:
         """
         plain = _weights_of(config)
         if plain not in self._loaded:
-            self._loaded[plain] = load_causal_lm(plain, self._assets)
+            self._loaded[plain] = load_causal_lm(plain, self._assets, self._device)
         model, tokenizer = self._loaded[plain]
         return (model if config.adapter is None else with_adapter(model, config.adapter, self._assets)), tokenizer
 

@@ -42,7 +42,7 @@ class Vocabulary:
     ) -> None:
         self.tokenizer = tokenizer
         self.start_token = start_token
-        self._chats, self._system = chat, system
+        self._chats, self.system = chat, system
         turn_end = None if tokenizer.chat_template is None else self._chat.end_of_turn
         ends = frozenset({*map(int, {tokenizer.eos_token_id, turn_end} - {None}), *eos_ids})
         # an end token that was added beyond the model's rows can neither be written nor read: another is taken, if any
@@ -179,7 +179,7 @@ class Vocabulary:
 
     @cached_property
     def _chat(self) -> ChatTemplate:
-        return ChatTemplate(self.tokenizer, self._system)
+        return ChatTemplate(self.tokenizer, self.system)
 
     @cached_property
     def detokenizer(self) -> Detokenizer:

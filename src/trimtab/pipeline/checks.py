@@ -38,7 +38,7 @@ def check_steps(steps: Iterable[Step], experiment: Experiment, assets: Assets) -
         ModelError: a model is cut off, is none that writes texts, or cannot be shown the prompts.
         VocabularyError: a decoder adds logits of models with different vocabularies.
         ConfigurationError: a function is not there or takes other arguments, a setting does not fit a model, a tracker
-            is not installed; or there are several faults, of any kind, which it lists.
+            is not installed; or there are faults of several kinds, which it lists.
     """
     return check_lines([(list(steps), experiment)], assets)
 
@@ -49,10 +49,9 @@ def check_lines(lines: Iterable[Line], assets: Assets) -> list[str]:
     for steps, experiment in lines:
         _check_line(steps, experiment, assets, models, findings)
     faults = list({str(fault): fault for fault in findings.faults}.values())
-    if len(faults) > 1:
-        raise ConfigurationError("; ".join(map(str, faults)))
     if faults:
-        raise faults[0]
+        kinds = {type(fault) for fault in faults}
+        raise (kinds.pop() if len(kinds) == 1 else ConfigurationError)("; ".join(map(str, faults)))
     absent = [f"not checked: {line}" for line in findings.absent]
     return list(dict.fromkeys([*findings.lines, *models.lines, *absent]))
 

@@ -11,7 +11,6 @@ from trimtab.models.context import context_in
 from trimtab.models.outline import check_weights, read_config
 from trimtab.models.tokenizer import load_tokenizer
 from trimtab.pipeline.known_prompts import KnownPrompts
-from trimtab.plugins.user_functions import named_function
 from trimtab.records import PromptInput
 from trimtab.rewards.conversations import starling_text, ultrarm_text
 from trimtab.rewards.function import FunctionReward
@@ -51,7 +50,7 @@ def check_reward(config: RewardConfig, assets: Assets, prompts: KnownPrompts | N
 
 def check_function(name: str | None, prompts: KnownPrompts | None) -> None:
     """Import a function of texts, count its arguments, and see that prompts can be shown to it."""
-    if name is not None and not FunctionReward(named_function(name), name).reads_prompts:
+    if name is not None and not FunctionReward(name).reads_prompts:
         _check_texts(judged_text, prompts)
 
 

@@ -112,7 +112,9 @@ def _groups(generations: Sequence[Generation]) -> dict[str, list[Generation]]:
         if math.isfinite(_reward(generation)):
             groups.setdefault(generation.prompt_id, {}).setdefault(generation.text, generation)
     if not groups:
-        raise DataError(f"none of {len(generations)} generations has a finite reward: check the reward model's scores")
+        raise DataError(
+            f"none of {len(generations)} generations has a finite reward: mend the reward, which gave NaN or infinity"
+        )
     return {prompt_id: list(texts.values()) for prompt_id, texts in groups.items()}
 
 
