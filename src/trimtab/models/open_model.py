@@ -165,7 +165,10 @@ def _view_of(model: torch.nn.Module) -> PreTrainedModel:
 
 def _not_a_model(value: object) -> ModelError:
     kind = type(value).__name__
-    return ModelError(f"a {kind} is no causal language model of transformers: give the model first, then its tokenizer")
+    article = "an" if kind[0].lower() in "aeiou" else "a"
+    return ModelError(
+        f"{article} {kind} is no causal language model of transformers: give the model first, then its tokenizer"
+    )
 
 
 def _tokenizer_of(model: PreTrainedModel, assets: Assets) -> PreTrainedTokenizerBase:

@@ -1,6 +1,7 @@
 """Preference tuning: pairs and a small model in, an ordinary model folder out."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -10,8 +11,10 @@ from trimtab.config.training import TuneConfig
 from trimtab.errors import ConfigurationError, DataError, ModelError
 from trimtab.models.context import context_of
 from trimtab.models.load_options import quantization_of
+from trimtab.models.prompting import prompting_of, write_prompting
 from trimtab.models.roles import vocabulary_of
 from trimtab.records import Pair
+from trimtab.store.distributed import launched
 from trimtab.training.batches import arrange
 from trimtab.training.job import TrainingJob
 from trimtab.training.pair_trainer import PairTrainer
@@ -32,7 +35,7 @@ def tune(
     """Tune `model` towards the chosen responses and keep the weights of the best evaluation.
 
     Writes into the job's folder `model` (an ordinary transformers folder, an adapter merged into it), `adapter`
-    where there is one, and `log.jsonl`, one line for each logged step: `rewards/*` and `logps/*` of chosen and rejected
+    where there is one, each with how prompts are shown to it (`models.prompting`), and `log.jsonl`, one line for each logged step: `rewards/*` and `logps/*` of chosen and rejected
     responses in nats, the former times beta; `eval_*` on the validation pairs. `model` is trained in place, on its
     device and in its dtype, and emptied at the end; bfloat16 weights are trained under autocast. `small` gives the
     template, start token and system message of text prompts. Progress counts batches. The same seed and number of
@@ -71,6 +74,9 @@ def tune(
         job,
         config.trackers,
     )
+    if launched().main:
+        for folder in filter(Path.is_dir, (job.folder / "model", job.folder / "adapter")):
+            write_prompting(folder, prompting_of(prompting))
     return {**_counts(*encoded), **outcome, **_best_evaluation(best)}
 
 
