@@ -14,6 +14,7 @@
 
 import datetime
 import difflib
+import math
 import numbers
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -107,6 +108,12 @@ def check_count(name: str, value: object, least: int = 1) -> None:
         raise ConfigurationError(f"{name} is {shown(value)}: give a whole number of at least {least}")
     if value < least:
         raise ConfigurationError(f"{name} is {value}: give at least {least}")
+
+
+def check_finite(name: str, value: object) -> None:
+    """Raise ConfigurationError where an argument that a user gives is no finite number."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value):
+        raise ConfigurationError(f"{name} is {shown(value)}: give a number")
 
 
 def faults_in(error: "ValidationError", whole: str) -> str:

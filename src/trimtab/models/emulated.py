@@ -12,7 +12,8 @@ from typing import Self
 
 import torch
 
-from trimtab.models.language_model import DecodeState, LanguageModel, check_ids
+from trimtab.errors import ConfigurationError, check_finite, check_type, shown
+from trimtab.models.language_model import DecodeState, LanguageModel, StatefulModel, check_ids
 from trimtab.models.shared_layers import share_lower_layers
 from trimtab.models.vocabulary import check_end, check_one_vocabulary
 from trimtab.records import PromptInput
@@ -124,8 +125,16 @@ def emulate(base: LanguageModel, pairs: Sequence[tuple[LanguageModel, LanguageMo
     """base + the sum of weight * (tuned - untuned) over `pairs` of (tuned, untuned, weight).
 
     Raises:
+        ConfigurationError: something else than models and finite weights.
         VocabularyError: the models do not all have the same vocabulary.
     """
+    check_type("pairs", pairs, Sequence, "a list of (tuned, untuned, weight)")
+    for pair in pairs:
+        if not isinstance(pair, Sequence) or len(pair) != 3:
+            raise ConfigurationError(f"pairs holds {shown(pair)}: give (tuned, untuned, weight)")
+        check_finite("a weight", pair[2])
+    for model in [base, *(model for tuned, untuned, _ in pairs for model in (tuned, untuned))]:
+        check_type("a model", model, StatefulModel, "one as trimtab.load gives it")
     for model in [model for tuned, untuned, _ in pairs for model in (tuned, untuned)]:
         check_one_vocabulary(base, model)
         check_end(base, model)

@@ -35,12 +35,12 @@ def read_prompting(folder: Path) -> Prompting:
         return {}
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        ModelConfig.model_validate({**values, "name": "model"})
+        ModelConfig(**{**values, "name": "model"})
         return {name: values[name] for name in FIELDS if values.get(name) is not None}
-    except (OSError, ValueError, TypeError, ConfigurationError) as error:  # pydantic's faults are ValueErrors
+    except (OSError, ValueError, TypeError, ConfigurationError) as error:
         reason = " ".join(str(error).split())[:120]
         raise ModelError(
-            f"{file} says no prompt template ({reason}): mend it, or delete it and give template"
+            f"{file} holds no prompt template ({reason}): mend it, or delete it and give template"
         ) from None
 
 

@@ -1,8 +1,6 @@
 """A guide: what judges candidates while a model that it has never seen writes them."""
 
 import logging
-import math
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -11,7 +9,7 @@ from trimtab.config.fields import check_template
 from trimtab.config.models import ModelConfig
 from trimtab.config.reward import RewardConfig
 from trimtab.config.search import SamplingConfig
-from trimtab.errors import ConfigurationError, check_type, shown
+from trimtab.errors import ConfigurationError, check_finite, check_type, shown
 from trimtab.models.emulated import emulate
 from trimtab.models.language_model import LanguageModel
 from trimtab.models.open_model import ModelSource, Opener, load
@@ -98,7 +96,8 @@ class Guide:
                 raise ConfigurationError(
                     f"parts holds {shown(part)}: give a guide and its weight, such as (guide, 1.0)"
                 )
-            if not _is_finite(part[1]) or part[1] <= 0:
+            check_finite("a weight", part[1])
+            if part[1] <= 0:
                 raise ConfigurationError(f"a weight is {shown(part[1])}: give a number above 0, or drop its guide")
         words = ", ".join(f"({guide!r}, {weight:g})" for guide, weight in parts)
         weighted = list(parts)
@@ -149,15 +148,10 @@ class Guide:
             base = CompletionsModel.of(base)
         model = base if isinstance(base, CompletionsModel) else load(base)
         if beta is not None:
-            if not _is_finite(beta):
-                raise ConfigurationError(f"beta is {shown(beta)}: give a number")
+            check_finite("beta", beta)
             if self.pair is None or isinstance(model, CompletionsModel):
                 what = "a model whose logits are seen" if self.pair else "a guide of two models"
                 raise ConfigurationError(f"beta adds logits and needs {what}: leave it out")
             model = emulate(model, [(*self.pair, beta)])
         value = self.value(None if isinstance(model, CompletionsModel) else model) if search.candidates > 1 else None
         return GuidedModel(model, value, search, drawn, ends, seed)
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
