@@ -1,6 +1,7 @@
 """Checks of models that are not loaded yet: each alone, as a pair, in a sum, and with the prompts that it will read."""
 
 import contextlib
+import logging
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -14,6 +15,7 @@ from trimtab.config.training import TrainingConfig
 from trimtab.errors import ConfigurationError, ModelError, TrimtabError, VocabularyError
 from trimtab.models.language_model import check_ids, raise_if_too_long
 from trimtab.models.outline import Outline, outline, read_config
+from trimtab.models.prompting import read_prompting
 from trimtab.models.served_model import CompletionsModel
 from trimtab.models.sizes import ModelSize, Sizes, model_sizes
 from trimtab.models.vocabulary import check_end, check_one_vocabulary
@@ -23,6 +25,7 @@ from trimtab.records import PromptInput
 from trimtab.search.flops_budget import Workload, within_budget
 
 CHECKED_PROMPTS = 256  # prompts that are encoded
+_log = logging.getLogger(__name__)
 MAX_ENCODED = 2000  # of those that may be too long
 
 
@@ -50,8 +53,17 @@ class Models:
         """Find a model's files and its tokenizer, or the key of its endpoint."""
         if config.endpoint is not None:
             CompletionsModel.of(config)
-        else:
-            self._outline(config)
+            return
+        self._outline(config)
+        name = config.name if config.adapter is None else config.adapter
+        folder = (
+            self._assets.adapter(name) if config.adapter else self._assets.model(name, allow_pickle=config.allow_pickle)
+        )
+        tuned_with = read_prompting(folder).get("template", config.template)
+        if tuned_with != config.template:
+            _log.warning(
+                "%s was tuned with the template %r, and is shown prompts in %r", name, tuned_with, config.template
+            )
 
     def check_trainable(self, small: ModelConfig, config: TrainingConfig, part: str) -> None:
         """Raise an error where the small model cannot be trained so."""
