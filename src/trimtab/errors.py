@@ -104,10 +104,8 @@ def check_type(name: str, value: object, kinds: Any, remedy: str) -> None:
 
 def check_count(name: str, value: object, least: int = 1) -> None:
     """Raise ConfigurationError where an argument that a user gives is no whole number, or below `least`."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
         raise ConfigurationError(f"{name} is {shown(value)}: give a whole number of at least {least}")
-    if value < least:
-        raise ConfigurationError(f"{name} is {value}: give at least {least}")
 
 
 def check_finite(name: str, value: object) -> None:

@@ -27,7 +27,7 @@ def guided() -> trimtab.GuidedModel:
 
 
 SETTINGS: list[tuple[Call, str]] = [
-    (lambda: trimtab.Search(width=0), "width is 0: give at least 1"),
+    (lambda: trimtab.Search(width=0), "width is 0: give a whole number of at least 1"),
     (lambda: trimtab.Search(width="4"), "width is '4': give a whole number of at least 1"),
     (lambda: trimtab.Search(width=2.0, chunk=3), "width is 2.0: give a whole number of at least 1"),
     (lambda: trimtab.Search(successors=None), "successors is None: give a whole number of at least 1"),
@@ -51,7 +51,7 @@ SETTINGS: list[tuple[Call, str]] = [
     (lambda: trimtab.load_experiment("a.yaml", "seed=3"), "overrides is 'seed=3': give a list of texts"),
     (lambda: trimtab.make_pairs("abc", PairsConfig(), 0), "generations is 'a': give records of the type Generation"),
     (lambda: trimtab.make_pairs([], {"strategy": "margin"}, 0), "config is {'strategy': 'margin'}: give a"),
-    (lambda: trimtab.make_pairs([], PairsConfig(), -1), "seed is -1: give at least 0"),
+    (lambda: trimtab.make_pairs([], PairsConfig(), -1), "seed is -1: give a whole number of at least 0"),
     (lambda: trimtab.tune([3], [], llama(1), tokenizer(), None, None), "train is 3: give pairs, as trimtab.make_pairs"),
     (lambda: trimtab.tune([], [], "gpt2", tokenizer(), None, None), "model is 'gpt2': give a model of transformers"),
     (lambda: trimtab.tune([], [], llama(1), tokenizer(), {"beta": 1}, None), "config is {'beta': 1}: give a"),
@@ -92,7 +92,7 @@ REWARDS: list[tuple[Call, str]] = [
     (lambda: trimtab.Guide.mean([]), "a mean needs guides, each with a weight above 0: give at least one"),
     (lambda: trimtab.Guide.mean([trimtab.Guide.by_reward(len)]), "give a guide and its weight, such as (guide, 1.0)"),
     (lambda: trimtab.Guide.mean([(trimtab.Guide.by_reward(len), "2")]), "a weight is '2': give a number"),
-    (lambda: trimtab.Guide.mean([(trimtab.Guide.by_reward(len), -1)]), "a weight is -1: give a number above 0"),
+    (lambda: trimtab.Guide.mean([(trimtab.Guide.by_reward(len), -1)]), "a weight is -1: a mean needs guides, each with a weight above 0"),
 ]  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def test_a_wrong_argument_is_one_line(call: Call, line: str) -> None:
         ({"beta": float("nan")}, "beta is nan: give a number"),
         ({"stop": 3}, "stop is 3: give a text, or a list of texts"),
         ({"stop": [""]}, "stop holds an empty text, at which every response ends: leave it out"),
-        ({"seed": -1}, "seed is -1: give at least 0"),
+        ({"seed": -1}, "seed is -1: give a whole number of at least 0"),
         ({"seed": 1.5}, "seed is 1.5: give a whole number of at least 0"),
     ],
 )
@@ -130,9 +130,9 @@ def test_what_steer_is_given_is_checked(more: dict[str, Any], line: str) -> None
 @pytest.mark.parametrize(
     ("prompts", "line"),
     [
-        (None, "the prompts are None: give a list of texts, or of lists of messages"),
-        (3, "the prompts are 3: give a list"),
-        (b"I really", "the prompts are b'I really': give a list"),
+        (None, "prompt 1 is empty and must be a text or a list of messages"),
+        (3, "prompt 1 is 3 and must be a text or a list of messages"),
+        (b"I really", "prompt 1 is b'I really' and must be a text or a list of messages"),
         ({"I", "you"}, ": give a list of texts, or of lists of messages"),
         (pd.DataFrame({"prompt": ["I"]}), ": give a list of texts, or of lists of messages"),
         ([3], "prompt 1 is 3 and must be a text"),
@@ -159,6 +159,8 @@ def test_prompts_in_any_order_of_texts_are_read(guided: trimtab.GuidedModel) -> 
     for several in (tuple(texts), np.array(texts), pd.Series(texts, index=["a", "b"]), iter(texts)):
         assert guided.generate(several) == answers
     assert guided.generate([]) == []
+    with pytest.raises(DataError, match="the prompts are None: give a list of texts"):
+        guided.hypotheses(None)
     with pytest.raises(DataError, match="the prompts are 'I really': give a list of texts"):
         guided.hypotheses("I really")  # each letter was a prompt
     with pytest.raises(ConfigurationError, match="max_new_tokens is '5': give a whole number"):

@@ -17,8 +17,6 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 NOT_DOWNLOADED = "the hub has it, and it is not downloaded"
 _ANSWER_SECONDS = 2.0  # to wait for the hub's first answer
 _INFO_SECONDS = 5.0  # to wait for what it knows about a repository
-_REPOSITORIES: dict[Kind, str] = {"model": "model", "dataset": "dataset", "tokenizer": "model"}
-"""The hub's kind of repository that holds each kind of asset."""
 _PATTERNS: dict[Kind, list[str]] = {
     "model": ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"],
     "dataset": ["*.csv", "*.json", "*.jsonl", "*.parquet", "*.arrow"],
@@ -43,6 +41,7 @@ def from_hub(name: str, kind: Kind, *, allow_pickle: bool, download: bool = True
     # The hub's client raises its HTTP library's own errors where a connection breaks; which library differs by version.
     from huggingface_hub.errors import HTTPError as BrokenConnection  # type: ignore[attr-defined]
 
+    repository = "dataset" if kind == "dataset" else "model"  # a tokenizer lies in a model's
     with_pickles = (False, True) if allow_pickle and kind == "model" else (False,)
     for cached, pickles in [(cached, pickles) for cached in (True, False) for pickles in with_pickles]:
         if not cached and constants.HF_HUB_OFFLINE:
@@ -52,10 +51,10 @@ def from_hub(name: str, kind: Kind, *, allow_pickle: bool, download: bool = True
         patterns = _PATTERNS[kind] + (["*.bin"] if pickles else [])
         try:
             if not cached and not download:
-                HfApi().repo_info(name, repo_type=_REPOSITORIES[kind], timeout=_INFO_SECONDS)
+                HfApi().repo_info(name, repo_type=repository, timeout=_INFO_SECONDS)
                 return None, NOT_DOWNLOADED
             folder = Path(
-                snapshot_download(name, repo_type=_REPOSITORIES[kind], allow_patterns=patterns, local_files_only=cached)
+                snapshot_download(name, repo_type=repository, allow_patterns=patterns, local_files_only=cached)
             )
         except HFValidationError:
             return None, "no name that it could know"

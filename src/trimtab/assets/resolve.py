@@ -7,14 +7,13 @@ import logging
 import os
 from pathlib import Path
 
-import platformdirs
-
 from trimtab.assets.catalog import CATALOG, Entry, Kind, find
 from trimtab.assets.digests import content_digest
 from trimtab.assets.download import download, making, sha256_of
 from trimtab.assets.hub import NOT_DOWNLOADED, TOKENIZERS, from_hub
 from trimtab.config.yaml_values import read_mapping, text_wanted
 from trimtab.errors import AbsentError, AssetError, check_type, shown
+from trimtab.store.files import cache_folder
 
 _log = logging.getLogger(__name__)
 
@@ -30,12 +29,12 @@ class Assets:
     def __init__(
         self, cache: str | Path | None = None, path_map: str | Path | None = None, *, download: bool = True
     ) -> None:
-        self.download = download
         for name, path in (("cache", cache), ("path_map", path_map)):
             check_type(name, path, str | Path | None, "a path")
-        default = _from_environment("TRIMTAB_CACHE") or platformdirs.user_cache_path("trimtab")
-        self.cache = default if cache is None else Path(cache).expanduser()
-        self.path_map = _from_environment("TRIMTAB_PATH_MAP") if path_map is None else Path(path_map).expanduser()
+        self.download = download
+        self.cache = cache_folder() if cache is None else Path(cache).expanduser()
+        named = path_map or os.environ.get("TRIMTAB_PATH_MAP")
+        self.path_map = Path(named).expanduser() if named else None
         if self.path_map is None and (self.cache / "paths.yaml").is_file():
             self.path_map = self.cache / "paths.yaml"
         self._paths = {} if self.path_map is None else read_path_map(self.path_map)
@@ -187,11 +186,6 @@ class Assets:
 
     def _converted_folder(self, sha256: str, version: str = "") -> Path:
         return self.cache / "converted" / f"{sha256[:16]}{version}"
-
-
-def _from_environment(variable: str) -> Path | None:
-    value = os.environ.get(variable)
-    return Path(value).expanduser() if value else None
 
 
 def _snapshot(path: Path) -> Path:

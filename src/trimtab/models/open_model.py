@@ -56,6 +56,8 @@ def load(
     >>> load("google/gemma-3-270m", template="Here is a movie review from imdb: {prompt}")  # doctest: +SKIP
     >>> load(model, tokenizer, template="chat")                                             # doctest: +SKIP
     """
+    if isinstance(model, PreTrainedTokenizerBase):
+        raise _not_a_model(model)
     check_type("assets", assets, Assets | None, "a trimtab.Assets")
     check_type("tokenizer", tokenizer, PreTrainedTokenizerBase | None, "a tokenizer of transformers")
     if template is not None:

@@ -98,7 +98,7 @@ class Guide:
                 )
             check_finite("a weight", part[1])
             if part[1] <= 0:
-                raise ConfigurationError(f"a weight is {shown(part[1])}: give a number above 0, or drop its guide")
+                raise ConfigurationError(f"a weight is {part[1]}: a mean needs guides, each with a weight above 0")
         words = ", ".join(f"({guide!r}, {weight:g})" for guide, weight in parts)
         weighted = list(parts)
         return cls._of(

@@ -90,10 +90,10 @@ class GuidedModel:
             DataError: a prompt is neither a text nor a list of messages, or holds what models do not read.
             ModelError: a prompt leaves no room for a response in a model's context, or holds a token without embedding.
         """
-        several = [] if isinstance(prompts, str | Mapping) else _several(prompts)
-        conversation = bool(several) and isinstance(several[0], Mapping)
-        one = conversation or isinstance(prompts, str | Mapping)
-        given = [cast(PromptInput, several if conversation else prompts)] if one else several
+        single = isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable)
+        several = [cast(PromptInput, prompts)] if single else _several(prompts)
+        conversation = not single and bool(several) and isinstance(several[0], Mapping)
+        one, given = single or conversation, [cast(PromptInput, several)] if conversation else several
         texts = [_text(group) for group in self.hypotheses(given, max_new_tokens, progress=progress)]
         return texts[0] if one else texts
 
