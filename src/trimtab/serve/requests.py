@@ -43,8 +43,8 @@ class GenerationRequest:
 
     id: str
     prompt: PromptInput | tuple[int, ...]
-    decoder: DecoderConfig = DecoderConfig()
-    sampling: SamplingConfig = SamplingConfig()
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     max_new_tokens: int = 50
     n: int = 1
     seed: int = 0
