@@ -255,7 +255,7 @@ class CachedModel(TransformersModel[CachedState]):
             batch_size = max(1, self._tokens_per_call // count)
             parts = []
             for first in range(0, len(feeds), batch_size):
-                rows = slice(first, first + batch_size)
+                rows = slice(first, min(first + batch_size, len(feeds)))  # the cache may have room for more rows
                 padded = [[*feed, *[0] * (count - len(feed))] for feed in feeds[rows]]
                 ids, starts = on_device(padded, self._device), on_device(state.cached[rows], self._device)
                 used = max(state.cached[rows]) + count

@@ -186,6 +186,13 @@ class LanguageModelProposer:
             for growth, written in zip(grown, self._written(prompt_ids, grown), strict=True)
         ]
 
+    def stopped_by(self, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> str | None:
+        """The stop string before which a response is cut; None where it is not."""
+        (written,) = self._writer.written([prompt_ids], [token_ids])
+        cut = written.cut_before(self.stop)
+        inside = (string for string in self.stop if written.has_new([string], _NOTHING))
+        return next((string for string in inside if written.cut_before([string]) == cut), None)
+
     def take(self, growing: Sequence[Growth], drawn: Sequence[int], prompt_ids: Sequence[list[int]]) -> None:
         """Add each row's token to its fork, unless that has ended or waits, and note whether it now does."""
         unread: list[Growth] = []
