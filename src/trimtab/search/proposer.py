@@ -118,7 +118,7 @@ class LanguageModelProposer:
     stop: Sequence[str] = ()
     chunk_ends: Sequence[str] = ()
     ignore_eos: bool = False
-    reached: Within = ignored
+    reached: Within = field(default=ignored)
     stop_ids: frozenset[int] = frozenset()
     tokens = True
 
