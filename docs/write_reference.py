@@ -112,6 +112,7 @@ def schema() -> dict[str, Any]:
     definitions["GuideConfig"]["properties"]["pair"] = PAIR
     del definitions["ModelConfig"]["anyOf"][1]["required"]  # `guide.tuned` may be an adapter alone
     del definitions["DecoderConfig"]["properties"]["name"]["default"]  # the name is made of the settings
+    definitions["Experiment"]["properties"]["judge"]["anyOf"].append({"enum": ["sentiment"]})  # a judge by its name
     del definitions["Experiment"]["required"]  # an experiment within a study has the study's name
     definitions["StudyConfig"]["properties"]["experiment"]["anyOf"][1] = {"$ref": "#/$defs/Experiment"}
     return {
@@ -198,6 +199,8 @@ def type_of(facts: dict[str, Any]) -> str:
 
 def default_of(field: FieldInfo | None) -> str:
     """A default as it would be written; of a part what differs from the defaults in its own table."""
+    if field is not None and field.default_factory is not None:
+        return "follows from other fields"
     default = None if field is None else field.default
     if isinstance(default, Config):
         default = default.model_dump(mode="json", exclude_unset=True)
