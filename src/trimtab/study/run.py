@@ -24,6 +24,7 @@ from trimtab.store.files import link_to, replace_folder, write_json
 from trimtab.store.lock import run_lock
 from trimtab.store.log import recording
 from trimtab.store.progress import Watch
+from trimtab.store.remote import runs_folder
 from trimtab.study.collect import collect, missing_numbers, name_of
 from trimtab.study.plan import StudyPlan, plan_study
 from trimtab.study.study_file import Run, Study
@@ -45,14 +46,14 @@ class Outcome:
 
 def run_study(
     study: Study,
-    runs: Path,
+    runs: str | Path,
     assets: Assets,
     watch: Watch,
     view: StudyView,
     jobs: int = 1,
     threads: int | None = None,
 ) -> Outcome:
-    """Make what is missing in the folder `runs`/`study.name`, then write its `report/`.
+    """Make what is missing in the folder or at the URL `runs`/`study.name`, then write its `report/`.
 
     With several `jobs`, as many processes work side by side, with `threads` threads each: their share of this
     process's, if not given. A task that fails stops what would be made from it, and nothing else.
@@ -60,7 +61,7 @@ def run_study(
     Raises:
         TrimtabError: the study cannot be begun, or its report not be written.
     """
-    directory = RunDirectory(runs / study.name)
+    directory = RunDirectory(runs_folder(runs) / study.name)
     threads = share_of_threads(jobs) if threads is None else threads
     with run_lock(directory.path) as previous, recording(directory.path, watch, previous):
         with workers_for(Setup(directory.path, assets), jobs, threads) as workers:
