@@ -86,7 +86,7 @@ def cut_model(hub: Path) -> dict[str, Any]:
 
 def test_a_sound_experiment_is_said_to_be_so(write, monkeypatch, capsys):
     trimtab(monkeypatch, "check", str(write()))
-    first, data, small, large, memory = capsys.readouterr().out.splitlines()
+    first, data, large, small, memory = capsys.readouterr().out.splitlines()
     assert first == "mine: sound; decoders base, bon-2"
     assert data == "data: prompts.jsonl: 6 prompts to tune and validate on, 2 to test on"
     assert small.startswith("untuned: HuggingFaceTB/SmolLM2-135M-Instruct reads prompts of up to")
