@@ -116,6 +116,7 @@ def schema() -> dict[str, Any]:
     definitions["GuideConfig"]["properties"]["pair"] = PAIR
     del definitions["ModelConfig"]["anyOf"][1]["required"]  # `guide.tuned` may be an adapter alone
     del definitions["DecoderConfig"]["properties"]["name"]["default"]  # the name is made of the settings
+    definitions["Experiment"]["properties"]["judge"]["anyOf"].append({"enum": ["sentiment"]})  # a judge by its name
     del definitions["Experiment"]["required"]  # an experiment within a study has the study's name
     definitions["StudyConfig"]["properties"]["experiment"]["anyOf"][1] = {"$ref": "#/$defs/Experiment"}
     return {
