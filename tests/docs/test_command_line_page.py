@@ -1,7 +1,6 @@
 """docs/command-line.md: the real command line parses its commands; all commands and shipped files are on it."""
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
