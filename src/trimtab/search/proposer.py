@@ -108,7 +108,7 @@ class LanguageModelProposer:
 
     `stop`: strings that end a response, which is cut before the first of them. `chunk_ends`: strings that end a chunk
     before it has all its tokens. Both may hold special tokens, which texts are given without. `ignore_eos`: never end a
-    response at an end token (for measurements at equal lengths). `reached`: see `Proposer`.
+    response at an end token (for measurements at equal lengths).
     """
 
     model: LanguageModel
@@ -117,10 +117,10 @@ class LanguageModelProposer:
     stop: Sequence[str] = ()
     chunk_ends: Sequence[str] = ()
     ignore_eos: bool = False
-    reached: Within = ignored
     tokens = True
 
     def __post_init__(self) -> None:
+        self.reached: Within = ignored
         self.ends = frozenset() if self.ignore_eos else self.model.vocabulary.eos_ids
         self._writer = ResponseWriter(self.model.vocabulary, [*self.stop, *self.chunk_ends])
 
