@@ -1,6 +1,7 @@
 """docs/command-line.md: the real command line parses its commands; all commands and shipped files are on it."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
