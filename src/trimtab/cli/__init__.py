@@ -7,6 +7,7 @@ Heavy libraries are imported where a stage runs, so that `trimtab --help` answer
 """
 
 import contextlib
+import dataclasses
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -17,10 +18,11 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from trimtab.cli.launch import launch_processes, planned_launch, print_configuration
-from trimtab.cli.options import SHIPPED, Every, Jobs, Options, Shard, Trace, experiment_file
+from trimtab.cli.options import HERE, SHIPPED, Every, Options, Shard, Trace, Who, experiment_file
 from trimtab.cli.results import compare, export, merge, push, save
 from trimtab.cli.show import assets, check, entries, guides, plan, status, trace
 from trimtab.errors import TrimtabError, one_line
+from trimtab.executors.options import WorkerOptions
 from trimtab.executors.threads import wait_briefly
 from trimtab.pipeline.stages import COMMAND_WORDS
 from trimtab.plugins.load import load_plugins
@@ -37,16 +39,16 @@ MAX_SET_ASIDE = 5  # prompts set aside that the terminal names
 EARLIER = "Missing earlier steps are made first."
 
 
-def run(options: Every, jobs: Jobs = 1, trace: Trace = False) -> None:
+def run(options: Every, who: Who = HERE, trace: Trace = False) -> None:
     """Run a whole experiment, from reviews to the report; what was made before is used again."""
-    with _opened(options) as run_to:
-        made = run_to("report", trace=trace, jobs=jobs)
+    with _opened(options, who) as run_to:
+        made = run_to("report", trace=trace)
     _print_report(made)
 
 
-def synthesize(options: Every, jobs: Jobs = 1, shard: Shard = None) -> None:
-    with _opened(options) as run_to:
-        made = run_to("synthesize", shard, jobs=jobs)
+def synthesize(options: Every, who: Who = HERE, shard: Shard = None) -> None:
+    with _opened(options, who) as run_to:
+        made = run_to("synthesize", shard)
     _print_end(made, "synthesize", shard)
 
 
@@ -63,27 +65,28 @@ def tune(
         int | None,
         tyro.conf.arg(help="How many of them; without it what the configuration says, or one for each GPU."),
     ] = None,
+    who: Who = HERE,
 ) -> None:
     planned = planned_launch(launch, processes) if launched().alone else None
     stage = "tune" if planned is None else "pairs"  # the latter in this process alone
-    with _opened(options) as run_to:
+    with _opened(options, who) as run_to:
         made = run_to(stage)
     _print_end(made, stage)
     if planned is not None:
         sys.exit(launch_processes(*planned, sys.argv[1:], command_line()))
 
 
-def guide(options: Every, jobs: Jobs = 1, shard: Shard = None, trace: Trace = False) -> None:
-    with _opened(options) as run_to:
-        made = run_to("guide", shard, trace=trace, jobs=jobs)
+def guide(options: Every, who: Who = HERE, shard: Shard = None, trace: Trace = False) -> None:
+    with _opened(options, who) as run_to:
+        made = run_to("guide", shard, trace=trace)
     _print_end(made, "guide", shard)
 
 
 def _stage(name: str) -> Callable[..., None]:
     """The subcommand that runs an experiment up to and including one stage."""
 
-    def plain(options: Every) -> None:
-        with _opened(options) as run_to:
+    def plain(options: Every, who: Who = HERE) -> None:
+        with _opened(options, who) as run_to:
             made = run_to(name)
         _print_end(made, name)
 
@@ -101,7 +104,7 @@ def study(options: Every, how: Annotated[StudyOptions, tyro.conf.arg(name="")]) 
 
 
 @contextlib.contextmanager
-def _opened(options: Options) -> "Iterator[Callable[..., Run]]":
+def _opened(options: Options, who: WorkerOptions) -> "Iterator[Callable[..., Run]]":
     """Inside, progress is shown. Gives `executors.run.run` for this experiment, which takes the stage to run up to."""
     experiment = options.load()
     from trimtab.assets.resolve import Assets
@@ -109,7 +112,8 @@ def _opened(options: Options) -> "Iterator[Callable[..., Run]]":
     from trimtab.store.progress import watching
 
     with watching(quiet=options.quiet or not launched().main) as watch:
-        yield partial(run_steps, experiment, options.runs, Assets(path_map=options.path_map), watch)
+        assets = Assets(path_map=options.path_map)
+        yield partial(run_steps, experiment, options.runs, assets, watch, **dataclasses.asdict(who))
 
 
 def _print_end(made: "Run", stage: str, shard: str | None = None) -> None:

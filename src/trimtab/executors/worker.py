@@ -131,10 +131,10 @@ def device_name(threads: int) -> str:
 _worker: Worker | None = None
 
 
-def begin(setup: Setup, put: PutNote) -> None:
+def begin(worker: Worker) -> None:
     """Make this process a worker."""
     global _worker
-    _worker = Worker(setup, put)
+    _worker = worker
 
 
 def perform(work: Work) -> Result:
