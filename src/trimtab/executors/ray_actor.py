@@ -47,7 +47,7 @@ class RayActor:
         self.load()
         return function(*arguments), self._taken()
 
-    @ray.method(concurrency_group="notes")  # type: ignore[untyped-decorator]
+    @ray.method(concurrency_group="notes")
     def notes(self) -> list[Note]:
         """The notes that came since the last call; answers while `call` is at work."""
         return self._taken()

@@ -120,12 +120,12 @@ def connected(address: str) -> Iterator[None]:
     if ray.is_initialized():  # by the program that calls this one
         yield
         return
-    _check_address(address)
+    found = _found(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else each start warns of a change to come
     with _signals_kept():
         try:
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(found, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
             raise ConfigurationError(f"--ray {address}: {one_line(str(error))}") from None
     try:
@@ -134,11 +134,15 @@ def connected(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def _check_address(address: str) -> None:
-    """Raise ConfigurationError at once where nothing listens at an address."""
+def _found(address: str) -> str:
+    """The address that `auto` stands for; any other as it is. Given `auto` itself, Ray 2.60 loses the actors it starts.
+
+    Raises:
+        ConfigurationError: nothing listens there.
+    """
     if address == "local":
-        return
-    there = address
+        return address
+    there: str | None = address
     if address == "auto":
         from ray._private.services import canonicalize_bootstrap_address
 
@@ -150,6 +154,7 @@ def _check_address(address: str) -> None:
                 "one, or give --ray local"
             ) from None
     try:
+        assert there is not None
         split = urlsplit(there if "://" in there else f"//{there}")
         host, port = split.hostname, split.port
     except ValueError:
@@ -160,6 +165,7 @@ def _check_address(address: str) -> None:
         socket.create_connection((host, port), CONNECT_SECONDS).close()
     except OSError as error:
         raise ConfigurationError(f"--ray {address}: no Ray cluster answers at {host}:{port} ({error})") from None
+    return there
 
 
 @contextlib.contextmanager

@@ -214,7 +214,7 @@ class RayWorkers:
         """Pass on what an actor gave back."""
         error = call.exception()
         cause = error.cause if isinstance(error, exceptions.RayTaskError) else error
-        if cause is None:
+        if error is None or cause is None:
             result, notes = call.result()
             for note in notes:
                 self._put(note)

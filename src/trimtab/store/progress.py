@@ -17,12 +17,17 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 Advance = Callable[[int, int], None]
 """Called with the units that are done and their total."""
 State = Literal["waits", "runs", "made", "used again", "stopped", "failed"]
 WINDOW = 16
 """Number of latest reports that give the rate, so that it follows a stage whose blocks or batches get slower."""
+WORKERS_WIDTH = 80
+"""The most letters of a line that names workers."""
+MAX_WORKER_LINES = 4
+"""The most stages whose workers are named."""
 NOTEBOOK_SECONDS = 0.25
 """The shortest time between two updates of a notebook's view while a stage runs."""
 
@@ -177,6 +182,7 @@ def stage_table(stages: list[Stage], now: float, height: int) -> Table:
     for _ in range(3):
         table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
+    height -= len(stages_with_workers(stages))
     begun = [stage for stage in stages if stage.state != "waits"]
     for stage in begun[-(height - 1) :]:
         share = ProgressBar(total=stage.total, completed=stage.done) if stage.total else stage.state
@@ -187,7 +193,29 @@ def stage_table(stages: list[Stage], now: float, height: int) -> Table:
     waiting = [stage.name for stage in stages if stage.state == "waits"]
     if waiting:
         table.add_row(waiting[0], "waits" + (f", and {len(waiting) - 1} more" if waiting[1:] else ""))
-    return table
+    return with_workers(table, stages)
+
+
+def stages_with_workers(stages: list[Stage]) -> list[Stage]:
+    """The stages whose workers are named, each in one line."""
+    return [stage for stage in stages if stage.workers][:MAX_WORKER_LINES]
+
+
+def with_workers(table: Table, stages: list[Stage]) -> Table:
+    """The table, and below it who works on each stage."""
+    lines = []
+    for stage in stages_with_workers(stages):
+        line, left = f"{stage.name}: {stage.workers[0]}", stage.workers[1:]
+        while left and len(line) + len(left[0]) + len(f", and {len(left)} more") <= WORKERS_WIDTH:
+            line += f", {left.pop(0)}"
+        lines.append(line + (f" and {len(left)} more" if left else ""))
+    if not lines:
+        return table
+    both = Table.grid()
+    both.add_row(table)
+    for line in lines:
+        both.add_row(Text(line, style="dim", no_wrap=True, overflow="ellipsis"))
+    return both
 
 
 def duration(seconds: float | None) -> str:
