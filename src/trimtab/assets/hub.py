@@ -36,6 +36,7 @@ def from_hub(name: str, kind: Kind, *, allow_pickle: bool) -> tuple[Path | None,
     # The hub's client raises its HTTP library's own errors where a connection breaks; which library differs by version.
     from huggingface_hub.errors import HTTPError as BrokenConnection  # type: ignore[attr-defined]
 
+    repository = "dataset" if kind == "dataset" else "model"  # a tokenizer lies in a model's
     with_pickles = (False, True) if allow_pickle and kind == "model" else (False,)
     for cached, pickles in [(cached, pickles) for cached in (True, False) for pickles in with_pickles]:
         if not cached and constants.HF_HUB_OFFLINE:
@@ -44,7 +45,9 @@ def from_hub(name: str, kind: Kind, *, allow_pickle: bool) -> tuple[Path | None,
             return None, "not in its cache, and it cannot be reached"
         patterns = _PATTERNS[kind] + (["*.bin"] if pickles else [])
         try:
-            folder = Path(snapshot_download(name, repo_type=kind, allow_patterns=patterns, local_files_only=cached))
+            folder = Path(
+                snapshot_download(name, repo_type=repository, allow_patterns=patterns, local_files_only=cached)
+            )
         except HFValidationError:
             return None, "no name that it could know"
         except LocalEntryNotFoundError:

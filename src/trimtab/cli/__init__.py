@@ -8,6 +8,7 @@ Heavy libraries are imported where a stage runs, so that `trimtab --help` answer
 
 import contextlib
 import dataclasses
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -17,10 +18,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from trimtab.cli.launch import launch_processes, planned_launch, print_configuration
+from trimtab.cli.init import init, schema
 from trimtab.cli.options import HERE, SHIPPED, Every, Options, Shard, Trace, Who, experiment_file
 from trimtab.cli.results import compare, export, merge, push, save
-from trimtab.cli.show import assets, check, entries, guides, plan, status, trace
+from trimtab.cli.runs import runs
+from trimtab.cli.show import assets, check, entries, guides, launch_config, plan, status, trace
 from trimtab.errors import TrimtabError, one_line
 from trimtab.executors.options import WorkerOptions
 from trimtab.executors.threads import wait_briefly
@@ -52,30 +54,6 @@ def synthesize(options: Every, who: Who = HERE, shard: Shard = None) -> None:
     _print_end(made, "synthesize", shard)
 
 
-def tune(
-    options: Every,
-    launch: Annotated[
-        str | None,
-        tyro.conf.arg(
-            metavar="CONFIGURATION",
-            help="Start several processes by accelerate: ddp, fsdp, zero2, or the path of a configuration of its own.",
-        ),
-    ] = None,
-    processes: Annotated[
-        int | None,
-        tyro.conf.arg(help="How many of them; without it what the configuration says, or one for each GPU."),
-    ] = None,
-    who: Who = HERE,
-) -> None:
-    planned = planned_launch(launch, processes) if launched().alone else None
-    stage = "tune" if planned is None else "pairs"  # the latter in this process alone
-    with _opened(options, who) as run_to:
-        made = run_to(stage)
-    _print_end(made, stage)
-    if planned is not None:
-        sys.exit(launch_processes(*planned, sys.argv[1:], command_line()))
-
-
 def guide(options: Every, who: Who = HERE, shard: Shard = None, trace: Trace = False) -> None:
     with _opened(options, who) as run_to:
         made = run_to("guide", shard, trace=trace)
@@ -90,7 +68,7 @@ def _stage(name: str) -> Callable[..., None]:
             made = run_to(name)
         _print_end(made, name)
 
-    own: dict[str, Callable[..., None]] = {"synthesize": synthesize, "tune": tune, "guide": guide}
+    own: dict[str, Callable[..., None]] = {"synthesize": synthesize, "guide": guide}
     command = own.get(name, plain)
     command.__doc__ = f"{COMMAND_WORDS[name]} {EARLIER}"
     return command
@@ -127,31 +105,35 @@ def _print_report(made: "Run") -> None:
     from rich.console import Console
 
     from trimtab.report.overview import table_columns
-    from trimtab.report.tables import terminal_table
+    from trimtab.report.tables import terminal_tables
     from trimtab.report.verdict import verdict
 
-    width = max(Console().width, 100)  # the table needs it, even where the output is a file
-    console = Console(width=width)
-    console.print(terminal_table(made.report, width, table_columns(made.experiment, made.report)))
+    console = Console()
+    if not console.is_terminal:  # a file has room for the table
+        console = Console(width=max(console.width, 120))
+    for table in terminal_tables(made.report, console.width, table_columns(made.experiment, made.report)):
+        console.print(table, "")
     # without markup: in a user's names `[red]` is no colour
     for prompt in made.set_aside[:MAX_SET_ASIDE]:
         print(f"{prompt.decoder}: prompt {one_line(prompt.prompt_id)} is set aside, {prompt.why}")
     if len(made.set_aside) > MAX_SET_ASIDE:
         print(f"and {len(made.set_aside) - MAX_SET_ASIDE} more, which the page names")
-    summary = f"\n{one_line(verdict(made.experiment, made.report))}\n\n{made.path / 'report' / 'report.html'}"
-    console.print(summary, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{one_line(verdict(made.experiment, made.report))}\n", markup=False, highlight=False)
+    print(made.path / "report" / "report.html")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "init": init,
     "run": run,
     **{stage: _stage(stage) for stage in COMMAND_WORDS},
     "merge": merge,
     "study": study,
     "save": save,
     "push": push,
-    "launch-config": print_configuration,
+    "launch-config": launch_config,
     "trace": trace,
     "status": status,
+    "runs": runs,
     "export": export,
     "compare": compare,
     "assets": assets,
@@ -159,6 +141,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "entries": entries,
     "plan": plan,
     "check": check,
+    "schema": schema,
 }
 NAMED_IN_HELP = {"tune": ("loss", "tune.loss"), "pairs": ("strategy", "pairs.strategy")}
 """Subcommands whose help lists the names in a registry, and the field that holds one."""
@@ -167,6 +150,8 @@ NAMED_IN_HELP = {"tune": ("loss", "tune.loss"), "pairs": ("strategy", "pairs.str
 def main() -> None:
     """The entry point: a user's mistake is one line and exit code 2; Ctrl-C and SIGTERM one line and 130 or 143."""
     wait_briefly()  # before anything imports torch
+    if not launched().alone:  # DDP warns in C++ that it searches for unused weights, which a model of experts may have
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         if {"-h", "--help"} & set(sys.argv[2:]) and sys.argv[1] in NAMED_IN_HELP:
             _list_names(sys.argv[1])
@@ -184,8 +169,7 @@ def main() -> None:
         _print_error(f"{one_line(f'{file}{error.strerror or error}')}; mend it, and the same command goes on")
         sys.exit(TrimtabError.exit_code)
     except KeyboardInterrupt as stop:
-        if launched().alone:  # of several processes, the one that launched the others says it
-            _print_error(f"stopped; to resume: {command_line()}")
+        _print_error(f"stopped; to resume: {command_line()}")
         sys.exit(143 if isinstance(stop, Terminated) else 130)
 
 

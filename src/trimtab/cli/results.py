@@ -18,27 +18,50 @@ Adapter = Annotated[bool, arg(help="The LoRA adapter alone, for PEFT, and not th
 
 def export(
     run: RunFolder,
-    decoder: str,
+    decoder: str | None = None,
+    csv: Path | None = None,
+    jsonl: Path | None = None,
+    dataset: Path | None = None,
     format: Literal["alpaca_eval"] = "alpaca_eval",
     output: Path = Path("model_outputs.json"),
     generator: str | None = None,
 ) -> None:
-    """Write a decoder's answers in the format of another tool: AlpacaEval's model_outputs.json.
+    """Write generations as a table, a row for each; or a decoder's answers as AlpacaEval's model_outputs.json.
 
     Args:
-        decoder: The name of a decoder of that run, such as cbs-2-4-8.
-        format: The tool that the file is for.
-        output: The file to write.
+        decoder: The name of a decoder of that run, such as cbs-2-4-8; a table without it has those of all.
+        csv: The CSV file of a table with prompt, text, reward, judge and fluency of each generation.
+        jsonl: The same as JSON, an object a line.
+        dataset: The same as a new folder that datasets.load_dataset reads.
+        format: Without these three: the tool that the file is for.
+        output: Without these three: the file to write.
         generator: What AlpacaEval calls the model; by default RUN:DECODER.
     """
     from trimtab.integrations.alpaca_eval import alpaca_eval
-    from trimtab.pipeline.decoded import read_decoded
+    from trimtab.integrations.generation_table import check_new, rows_of, write_csv, write_dataset, write_jsonl
+    from trimtab.pipeline.decoded import decoders_of, read_decoded
     from trimtab.store.files import write_text
 
+    writers = ((csv, write_csv), (jsonl, write_jsonl), (dataset, write_dataset))
+    tables = [(path, write) for path, write in writers if path is not None]
+    for path in [path for path, _ in tables] or [output]:
+        check_new(path)
+    if tables:
+        names = decoders_of(run) if decoder is None else [decoder]
+        rows = [row for name in names for row in rows_of(read_decoded(f"{run}:{name}"))]
+        for path, write in tables:
+            write(rows, path)
+            print(f"{len(rows)} generations of {', '.join(names)}, in {path}")
+        return
+    if decoder is None:
+        raise ConfigurationError(
+            "nothing says what to write: give --csv FILE, --jsonl FILE or --dataset FOLDER for a table of all "
+            "generations, or --decoder NAME for AlpacaEval"
+        )
     decoded = read_decoded(f"{run}:{decoder}")
-    rows = alpaca_eval(decoded, generator or decoded.name)
-    write_text(output, [json_format.dumps(rows, indent=2, ensure_ascii=False) + "\n"])
-    print(f"{len(rows)} answers of {decoded.name}, in {output}")
+    answers = alpaca_eval(decoded, generator or decoded.name)
+    write_text(output, [json_format.dumps(answers, indent=2, ensure_ascii=False) + "\n"])
+    print(f"{len(answers)} answers of {decoded.name}, in {output}")
 
 
 def compare(first: Decoder, second: Decoder, json: bool = False, resamples: int = 2000, seed: int = 0) -> None:

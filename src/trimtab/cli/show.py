@@ -3,20 +3,23 @@
 $ trimtab check quickstart --models
 """
 
-from collections.abc import Iterable, Sequence
+import json as json_format
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from trimtab.cli.options import ExperimentOptions, GuidesFile, PathMap, experiment_file
+from trimtab.cli.options import ExperimentOptions, GuidesFile, PathMap, experiment_file, named_file
 from trimtab.config.experiment import Experiment
 from trimtab.config.file import is_study
 from trimtab.errors import DataError
 from trimtab.plugins.load import GROUP, load_plugins
 from trimtab.plugins.registry import REGISTRIES, registry
 from trimtab.study.study_file import load_study
+
+LAUNCH_CONFIGS = Path(__file__).parent / "accelerate"
 
 
 def check(
@@ -82,30 +85,63 @@ def entries(file: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(meta
     else:
         _read(ExperimentOptions(file))
     rows = [
-        (noun, entry.name, entry.words, entry.paper, entry.limits, "trimtab" if entry.own else entry.origin)
+        (entry.name, noun, entry.words, entry.paper, entry.limits, "trimtab" if entry.own else entry.origin)
         for noun in REGISTRIES
         for entry in registry(noun).values()
     ]
-    _print_table(["kind", "name", "what", "paper", "limits", "from"], rows)
+    _print_table(["name", "kind", "what", "paper", "limits", "from"], rows)
 
 
-def assets(path_map: PathMap = None) -> None:
-    """List the models and data sets that need no hub: where they lie, their licences and sizes."""
+def assets(json: bool = False, path_map: PathMap = None) -> None:
+    """List the models and data sets that need no hub: where they lie, their licences and sizes.
+
+    Args:
+        json: Print one JSON object instead of a table; sizes are in bytes.
+    """
     from trimtab.assets.catalog import CATALOG
     from trimtab.assets.resolve import Assets
 
     assets = Assets(path_map=path_map)
-    rows = []
-    for entry in CATALOG.values():
-        folder = str(assets.present(entry) or "not downloaded")
-        rows.append((entry.name, entry.kind, entry.what, entry.licence, f"{entry.size / 1e6:.0f} MB", folder))
-    _print_table(["name", "kind", "what", "licence", "size", "lies in"], rows, title=f"cache: {assets.cache}")
+    folders = {entry.name: assets.present(entry) for entry in CATALOG.values()}
+    if json:
+        listed = [
+            {
+                "name": entry.name,
+                "aliases": entry.aliases,
+                "kind": entry.kind,
+                "what": entry.what,
+                "licence": entry.licence,
+                "size": entry.size,
+                "folder": None if folders[entry.name] is None else str(folders[entry.name]),
+            }
+            for entry in CATALOG.values()
+        ]
+        print(json_format.dumps({"cache": str(assets.cache), "assets": listed}, indent=2))
+        return
+    rows = [
+        (entry.name, entry.kind, entry.what, entry.licence, f"{entry.size / 1e6:.0f}\N{NO-BREAK SPACE}MB",
+         str(folders[entry.name] or "not downloaded"))
+        for entry in CATALOG.values()
+    ]  # fmt: skip
+    print(f"cache: {assets.cache}")
+    _print_table(["name", "kind", "what", "licence", "size", "lies in"], rows)
 
 
-def guides(guides: GuidesFile = None) -> None:
-    """List the guides that `guide.pair` may name: pairs of a tuned model and its untuned self."""
+def guides(json: bool = False, guides: GuidesFile = None) -> None:
+    """List the guides that `guide.pair` may name: pairs of a tuned model and its untuned self.
+
+    Args:
+        json: Print one JSON object instead of a table: the settings of both models of each pair, by its name.
+    """
     from trimtab.config.guides import SHIPPED, guide_pairs
 
+    if json:
+        pairs = {
+            name: {**pair.model_dump(mode="json", exclude_unset=True), "source": str(pair.source)}
+            for name, pair in guide_pairs(guides).items()
+        }
+        print(json_format.dumps(pairs, indent=2, ensure_ascii=False))
+        return
     rows = []
     for name, pair in guide_pairs(guides).items():
         tuned = " + ".join(filter(None, (pair.tuned.name, pair.tuned.adapter)))
@@ -114,15 +150,21 @@ def guides(guides: GuidesFile = None) -> None:
     _print_table(["name", "what", "tuned", "untuned", "from"], rows)
 
 
-def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
+def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    table = Table(*columns, title=Text(title) if title else None)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console(width=max(Console().width, 100)).print(table)
+    from trimtab.store.text_table import print_rows
+
+    print_rows(Console(), columns, rows)
+
+
+def launch_config(name: Annotated[str, tyro.conf.Positional]) -> None:
+    """Print the path of a configuration for `accelerate launch --config_file`.
+
+    Args:
+        name: ddp, fsdp or zero2.
+    """
+    print(named_file(name, LAUNCH_CONFIGS, "a configuration of accelerate"))
 
 
 def status(directory: Annotated[Path, tyro.conf.Positional], json: bool = False) -> None:

@@ -63,13 +63,23 @@ def _follow(location: Sequence[int | str], model: type[Config]) -> tuple[list[in
             if part is None:
                 continue
             field = part.model_fields.get(step)
-            part = _part_in(field.annotation) if field else None
+            part = part_in(field.annotation) if field else None
         path.append(step)
     return path, part
 
 
-def _part_in(annotation: Any) -> Any:
+def part_at(path: Sequence[str], model: type[Config]) -> type[Config] | None:
+    """The part of a configuration at a dotted path, whose numbers are indices of lists; None at other fields."""
+    part: type[Config] | None = model
+    for step in path:
+        if not step.isdecimal():
+            field = None if part is None else part.model_fields.get(step)
+            part = None if field is None else part_in(field.annotation)
+    return part
+
+
+def part_in(annotation: Any) -> Any:
     """The Config class inside an annotation such as `X | None` or `tuple[X, ...]`; None where there is none."""
     if isinstance(annotation, type) and issubclass(annotation, Config):
         return annotation
-    return next(filter(None, map(_part_in, typing.get_args(annotation))), None)
+    return next(filter(None, map(part_in, typing.get_args(annotation))), None)

@@ -12,7 +12,7 @@ import pydantic
 
 from trimtab.config import yaml_values
 from trimtab.config.experiment import Experiment
-from trimtab.config.faults import MAX_VALUE_CHARACTERS, faults_in
+from trimtab.config.faults import MAX_VALUE_CHARACTERS, faults_in, part_at
 from trimtab.config.guides import guide_pair
 from trimtab.config.yaml_values import parse_yaml, text_wanted
 from trimtab.errors import ConfigurationError, shown
@@ -123,8 +123,14 @@ def set_field(values: dict[str, Any], key: str, value: Any, origin: str) -> None
     """
     *parents, last = key.split(".")
     target: Any = values
-    for parent in parents:
-        target = target.setdefault(parent, {}) if isinstance(target, dict) else target[_index(target, parent, origin)]
+    for depth, parent in enumerate(parents, start=1):
+        name = parent if isinstance(target, dict) else _index(target, parent, origin)
+        if isinstance(target, dict):
+            target.setdefault(parent, {})
+        part = part_at(parents[:depth], Experiment)
+        if isinstance(target[name], str) and part is not None:  # `small: NAME`
+            target[name] = part.long_form(target[name])
+        target = target[name]
         if not isinstance(target, dict | list):
             raise ConfigurationError(f"{origin}: {parent} is {target!r} and has no fields")
     target[last if isinstance(target, dict) else _index(target, last, origin)] = value

@@ -163,7 +163,7 @@ class Driver:
                 self._submit(name, worker, *chosen)
 
     def _next(self, worker: str) -> tuple[OpenStep, Work] | None:
-        """What a worker does next: more of its step, a step that nobody works on, or a share of another."""
+        """What to give to a worker: more of its step, a step that nobody works on, or blocks that others have open."""
         own = self._open.get(self._last.get(worker, ""))
         at_work = {running.open_step.task.artifact.digest for running in self._running.values()}
         untouched = (step for digest, step in self._open.items() if digest not in at_work)

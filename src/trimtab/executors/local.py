@@ -20,12 +20,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
 
+from trimtab.executors.threads import wait_briefly
 from trimtab.executors.work import Note, Result, Setup, Work, WorkerDied
 from trimtab.models.hardware import visible_devices
 from trimtab.store.artifacts import Artifact
 from trimtab.store.log import WarningHandler
 
 _SPAWN = multiprocessing.get_context("spawn")
+_log = logging.getLogger(__name__)
 Put = Callable[[object], None]
 
 
@@ -126,8 +128,8 @@ class _ProcessWorker(Executor):
         outer: Future[Any] = Future()
         try:
             inner = self._pool.submit(fn, *args, **kwargs)
-        except BrokenExecutor:  # it died while it was idle
-            self.shutdown()
+        except BrokenExecutor:
+            _log.warning("%s, while it had nothing to do; it starts again", self._death())
             return self.submit(fn, *args, **kwargs)
         inner.add_done_callback(lambda done: self._pass_on(done, outer))
         return outer
@@ -185,6 +187,7 @@ def _begin(start: _Start, sender: "Connection[Any, Any]") -> None:
     """Make a new process a worker. It ends with its parent, whatever it does then."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and the parent ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    wait_briefly()
     os.environ |= {"OMP_NUM_THREADS": str(start.threads), "TOKENIZERS_PARALLELISM": "false"}
     if start.device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = start.device

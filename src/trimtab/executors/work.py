@@ -83,7 +83,7 @@ class Note:
     """What a worker says while it works: the progress of a whole step, by its artifact's digest, or a warning."""
 
     digest: str = ""
-    done: int = 0
+    done: float = 0
     total: int = 0
     warning: str = ""
 

@@ -64,7 +64,7 @@ class Worker:
         self._close()
         self._check(step, work)
 
-        def advance(done: int, total: int) -> None:
+        def advance(done: float, total: int) -> None:
             self._put(Note(work.artifact.digest, done, total))
 
         self._maker.make(step, work.artifact, work.inputs, advance, work.jobs)

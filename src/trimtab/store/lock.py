@@ -24,7 +24,7 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from trimtab.errors import RunError
 from trimtab.store.blocks import Shard
-from trimtab.store.distributed import COMMAND
+from trimtab.store.distributed import launch_command
 from trimtab.store.files import write_json
 
 LOCK = ".lock"
@@ -66,12 +66,11 @@ class Holder:
 
 
 def command_line() -> str:
-    """The command that started this process, as a user would type it."""
-    if COMMAND in os.environ:
-        return os.environ[COMMAND]
-    program = Path(sys.argv[0]).name
-    # python -m trimtab, python -m trimtab.cli
-    return shlex.join(["trimtab" if program in ("__main__.py", "cli.py") else program, *sys.argv[1:]])
+    """The command that started this process, as a user would type it; of launched processes, the launcher's."""
+    program, *arguments = sys.argv
+    name = Path(program).name
+    own = ["trimtab" if name == "__main__.py" else name, *arguments]  # python -m trimtab
+    return shlex.join(launch_command(arguments) or own)
 
 
 def suffix(shard: Shard | None) -> str:

@@ -8,7 +8,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from trimtab.store.progress import Stage, duration, stage_table, stages_with_workers, with_workers
+from trimtab.store.progress import Stage, duration, stage_table
+from trimtab.store.worker_lines import stages_with_workers, with_workers
 from trimtab.study.plan import StudyPlan, Task
 
 DONE = ("made", "used again")
