@@ -18,8 +18,10 @@ from pydantic import (
     model_validator,
 )
 
+from trimtab.config.faults import faults_in
 from trimtab.config.fields import CHAT, Template
 from trimtab.config.yaml_values import text_wanted
+from trimtab.errors import ConfigurationError
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
@@ -28,7 +30,17 @@ DeviceMap = Literal["auto", "balanced", "sequential", "cpu", "disk"]
 Quantization = Literal["4bit", "8bit"]
 
 
-class Config(pydantic.BaseModel):
+class _OneLineFaults(type(pydantic.BaseModel)):  # type: ignore[misc]  # pydantic names its metaclass nowhere
+    """A part that is made in Python refuses as one in a file does: all its faults, on one line."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().__call__(*args, **kwargs)
+        except pydantic.ValidationError as error:
+            raise ConfigurationError(f"{cls.__name__}: {'; '.join(faults_in(error, cls))}") from None
+
+
+class Config(pydantic.BaseModel, metaclass=_OneLineFaults):
     """Base of all parts: frozen, no unknown keys, no NaN or infinity."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
@@ -66,6 +78,10 @@ class Config(pydantic.BaseModel):
         if cls.shorthand and isinstance(value, bool | int | float | datetime.date):
             raise ValueError(f"{value} is no {cls.shorthand}: {text_wanted(value)}")
         return {cls.shorthand: value} if cls.shorthand and isinstance(value, str) else value
+
+    def __repr_args__(self) -> Any:
+        """Only the fields that were set: all of them fill a screen."""
+        return [(name, vars(self)[name]) for name in type(self).model_fields if name in self.model_fields_set]
 
     def hashed(self) -> dict[str, Any]:
         """The plain values that an artifact's hash is made of: all fields but `execution`, in nested parts too."""

@@ -15,7 +15,7 @@ from typing import Any
 from trimtab.config.experiment import Experiment
 from trimtab.pipeline.decoded import ARTIFACTS, note_artifacts
 from trimtab.store.artifacts import Artifact
-from trimtab.store.files import write_json
+from trimtab.store.files import replace_folder, write_json
 
 REPORT = "report"
 SETTINGS = "settings.json"
@@ -35,11 +35,30 @@ def report_folder(run: Path, experiment: Experiment, artifacts: Mapping[str, Art
     write_json(partial / SETTINGS, experiment.hashed())
     note_artifacts(partial, {step: artifact.folder for step, artifact in artifacts.items()})
     shutil.rmtree(_kept(partial), ignore_errors=True)  # settings that were changed back
-    if report.is_dir() and _kept(report) != _kept(partial):
-        shutil.rmtree(_kept(report), ignore_errors=True)
-        report.rename(_kept(report))
+    if _kept(report) != _kept(partial):
+        _put_aside(report)
     shutil.rmtree(report, ignore_errors=True)
     partial.rename(report)
+
+
+@contextlib.contextmanager
+def preliminary_folder(run: Path, experiment: Experiment) -> Iterator[Path]:
+    """A folder to fill with what is known so far, which is the run's report until `report_folder` gives the last one.
+
+    It names no artifacts. A report of an earlier run is put aside.
+    """
+    with replace_folder(run / REPORT) as folder:
+        yield folder
+        write_json(folder / SETTINGS, experiment.hashed())
+        _put_aside(run / REPORT)
+
+
+def _put_aside(report: Path) -> None:
+    """Keep a report beside the one to come, unless it is preliminary."""
+    preliminary = (report / SETTINGS).is_file() and not (report / ARTIFACTS).is_file()
+    if report.is_dir() and not preliminary:
+        shutil.rmtree(_kept(report), ignore_errors=True)
+        report.rename(_kept(report))
 
 
 def _kept(report: Path) -> Path:

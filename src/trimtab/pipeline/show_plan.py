@@ -13,11 +13,12 @@ from trimtab.pipeline.experiment_steps import steps
 from trimtab.pipeline.step import Plan, Step
 from trimtab.store.artifacts import Artifact, RunDirectory
 from trimtab.store.blocks import finished, recorded_plan
+from trimtab.store.remote import local_run
 
 UNREADABLE = (OSError, ValueError, KeyError, AttributeError)
 
 
-def plan_table(experiment: Experiment, runs: Path, assets: Assets) -> Table:
+def plan_table(experiment: Experiment, runs: str | Path, assets: Assets) -> Table:
     """The steps of an experiment in its run directory; makes and loads nothing.
 
     FLOPs are of missing steps, estimated from the sizes of the models; memory is that of the device that models run on.
@@ -26,7 +27,7 @@ def plan_table(experiment: Experiment, runs: Path, assets: Assets) -> Table:
         AssetError: a name resolves to nothing that may be read.
     """
     line = steps(experiment)
-    plan = Plan(line[:-1], RunDirectory(runs / experiment.name, create=False), assets)
+    plan = Plan(line[:-1], RunDirectory(local_run(f"{runs}/{experiment.name}"), create=False), assets)
     table = Table("step", "state", "needs", box=SIMPLE_HEAD)
     table.add_column("FLOPs", justify="right")
     table.add_column("memory", justify="right")

@@ -13,6 +13,7 @@ from trimtab.pipeline.memory import check_jobs, spreads
 from trimtab.report.study_tables import terminal_table
 from trimtab.store.artifacts import RunDirectory
 from trimtab.store.progress import watching
+from trimtab.store.remote import local_run
 from trimtab.study.options import StudyOptions
 from trimtab.study.plan import plan_study
 from trimtab.study.run import Outcome, run_study
@@ -24,7 +25,7 @@ def run_command(
     path: Path,
     find: Callable[[str], Path],
     overrides: Sequence[str],
-    runs: Path,
+    runs: str | Path,
     path_map: Path | None,
     quiet: bool,
     options: StudyOptions,
@@ -68,9 +69,9 @@ def _jobs(study: Study, wanted: int | None) -> int:
     return max(len(visible_devices()), 1)
 
 
-def _print_plan(study: Study, runs: Path, assets: Assets) -> None:
+def _print_plan(study: Study, runs: str | Path, assets: Assets) -> None:
     console = Console()
-    plan = plan_study(study, RunDirectory(runs / study.name, create=False), assets)
+    plan = plan_study(study, RunDirectory(local_run(f"{runs}/{study.name}"), create=False), assets)
     console.print(f"{study.name}: {len(study.cells)} cells, {len(study.runs)} runs", highlight=False, markup=False)
     console.print(plan_table(plan))
     console.print(cell_table(plan))

@@ -25,6 +25,7 @@ from trimtab.store.files import link_to, replace_folder, write_json
 from trimtab.store.lock import run_lock
 from trimtab.store.log import recording
 from trimtab.store.progress import Watch
+from trimtab.store.remote import runs_folder
 from trimtab.study.collect import collect, missing_numbers, name_of
 from trimtab.study.plan import StudyPlan, plan_study
 from trimtab.study.study_file import Run, Study
@@ -47,13 +48,13 @@ class Outcome:
 
 def run_study(
     study: Study,
-    runs: Path,
+    runs: str | Path,
     assets: Assets,
     watch: Watch,
     view: StudyView,
     who: WorkerOptions = HERE,
 ) -> Outcome:
-    """Make what is missing in the folder `runs`/`study.name`, then write its `report/`.
+    """Make what is missing in the folder or at the URL `runs`/`study.name`, then write its `report/`.
 
     `who` says who does the work: this process if not given. A task that fails stops what would be made from it, and
     nothing else.
@@ -61,7 +62,7 @@ def run_study(
     Raises:
         TrimtabError: the study cannot be begun, or its report not be written.
     """
-    directory = RunDirectory(runs / study.name)
+    directory = RunDirectory(runs_folder(runs) / study.name)
     with run_lock(directory.path) as previous, recording(directory.path, watch, previous):
         spread = any(spreads(run.experiment) for run in study.runs)
         with workers_for(Setup(directory.path, assets), who, spread=spread) as workers:
