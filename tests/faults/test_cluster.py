@@ -1,4 +1,4 @@
-"""Workers on a real Ray cluster of two nodes on this machine: the bytes of one process, and deaths that lose nothing."""
+"""Workers on a real Ray cluster of two nodes on this machine: the bytes of one process, and no death loses anything."""
 
 import logging
 import os
