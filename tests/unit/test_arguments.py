@@ -41,7 +41,7 @@ SETTINGS: list[tuple[Call, str]] = [
      "SamplingConfig: temperature is -1: input should be greater than or equal to 0; topk is unknown: did you mean"),
     (lambda: trimtab.ModelConfig(), "ModelConfig: name: it is missing: give it"),
     (lambda: trimtab.ModelConfig(name="a", template="Review:"), "ModelConfig: template: the template 'Review:' must"),
-    (lambda: trimtab.Experiment(name="a", small=3), "Experiment: small is 3: give its fields"),
+    (lambda: trimtab.Experiment(name="a", small=3), "Experiment: small: 3 is no name: YAML takes it for a number"),
     (lambda: trimtab.Assets(cache=3), "cache is 3: give a path"),
     (lambda: trimtab.CompletionsModel("ftp://here", "m"), "EndpointConfig: url is 'ftp://here': string should match"),
     (lambda: trimtab.CompletionsModel("http://here/v1", 3), "name is 3: give the model's name on the server"),
@@ -92,7 +92,7 @@ REWARDS: list[tuple[Call, str]] = [
     (lambda: trimtab.Guide.mean([]), "a mean needs guides, each with a weight above 0: give at least one"),
     (lambda: trimtab.Guide.mean([trimtab.Guide.by_reward(len)]), "give a guide and its weight, such as (guide, 1.0)"),
     (lambda: trimtab.Guide.mean([(trimtab.Guide.by_reward(len), "2")]), "a weight is '2': give a number"),
-    (lambda: trimtab.Guide.mean([(trimtab.Guide.by_reward(len), -1)]), "a weight is -1: a mean needs guides, each with a weight above 0"),
+    (lambda: trimtab.Guide.mean([(trimtab.Guide.by_reward(len), -1)]), "a weight is -1: a mean needs"),
 ]  # fmt: skip
 
 

@@ -35,7 +35,9 @@ _WORDS = {
 def faults_in(error: pydantic.ValidationError, model: "type[Config]", *prefix: str) -> list[str]:
     """All faults of a validation of `model`, each once; `prefix` comes before each field's path."""
     # each branch of a union such as `int | str` reports the same fault
-    return list(dict.fromkeys(_fault(entry, model, prefix) for entry in error.errors()))
+    # and a default that follows from other fields waits for them
+    entries = [entry for entry in error.errors() if entry["type"] != "default_factory_not_called"]
+    return list(dict.fromkeys(_fault(entry, model, prefix) for entry in entries))
 
 
 def _fault(entry: Any, model: "type[Config]", prefix: Sequence[str]) -> str:
@@ -70,7 +72,7 @@ def _follow(location: Sequence[int | str], model: "type[Config]") -> tuple[list[
     return path, part
 
 
-def part_at(path: Sequence[str], model: type[Config]) -> type[Config] | None:
+def part_at(path: Sequence[str], model: "type[Config]") -> "type[Config] | None":
     """The part of a configuration at a dotted path, whose numbers are indices of lists; None at other fields."""
     part: type[Config] | None = model
     for step in path:
