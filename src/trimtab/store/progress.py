@@ -20,6 +20,8 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from trimtab.store.worker_lines import stages_with_workers, with_workers
+
 Advance = Callable[[float, int], None]
 """Called with the units that are done, of which the last may be a fraction, and their total."""
 State = Literal["waits", "runs", "made", "used again", "stopped", "failed", "killed"]
@@ -243,6 +245,7 @@ def stage_table(stages: list[Stage], now: float, height: int) -> Table:
     for _ in range(3):
         table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
+    height -= len(stages_with_workers(stages))
     begun = [stage for stage in stages if stage.state != "waits"]
     for stage in begun[-(height - 1) :]:
         share = ProgressBar(total=stage.total, completed=stage.done) if stage.total else stage.state
@@ -253,7 +256,7 @@ def stage_table(stages: list[Stage], now: float, height: int) -> Table:
     waiting = [stage.name for stage in stages if stage.state == "waits"]
     if waiting:
         table.add_row(waiting[0], "waits" + (f", and {len(waiting) - 1} more" if waiting[1:] else ""))
-    return table
+    return with_workers(table, stages)
 
 
 def name_width(names: Iterable[str]) -> int:

@@ -1,12 +1,13 @@
 """The command `trimtab study`: reads the file, shows the plan or runs the study, and prints the results."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from trimtab.assets.resolve import Assets
-from trimtab.errors import ConfigurationError, StudyError
+from trimtab.errors import StudyError
 from trimtab.models.hardware import visible_devices
 from trimtab.pipeline.memory import check_jobs, spreads
 from trimtab.report.study_tables import print_cells
@@ -36,16 +37,14 @@ def run_command(
         StudyError: a run failed; the others are finished and reported.
     """
     study = load_study(path, overrides, find)
-    for name, number in (("--jobs", options.jobs), ("--threads", options.threads)):
-        if number is not None and number < 1:
-            raise ConfigurationError(f"{name} is {number}: give at least 1")
+    options.check()
     assets = Assets(path_map=path_map)
     if options.dry_run:
         _print_plan(study, runs, assets)
         return
-    view, jobs = StudyView(), _jobs(study, options.jobs)
+    view, who = StudyView(), options if options.ray else replace(options, jobs=_jobs(study, options.jobs))
     with watching(quiet=quiet, table=view) as watch:
-        outcome = run_study(study, runs, assets, watch, view, jobs, options.threads)
+        outcome = run_study(study, runs, assets, watch, view, who)
     _print_outcome(outcome)
     if outcome.failures:
         run, reason = next(iter(outcome.failures.items()))
