@@ -18,6 +18,8 @@ from trimtab.store.files import link_to, write_json
 GENERATIONS, SCORES = "generations", "scores"
 ARTIFACTS = "artifacts.json"
 """The file in a report's folder that names the artifacts that the report is of."""
+EXPERIMENT = "experiment.json"
+"""The file in a report's folder that holds the experiment that the report is of."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from trimtab.config.guide import DecoderConfig
 from trimtab.errors import RunError, TrimtabError
 from trimtab.evaluation.coverage import too_long
-from trimtab.pipeline.decoded import GENERATIONS, SCORES, note_artifacts, point
+from trimtab.pipeline.decoded import EXPERIMENT, GENERATIONS, SCORES, note_artifacts, point
 from trimtab.pipeline.merge import note_shard
 from trimtab.pipeline.step import Decoding, Plan, Step
 from trimtab.pipeline.traces import missing_traces, trace_blocks, trace_file
@@ -157,6 +157,8 @@ class StepRunner:
         with self.watch(step.name) as advance, replace_folder(run / "report") as folder, _named(step):
             made = step.make(self._job(step, folder, advance), **step.execution)
             note_artifacts(folder, {name: artifact.folder for name, artifact in self.plan.inputs(step).items()})
+            experiment = step.execution["experiment"].model_dump_json(exclude_unset=True)
+            (folder / EXPERIMENT).write_text(f"{experiment}\n", encoding="utf-8")
         return made
 
     def _link(self, step: Step, artifact: Artifact) -> None:

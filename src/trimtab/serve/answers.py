@@ -1,8 +1,8 @@
 """What clients get: the bodies of OpenAI's protocol, with what the search cost under `trimtab`."""
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 FinishReason = Literal["stop", "length"]
 
@@ -20,8 +20,7 @@ class SearchReport(BaseModel):
 
     `decoder`: its settings in a name. `seed`: the same seed and prompt get the same answer. `values`: what the search
     ranked each choice by, null where it had no value. `tokens_drawn`: sampled tokens of all candidates. `guide_tokens`:
-    tokens that the guides read. `flops`: forward FLOPs by model; of steps that several requests shared, this request's
-    part.
+    tokens that the guides read. `flops`: forward FLOPs of all models; of what several requests shared, this one's part.
     """
 
     decoder: str
@@ -29,7 +28,7 @@ class SearchReport(BaseModel):
     values: list[float | None] = []
     tokens_drawn: int = 0
     guide_tokens: int = 0
-    flops: dict[str, float] = {}
+    flops: float = 0.0
 
 
 class TopLogprob(BaseModel):
@@ -92,24 +91,26 @@ class ChatCompletion(BaseModel):
     model: str
     choices: list[ChatChoice]
     usage: Usage
-    prompt_token_ids: list[int] | None = None
     trimtab: SearchReport
 
 
 class CompletionChoice(BaseModel):
-    """One continuation. `stop_reason`: the stop string that ended it, as vLLM says it; null where the model ended."""
+    """One continuation. `stop_reason`: the stop string or token that ended it; null where the model ended, or length.
+
+    It is vLLM's field.
+    """
 
     index: int
     text: str
     logprobs: CompletionLogprobs | None = None
     finish_reason: FinishReason
-    stop_reason: str | None = None
+    stop_reason: str | int | None = None
     token_ids: list[int] | None = None
     prompt_token_ids: list[int] | None = None
 
 
 class Completion(BaseModel):
-    """The answer to `POST /v1/completions`; `trimtab` has a report for each prompt."""
+    """The answer to `POST /v1/completions`; the choices of several prompts follow each other."""
 
     id: str
     object: Literal["text_completion"] = "text_completion"
@@ -117,7 +118,7 @@ class Completion(BaseModel):
     model: str
     choices: list[CompletionChoice]
     usage: Usage
-    trimtab: list[SearchReport]
+    trimtab: SearchReport
 
 
 class ModelCard(BaseModel):
@@ -150,4 +151,3 @@ class Health(BaseModel):
     """The answer to `GET /health`."""
 
     status: Literal["ok"] = "ok"
-    details: dict[str, Any] = Field({})

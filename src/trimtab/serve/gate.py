@@ -19,6 +19,7 @@ from trimtab.serve.api_errors import ApiError
 from trimtab.serve.metrics import Metrics
 
 BODY_SECONDS = 30  # how long a client may take to send its body
+MAX_DISCARDED_BYTES = 2**26  # of a body that is too large, read before it is refused
 OPEN_ROUTES = ("/", "/health", "/openapi.json")
 """Routes that need no key: they tell nothing about models or requests."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
@@ -51,7 +52,7 @@ class Gate:
         headers, started = Headers(scope=scope), time.monotonic()
         asked = headers.get("x-request-id", "")
         request_id = asked if _REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
+        scope["state"] = {**scope.get("state", {}), "request_id": request_id, "note": {}}
         status = 0
 
         async def sending(message: Message) -> None:
@@ -63,7 +64,7 @@ class Gate:
 
         try:
             self._check_key(scope["path"], headers)
-            body = await self._body(headers, receive)
+            body = await self._body(receive)
             if self._settings.log_bodies and body:
                 _log.info("%s body %s", request_id, one_line(body.decode(errors="replace")))
             await self._app(scope, _replayed(body, receive), sending)
@@ -89,32 +90,29 @@ class Gate:
                 headers={"WWW-Authenticate": "Bearer"},
             )
 
-    async def _body(self, headers: Mapping[str, str], receive: Receive) -> bytes:
+    async def _body(self, receive: Receive) -> bytes:
         """The whole body.
 
         Raises:
             ApiError: it is too large, or takes too long to come.
         """
-        length, limit = headers.get("content-length", "0"), self._settings.max_body_bytes
-        too_large = ApiError(
-            413, f"the body is larger than {limit} bytes: send a shorter prompt", code="request_too_large"
-        )
-        if length.isdecimal() and int(length[:20]) > limit:
-            raise too_large
-        body, more = bytearray(), True
+        limit, body, size, more = self._settings.max_body_bytes, bytearray(), 0, True
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                while more:
+                while more and size <= MAX_DISCARDED_BYTES:  # who has not sent all cannot read an answer
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise _ClientGone
-                    body += message.get("body", b"")
-                    more = message.get("more_body", False)
-                    if len(body) > limit:
-                        raise too_large
+                    part, more = message.get("body", b""), message.get("more_body", False)
+                    size += len(part)
+                    if size <= limit:
+                        body += part
         except TimeoutError:
             seconds = f"the body did not arrive within {BODY_SECONDS} seconds: send it at once"
             raise ApiError(408, seconds, code="request_timeout") from None
+        if size > limit:
+            text = f"the body is larger than {limit} bytes: send a shorter prompt"
+            raise ApiError(413, text, code="request_too_large")
         return bytes(body)
 
     def _note(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
@@ -123,7 +121,7 @@ class Gate:
         path = "unknown" if route is None else route.path
         self._metrics.requests.labels(path, str(status)).inc()
         self._metrics.seconds.labels(path).observe(seconds)
-        note = scope["state"].get("note", {})
+        note = scope["state"]["note"]
         client = (scope.get("client") or ("-",))[0]
         facts = "".join(f" {name}={value}" for name, value in note.items())
         target = json.dumps(scope["path"][:200])[1:-1]

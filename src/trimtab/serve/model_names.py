@@ -10,9 +10,9 @@ True
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pydantic
 
@@ -66,7 +66,7 @@ def decoders_of(guide: GuideConfig) -> dict[str, DecoderConfig]:
         source = decoder if decoder.best_of is None else guide.decoder(decoder.best_of)
         if decoder.best_of is not None and source.chunk is not None:
             continue
-        own = {"name": decoder.name, "n_best": None}
+        own: dict[str, Any] = {"name": decoder.name, "n_best": None}
         if decoder.best_of is not None:
             own["value"] = (ValueConfig(by="reward"),)
         served[decoder.name] = source.model_copy(update=own)
@@ -78,18 +78,23 @@ class ModelNames:
     """Which decoder a model's name stands for.
 
     `name`: what the decoded model is called, `model` the part that it plays. `decoders`: those of the run. `examples`:
-    other searches to list.
+    other searches to list. `missing`: what a decoder needs that is not loaded, in words; None where nothing is missing.
     """
 
     name: str
     decoders: Mapping[str, DecoderConfig]
     examples: tuple[str, ...] = ()
     model: Literal["large", "untuned"] = "large"
+    missing: Callable[[DecoderConfig], str | None] = lambda decoder: None
 
     def listed(self) -> list[str]:
         """The names that the list of models shows."""
         named = dict.fromkeys([*self.decoders, *self.examples])
         return [self.name, *(f"{self.name}:{name}" for name in named)]
+
+    def known(self, name: str) -> bool:
+        """Whether a decoder's name is one of the list."""
+        return name == "base" or name in self.decoders or name in self.examples
 
     def decoder(self, model: str) -> DecoderConfig:
         """The decoder of a model's name.

@@ -7,12 +7,16 @@ asked for. Values that ask for nothing (null, `tools: []`, `presence_penalty: 0`
 1
 """
 
+import difflib
+import json
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from trimtab.errors import suggestion
+from trimtab.errors import shown
 from trimtab.messages import ROLES, TEXT_PARTS
+from trimtab.serve.api_errors import ApiError
 from trimtab.serve.search_settings import SETTINGS_SCHEMA
 
 MAX_CHOICES = 128
@@ -77,11 +81,19 @@ def _neutral(name: str, value: Any) -> bool:
     return any(type(value) is type(neutral) and value == neutral for neutral in UNSUPPORTED.get(name, ()))
 
 
-def refusal(name: str, known: list[str]) -> str:
-    """Why a field is refused: other servers have it and this one does not, or nobody has."""
-    if name in UNSUPPORTED:
-        return f"{name} is not supported: leave it out"
-    return f"{name} is unknown: {suggestion(name, known)}"
+class WholeBody(Body):
+    """Base of what is a request's whole body."""
+
+    model: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _characters_are_whole(cls, values: Any) -> Any:
+        try:
+            json.dumps(values, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("it holds half of a character (a lone surrogate): mend the text") from None
+        return values
 
 
 class StreamOptions(Body):
@@ -110,17 +122,17 @@ class ChatMessage(Body):
     thinking: str | None = None
 
 
-class GenerationBody(Body):
+class GenerationBody(WholeBody):
     """What completions and chat completions have in common.
 
-    `n`: choices to return; of a search, its `n` best. `seed`: the same seed and prompt get the same answer, alone or
+    `n`: choices to return, each of a search of its own. `seed`: the same seed and prompt get the same answer, alone or
     among others; without one, one is drawn, and the answer's `trimtab.seed` names it. Temperature and filters that are
     left out are the decoder's own. `stop`: the answer is cut before the first of these; they may hold special tokens.
+    `return_token_ids`: choices have their ids.
     `trimtab`: settings of the search (docs/serving.md). `user`, `metadata` and the like label a request and change
     nothing.
     """
 
-    model: str
     n: int = Field(1, ge=1, le=MAX_CHOICES)
     seed: int | None = Field(None, ge=0, lt=2**63)
     temperature: float | None = Field(None, ge=0)
@@ -129,6 +141,7 @@ class GenerationBody(Body):
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, gt=0)
     stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] = []
+    stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=MAX_STOPS)] = []
     stream: bool = False
     stream_options: StreamOptions | None = None
     return_token_ids: bool = False
@@ -148,7 +161,9 @@ class GenerationBody(Body):
     def sampling(self) -> dict[str, Any]:
         """Temperature and filters that the request sets, by the names of `SamplingConfig`."""
         names = {"temperature", "top_p", "top_k", "min_p", "repetition_penalty"}
-        return self.model_dump(include=names, exclude_unset=True) | ({"top_k": 0} if self.top_k == -1 else {})  # vLLM: -1 is no filter
+        return self.model_dump(include=names, exclude_unset=True) | (
+            {"top_k": 0} if self.top_k == -1 else {}
+        )  # vLLM: -1 is no filter
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -211,11 +226,16 @@ class CompletionRequest(GenerationBody):
         return self
 
     @property
-    def prompts(self) -> list[str] | list[list[int]]:
-        """The prompts, one or several."""
+    def prompts(self) -> list[str | tuple[int, ...]]:
+        """The prompts, one or several: texts, or ids."""
         if isinstance(self.prompt, str):
             return [self.prompt]
-        return [self.prompt] if isinstance(self.prompt[0], int) else self.prompt  # type: ignore[list-item,return-value]
+        ids = tuple(entry for entry in self.prompt if isinstance(entry, int))
+        if ids:
+            return [ids]
+        return [
+            tuple(entry) if isinstance(entry, list) else entry for entry in self.prompt if not isinstance(entry, int)
+        ]
 
     @property
     def limit(self) -> int | None:
@@ -228,19 +248,55 @@ class CompletionRequest(GenerationBody):
         return self.logprobs
 
 
-class TokenizeRequest(Body):
-    """`POST /tokenize`: a text as it is, or a conversation in the chat template.
+class TokenizeRequest(WholeBody):
+    """`POST /tokenize`: a text or a conversation, which is encoded as the model reads it, in its template."""
 
-    `add_special_tokens`: begin a text as the tokenizer begins texts, with its start token where it has one.
-    """
-
-    model: str
     prompt: str | None = None
     messages: list[ChatMessage] | None = Field(None, min_length=1)
-    add_special_tokens: bool = True
 
     @model_validator(mode="after")
     def _one_text(self) -> "TokenizeRequest":
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("give prompt, or messages")
         return self
+
+
+def refusal_of(faults: Sequence[Any]) -> ApiError:
+    """The refusal of a body by what pydantic found wrong with it, all on one line."""
+    located = [([step for step in fault["loc"][1:] if not _is_branch(step)], fault) for fault in faults]
+    # where one kind of value of several is refused for what is inside it, the other kinds' faults say nothing
+    paths = [path for path, _ in located]
+    told = [(path, fault) for path, fault in located if not any(_is_inside(other, path) for other in paths)]
+    messages = dict.fromkeys(f"{_name(path)} {_words(fault, path)}" for path, fault in told)
+    return ApiError(400, "; ".join(messages), param=".".join(map(str, told[0][0])) or None)
+
+
+def _is_branch(step: Any) -> bool:
+    """Whether a step of a fault's path is the branch of a union, which pydantic names by its type."""
+    return isinstance(step, str) and (step in ("str", "int") or not step.isidentifier())
+
+
+def _is_inside(path: Sequence[Any], outer: Sequence[Any]) -> bool:
+    return len(path) > len(outer) and [*path[: len(outer)]] == [*outer]
+
+
+def _name(path: Sequence[Any]) -> str:
+    return ".".join(map(str, path)) or "the body"
+
+
+def _words(fault: Any, path: Sequence[Any]) -> str:
+    kind, message = fault["type"], str(fault["msg"]).removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        name = str(path[-1])
+        if name in UNSUPPORTED:
+            return "is not supported: leave it out"
+        close = difflib.get_close_matches(name, _FIELDS, n=1)
+        return f"is unknown: {f'did you mean {close[0]}?' if close else 'leave it out'}"
+    if kind == "missing":
+        return "is missing: give it"
+    if kind == "json_invalid" or (not path and kind == "model_attributes_type"):
+        return "is no JSON object: send one, with `Content-Type: application/json`"
+    return f"is wrong: {message}" if kind == "value_error" else f"is {shown(fault['input'])}: {message}"
+
+
+_FIELDS = sorted({*ChatRequest.model_fields, *CompletionRequest.model_fields, *TokenizeRequest.model_fields})
