@@ -92,13 +92,11 @@ def of_models(large: str, tuned: str | None, untuned: str | None, template: str)
     """
     if (tuned is None) != (untuned is None):
         raise ConfigurationError("a guide is two models: give both --tuned and --untuned, or neither")
-    values: dict[str, Any] = {"name": "serve", "large": {"name": large, "template": template}}
-    values["guide"] = {"max_new_tokens": MAX_NEW_TOKENS}
+    guide: dict[str, Any] = {"max_new_tokens": MAX_NEW_TOKENS}
+    values: dict[str, Any] = {"name": "serve", "large": {"name": large, "template": template}, "guide": guide}
     if tuned is not None:
-        values |= {
-            "small": {"name": untuned, "template": template},
-            "guide": {**values["guide"], "tuned": {"name": tuned}},
-        }
+        values["small"] = {"name": untuned, "template": template}
+        guide["tuned"] = {"name": tuned}
     return Source(parse_experiment(values, origin="--large, --tuned and --untuned"))
 
 
@@ -181,13 +179,16 @@ class Served:
 
     def _models(self) -> dict[Role, ModelConfig]:
         """The models by role. The small model is loaded where a tuned one makes it a guide, or nothing else is."""
-        experiment, models = self.experiment, {}
+        experiment = self.experiment
+        models: dict[Role, ModelConfig] = {}
         tuned = self._trained("tune") or experiment.guide.tuned
         if experiment.large is not None:
             models["large"] = experiment.large
         if tuned is not None or experiment.large is None:
             models["untuned"] = self._trained("sft") or experiment.small
-        return models if tuned is None else {**models, "tuned": tuned}
+        if tuned is not None:
+            models["tuned"] = tuned
+        return models
 
     def _trained(self, step: str) -> ModelConfig | None:
         """The small model with the weights that a step has trained; None where the source has no such step."""

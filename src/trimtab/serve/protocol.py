@@ -89,6 +89,8 @@ class WholeBody(Body):
     @model_validator(mode="before")
     @classmethod
     def _characters_are_whole(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
         try:
             json.dumps(values, ensure_ascii=False).encode()
         except UnicodeEncodeError:
