@@ -1,5 +1,6 @@
 """The HTTP application: OpenAI's routes over an engine, and those that operators need."""
 
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
@@ -18,6 +19,7 @@ from trimtab.serve.answers import ChatCompletion, Completion, Health, ModelCard,
 from trimtab.serve.api_errors import ApiError, ErrorBody
 from trimtab.serve.formats import ChatFormat, CompletionFormat
 from trimtab.serve.gate import Gate, GateSettings
+from trimtab.serve.metrics import Metrics
 from trimtab.serve.protocol import ChatRequest, CompletionRequest, TokenizeRequest, refusal_of
 from trimtab.serve.service import Service, refusal
 from trimtab.serve.streams import Clock, stream, whole_answer
@@ -42,7 +44,7 @@ def application(service: Service, settings: GateSettings) -> ASGIApp:
         redoc_url=None,
         responses=_REFUSALS,
     )
-    _answer_errors(app)
+    _answer_errors(app, service.metrics)
     _add_generation(app, service)
     _add_models(app, service)
     _add_operations(app, service)
@@ -81,6 +83,7 @@ async def _answered(service: Service, request: Request, body: Any, requests: lis
 
 
 def _add_models(app: FastAPI, service: Service) -> None:
+    @lru_cache(maxsize=256)  # the engine may be in the middle of a step
     def card(name: str) -> ModelCard:
         decoder = service.names.decoder(name)
         return ModelCard(
@@ -126,11 +129,12 @@ def _add_operations(app: FastAPI, service: Service) -> None:
         return Response(service.metrics.page(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _answer_errors(app: FastAPI) -> None:
+def _answer_errors(app: FastAPI, metrics: Metrics) -> None:
     """Have every error answered in OpenAI's form."""
 
     def answer(request: Request, error: ApiError) -> JSONResponse:
-        request.state.note["refused"] = error.code or error.param
+        request.state.note["refused"] = error.code or error.param or "body"
+        metrics.refusals.labels(error.code or "invalid_request").inc()
         return JSONResponse(error.body, error.status, error.headers)
 
     @app.exception_handler(ApiError)

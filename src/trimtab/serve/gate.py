@@ -69,7 +69,8 @@ class Gate:
                 _log.info("%s body %s", request_id, one_line(body.decode(errors="replace")))
             await self._app(scope, _replayed(body, receive), sending)
         except ApiError as error:
-            self._metrics.refusals.labels(error.code or str(error.status)).inc()
+            self._metrics.refusals.labels(error.code or "invalid_request").inc()
+            scope["state"]["note"]["refused"] = error.code
             await JSONResponse(error.body, error.status, error.headers)(scope, receive, sending)
         except _ClientGone:
             pass

@@ -2,9 +2,8 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -131,14 +130,13 @@ class Served:
             self.missing,
         )
 
-    @cached_property
-    def gold(self) -> Reward | None:
-        """The gold reward; None where the experiment trains one and this has not been done."""
-        config = self.experiment.reward
-        folder = self._folders.get("reward")
+    @property
+    def gold(self) -> Callable[[], Reward] | None:
+        """Loads the gold reward; None where the experiment trains one and this has not been done."""
+        config, folder = self.experiment.reward, self._folders.get("reward")
         if config.training is not None and folder is None:
             return None
-        return load_reward(config, self._assets, folder)
+        return lambda: load_reward(config, self._assets, folder)
 
     @property
     def conversations(self) -> bool:

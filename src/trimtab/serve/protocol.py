@@ -265,7 +265,7 @@ class TokenizeRequest(WholeBody):
 
 def refusal_of(faults: Sequence[Any]) -> ApiError:
     """The refusal of a body by what pydantic found wrong with it, all on one line."""
-    located = [([step for step in fault["loc"][1:] if not _is_branch(step)], fault) for fault in faults]
+    located = [(_path(fault), fault) for fault in faults]
     # where one kind of value of several is refused for what is inside it, the other kinds' faults say nothing
     paths = [path for path, _ in located]
     told = [(path, fault) for path, fault in located if not any(_is_inside(other, path) for other in paths)]
@@ -273,8 +273,14 @@ def refusal_of(faults: Sequence[Any]) -> ApiError:
     return ApiError(400, "; ".join(messages), param=".".join(map(str, told[0][0])) or None)
 
 
+def _path(fault: Any) -> list[Any]:
+    """A fault's path in the body, without the branches of unions, which pydantic names by their types."""
+    *outer, last = fault["loc"][1:] or [""]
+    unknown = fault["type"] == "extra_forbidden"  # a field that a client has named, however that looks
+    return [step for step in [*outer, last] if step != "" and (not _is_branch(step) or (unknown and step is last))]
+
+
 def _is_branch(step: Any) -> bool:
-    """Whether a step of a fault's path is the branch of a union, which pydantic names by its type."""
     return isinstance(step, str) and (step in ("str", "int") or not step.isidentifier())
 
 

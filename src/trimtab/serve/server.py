@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from trimtab.assets.resolve import Assets
 from trimtab.serve.app import application
 from trimtab.serve.engine import Engine
+from trimtab.serve.engine_parts import RoleParts
 from trimtab.serve.gate import GateSettings
 from trimtab.serve.loading import Served, Source, of_file, of_models, of_run
 from trimtab.serve.metrics import Metrics
@@ -30,7 +31,7 @@ def serve(options: ServeOptions, key: str | None, listener: socket.socket, say: 
     """Load the models, say how to call them, and serve until SIGTERM or Ctrl-C."""
     assets = Assets(path_map=options.path_map)
     served = Served(_source(options, assets), assets, options.name)
-    engine = Engine(served.roles, served.gold, _limits(options, served))
+    engine = Engine(RoleParts(served.roles, served.gold), _limits(options, served))
     try:
         service = service_of(served, engine, options.max_tokens)
         settings = GateSettings(key, options.max_body, options.log_prompts)
@@ -39,7 +40,9 @@ def serve(options: ServeOptions, key: str | None, listener: socket.socket, say: 
             _log.warning("anybody who reaches %s:%d can send requests: set a key with --api-key-variable", host, port)
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         text = announcement(address, service.names.listed(), options.api_key_variable)
-        run_server(application(service, settings), listener, options.drain_seconds, lambda: say(text))
+        server = Server(application(service, settings), options.drain_seconds, lambda: say(text))
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has stopped
+            server.run(sockets=[listener])
     finally:
         engine.close()
 
@@ -58,25 +61,21 @@ def service_of(served: Served, engine: Engine, max_tokens: int | None) -> Servic
     )
 
 
-def run_server(app: ASGIApp, listener: socket.socket, drain_seconds: float, ready: Callable[[], None]) -> None:
-    """Serve on a bound socket until a signal; `ready` is called once connections are taken.
+class Server(uvicorn.Server):
+    """Serves an application; `ready` is called once connections are taken.
 
-    After the signal no connection is taken any more, and requests that run may go on for `drain_seconds`.
+    After a signal no connection is taken any more, and requests that run may go on for `drain_seconds`.
     """
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=math.ceil(drain_seconds),
-    )
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has stopped
-        _Server(config, ready).run(sockets=[listener])
 
-
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(self, app: ASGIApp, drain_seconds: float, ready: Callable[[], None] = lambda: None) -> None:
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=math.ceil(drain_seconds),
+        )
         super().__init__(config)
         self._ready = ready
 
