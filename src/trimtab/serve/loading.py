@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from trimtab.assets.resolve import Assets
 from trimtab.config.experiment import Experiment
 from trimtab.config.file import load_experiment, parse_experiment
 from trimtab.config.guide import DecoderConfig
 from trimtab.config.models import ModelConfig
-from trimtab.errors import ConfigurationError, RunError, TrimtabError
+from trimtab.errors import ConfigurationError, RunError, TrimtabError, faults_in
 from trimtab.models.emulated import emulate
 from trimtab.models.roles import Role, Roles
 from trimtab.pipeline.decoded import ARTIFACTS, EXPERIMENT
@@ -53,7 +55,8 @@ def of_run(run: Path) -> Source:
             "finish it first by `trimtab run` (what is made already is used again)"
         ) from None
     except (OSError, ValueError) as error:  # pydantic's error is a ValueError
-        raise RunError(f"{report} cannot be read ({error}): write it again by `trimtab run`") from None
+        reason = faults_in(error, EXPERIMENT) if isinstance(error, ValidationError) else error
+        raise RunError(f"{report} cannot be read ({reason}): write it again by `trimtab run`") from None
     folders = {step: run / name for step, name in names.items() if step in ("sft", "tune", "reward")}
     for folder in folders.values():
         if not is_sealed(folder):
