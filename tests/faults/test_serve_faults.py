@@ -23,10 +23,10 @@ KEY = "the-right-key"
 HEADERS = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
 DECODERS = ["base", "bon-3", "cbs-2-2-4", "eft-0.5"]
 BODIES = [
-    {}, {"prompt": [[[1]]]}, {"prompt": [999999999]}, {"prompt": "a", "trimtab": {"value": {"by": ["a"]}}},
-    {"prompt": "a", "trimtab": {"reject": {"at": [3, 1]}, "successors": 2}}, {"prompt": "a", "model": "tiny:bon-999999"},
-    {"prompt": "\ud800"}, {"prompt": "a", "seed": 10**400}, {"prompt": "a" * 5_000},
-    {"prompt": "a", "stop_token_ids": [10**9]},
+    {}, {"prompt": [[[1]]]}, {"prompt": [10**9]}, {"prompt": "a", "trimtab": {"value": {"by": ["a"]}}},
+    {"prompt": "a", "trimtab": {"reject": {"at": [3, 1]}, "successors": 2}},
+    {"prompt": "a", "model": "tiny:bon-999999"}, {"prompt": "\ud800"}, {"prompt": "a", "seed": 10**400},
+    {"prompt": "a" * 5_000}, {"prompt": "a", "stop_token_ids": [10**9]},
 ]  # fmt: skip
 RUBBISH = [
     b"", b"{", b"[]", b"null", b"\xff\xfe\x00", b"[" * 50_000, b'{"model": "tiny", "prompt": "a", "n": 1e999}',
@@ -43,7 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 
 class Clients:
-    """Clients of each kind, each in a loop until time is up; `answers`: what sound ones have asked, and what they got."""
+    """Clients of each kind, each in a loop until time is up; `answers`: what sound ones asked, and what they got."""
 
     def __init__(self, server: RunningServer, seconds: float) -> None:
         self.server, self.end = server, asyncio.get_running_loop().time() + seconds

@@ -141,7 +141,7 @@ class GenerationBody(WholeBody):
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=-1)
     min_p: float | None = Field(None, ge=0, le=1)
-    repetition_penalty: float | None = Field(None, gt=0)
+    repetition_penalty: float | None = Field(None, ge=0.01, le=100)  # beyond, logits overflow
     stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] = []
     stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=MAX_STOPS)] = []
     stream: bool = False
