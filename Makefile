@@ -4,7 +4,7 @@ VENV ?= .venv
 READY := $(VENV)/.ready
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: quickstart test test-fast test-gpu lint format clean
+.PHONY: quickstart test test-fast test-gpu docs lint format clean
 
 quickstart: $(READY)
 	$(VENV)/bin/trimtab run quickstart --jobs 2
@@ -24,6 +24,10 @@ test-gpu: $(READY)
 	@$(VENV)/bin/python -c "import sys, torch; torch.cuda.is_available() or sys.exit('make test-gpu needs a GPU that \
 	torch sees (torch.cuda.is_available() is False): run make test here')"
 	$(VENV)/bin/python -m pytest -m "not real" $(ON_GPU)
+
+docs: $(READY)
+	$(VENV)/bin/python -m sphinx -W --keep-going -q docs build/site
+	@echo build/site/index.html
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -33,10 +33,15 @@ class SmallRun:
         self._warm, self.path_map = warm, tiny_hub(folder / "hub")
         os.environ["TRIMTAB_CACHE"] = str(folder / "cache")
 
+    def arguments(self, stage: str, folder: Path, *more: str) -> list[str]:
+        """The command's words; `more` are options such as --shard."""
+        options = ["--quiet", "--runs", str(folder), "--path-map", str(self.path_map), *more]
+        return [stage, "quickstart", *options, "--set", *SETTINGS]
+
     def start(self, stage: str, folder: Path, *more: str, environment: Mapping[str, str] | None = None) -> int:
-        """Start a command and return its process id; `more` are options such as --shard."""
-        arguments = [stage, "quickstart", "--quiet", "--runs", str(folder), "--path-map", str(self.path_map), *more]
-        return self._warm.start(*arguments, "--set", *SETTINGS, errors=folder / "errors.txt", environment=environment)
+        """Start a command and return its process id."""
+        words = self.arguments(stage, folder, *more)
+        return self._warm.start(*words, errors=folder / "errors.txt", environment=environment)
 
     def wait(self, pid: int) -> int:
         return self._warm.wait(pid)

@@ -7,6 +7,7 @@ Heavy libraries are imported where a stage runs, so that `trimtab --help` answer
 """
 
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -16,10 +17,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from trimtab.cli.launch import launch_processes, planned_launch, print_configuration
 from trimtab.cli.options import SHIPPED, Every, Jobs, Options, Shard, Trace, experiment_file
 from trimtab.cli.results import compare, export, merge, push, save
-from trimtab.cli.show import assets, check, entries, guides, plan, status, trace
+from trimtab.cli.show import assets, check, entries, guides, launch_config, plan, status, trace
 from trimtab.errors import TrimtabError, one_line
 from trimtab.executors.threads import wait_briefly
 from trimtab.pipeline.stages import COMMAND_WORDS
@@ -51,29 +51,6 @@ def synthesize(options: Every, jobs: Jobs = 1, shard: Shard = None) -> None:
     _print_end(made, "synthesize", shard)
 
 
-def tune(
-    options: Every,
-    launch: Annotated[
-        str | None,
-        tyro.conf.arg(
-            metavar="CONFIGURATION",
-            help="Start several processes by accelerate: ddp, fsdp, zero2, or the path of a configuration of its own.",
-        ),
-    ] = None,
-    processes: Annotated[
-        int | None,
-        tyro.conf.arg(help="How many of them; without it what the configuration says, or one for each GPU."),
-    ] = None,
-) -> None:
-    planned = planned_launch(launch, processes) if launched().alone else None
-    stage = "tune" if planned is None else "pairs"  # the latter in this process alone
-    with _opened(options) as run_to:
-        made = run_to(stage)
-    _print_end(made, stage)
-    if planned is not None:
-        sys.exit(launch_processes(*planned, sys.argv[1:], command_line()))
-
-
 def guide(options: Every, jobs: Jobs = 1, shard: Shard = None, trace: Trace = False) -> None:
     with _opened(options) as run_to:
         made = run_to("guide", shard, trace=trace, jobs=jobs)
@@ -83,12 +60,12 @@ def guide(options: Every, jobs: Jobs = 1, shard: Shard = None, trace: Trace = Fa
 def _stage(name: str) -> Callable[..., None]:
     """The subcommand that runs an experiment up to and including one stage."""
 
-    def plain(options: Every) -> None:
+    def plain(options: Every, jobs: Jobs = 1) -> None:
         with _opened(options) as run_to:
-            made = run_to(name)
+            made = run_to(name, jobs=jobs)
         _print_end(made, name)
 
-    own: dict[str, Callable[..., None]] = {"synthesize": synthesize, "tune": tune, "guide": guide}
+    own: dict[str, Callable[..., None]] = {"synthesize": synthesize, "guide": guide}
     command = own.get(name, plain)
     command.__doc__ = f"{COMMAND_WORDS[name]} {EARLIER}"
     return command
@@ -131,19 +108,21 @@ def _print_report(made: "Run") -> None:
     from rich.console import Console
 
     from trimtab.report.overview import table_columns
-    from trimtab.report.tables import terminal_table
+    from trimtab.report.tables import terminal_tables
     from trimtab.report.verdict import verdict
 
-    width = max(Console().width, 100)  # the table needs it, even where the output is a file
-    console = Console(width=width)
-    console.print(terminal_table(made.report, width, table_columns(made.experiment, made.report)))
+    console = Console()
+    if not console.is_terminal:  # a file has room for the table
+        console = Console(width=max(console.width, 120))
+    for table in terminal_tables(made.report, console.width, table_columns(made.experiment, made.report)):
+        console.print(table, "")
     # without markup: in a user's names `[red]` is no colour
     for prompt in made.set_aside[:MAX_SET_ASIDE]:
         print(f"{prompt.decoder}: prompt {one_line(prompt.prompt_id)} is set aside, {prompt.why}")
     if len(made.set_aside) > MAX_SET_ASIDE:
         print(f"and {len(made.set_aside) - MAX_SET_ASIDE} more, which the page names")
-    summary = f"\n{one_line(verdict(made.experiment, made.report))}\n\n{made.path / 'report' / 'report.html'}"
-    console.print(summary, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{one_line(verdict(made.experiment, made.report))}\n", markup=False, highlight=False)
+    print(made.path / "report" / "report.html")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -154,7 +133,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "serve": serve,
     "save": save,
     "push": push,
-    "launch-config": print_configuration,
+    "launch-config": launch_config,
     "trace": trace,
     "status": status,
     "export": export,
@@ -172,6 +151,8 @@ NAMED_IN_HELP = {"tune": ("loss", "tune.loss"), "pairs": ("strategy", "pairs.str
 def main() -> None:
     """The entry point: a user's mistake is one line and exit code 2; Ctrl-C and SIGTERM one line and 130 or 143."""
     wait_briefly()  # before anything imports torch
+    if not launched().alone:  # DDP warns in C++ that it searches for unused weights, which a model of experts may have
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         if {"-h", "--help"} & set(sys.argv[2:]) and sys.argv[1] in NAMED_IN_HELP:
             _list_names(sys.argv[1])
@@ -189,8 +170,7 @@ def main() -> None:
         _print_error(f"{one_line(f'{file}{error.strerror or error}')}; mend it, and the same command goes on")
         sys.exit(TrimtabError.exit_code)
     except KeyboardInterrupt as stop:
-        if launched().alone:  # of several processes, the one that launched the others says it
-            _print_error(f"stopped; to resume: {command_line()}")
+        _print_error(f"stopped; to resume: {command_line()}")
         sys.exit(143 if isinstance(stop, Terminated) else 130)
 
 

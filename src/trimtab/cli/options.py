@@ -28,8 +28,8 @@ Jobs = Annotated[
     int,
     arg(
         metavar="N",
-        help="Decode in N processes side by side, each with its share of the threads and, where there are GPUs, one of "
-        "them. On a CPU this is faster than one process with many threads.",
+        help="Share the work out among N processes, each with its share of the threads and, where there are GPUs, one "
+        "of them. On a CPU this is faster than one process with many threads.",
     ),
 ]
 Shard = Annotated[

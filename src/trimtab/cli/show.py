@@ -10,13 +10,15 @@ from typing import Annotated
 
 import tyro
 
-from trimtab.cli.options import ExperimentOptions, GuidesFile, PathMap, experiment_file
+from trimtab.cli.options import ExperimentOptions, GuidesFile, PathMap, experiment_file, named_file
 from trimtab.config.experiment import Experiment
 from trimtab.config.file import is_study
 from trimtab.errors import DataError
 from trimtab.plugins.load import GROUP, load_plugins
 from trimtab.plugins.registry import REGISTRIES, registry
 from trimtab.study.study_file import load_study
+
+LAUNCH_CONFIGS = Path(__file__).parent / "accelerate"
 
 
 def check(
@@ -123,6 +125,15 @@ def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: s
     for row in rows:
         table.add_row(*map(Text, row))
     Console(width=max(Console().width, 100)).print(table)
+
+
+def launch_config(name: Annotated[str, tyro.conf.Positional]) -> None:
+    """Print the path of a configuration for `accelerate launch --config_file`.
+
+    Args:
+        name: ddp, fsdp or zero2.
+    """
+    print(named_file(name, LAUNCH_CONFIGS, "a configuration of accelerate"))
 
 
 def status(directory: Annotated[Path, tyro.conf.Positional], json: bool = False) -> None:

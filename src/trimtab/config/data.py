@@ -61,8 +61,7 @@ class DataConfig(Config):
     `prompt_words` (both ends included). `preferences` names a preference data set (`prompt`, `responses`, `chosen`;
     splits train, validation, test), from which prompts and pairs come. `instructions` is a data set of instructions or
     conversations, from which prompts come; beside `preferences` only those to test on. The stage `sft` trains on
-    `sft_reviews` and evaluates on `sft_heldout`. `reviews` is null by default beside instructions; then there is no
-    second judge.
+    `sft_reviews` and evaluates on `sft_heldout`. `reviews` is null by default beside instructions.
     """
 
     reviews: str | None = "imdb"

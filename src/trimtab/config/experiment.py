@@ -19,6 +19,11 @@ from trimtab.config.reward import JudgeConfig, RewardConfig, RewardTrainingConfi
 from trimtab.config.training import SftConfig, TuneConfig
 
 
+def _judge_beside(reward: RewardConfig | None) -> JudgeConfig | None:
+    """The judge of an experiment that names none: the reviews that it reads must mean what the gold reward measures."""
+    return None if reward is None or reward.training is None else JudgeConfig()
+
+
 class Experiment(Config):
     """A whole run, from reviews to report. `small` is the model that is tuned, `large` the frozen one that it guides.
 
@@ -38,7 +43,7 @@ class Experiment(Config):
     )
     data: DataConfig = DataConfig()
     reward: RewardConfig = Field(RewardConfig(training=RewardTrainingConfig()), validate_default=True)
-    judge: JudgeConfig = JudgeConfig()
+    judge: JudgeConfig | None = Field(default_factory=lambda parts: _judge_beside(parts.get("reward")))
     sft: SftConfig | None = None
     synthesize: SynthesizeConfig = SynthesizeConfig()
     pairs: PairsConfig = Field(PairsConfig(), validate_default=True)
@@ -55,6 +60,12 @@ class Experiment(Config):
     def tunes(self) -> bool:
         """Whether the small model is tuned in this run, and not tuned already."""
         return self.guide.tuned is None
+
+    @property
+    def steers_itself(self) -> bool:
+        """Whether the large model is the small one, untuned."""
+        large, small = self.large, self.small
+        return large is not None and self.sft is None and (large.name, large.adapter) == (small.name, small.adapter)
 
     @model_validator(mode="before")
     @classmethod
@@ -81,6 +92,14 @@ class Experiment(Config):
         if data and data.reviews is None and reward.training is not None:
             raise ValueError("training wants labelled reviews: give data.reviews, or a reward that needs no training")
         return reward
+
+    @field_validator("judge")
+    @classmethod
+    def _judge_has_reviews(cls, judge: JudgeConfig | None, info: ValidationInfo) -> JudgeConfig | None:
+        data = info.data.get("data")
+        if judge and data and data.reviews is None:
+            raise ValueError("it is fitted on labelled reviews: give data.reviews, or drop judge")
+        return judge
 
     @field_validator("sft")
     @classmethod

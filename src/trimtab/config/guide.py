@@ -24,8 +24,8 @@ class DecoderConfig(Config):
     `model` is `large`, or the small model `untuned` or `tuned`. `beta` adds beta * (tuned - untuned) to its logits
     (EFT), `emulate` the sum of several such terms. `best_of` names another decoder instead: of all its candidates, the
     best by the gold reward itself. `value` is what the search is guided by wherever it has anything to choose from:
-    one value or a weighted mean of several, the tuned/untuned pair where none is given. docs/search.md explains the
-    other fields. A decoder without a name is named by its settings.
+    one value or a weighted mean of several, the tuned/untuned pair where none is given. The other fields are explained
+    in docs/search-settings.md. A decoder without a name is named by its settings.
     """
 
     execution = frozenset({"name"})

@@ -168,9 +168,20 @@ class RewardConfig(Config):
 
 
 class JudgeConfig(Config):
-    """The second, independent judge (TF-IDF and logistic regression), fitted on snippets of reviews of its own."""
+    """The second, independent judge (TF-IDF and logistic regression), fitted on snippets of reviews of its own.
+
+    It tells positive reviews from negative ones, whatever the gold reward measures. An experiment has it where the gold
+    reward is trained on the same labelled reviews, or where it asks for it: `judge: sentiment`.
+    """
 
     snippet_words: WordRange = (15, 60)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, values: Any) -> Any:
+        if isinstance(values, str) and values != "sentiment":
+            raise ValueError(f"{values!r} is no judge: there is one, sentiment")
+        return {} if isinstance(values, str) else values
 
 
 def _is_address(by: str) -> bool:

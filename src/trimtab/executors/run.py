@@ -1,10 +1,11 @@
 """Runs the steps of an experiment, in this process or in several on this machine."""
 
-import contextlib
+import itertools
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,17 +14,21 @@ import torch
 from trimtab.assets.resolve import Assets
 from trimtab.config.experiment import Experiment
 from trimtab.errors import ConfigurationError, RunError
-from trimtab.executors.helpers import helpers_for
+from trimtab.executors.driver import Driver, Manner, Task
+from trimtab.executors.local import LocalWorkers
+from trimtab.executors.memory_errors import explain_memory_errors
+from trimtab.executors.work import Setup
+from trimtab.executors.workers import InProcess, Workers
 from trimtab.models.load import quiet_libraries
 from trimtab.pipeline.checks import check_steps
 from trimtab.pipeline.experiment_steps import up_to
-from trimtab.pipeline.make import StepRunner
-from trimtab.pipeline.memory import check_jobs, lowered, memory_lines
+from trimtab.pipeline.make import StepMaker, link_results
+from trimtab.pipeline.memory import check_jobs, memory_lines
 from trimtab.pipeline.step import Plan, Step, with_needs
 from trimtab.pipeline.workspace import Workspace
 from trimtab.store.artifacts import RunDirectory
 from trimtab.store.blocks import Shard
-from trimtab.store.distributed import launched, lost_another
+from trimtab.store.distributed import launched
 from trimtab.store.lock import run_lock
 from trimtab.store.log import recording
 from trimtab.store.progress import Watch
@@ -89,8 +94,8 @@ def run(
     together make the step `tune` together; earlier artifacts must already exist. With `trace`, searches of the test
     prompts leave traces in the folder's `traces/`; what was decoded without one is decoded again.
 
-    With several `jobs`, as many processes decode at the same time, each with its share of this one's threads, or with a
-    GPU of its own where several are visible; traced searches are decoded by one process.
+    With several `jobs`, as many worker processes share the blocks and steps of each stage, each with its share of this
+    one's threads, or with a GPU of its own where several are visible.
 
     Raises:
         TrimtabError: an error that the user can correct; finished work is kept, and the same call resumes.
@@ -112,23 +117,56 @@ def run(
         recording(directory.path, watch, previous, shard),
         explain_memory_errors(line, experiment, assets, jobs),
         quiet_libraries(),
-        helpers_for(directory.path, experiment, assets, jobs) as helpers,
     ):
         watch.plan(step.name for step in wanted)
-        check_steps(line, experiment, assets)
-        show_memory(watch, memory_lines(line, experiment, assets, jobs))
-        plan = Plan(line, directory, assets)
-        runner = StepRunner(plan, Workspace(assets), watch, helpers=helpers, traced=trace)
-        _check_earlier(plan, wanted, until, shard)
-        for index, step in enumerate(wanted):
-            if helpers is not None and not any(later.decodes for later in wanted[index:]):
-                helpers.end()
-            if shard is None:
-                results = runner.make(step)
-            else:
-                runner.decode_shard(step, shard)
+        with workers_for(Setup(directory.path, assets), jobs) as workers:
+            check_steps(line, experiment, assets)
+            show_memory(watch, memory_lines(line, experiment, assets, jobs))
+            plan = Plan(line, directory, assets)
+            _check_earlier(plan, wanted, until, shard)
+            for stage, tasks in _tasks(plan, wanted, experiment):
+                threads = torch.get_num_threads() if stage in TRAININGS else share_of_threads(jobs)
+                manner = Manner(threads, jobs, shard, trace, partial(_link, directory.path))
+                for error in Driver(tasks, directory, workers, watch, manner).run().values():
+                    raise error
+        if wanted[-1].stage == "report":
+            with watch("report") as advance:
+                maker = StepMaker(Workspace(assets), directory.path)
+                results = maker.report(wanted[-1], plan.inputs(wanted[-1]), advance)
     _leave_group()
-    return Run(experiment, plan, watch, results if until == "report" else None)
+    return Run(experiment, plan, watch, results)
+
+
+def workers_for(setup: Setup, jobs: int, threads: int | None = None) -> Workers:
+    """This process alone, or `jobs` processes on this machine with `threads` threads each (default: their share)."""
+    if jobs == 1:
+        return InProcess(setup)
+    return LocalWorkers(setup, jobs, share_of_threads(jobs) if threads is None else threads)
+
+
+def share_of_threads(jobs: int) -> int:
+    """The threads of each of `jobs` processes."""
+    return max(torch.get_num_threads() // jobs, 1)
+
+
+def _tasks(plan: Plan, wanted: Sequence[Step], experiment: Experiment) -> Iterator[tuple[str, list[Task]]]:
+    """The steps to carry out together, one group after the other, each with the name of its stage."""
+    values = experiment.model_dump_json(exclude_unset=True)
+    for stage, steps in itertools.groupby((step for step in wanted if step.stage != "report"), _group):
+        yield stage, [Task(step, plan.artifacts[step], plan.inputs(step), values, step.name) for step in steps]
+
+
+TRAININGS = ("reward", "sft", "tune")
+"""Stages that train a model, with all threads of this process and no other work beside them."""
+
+
+def _link(run: Path, task: Task) -> None:
+    link_results(run, task.step, task.artifact)
+
+
+def _group(step: Step) -> str:
+    """Steps of one group can be worked on at the same time: each decoder is evaluated as soon as it has decoded."""
+    return "guide" if step.stage == "evaluate" else step.stage
 
 
 def show_memory(watch: Watch, lines: Sequence[str]) -> None:
@@ -143,8 +181,6 @@ def _check_request(experiment: Experiment, until: str, shard: Shard | None, jobs
     """Raise ConfigurationError for arguments of `run` that do not go together."""
     if jobs < 1:
         raise ConfigurationError(f"jobs is {jobs}: give at least 1")
-    if jobs > 1 and shard is not None:
-        raise ConfigurationError(f"shard {shard} with {jobs} jobs is not supported: use one job and more shards")
     if not launched().alone and until != "tune":
         raise ConfigurationError(f"{until} was launched as {launched().count} processes: only `trimtab tune` can be")
     check_jobs(experiment, jobs)
@@ -173,7 +209,10 @@ def _help_to_tune(experiment: Experiment, line: Sequence[Step], directory: RunDi
     plan = Plan(line, directory, assets)
     with explain_memory_errors(line, experiment, assets), quiet_libraries(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the main process shows the same ones
-        StepRunner(plan, Workspace(assets), Watch()).help_to_tune(line[-1])
+        tune = line[-1]
+        if not plan.artifacts[tune].whole:
+            maker = StepMaker(Workspace(assets), directory.path)
+            maker.make(tune, plan.artifacts[tune], plan.inputs(tune), lambda done, total: None, main=False)
     _leave_group()
     return Run(experiment, plan, Watch())
 
@@ -182,23 +221,3 @@ def _leave_group() -> None:
     """End the communication of launched processes."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-@contextlib.contextmanager
-def explain_memory_errors(
-    line: Sequence[Step], experiment: Experiment, assets: Assets, jobs: int = 1
-) -> Iterator[None]:
-    """Replace an error for lack of memory by one that names the settings to lower, and the error of a launched process
-    whose partner has ended by one that says so."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if lost_another(error):
-            raise RunError(
-                f"another of the {launched().count} launched processes has ended: run the same command again to resume "
-                "from the last checkpoint"
-            ) from None
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
-            raise
-        settings = lowered(line, experiment, assets, jobs)
-        raise RunError(f"there is not enough memory: lower {settings}, then run the same command again") from None

@@ -71,8 +71,8 @@ def _reward(experiment: Experiment, data: Step) -> Step:
 
 
 def _judges(experiment: Experiment, data: Step) -> tuple[Step, ...]:
-    """The second judge; none where there are no reviews to train it on."""
-    if experiment.data.reviews is None:
+    """The second judge, where the experiment has one."""
+    if experiment.judge is None:
         return ()
     parts = {"judge": experiment.judge, "seed": experiment.seed}
     return (Step("reward", makers.judge, "judge", "judge", parts, needs=(data,)),)

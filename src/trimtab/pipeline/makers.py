@@ -108,8 +108,8 @@ def synthesize(
     prompts = synthesis.synthesis_prompts(synthesize, job.input("data").records(Prompt, split))
     synthesis.check_some_fit(prompts, synthesize, roles["untuned"])
     size = block_size(rows(job.workspace.assets, job.jobs), synthesize.samples)
-    decode = partial(synthesis.synthesize, config=synthesize, roles=roles, reward=gold, seed=seed)
-    return Decoding(prompts, decode, size)
+    decoder = synthesis.sampler(synthesize, roles, seed)
+    return Decoding(prompts, decoder.decode, size, partial(synthesis.scored, config=synthesize, reward=gold))
 
 
 def pairs(job: "Job", pairs: PairsConfig, data: DataConfig, seed: int, unprompted: bool) -> None:

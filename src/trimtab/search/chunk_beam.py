@@ -41,7 +41,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Search:
-    """Settings of the search; docs/search.md explains each.
+    """Settings of the search; docs/search-settings.md explains each.
 
     Each prompt's best `keep` finished hypotheses are returned (default: `width`); where that is more than `width`, they
     are taken from all candidates of the last step.

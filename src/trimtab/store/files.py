@@ -54,6 +54,20 @@ def write_text(path: Path, parts: Iterable[str], *, durable: bool = True) -> Non
         raise RunError(f"{path} cannot be written ({error.strerror}): {FREE_SPACE}") from None
 
 
+def append_text(path: Path, text: str) -> None:
+    """Append to a text file, whose folder is created where it is missing.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror}") from None
+
+
 def seal(folder: Path) -> None:
     """Flush all files of the folder to disk, then write the list of their sizes.
 
@@ -95,12 +109,17 @@ def discard(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def empty_folder(folder: Path) -> None:
+    """Delete whatever a folder holds."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+
+
 @contextlib.contextmanager
 def replace_folder(folder: Path) -> Iterator[Path]:
     """A new folder to fill, which replaces `folder` if the block ends without an exception."""
     partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+    empty_folder(partial)
     yield partial
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

@@ -1,9 +1,7 @@
 """The lock that admits one writer to a run directory, and a note that says who holds it.
 
 A run holds `.lock`. Each shard holds its own lock, and a run excludes all shards as they exclude it. The kernel
-releases the locks of a process that dies; its note stays, so the next process learns who died. Worker processes also
-hold a lock each: they may outlive a killed parent for a moment, and nobody else may write until they have ended.
-
+releases the locks of a process that dies; its note stays, so the next process learns who died.
     >>> import tempfile
     >>> with run_lock(Path(tempfile.mkdtemp())) as previous:
     ...     previous is None  # no earlier process died
@@ -26,11 +24,10 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from trimtab.errors import RunError
 from trimtab.store.blocks import Shard
-from trimtab.store.distributed import COMMAND
+from trimtab.store.distributed import launch_command
 from trimtab.store.files import write_json
 
 LOCK = ".lock"
-WORKER = "-worker-"
 LOCK_SECONDS = 1.0
 """How long to wait for a lock: another process may hold it for a moment, only to see whether it is free."""
 
@@ -69,12 +66,11 @@ class Holder:
 
 
 def command_line() -> str:
-    """The command that started this process, as a user would type it."""
-    if COMMAND in os.environ:
-        return os.environ[COMMAND]
-    program = Path(sys.argv[0]).name
-    # python -m trimtab, python -m trimtab.cli
-    return shlex.join(["trimtab" if program in ("__main__.py", "cli.py") else program, *sys.argv[1:]])
+    """The command that started this process, as a user would type it; of launched processes, the launcher's."""
+    program, *arguments = sys.argv
+    name = Path(program).name
+    own = ["trimtab" if name == "__main__.py" else name, *arguments]  # python -m trimtab
+    return shlex.join(launch_command(arguments) or own)
 
 
 def suffix(shard: Shard | None) -> str:
@@ -97,24 +93,6 @@ def run_lock(folder: Path, shard: Shard | None = None) -> Iterator[Holder | None
         previous = holder_of(file)
         with _note(file):
             yield previous
-
-
-@contextlib.contextmanager
-def worker_lock(folder: Path, worker: int, parent: int) -> Iterator[None]:
-    """Hold the lock of a worker that the process `parent` started.
-
-    The parent holds `.lock`, and whoever gets `.lock` after it tries the locks of its workers. So a worker that gets
-    its own lock first and then finds its parent alive will be noticed by every later process; otherwise it must end.
-
-    Raises:
-        RunError: the parent has ended, or a worker of an earlier parent still holds the lock.
-    """
-    file = folder / f"{LOCK}{WORKER}{worker}"
-    with _acquire(file):
-        if os.getppid() != parent:
-            raise RunError(f"{folder}: the process that started this worker has ended")
-        with _note(file):
-            yield
 
 
 def holder_of(lock: Path) -> Holder | None:
@@ -147,13 +125,12 @@ def _note(lock: Path) -> Iterator[None]:
 
 
 def _excluded(folder: Path, shard: Shard | None) -> list[Path]:
-    """The locks that must be free: of workers, of the run without shards, and of shards with another count."""
+    """The locks that must be free: of the run without shards, and of shards with another count."""
     shards = [path for path in folder.glob(f"{LOCK}-*-of-*") if path.suffix == ""]
-    workers = [path for path in folder.glob(f"{LOCK}{WORKER}*") if path.suffix == ""]
     if shard is None:
-        return [*shards, *workers]
+        return shards
     others = [path for path in shards if not path.name.endswith(f"-of-{shard.count}")]
-    return [folder / LOCK, *others, *workers]
+    return [folder / LOCK, *others]
 
 
 def _note_file(lock: Path) -> Path:

@@ -18,18 +18,22 @@ from trimtab.store.progress import Stage, Watch, duration, stage_table
 
 @dataclass(frozen=True)
 class Status:
-    """The stages of a run or of one shard, and the process that works on it or died doing so."""
+    """The stages of a run or of one shard, and the process that works on it or was killed doing so.
+
+    `end`: how the process ended where it could still say so, such as `killed by SIGTERM`.
+    """
 
     shard: str | None
     updated: float
     stages: list[Stage]
     holder: Holder | None
+    end: str = ""
 
 
-def write_status(folder: Path, watch: Watch, shard: Shard | None) -> None:
-    """Replace the status of a run or of one of its shards."""
-    shard_name = None if shard is None else str(shard)
-    values = {"shard": shard_name, "updated": time.time(), "stages": list(map(asdict, watch.stages.values()))}
+def write_status(folder: Path, watch: Watch, shard: Shard | None, end: str = "") -> None:
+    """Replace the status of a run or of one of its shards; `end` says how it ended."""
+    shard_name, stages = None if shard is None else str(shard), list(map(asdict, watch.stages.values()))
+    values = {"shard": shard_name, "updated": time.time(), "stages": stages, "end": end}
     # ignore a full disk here: the next artifact reports it, and this must not hide the error that ended a stage
     with contextlib.suppress(RunError):
         write_text(folder / f"status{suffix(shard)}.json", [json.dumps(values, indent=1) + "\n"], durable=False)
@@ -48,8 +52,11 @@ def read_statuses(folder: Path) -> list[Status]:
             stages = [Stage(**stage) for stage in values["stages"]]
         except (ValueError, TypeError, KeyError):
             raise RunError(f"{file} cannot be read: delete it, the next run writes a new one") from None
-        lock = folder / f"{LOCK}{file.stem.removeprefix('status')}"
-        statuses.append(Status(values["shard"], values["updated"], stages, holder_of(lock)))
+        holder = holder_of(folder / f"{LOCK}{file.stem.removeprefix('status')}")
+        if holder is not None and holder.alive is False:
+            for stage in stages:
+                stage.state = "killed" if stage.state == "runs" else stage.state
+        statuses.append(Status(values["shard"], values["updated"], stages, holder, values.get("end", "")))
     return statuses
 
 
@@ -79,10 +86,11 @@ def state(status: Status, now: float) -> str:
     holder = status.holder
     if holder is None:
         finished = all(stage.state in ("made", "used again") for stage in status.stages)
-        return f"{'finished' if finished else 'stopped; run the same command again to resume'}, {updated}"
+        stopped = f"{status.end or 'stopped'}; run the same command again to resume"
+        return f"{'finished' if finished else stopped}, {updated}"
     if holder.alive is None:
         return f"{holder} is working on it, if it is still running: {updated}"
-    return f"{holder} is working on it, {updated}" if holder.alive else f"{holder} died; to resume: {holder.command}"
+    return f"{holder} is working on it, {updated}" if holder.alive else f"killed, {holder}; to resume: {holder.command}"
 
 
 def clock(status: Status, now: float) -> float:
@@ -94,7 +102,7 @@ def _process(status: Status, now: float) -> dict[str, Any]:
     """As JSON values. `alive` is null for another machine's process, `seconds_left` for an unknown rate."""
     at = clock(status, now)
     stages = [
-        {**asdict(stage), "seconds_left": stage.seconds_left(at) if stage.state == "runs" else None}
+        {**asdict(stage), "seconds_left": stage.seconds_left(at) if stage.state in ("runs", "killed") else None}
         for stage in status.stages
     ]
     holder = None if status.holder is None else {**asdict(status.holder), "alive": status.holder.alive}
