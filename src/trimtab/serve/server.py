@@ -29,22 +29,34 @@ _log = logging.getLogger("trimtab.serve")
 
 def serve(options: ServeOptions, key: str | None, listener: socket.socket, say: Callable[[str], None]) -> None:
     """Load the models, say how to call them, and serve until SIGTERM or Ctrl-C."""
-    assets = Assets(path_map=options.path_map)
-    served = Served(_source(options, assets), assets, options.name)
-    engine = Engine(RoleParts(served.roles, served.gold), _limits(options, served))
+    service = load_service(options)
     try:
-        service = service_of(served, engine, options.max_tokens)
-        settings = GateSettings(key, options.max_body, options.log_prompts)
         host, port = listener.getsockname()[:2]
         if options.host not in LOOPBACK and key is None:
             _log.warning("anybody who reaches %s:%d can send requests: set a key with --api-key-variable", host, port)
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         text = announcement(address, service.names.listed(), options.api_key_variable)
-        server = Server(application(service, settings), options.drain_seconds, lambda: say(text))
+        app = application(service, GateSettings(key, options.max_body, options.log_prompts))
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has stopped
-            server.run(sockets=[listener])
+            Server(app, options.drain_seconds, lambda: say(text)).run(sockets=[listener])
     finally:
-        engine.close()
+        service.engine.close()
+
+
+def replica(options: ServeOptions, key: str | None = None) -> ASGIApp:
+    """The application with its models loaded, for other servers of ASGI such as Ray Serve's replicas."""
+    return application(load_service(options), GateSettings(key, options.max_body, options.log_prompts))
+
+
+def load_service(options: ServeOptions) -> Service:
+    """What the routes answer with: the models loaded, and an engine over them."""
+    assets = Assets(path_map=options.path_map)
+    served = Served(_source(options, assets), assets, options.name)
+    rows = served.rows(options.rows)
+    limits = Limits(
+        rows=rows, queue=options.queue, request_rows=min(options.request_rows, rows), context=options.context
+    )
+    return service_of(served, Engine(RoleParts(served.roles, served.gold), limits), options.max_tokens)
 
 
 def service_of(served: Served, engine: Engine, max_tokens: int | None) -> Service:
@@ -91,11 +103,6 @@ def _source(options: ServeOptions, assets: Assets) -> Source:
     if options.source.is_dir():
         return of_run(options.source)
     return of_file(options.source, options.runs, assets)
-
-
-def _limits(options: ServeOptions, served: Served) -> Limits:
-    rows = served.rows(options.rows)
-    return Limits(rows=rows, queue=options.queue, request_rows=min(options.request_rows, rows), context=options.context)
 
 
 def announcement(address: str, names: list[str], key_variable: str | None) -> str:
