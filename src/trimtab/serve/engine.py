@@ -40,6 +40,8 @@ from trimtab.serve.requests import (
 )
 
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 60.0
+MAX_NAMES, OTHER = 100, "other"
+"""So many decoders are counted by name, and all others together."""
 Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
 
@@ -216,8 +218,12 @@ class Engine:
         while self._new:
             self._schedule.add(self._new.popleft())
 
+    def _counted_as(self, name: str) -> str:
+        """The decoder's name in counters, which clients could fill with names without end."""
+        return name if name in self._drawn or len(self._drawn) < MAX_NAMES else OTHER
+
     def _ended(self, entry: Entry, outcome: str) -> None:
-        name = entry.request.decoder.name
+        name = self._counted_as(entry.request.decoder.name)
         self._outcomes[name, outcome] += 1
         self._drawn[name] += entry.drawn
         self._returned[name] += entry.returned

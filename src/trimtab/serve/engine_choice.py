@@ -169,7 +169,8 @@ class Choice:
         """The step, and the rows of beams that do not go on, which are free now."""
         assert self.running is not None and self.rows is not None
         step = self.running.select(values)
-        rows = [] if step.finished else [self.rows[self._places[index]] for index in self.running.rows]
+        places = [self._places[index] for index in self.running.rows]
+        rows = [] if step.finished else [self.rows[place] for place in places if place is not None]
         free = [row for row in self.rows if row not in rows]
         self._open = [beam.hypothesis.token_ids for beam in step.kept[0] if beam.open]
         self.rows, self.growing = rows, []

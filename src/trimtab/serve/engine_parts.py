@@ -32,6 +32,7 @@ class DecoderParts:
         return tokens, sum(guide.flops for guide in self.guides) + (0.0 if self.gold is None else self.gold.flops)
 
 
+MAX_KEPT = 64  # decoders whose parts are kept; clients may make up others without end
 PartsOf: TypeAlias = Callable[[DecoderConfig], DecoderParts]
 """Gives equal decoders the same objects, so that their rows are decoded together."""
 
@@ -61,6 +62,9 @@ class RoleParts:
         if key not in self._parts:
             if decoder.model == "large" and self._roles.served is not None:
                 raise ConfigurationError("the large model is behind an endpoint, which cannot be served once more")
+            if len(self._parts) >= MAX_KEPT:  # those that run keep theirs
+                self._parts.clear()
+                self._models.clear()
             if model_key not in self._models:
                 self._models[model_key] = emulated_model(decoder, self._roles)
             self._parts[key] = self._made(decoder, self._models[model_key])

@@ -123,8 +123,8 @@ class Schedule:
                 continue
             whole += [choice for choice in choices if choice.chunk_done]
         self._judge(whole)
-        for choices, error in failed:
-            self._step_failed([choice for choice in choices if not choice.entry.ended], error)
+        for choices, reason in failed:
+            self._step_failed([choice for choice in choices if not choice.entry.ended], reason)
         self._calm += 1
         if self._calm >= CALM_STEPS and self.row_limit < self._limits.rows:
             self.row_limit, self._calm = min(self._limits.rows, 2 * self.row_limit), 0

@@ -110,4 +110,5 @@ class RowPool:
             for place, row in zip(gaps, movers, strict=True):
                 row.place = place
             self._state.truncate(len(live))
-        self._rows = sorted(live, key=lambda row: row.place)
+        live.sort(key=lambda row: row.place)
+        self._rows = [*live]
