@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -282,3 +283,17 @@ def test_a_slow_step_is_bridged_by_comments(server: RunningServer, monkeypatch: 
     assert ": working" in lines
     assert lines[-1] == "data: [DONE]"
     assert all(line.startswith((": ", "data: ")) for line in lines)
+
+
+def test_the_benchmark_of_servers_measures_any_of_them(
+    server: RunningServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = Path(__file__).parents[2] / "benchmarks/serving_http.py"
+    small = ["--clients", "1", "3", "--requests", "4", "--rounds", "1", "--tokens", "5"]
+    monkeypatch.setattr("sys.argv", [str(file), f"{server.url},{server.url}/", "tiny:bon-2", *small])
+    runpy.run_path(str(file), run_name="__main__")
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["url"], row["clients"]) for row in rows] == [
+        (url, clients) for clients in (1, 3) for url in (server.url, f"{server.url}/")
+    ]
+    assert all(row["tokens/s"] > 0 and 0 < row["first text"] <= row["answer p99"] for row in rows)
