@@ -14,14 +14,16 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serving import save_models
+from serving import RunningServer, save_models
 from small_run import SmallRun
 from tiny_hub import save_preferences
 from trimtab.assets.resolve import Assets
 from trimtab.cli import main
 from trimtab.config.guide import DecoderConfig
 from trimtab.errors import RunError
-from trimtab.serve.loading import Served, of_file, of_run
+from trimtab.serve.gate import GateSettings
+from trimtab.serve.loading import Served, of_file, of_models, of_run
+from trimtab.serve.requests import Limits
 from warm import Warm
 
 
@@ -93,6 +95,47 @@ def test_a_file_may_name_a_pair_alone(models: dict[str, Path], tmp_path: Path) -
     assert served.names.listed()[:3] == ["untuned", "untuned:untuned", "untuned:tuned"]
     assert served.names.decoder("untuned:bon-3").model == "untuned"
     assert served.missing(DecoderConfig()) == "a large model"
+
+
+def test_a_decoder_of_models_that_are_not_there_is_refused(models: dict[str, Path]) -> None:
+    served = Served(of_models(str(models["large"]), None, None, "{prompt}"), Assets(), "tiny")
+    assert served.names.listed() == ["tiny", "tiny:base"]
+    server = RunningServer(served, Limits(rows=16), GateSettings())
+    try:
+        for name in ("tiny:tuned", "tiny:untuned", "tiny:bon-2", "tiny:eft-1"):
+            answers = [
+                server.get(f"/v1/models/{name}"),
+                server.post("/tokenize", {"model": name, "prompt": "a"}),
+                server.post("/v1/completions", {"model": name, "prompt": "a"}),
+            ]
+            assert [answer.status_code for answer in answers] == [400] * 3, name
+            assert "which is not served here" in answers[0].json()["error"]["message"]
+        body = {"model": "tiny", "prompt": "a", "trimtab": {"successors": 2}}
+        assert server.post("/v1/completions", body).status_code == 400
+        assert server.post("/v1/completions", {"model": "tiny", "prompt": "a", "max_tokens": 1}).status_code == 200
+    finally:
+        server.stop()
+
+
+def test_emulated_fine_tuning_over_unlike_vocabularies_is_refused(finished: tuple[Path, Path]) -> None:
+    run, path_map = finished
+    server = RunningServer(Served(of_run(run), Assets(path_map=path_map)), Limits(rows=16), GateSettings())
+    try:
+        for answer in (
+            server.get("/v1/models/gemma-3-270m:eft-0.5"),
+            server.post("/v1/completions", {"model": "gemma-3-270m:eft-0.5", "prompt": "a"}),
+        ):
+            assert answer.status_code == 400 and "vocabular" in answer.json()["error"]["message"]
+        picked = {"model": "gemma-3-270m:gold-bon-4", "prompt": "This film", "max_tokens": 4, "seed": 1}
+        assert server.post("/v1/completions", picked).json()["trimtab"]["values"][0] is not None
+        chat = {"model": "gemma-3-270m:cbs-2-2-3", "messages": [{"role": "user", "content": "This film"}], "seed": 2}
+        one = server.post("/v1/chat/completions", chat).json()["choices"][0]["message"]["content"]
+        text = {"model": "gemma-3-270m:cbs-2-2-3", "prompt": "This film", "seed": 2}
+        assert one == server.post("/v1/completions", text).json()["choices"][0]["text"]
+        refused = server.post("/v1/chat/completions", {**chat, "messages": chat["messages"] * 2})
+        assert refused.status_code == 400 and refused.json()["error"]["param"] == "messages"
+    finally:
+        server.stop()
 
 
 def test_a_file_that_tunes_wants_its_tuned_model(models: dict[str, Path], tmp_path: Path) -> None:

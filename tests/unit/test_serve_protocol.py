@@ -9,9 +9,10 @@ import pytest
 
 from trimtab.config.guide import DecoderConfig, GuideConfig
 from trimtab.serve.api_errors import ApiError
+from trimtab.serve.body_faults import refusal_of
 from trimtab.serve.formats import completion_logprobs, offsets
 from trimtab.serve.model_names import ModelNames, decoder_named, decoders_of
-from trimtab.serve.protocol import UNSUPPORTED, ChatRequest, CompletionRequest, refusal_of
+from trimtab.serve.protocol import UNSUPPORTED, ChatRequest, CompletionRequest
 from trimtab.serve.requests import Token
 from trimtab.serve.search_settings import CLIENT_SETTINGS, SETTINGS_SCHEMA, changed
 

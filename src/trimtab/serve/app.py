@@ -1,5 +1,6 @@
 """The HTTP application: OpenAI's routes over an engine, and those that operators need."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
@@ -13,17 +14,21 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from trimtab.errors import TrimtabError, shown
+from trimtab.records import PromptInput
 from trimtab.report.decoder_words import description
 from trimtab.serve.answer_state import AnswerState
 from trimtab.serve.answers import ChatCompletion, Completion, Health, ModelCard, ModelList, Tokens
 from trimtab.serve.api_errors import ApiError, ErrorBody
-from trimtab.serve.formats import ChatFormat, CompletionFormat
+from trimtab.serve.body_faults import refusal_of
+from trimtab.serve.formats import ChatFormat, CompletionFormat, Format
 from trimtab.serve.gate import Gate, GateSettings
 from trimtab.serve.metrics import Metrics
-from trimtab.serve.protocol import ChatRequest, CompletionRequest, TokenizeRequest, refusal_of
+from trimtab.serve.protocol import ChatRequest, CompletionRequest, TokenizeRequest
+from trimtab.serve.requests import GenerationRequest
 from trimtab.serve.service import Service, refusal
 from trimtab.serve.streams import Clock, stream, whole_answer
 
+Asked = ChatRequest | CompletionRequest
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorBody, "description": "The request is refused; the message says what to change."},
     "5XX": {"model": ErrorBody, "description": "The request has no answer."},
@@ -67,14 +72,19 @@ def _add_generation(app: FastAPI, service: Service) -> None:
         return await _answered(service, request, body, requests, form, clock)
 
 
-def _begin(service: Service, request: Request, body: Any, prompts: Any) -> tuple[Clock, list[Any]]:
+def _begin(
+    service: Service, request: Request, body: Asked, prompts: Sequence[PromptInput | tuple[int, ...]]
+) -> tuple[Clock, list[GenerationRequest]]:
     """The requests of the engine, noted for the access log."""
     request.state.note |= {"model": shown(body.model), "n": body.n, "stream": body.stream}
     requests = service.requests(body, prompts, request.state.request_id)
     return Clock(request, service.metrics, requests[0].decoder.name), requests
 
 
-async def _answered(service: Service, request: Request, body: Any, requests: list[Any], form: Any, clock: Clock) -> Any:
+async def _answered(
+    service: Service, request: Request, body: Asked, requests: list[GenerationRequest], form: Format, clock: Clock
+) -> Any:
+    """The answer, or its events; FastAPI checks the former against the route's model."""
     handles = await service.submit(requests, "messages" if isinstance(body, ChatRequest) else "prompt")
     state = AnswerState(len(requests), body.n)
     if body.stream:
@@ -140,6 +150,10 @@ def _answer_errors(app: FastAPI, metrics: Metrics) -> None:
     @app.exception_handler(ApiError)
     async def refused(request: Request, error: ApiError) -> JSONResponse:
         return answer(request, error)
+
+    @app.exception_handler(TrimtabError)
+    async def unsuited(request: Request, error: TrimtabError) -> JSONResponse:
+        return answer(request, refusal(error, "model"))  # such as models of unlike vocabularies under EFT
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -110,4 +110,11 @@ class ModelNames:
             decoder = self.decoders.get(name) or decoder_named(name, self.model)
         if decoder is None:
             raise ApiError.unknown_model(model, suggestion(model, self.listed()))
+        self.check(decoder)
         return decoder
+
+    def check(self, decoder: DecoderConfig) -> None:
+        """Raise ApiError where a decoder needs what is not loaded."""
+        lacking = self.missing(decoder)
+        if lacking is not None:
+            raise ApiError(400, f"{decoder.name} needs {lacking}, which is not served here", param="model")

@@ -5,8 +5,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import pydantic
 from anyio.to_thread import run_sync
@@ -67,9 +66,7 @@ class Service:
             ApiError: there is no such model, or no such setting.
         """
         decoder = changed(self.names.decoder(body.model), body.trimtab)
-        lacking = self.names.missing(decoder)
-        if lacking is not None:
-            raise ApiError(400, f"{decoder.name} needs {lacking}, which is not served here", param="model")
+        self.names.check(decoder)
         return decoder
 
     def chat_prompt(self, messages: Sequence[ChatMessage]) -> PromptInput:
@@ -97,29 +94,25 @@ class Service:
             message = f"{len(prompts)} prompts are too many: send at most {PROMPTS_PER_REQUEST} at once"
             raise ApiError(400, message, param="prompt")
         decoder, seed = self.decoder(body), body.seed
-        common: dict[str, Any] = {
-            "decoder": decoder.model_copy(update={"name": self.label(decoder)}),
-            "sampling": self._sampling(body),
-            "max_new_tokens": self.defaults.max_new_tokens if body.limit is None else body.limit,
-            "n": body.n,
-            "seed": secrets.randbelow(2**31) if seed is None else seed,
-            "stop": tuple(dict.fromkeys([*self.defaults.stop, *body.stops])),
-            "stop_token_ids": tuple(body.stop_token_ids),
-            "logprobs": body.top,
-            "echo": isinstance(body, CompletionRequest) and body.echo,
-            "stream": body.stream,
-            "trace": wants_steps(body.trimtab),
-        }
-        if common["trace"] and not body.stream:
+        first = GenerationRequest(
+            id=request_id,
+            prompt=prompts[0],
+            decoder=decoder.model_copy(update={"name": self.label(decoder)}),
+            sampling=self._sampling(body),
+            max_new_tokens=self.defaults.max_new_tokens if body.limit is None else body.limit,
+            n=body.n,
+            seed=secrets.randbelow(2**31) if seed is None else seed,
+            stop=tuple(dict.fromkeys([*self.defaults.stop, *body.stops])),
+            stop_token_ids=tuple(body.stop_token_ids),
+            logprobs=body.top,
+            echo=isinstance(body, CompletionRequest) and body.echo,
+            stream=body.stream,
+            trace=wants_steps(body.trimtab),
+        )
+        if first.trace and not first.stream:
             raise ApiError(400, "trimtab.steps are events of a stream: give stream: true", param="trimtab.steps")
-        return [
-            GenerationRequest(
-                id=request_id if len(prompts) == 1 else f"{request_id}-{number}",
-                prompt=prompt,
-                **common,
-            )
-            for number, prompt in enumerate(prompts)
-        ]
+        others = enumerate(prompts[1:], start=1)
+        return [first, *(replace(first, id=f"{request_id}-{number}", prompt=prompt) for number, prompt in others)]
 
     def heading(self, body: ChatRequest | CompletionRequest, request: GenerationRequest, prefix: str) -> Heading:
         """What all events of the answer to a request have in common."""
