@@ -4,6 +4,8 @@ import asyncio
 import itertools
 import json
 import runpy
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -275,13 +277,37 @@ def test_no_prompt_and_no_key_is_logged(
     assert secret in caplog.text
 
 
+def test_the_log_says_which_streams_were_cut(server: RunningServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "trimtab.serve.access")
+    body = {"model": "tiny:cbs-2-2-2", "prompt": PROMPT, "max_tokens": 230, "stream": True, "seed": 0}
+    with httpx.stream("POST", f"{server.url}/completions", json=body, timeout=60) as answer:
+        next(answer.iter_raw())
+    assert server.idle()
+    for _ in range(100):
+        lines = [record.getMessage() for record in caplog.records]
+        if lines:
+            break
+        time.sleep(0.05)
+    assert len(lines) == 1 and "cut=True" in lines[0] and "returned=" not in lines[0]
+
+
+def test_a_body_that_does_not_come_is_waited_for_in_vain(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trimtab.serve.gate.BODY_SECONDS", 0.2)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        answer = connection.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 408 ") and b"x-request-id" in answer.lower()
+
+
 def test_a_slow_step_is_bridged_by_comments(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trimtab.serve.streams.KEEP_ALIVE_SECONDS", 0.02)
     body: dict[str, Any] = {"model": "tiny:bon-16", "prompt": PROMPT, "max_tokens": 200, "stream": True, "seed": 0}
     with httpx.stream("POST", f"{server.url}/completions", json=body, timeout=60) as answer:
         lines = [line for line in answer.iter_lines() if line]
     assert ": working" in lines
-    assert lines[-1] == "data: [DONE]"
+    assert [line for line in lines if line != ": working"][-1] == "data: [DONE]"
     assert all(line.startswith((": ", "data: ")) for line in lines)
 
 

@@ -130,6 +130,8 @@ async def _events(
         clock.note["failed"] = error.code
         yield _event(error.body)
     finally:
+        if len(state.usages) < len(handles) and "failed" not in clock.note:
+            clock.note["cut"] = True  # the client hung up, or the server ends
         await events.aclose()
     yield ServerSentEvent(DONE)
 
