@@ -4,7 +4,7 @@ VENV ?= .venv
 READY := $(VENV)/.ready
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: quickstart test test-fast test-gpu docs lint format clean
+.PHONY: quickstart test test-fast test-gpu docs lint format reference clean
 
 quickstart: $(READY)
 	$(VENV)/bin/trimtab run quickstart --jobs 2
@@ -38,6 +38,10 @@ lint: $(READY)
 format: $(READY)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+# docs/reference.md and the JSON schema of experiment files, from the configuration's classes
+reference: $(READY)
+	$(VENV)/bin/python docs/write_reference.py
 
 # torch first and by its exact version, so that nothing else can pull in another build
 $(READY): pyproject.toml constraints.txt

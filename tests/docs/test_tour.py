@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from datasets import load_dataset
 
 from tiny import llama
 from tiny_hub import save_causal_lm, save_chat_model
 from trimtab import cli
 from trimtab.assets import rows
+from trimtab.pipeline.stages import COMMAND_WORDS
 
 DOCS = Path(__file__).parents[2] / "docs"
 TINY = {
@@ -22,10 +24,10 @@ TINY = {
     "pairs": {"strategy": "random"},  # which takes equal rewards, too
 }
 TINY_DATA = {"tuning_prompts": 8, "validation_prompts": 4, "test_prompts": 4}
-OWN_OPTIONS = ("check", "plan", "compare", "export", "save")
-"""Commands that show no progress, and so have no --quiet."""
 RUN_HERE = ("# my-questions.yaml", "# my-reward.yaml", "# short-words.yaml")
 """First lines of the experiments that the pages run; the others name models that are too large for that."""
+STAGES = ("run", *COMMAND_WORDS)
+"""Commands that show progress unless they are quiet."""
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def follow(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         piped = subprocess.run(["bash", "-c", before], check=True, capture_output=True, text=True).stdout
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(piped.encode())))
         rows.standard_input.cache_clear()
-    monkeypatch.setattr("sys.argv", words if words[1] in OWN_OPTIONS else [*words, "--quiet"])
+    monkeypatch.setattr("sys.argv", [*words, "--quiet"] if words[1] in STAGES else words)
     cli.main()
 
 
@@ -90,12 +92,14 @@ def test_a_page_can_be_followed(
                 followed += 1
     printed = capfd.readouterr().out
     if page == "own-data.md":
-        assert followed == 9 and "pairs: done, in runs/my-questions" in printed
+        assert followed == 15 and "pairs: done, in runs/my-questions" in printed
         drawn = {file.parent: file.read_text() for file in here.glob("runs/my-questions/data-*/test.jsonl")}
         (piped,) = (folder for folder, text in drawn.items() if '"source": ""' in text)
         assert "Why do rivers bend?" in "".join(file.read_text() for file in piped.glob("*.jsonl"))
+        assert "start: sound; decoders base, bon-8" in printed and "evaluate.bootstrap 500" in printed
+        assert load_dataset("generations", split="train").num_rows == 2 * 4
     elif page == "tutorial.md":
-        assert followed == 8 and "win rate" in printed and (here / "my-guide/README.md").is_file()
+        assert followed == 10 and "win rate" in printed and (here / "my-guide/README.md").is_file()
         assert len((here / "prompts.csv").read_text(encoding="utf-8").splitlines()) == 97
         assert (here / "runs/short-words/report/report.html").is_file()
     else:

@@ -199,7 +199,7 @@ class Driver:
             if event.warning:
                 _log.warning("%s", event.warning)
             elif event.digest in self._open:
-                self._open[event.digest].advance(event.done, event.total)
+                self._open[event.digest].hear(event)
         elif isinstance(event, Future):
             running = self._running.pop(event)
             running.open_step.workers.remove(running.worker)

@@ -32,6 +32,7 @@ from trimtab.store.distributed import launched
 from trimtab.store.lock import run_lock
 from trimtab.store.log import recording
 from trimtab.store.progress import Watch
+from trimtab.store.remote import runs_folder
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -79,7 +80,7 @@ class Run:
 
 def run(
     experiment: Experiment,
-    runs: Path,
+    runs: str | Path,
     assets: Assets,
     watch: Watch,
     until: str = "report",
@@ -87,7 +88,7 @@ def run(
     trace: bool = False,
     jobs: int = 1,
 ) -> Run:
-    """Make all steps up to the last one of the stage `until`, in the folder `runs`/`experiment.name`.
+    """Make all steps up to the last one of the stage `until`, in the folder or at the URL `runs`/`experiment.name`.
 
     With `shard`, such as `2/4`, decode only that shard's blocks of the stage `until`; every earlier artifact must
     already exist. The same call without a shard, or `merge`, puts the blocks together. Processes that were launched
@@ -103,7 +104,7 @@ def run(
     shard = Shard.parse(shard) if isinstance(shard, str) else shard
     _check_request(experiment, until, shard, jobs)
     line = up_to(experiment, until)
-    directory = RunDirectory(runs / experiment.name)
+    directory = RunDirectory(runs_folder(runs) / experiment.name)
     if not launched().alone and torch.cuda.is_available():
         torch.cuda.set_device(launched().local)
     if not launched().main:
@@ -124,14 +125,15 @@ def run(
             show_memory(watch, memory_lines(line, experiment, assets, jobs))
             plan = Plan(line, directory, assets)
             _check_earlier(plan, wanted, until, shard)
+            maker = StepMaker(Workspace(assets), directory.path)
+            made = partial(_made, maker, plan, wanted[-1], watch)
             for stage, tasks in _tasks(plan, wanted, experiment):
                 threads = torch.get_num_threads() if stage in TRAININGS else share_of_threads(jobs)
-                manner = Manner(threads, jobs, shard, trace, partial(_link, directory.path))
+                manner = Manner(threads, jobs, shard, trace, made)
                 for error in Driver(tasks, directory, workers, watch, manner).run().values():
                     raise error
         if wanted[-1].stage == "report":
             with watch("report") as advance:
-                maker = StepMaker(Workspace(assets), directory.path)
                 results = maker.report(wanted[-1], plan.inputs(wanted[-1]), advance)
     _leave_group()
     return Run(experiment, plan, watch, results)
@@ -160,8 +162,11 @@ TRAININGS = ("reward", "sft", "tune")
 """Stages that train a model, with all threads of this process and no other work beside them."""
 
 
-def _link(run: Path, task: Task) -> None:
-    link_results(run, task.step, task.artifact)
+def _made(maker: StepMaker, plan: Plan, last: Step, watch: Watch, task: Task) -> None:
+    """Link what a task has made; before a report, show the row of a decoder that was measured just now."""
+    link_results(plan.directory.path, task.step, task.artifact)
+    if last.stage == "report" and task.step.folder == "evaluate" and watch.stages[task.name].state == "made":
+        maker.show(last, plan.inputs(last), watch, task.step.parts["decoder"])
 
 
 def _group(step: Step) -> str:

@@ -78,11 +78,15 @@ Result = Plan | Decoded | Made
 
 @dataclass(frozen=True)
 class Note:
-    """What a worker says while it works: the progress of a whole step, by its artifact's digest, or a warning."""
+    """What a worker says while it works: the progress of a step, by its artifact's digest, or a warning.
+
+    `done` counts units of a step's `total`, or of a `block` it is the share that is done.
+    """
 
     digest: str = ""
-    done: int = 0
+    done: float = 0
     total: int = 0
+    block: int | None = None
     warning: str = ""
 
 

@@ -6,6 +6,7 @@ import logging
 import platform
 import re
 import tempfile
+import time
 from pathlib import Path
 
 import torch
@@ -22,8 +23,10 @@ from trimtab.pipeline.step import Decoding, Identities, Step
 from trimtab.pipeline.traces import trace_of
 from trimtab.pipeline.workspace import Workspace
 from trimtab.search.trace import Trace
-from trimtab.store.blocks import Plan
+from trimtab.store.blocks import Plan, Within
 
+NOTE_SECONDS = 0.5
+"""The shortest time between two notes on a block."""
 _log = logging.getLogger(__name__)
 
 
@@ -56,15 +59,27 @@ class Worker:
                 return Plan.of(len(decoding.prompts), decoding.block_size)
             start = work.block * work.size
             with named(step):
-                block = decoding.decode(decoding.prompts[start : start + work.size])
+                block = decoding.decode(decoding.prompts[start : start + work.size], within=self._within(work))
                 block = block if decoding.finish is None else decoding.finish(block)
             return Decoded(block, device_name(work.threads), "" if trace is None else _taken(trace.path))
+
+    def _within(self, work: Work) -> Within:
+        """Puts notes on how far a block is; not one for each token, since notes travel between processes."""
+        last = time.monotonic()
+
+        def within(share: float) -> None:
+            nonlocal last
+            if time.monotonic() - last >= NOTE_SECONDS:
+                last = time.monotonic()
+                self._put(Note(work.artifact.digest, share, block=work.block))
+
+        return within
 
     def _make(self, step: Step, work: Work) -> Made:
         self._close()
         self._check(step, work)
 
-        def advance(done: int, total: int) -> None:
+        def advance(done: float, total: int) -> None:
             self._put(Note(work.artifact.digest, done, total))
 
         self._maker.make(step, work.artifact, work.inputs, advance, work.jobs)

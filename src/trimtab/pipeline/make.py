@@ -9,14 +9,16 @@ from typing import Any
 import torch
 
 from trimtab.errors import RunError, TrimtabError
-from trimtab.pipeline.decoded import EXPERIMENT, GENERATIONS, SCORES, note_artifacts, point
+from trimtab.pipeline.decoded import GENERATIONS, SCORES, point
+from trimtab.pipeline.reports import report_folder
+from trimtab.pipeline.results import show_preliminary
 from trimtab.pipeline.step import Decoding, Step
 from trimtab.pipeline.workspace import Job, Workspace
 from trimtab.plugins.user_errors import fault_in
 from trimtab.search.trace import Trace
 from trimtab.store.artifacts import Artifact
-from trimtab.store.files import link_to, replace_folder
-from trimtab.store.progress import Advance
+from trimtab.store.files import link_to
+from trimtab.store.progress import Advance, Watch
 
 _log = logging.getLogger(__name__)
 Inputs = Mapping[str, Artifact]
@@ -76,14 +78,15 @@ class StepMaker:
         )
 
     def report(self, step: Step, inputs: Inputs, advance: Advance) -> Any:
-        """Write the report again, and replace the earlier one."""
-        with replace_folder(self._run / "report") as folder, named(step):
+        """Write the report again. It replaces the earlier one, or is put beside it where that had other settings."""
+        with report_folder(self._run, step.execution["experiment"], inputs) as folder, named(step):
             job = Job(step, inputs, self._workspace, folder, folder, advance, self._run)
-            made = step.make(job, **step.execution)
-            note_artifacts(folder, {name: artifact.folder for name, artifact in inputs.items()})
-            experiment = step.execution["experiment"].model_dump_json(exclude_unset=True)
-            (folder / EXPERIMENT).write_text(f"{experiment}\n", encoding="utf-8")
-        return made
+            return step.make(job, **step.execution)
+
+    def show(self, step: Step, inputs: Inputs, watch: Watch, decoder: str) -> None:
+        """Show what the step `report` will say of the decoders that are measured so far, of which one is new."""
+        job = Job(step, inputs, self._workspace, self._run, self._run, lambda done, total: None, self._run)
+        show_preliminary(job, step.execution["experiment"], watch, decoder)
 
 
 def link_results(run: Path, step: Step, artifact: Artifact) -> None:

@@ -7,7 +7,7 @@ time: where a chunk ended inside a word, the rest may be split in another way th
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from trimtab.config.search import SamplingConfig
 from trimtab.models.detokenize import REPLACEMENT
@@ -18,6 +18,7 @@ from trimtab.models.served_model import CompletionsModel, Question
 from trimtab.records import Finish, Prompt
 from trimtab.search.proposer import Continuation, Fork, LanguageModelProposer, Proposer
 from trimtab.search.stop_strings import Written
+from trimtab.store.blocks import Within, ignored
 
 CHARACTER_TOKENS = 4  # no character has more: asked for besides where a chunk is a part of one
 
@@ -51,6 +52,7 @@ class CompletionsProposer:
     sampling: SamplingConfig
     seed: int
     stop: Sequence[str] = ()
+    reached: Within = field(default=ignored)
     tokens = False
 
     def __post_init__(self) -> None:
@@ -70,6 +72,7 @@ class CompletionsProposer:
         groups = [list(group) for _, group in itertools.groupby(forks, key=lambda fork: (fork.row, fork.token_ids))]
         questions = [self._question(state, group, tokens) for group in groups]
         answers = self.model.complete(questions, self.sampling, self.stop)
+        self.reached(min((len(fork.token_ids) for fork in forks), default=0) / state.room + tokens / state.room)
         parts = [
             (fork, *self._completed(choice, question, state, fork))
             for group, question, choices in zip(groups, questions, answers, strict=True)

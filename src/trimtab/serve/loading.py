@@ -17,9 +17,10 @@ from trimtab.config.models import ModelConfig
 from trimtab.errors import ConfigurationError, RunError, TrimtabError, faults_in
 from trimtab.models.emulated import emulate
 from trimtab.models.roles import Role, Roles
-from trimtab.pipeline.decoded import ARTIFACTS, EXPERIMENT
+from trimtab.pipeline.decoded import ARTIFACTS
 from trimtab.pipeline.experiment_steps import steps
 from trimtab.pipeline.memory import decoding_rows
+from trimtab.pipeline.reports import EXPERIMENT
 from trimtab.pipeline.step import Plan
 from trimtab.rewards.load import load_reward
 from trimtab.rewards.reward import Reward
