@@ -15,11 +15,13 @@ from typing import Any
 from trimtab.config.experiment import Experiment
 from trimtab.pipeline.decoded import ARTIFACTS, note_artifacts
 from trimtab.store.artifacts import Artifact
-from trimtab.store.files import replace_folder, write_json
+from trimtab.store.files import replace_folder, write_json, write_text
 
 REPORT = "report"
 SETTINGS = "settings.json"
 """The file in a report's folder that holds the settings of its experiment, but those that change no result."""
+EXPERIMENT = "experiment.json"
+"""The file in a report's folder that holds its whole experiment, which `trimtab serve` reads."""
 
 
 @contextlib.contextmanager
@@ -36,6 +38,7 @@ def report_folder(
     partial.mkdir()
     yield partial
     write_json(partial / SETTINGS, {**experiment.hashed(), **(more or {})})
+    write_text(partial / EXPERIMENT, [experiment.model_dump_json(exclude_unset=True), "\n"])
     note_artifacts(partial, {step: artifact.folder for step, artifact in artifacts.items()})
     shutil.rmtree(_kept(partial), ignore_errors=True)  # settings that were changed back
     if _kept(report) != _kept(partial):
