@@ -6,7 +6,7 @@
 
 import datetime
 import typing
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import pydantic
 from pydantic import (
@@ -23,6 +23,11 @@ from trimtab.config.fields import CHAT, Template
 from trimtab.config.yaml_values import text_wanted
 from trimtab.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:  # which pydantic exports under no name
+    ModelMetaclass = type(pydantic.BaseModel)
+
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
@@ -30,14 +35,15 @@ DeviceMap = Literal["auto", "balanced", "sequential", "cpu", "disk"]
 Quantization = Literal["4bit", "8bit"]
 
 
-class _OneLineFaults(type(pydantic.BaseModel)):  # type: ignore[misc]  # pydantic names its metaclass nowhere
+class _OneLineFaults(ModelMetaclass):
     """A part that is made in Python refuses as one in a file does: all its faults, on one line."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().__call__(*args, **kwargs)
         except pydantic.ValidationError as error:
-            raise ConfigurationError(f"{cls.__name__}: {'; '.join(faults_in(error, cls))}") from None
+            faults = faults_in(error, typing.cast("type[Config]", cls))
+            raise ConfigurationError(f"{cls.__name__}: {'; '.join(faults)}") from None
 
 
 class Config(pydantic.BaseModel, metaclass=_OneLineFaults):
