@@ -17,7 +17,7 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, flags=re.DOTALL)
 COMMANDS = [
     shlex.split(line, comments=True) for kind, text in BLOCKS if kind == "bash" for line in text.splitlines() if line
 ]
-OF_A_RUN = ("status", "trace", "compare", "export", "runs", "merge", "save", "push")
+OF_A_RUN = ("status", "trace", "compare", "export", "runs", "merge", "save", "push", "serve")
 """Commands for what a run has made: here there is none, and they say so."""
 
 

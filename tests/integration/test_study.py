@@ -13,6 +13,7 @@ from trimtab import cli
 from trimtab.assets.resolve import Assets
 from trimtab.config.experiment import Experiment
 from trimtab.executors import local
+from trimtab.executors.options import WorkerOptions
 from trimtab.executors.run import run as run_steps
 from trimtab.executors.work import Work
 from trimtab.pipeline.decoded import read_decoded
@@ -35,7 +36,7 @@ def assets(hub: Path) -> Assets:
 
 def run(study: Study, folder: Path, hub: Path, jobs: int = 1) -> Outcome:
     with watching(quiet=True) as watch:
-        return run_study(study, folder, assets(hub), watch, StudyView(), jobs, threads=1)
+        return run_study(study, folder, assets(hub), watch, StudyView(), WorkerOptions(jobs, threads=1))
 
 
 @pytest.fixture(scope="module")

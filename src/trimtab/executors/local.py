@@ -74,6 +74,11 @@ class LocalWorkers:
     def listen(self, put: Put) -> None:
         self._put = put
 
+    threads = None
+
+    def check(self, wanted: object) -> None:
+        return  # the driver has compared this machine
+
     def work(self) -> None:
         return  # this process only drives
 
@@ -208,9 +213,9 @@ def _begin(start: _Start, sender: "Connection[Any, Any]") -> None:
     logger = logging.getLogger("trimtab")
     logger.setLevel(logging.INFO)  # tracebacks of a user's code, too
     logger.addHandler(WarningHandler(lambda text: put(Note(warning=text))))
-    from trimtab.executors.worker import begin  # imports torch, which reads the environment
+    from trimtab.executors.worker import Worker, begin  # imports torch, which reads the environment
 
-    begin(start.setup, put)
+    begin(Worker(start.setup, put))
 
 
 def _end_with_parent() -> None:

@@ -6,14 +6,14 @@ that occurs in the sum more than once is run once, with the sum of its weights, 
 weight 0 is the base itself, and over the untuned model weight 1 is the tuned one itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import torch
 
 from trimtab.errors import ConfigurationError, check_finite, check_type, shown
-from trimtab.models.language_model import DecodeState, LanguageModel, StatefulModel, check_ids
+from trimtab.models.language_model import DecodeState, LanguageModel, StatefulModel, check_ids, side_by_side
 from trimtab.models.shared_layers import share_lower_layers
 from trimtab.models.vocabulary import check_end, check_one_vocabulary
 from trimtab.records import PromptInput
@@ -39,6 +39,22 @@ class EmulatedState:
     def append(self, tokens: Sequence[int | None]) -> None:
         for state in self.states:
             state.append(tokens)
+
+    @property
+    def kind(self) -> Hashable:
+        return tuple(state.kind for state in self.states)
+
+    def place(self, source: Self, rows: Sequence[int], places: Sequence[int]) -> None:
+        for state, other in zip(self.states, source.states, strict=True):
+            state.place(other, rows, places)
+
+    def truncate(self, count: int) -> None:
+        for state in self.states:
+            state.truncate(count)
+
+    def read_again(self, rows: Sequence[int]) -> None:
+        for state in self.states:
+            state.read_again(rows)
 
 
 class EmulatedModel:
@@ -80,9 +96,21 @@ class EmulatedModel:
     def start_ids(self, prompts: Sequence[Sequence[int]], room: int) -> EmulatedState:
         return EmulatedState([model.start_ids(prompts, room) for model in self.models])
 
+    def starting(
+        self, prompts: Sequence[PromptInput | tuple[int, ...]], room: int, tokens: int
+    ) -> Generator[None, None, EmulatedState]:
+        states = yield from side_by_side([model.starting(prompts, room, tokens) for model in self.models])
+        return EmulatedState(states)
+
+    def logits_along(self, ids: Sequence[int], tokens: int) -> Iterator[torch.Tensor]:
+        for parts in zip(*[model.logits_along(ids, tokens) for model in self.models], strict=True):
+            yield self._sum(parts)
+
     def next_logits(self, state: EmulatedState) -> torch.Tensor:
+        return self._sum([model.next_logits(part) for model, part in zip(self.models, state.states, strict=True)])
+
+    def _sum(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
         # each model's logits are valid until its own next call only, and heads may be padded to unlike widths
-        parts = [model.next_logits(part) for model, part in zip(self.models, state.states, strict=True)]
         total = parts[0][:, : self.vocab_size] * self.weights[0]
         for part, weight in zip(parts[1:], self.weights[1:], strict=True):
             total += weight * part[:, : self.vocab_size].to(total.device)  # heads may lie on unlike devices

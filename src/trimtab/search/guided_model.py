@@ -12,13 +12,12 @@ import pandas as pd
 from trimtab.config.search import SamplingConfig
 from trimtab.errors import ConfigurationError, DataError, check_count, check_type, shown
 from trimtab.messages import prompt_of
-from trimtab.models.encoding import common_prefix
 from trimtab.models.language_model import LanguageModel, StatefulModel, raise_if_too_long
 from trimtab.models.served_model import CompletionsModel
 from trimtab.records import SET_ASIDE, Message, Prompt, PromptInput
 from trimtab.search.chunk_beam import Search
 from trimtab.search.completions_proposer import proposer_of
-from trimtab.search.hypothesis import Hypothesis
+from trimtab.search.hypothesis import Hypothesis, agreed_text
 from trimtab.search.proposer import Proposer
 from trimtab.search.value import Value
 from trimtab.store.blocks import block_size
@@ -133,9 +132,7 @@ class GuidedModel:
         raise_if_too_long(search.too_long(numbered, proposer, self.value))
         yielded = ""
         for step in search.steps([numbered], proposer, self.value):
-            (kept,) = step.kept
-            texts = [beam.settled if beam.open else beam.hypothesis.text for beam in kept]
-            agreed = texts[0][: min(common_prefix(texts[0], text) for text in texts)]
+            agreed = agreed_text(step.kept[0])
             if len(agreed) > len(yielded) and not step.finished:
                 yield agreed[len(yielded) :]
                 yielded = agreed
@@ -182,6 +179,12 @@ def _numbered(prompts: Sequence[PromptInput]) -> list[Prompt]:
     for number, value in enumerate(prompts, start=1):
         prompt = prompt_of(value, f"prompt {number}")
         content = json.dumps(prompt)
-        numbered.append(Prompt(f"{content} {seen[content]}", prompt))
+        numbered.append(Prompt(prompt_id(content, seen[content]), prompt))
         seen[content] += 1
     return numbered
+
+
+def prompt_id(content: str, number: int) -> str:
+    """The id of the prompt whose JSON is `content`, the `number`-th of equal ones, from which its random numbers
+    follow."""
+    return f"{content} {number}"
