@@ -47,7 +47,7 @@ DECODERS: dict[str, DecoderConfig] = {
             "value": [{"by": "served:vowels", "steps": "sum"}, {"by": "implicit", "per_token": True}],
         },
     }.items()
-}  # fmt: skip
+}
 PROMPTS = ["I really", "This was the worst film that I have ever seen.", "x", "Here is a movie", "", "é 😀"]
 STOPS: list[tuple[str, ...]] = [(), (), (), ("e",), (" a", "i"), ("the worst",), ("\ufffd", "q")]
 SAMPLINGS = [

@@ -14,7 +14,7 @@ from trimtab.config.file import parse_experiment
 PAGE = (Path(__file__).parents[2] / "docs/command-line.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, flags=re.DOTALL)
 COMMANDS = [words_of(line) for kind, text in BLOCKS if kind == "bash" for line in text.splitlines() if line]
-OF_A_RUN = ("status", "trace", "compare", "export", "runs", "merge", "save", "push")
+OF_A_RUN = ("status", "trace", "compare", "export", "runs", "merge", "save", "push", "serve")
 """Commands for what a run has made: here there is none, and they say so."""
 
 

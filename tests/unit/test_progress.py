@@ -249,3 +249,15 @@ def test_a_notebook_shows_the_stages_in_place_and_tables_as_html() -> None:
     assert 2 <= len(updates) < 20  # where it begins and ends, and now and then in between
     assert "guide base" in updates[-1] and "made" in updates[-1] and "runs" not in updates[-1]
     assert isinstance(stage_table([], 0.0, 5), JupyterMixin)  # as all tables that trimtab gives
+
+
+def test_the_view_names_who_works_on_what_within_80_columns() -> None:
+    stages = [Stage("guide cbs-4-4-5", "runs", began=0.0), Stage("tune", "runs", began=0.0), Stage("report")]
+    stages[0].workers = [f"10.0.0.{node} gpu {gpu}" for node in range(3) for gpu in range(1, 9)]
+    stages[1].workers = ["10.0.1.7 gpu 1"]
+    lines = [line.rstrip() for line in text(stages, 1.0).splitlines()]
+    assert lines[-2:] == [
+        "guide cbs-4-4-5: 10.0.0.0 gpu 1, 10.0.0.0 gpu 2, 10.0.0.0 gpu 3 and 21 more", "tune: 10.0.1.7 gpu 1",
+    ]  # fmt: skip
+    assert max(map(len, lines)) <= 80
+    assert len(text(stages, 1.0, height=4).splitlines()) <= 4 + 1  # what waits has a line of its own

@@ -40,6 +40,13 @@ def perform(work: Work) -> Result:
     return perform_apart(work)
 
 
+def rest() -> None:
+    """`Worker.rest` of this process."""
+    from trimtab.executors.worker import rest_now
+
+    rest_now()
+
+
 class LocalWorkers:
     """`count` worker processes for one run. Worker n gets the n-th visible CUDA device; where there are fewer devices,
     several share one.
@@ -73,6 +80,15 @@ class LocalWorkers:
 
     def listen(self, put: Put) -> None:
         self._put = put
+
+    threads = None
+
+    def rest(self) -> None:
+        for worker in self._workers.values():
+            worker.submit(rest)
+
+    def check(self, wanted: object) -> None:
+        return  # the driver has compared this machine
 
     def work(self) -> None:
         return  # this process only drives
@@ -208,9 +224,9 @@ def _begin(start: _Start, sender: "Connection[Any, Any]") -> None:
     logger = logging.getLogger("trimtab")
     logger.setLevel(logging.INFO)  # tracebacks of a user's code, too
     logger.addHandler(WarningHandler(lambda text: put(Note(warning=text))))
-    from trimtab.executors.worker import begin  # imports torch, which reads the environment
+    from trimtab.executors.worker import Worker, begin  # imports torch, which reads the environment
 
-    begin(start.setup, put)
+    begin(Worker(start.setup, put))
 
 
 def _end_with_parent() -> None:

@@ -8,6 +8,7 @@ import re
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,7 +16,8 @@ from trimtab.config.experiment import Experiment
 from trimtab.errors import AssetError, TrimtabError
 from trimtab.executors.memory_errors import explain_memory_errors
 from trimtab.executors.work import Decoded, Made, Note, PutNote, Result, Setup, Work, WorkerFault
-from trimtab.models.hardware import default_device
+from trimtab.models.allocator import give_back_freed_memory
+from trimtab.models.hardware import DTYPE_BYTES, default_device
 from trimtab.models.load import quiet_libraries
 from trimtab.pipeline.experiment_steps import steps
 from trimtab.pipeline.make import StepMaker, named
@@ -98,6 +100,13 @@ class Worker:
             self._opened = key, decoding, trace
         return self._opened[1:]
 
+    def rest(self) -> None:
+        """Free all language models."""
+        self._close()
+        self._maker.workspace.empty()
+        gc.collect()
+        give_back_freed_memory()
+
     def _close(self) -> None:
         if self._opened is not None:
             self._opened = None
@@ -108,11 +117,20 @@ class Worker:
         here, planned = self._identities.of(step), work.artifact.made_from["configuration"]
         for name, value in here.items():
             if value != planned.get(name):
-                part = name.removesuffix(" is")
-                raise AssetError(
-                    f"{platform.node()}: {part} of {step.name} stands for other files ({value}) than where the run "
-                    f"began ({planned.get(name)}): put the same files on both machines"
-                )
+                raise AssetError(_difference(step, name.removesuffix(" is"), value, planned.get(name)))
+
+
+def _difference(step: Step, part: str, here: Any, there: Any) -> str:
+    """What a part of a step stands for here, and where the run began."""
+    if isinstance(here, list) and isinstance(there, list) and here[:-1] == there[:-1] and here[-1] in DTYPE_BYTES:
+        return (
+            f"the model of {part} in {step.name} computes in {here[-1]} here and in {there[-1]} where the run began: "
+            "set its dtype"
+        )
+    return (
+        f"{part} of {step.name} stands for other files ({here}) than where the run began ({there}): put the same files "
+        "on both machines"
+    )
 
 
 def _steps(experiment: str) -> tuple[Experiment, dict[str, Step]]:
@@ -146,16 +164,22 @@ def device_name(threads: int) -> str:
 _worker: Worker | None = None
 
 
-def begin(setup: Setup, put: PutNote) -> None:
+def begin(worker: Worker) -> None:
     """Make this process a worker."""
     global _worker
-    _worker = Worker(setup, put)
+    _worker = worker
 
 
 def perform(work: Work) -> Result:
     """Do a `Work` in this process, which `begin` has made a worker."""
     assert _worker is not None, "this process is no worker"
     return _worker.perform(work)
+
+
+def rest_now() -> None:
+    """Have this process free its models."""
+    assert _worker is not None, "this process is no worker"
+    _worker.rest()
 
 
 def perform_apart(work: Work) -> Result:

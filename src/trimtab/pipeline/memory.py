@@ -35,7 +35,7 @@ MEMORY_FRACTION = 0.7
 """The part of a device's memory that `rows: auto` may fill: estimates are rough, and other programs need some."""
 MAX_AUTO_ROWS = {False: 256, True: 2048}
 """More rows than this at once do not decode faster: on a CPU (False), on an accelerator (True)."""
-_UNREADABLE = (OSError, ValueError, KeyError, AttributeError)
+UNREADABLE = (OSError, ValueError, KeyError, AttributeError)
 _log = logging.getLogger(__name__)
 
 
@@ -45,7 +45,7 @@ def memory_lines(steps: Iterable[Step], experiment: Experiment, assets: Assets, 
     try:
         needs = memory_needs(steps, assets, jobs)
         waiting = _waiting_warnings(experiment, assets) if needs else []
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         _log.warning("the memory cannot be estimated before the models are loaded: %s", error)
         return []
     if not needs:
@@ -84,7 +84,7 @@ def lowered(steps: Iterable[Step], experiment: Experiment, assets: Assets, jobs:
     """After memory ran out: which settings to lower, and to what: half, or less where the estimates say so."""
     try:
         needs = memory_needs(steps, assets, jobs)
-    except _UNREADABLE:
+    except UNREADABLE:
         needs = []
     total, _, _ = machine_memory(_takes_all(experiment, jobs))
     settings: dict[str, tuple[int, int]] = {}

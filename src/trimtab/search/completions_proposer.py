@@ -7,7 +7,7 @@ time: where a chunk ended inside a word, the rest may be split in another way th
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from trimtab.config.search import SamplingConfig
 from trimtab.models.detokenize import REPLACEMENT
@@ -52,10 +52,10 @@ class CompletionsProposer:
     sampling: SamplingConfig
     seed: int
     stop: Sequence[str] = ()
-    reached: Within = field(default=ignored)
     tokens = False
 
     def __post_init__(self) -> None:
+        self.reached: Within = ignored
         self._id_of = {"": 0}
 
     def start(self, prompts: Sequence[Prompt], room: int) -> Texts:

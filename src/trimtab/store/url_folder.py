@@ -99,16 +99,17 @@ class UrlFolder:
 
     def _request(self, do: Callable[..., T], *arguments: Any, **options: Any) -> T:
         """The result of a method of the file system, which is tried again where it fails."""
-        for pause in (*PAUSES, None):
+        pauses = iter(PAUSES if self.patient else ())
+        while True:
             try:
                 return do(*arguments, **options)
             except (FileNotFoundError, FileExistsError):
                 raise
             except Exception as error:  # noqa: BLE001 (the library behind a protocol has errors of its own)
-                if pause is None or not self.patient or isinstance(error, PermissionError | NotImplementedError):
+                final = isinstance(error, PermissionError | NotImplementedError)
+                if final or (pause := next(pauses, None)) is None:
                     raise self._refusal(error) from None
             time.sleep(pause)
-        raise AssertionError
 
     def _refusal(self, error: Exception) -> RunError:
         return RunError(
