@@ -4,7 +4,7 @@ VENV ?= .venv
 READY := $(VENV)/.ready
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: quickstart test test-fast test-gpu lint format clean
+.PHONY: quickstart test test-fast test-gpu docs lint format reference clean
 
 quickstart: $(READY)
 	$(VENV)/bin/trimtab run quickstart --jobs 2
@@ -25,6 +25,10 @@ test-gpu: $(READY)
 	torch sees (torch.cuda.is_available() is False): run make test here')"
 	$(VENV)/bin/python -m pytest -m "not real" $(ON_GPU)
 
+docs: $(READY)
+	$(VENV)/bin/python -m sphinx -W --keep-going -q docs build/site
+	@echo build/site/index.html
+
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -34,6 +38,10 @@ lint: $(READY)
 format: $(READY)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+# docs/reference.md and the JSON schema of experiment files, from the configuration's classes
+reference: $(READY)
+	$(VENV)/bin/python docs/write_reference.py
 
 # torch first and by its exact version, so that nothing else can pull in another build
 $(READY): pyproject.toml constraints.txt

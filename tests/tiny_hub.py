@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from chat_styles import chat_tokenizer
 from tiny import gpt2, llama, tokenizer
 from trimtab.preferences.dataset import write_dataset
 from trimtab.records import Pair
@@ -26,6 +27,13 @@ GOOD, BAD = ["wonderful", "great", "liked", "good"], ["worst", "awful", "terribl
 def save_causal_lm(folder: Path, model: PreTrainedModel, size: int = 320) -> Path:
     model.float().save_pretrained(folder)
     tokenizer(size).save_pretrained(folder)
+    return folder
+
+
+def save_chat_model(folder: Path, seed: int = 3) -> Path:
+    """A random Llama whose tokenizer has a chat template."""
+    llama(seed, 340).float().save_pretrained(folder)
+    chat_tokenizer("chatml").save_pretrained(folder)
     return folder
 
 

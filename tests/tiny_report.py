@@ -101,14 +101,14 @@ WIDE = {
 """Changes to rows by which every column is there and full."""
 
 
-def report(folder, text=SCRIPT, prompt="I <em>saw</em>", seconds=1.5, experiment=DEMO, seen=None, **changes):
-    """Write the report of five prompts with every decoder of an experiment; `changes` are made to every row. Gives the
-    page, and in the list `seen` the rows."""
+def report(folder, text=SCRIPT, prompt="I <em>saw</em>", seconds=1.5, experiment=DEMO, seen=None, count=5, **changes):
+    """Write the report of `count` prompts with every decoder of an experiment; `changes` are made to every row. Gives
+    the page, and in the list `seen` the rows."""
     decoders = experiment.guide.decoders
     generations = {
         decoder.name: [
             Generation(f"p{number}", prompt, 0, [0], [1, 2], f" {decoder.name} {number}" + "!" * place + text, "length")
-            for number in range(5)
+            for number in range(count)
         ]
         for place, decoder in enumerate(decoders)
     }

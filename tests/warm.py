@@ -60,16 +60,28 @@ class Warm:
         return int(self._server.stdout.readline())
 
 
-def killed(pid: int, seconds: float) -> None:
-    """Kill the process after so many seconds of its own processor time, however busy the machine is."""
+def killed(pid: int, seconds: float) -> list[psutil.Process]:
+    """Kill the process after so many seconds of its and its children's processor time, however busy the machine is.
+
+    Gives the children that it had then.
+    """
     process = psutil.Process(pid)
     while process.status() != psutil.STATUS_ZOMBIE:
-        times = process.cpu_times()
-        if times.user + times.system >= seconds:
+        children = process.children()
+        if _processor_seconds(process) + sum(map(_processor_seconds, children)) >= seconds:
             time.sleep(seconds % 0.01)  # those times come in hundredths
             os.kill(pid, signal.SIGKILL)
-            return
+            return children
         time.sleep(0.002)
+    return []
+
+
+def _processor_seconds(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(times.user + times.system)
 
 
 def serve() -> None:

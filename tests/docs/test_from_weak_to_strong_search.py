@@ -3,13 +3,12 @@ the settings that the page states are those of the shipped file."""
 
 import contextlib
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 import yaml
 
-from noted_runs import note_runs
+from noted_runs import note_runs, words_of
 from trimtab import cli
 from trimtab.config.file import load_experiment
 from trimtab.config.guide import DecoderConfig
@@ -24,16 +23,10 @@ COMMANDS = [
 def test_commands_are_sound(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = note_runs(monkeypatch)
 
-    def launched(file: Path, count: int, arguments: list[str], command: str) -> int:
-        ran.append((load_experiment(cli.experiment_file(arguments[1]), ()), "tune"))
-        return 0
-
-    monkeypatch.setattr(cli, "launch_processes", launched)
-    monkeypatch.setattr("trimtab.cli.launch.process_count", lambda file, wanted: wanted or 4)
     monkeypatch.setattr(
         "trimtab.pipeline.merge.merge_shards", lambda directories, into: ran.append((None, str(into))) or []
     )
-    monkeypatch.setattr("sys.argv", shlex.split(line))
+    monkeypatch.setattr("sys.argv", words_of(line))
     with contextlib.suppress(SystemExit):
         cli.main()
     names = {until if experiment is None else experiment.name for experiment, until in ran}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from noted_runs import note_runs
+from noted_runs import note_runs, words_of
 from trimtab import cli
 from trimtab.config.file import is_study, load_experiment, parse_experiment
 from trimtab.config.guides import guide_pairs
@@ -57,8 +57,6 @@ def test_files_that_a_page_names_are_there(page: str) -> None:
     text = (DOCS / page).read_text(encoding="utf-8")
     for name in re.findall(r"`((?:tests|src|benchmarks)/[\w/.]+)`", text):
         assert (DOCS.parent / name).exists(), name
-    for target in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert (DOCS / target).exists(), target
 
 
 def test_the_kinds_of_public_bug_reports_have_as_many_tests_as_the_page_says() -> None:
@@ -75,21 +73,14 @@ def test_the_kinds_of_public_bug_reports_have_as_many_tests_as_the_page_says() -
 
 
 def test_commands_of_the_page_on_tuning_are_sound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parsed by the real command line; what they would run and launch is noted, not done."""
+    """Parsed by the real command line, and by accelerate's; what they would run is noted, not done."""
     ran = note_runs(monkeypatch)
-
-    def launched(file: Path, count: int, arguments: list[str], command: str) -> int:
-        ran.append((None, f"{file.stem} as {count}"))
-        return 0
-
-    monkeypatch.setattr(cli, "launch_processes", launched)
-    monkeypatch.setattr("trimtab.cli.launch.process_count", lambda file, wanted: wanted or 4)
     text = (DOCS / "training.md").read_text(encoding="utf-8")
-    for line in re.findall(r"^    (trimtab .*)$", text, flags=re.MULTILINE):
-        monkeypatch.setattr("sys.argv", shlex.split(line, comments=True))
+    for line in re.findall(r"^    ((?:trimtab|accelerate) .*)$", text, flags=re.MULTILINE):
+        monkeypatch.setattr("sys.argv", words_of(line))
         with contextlib.suppress(SystemExit):
             cli.main()
-    assert [until for _, until in ran] == ["tune", "pairs", "ddp as 4", "pairs", "ddp as 2", "pairs"]
+    assert [until for _, until in ran] == ["tune", "pairs", "tune", "tune"]
 
 
 def test_the_table_of_steps_is_the_list_of_steps() -> None:

@@ -6,10 +6,12 @@ import signal
 from collections import Counter
 from pathlib import Path
 
+import psutil
+
 from small_run import SmallRun, run_bytes
 from warm import killed
 
-KILLS = 50
+KILLS, KILLS_WITH_WORKERS = 50, 20
 EACH = 4
 """Kills of one run at most: figures are drawn at one go, and must get the time for it at last."""
 LONGEST = 2.4
@@ -47,3 +49,29 @@ def test_fifty_kills_each_resumed_to_the_same_bytes(
         assert run_bytes(folder) == expected, f"run {runs}"
     print(f"{kills.total()} kills in {runs} runs: {dict(kills)}")
     assert kills.total() == KILLS and len(kills) >= 4, kills
+
+
+def test_twenty_kills_of_a_driver_with_two_workers(
+    small_run: SmallRun, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Resumed to the same bytes, and no worker is left."""
+    expected = {name: text for name, text in whole.items() if not name.startswith("report/")}
+    draw, kills, runs = random.Random(21), Counter[str](), 0
+    while kills.total() < KILLS_WITH_WORKERS:
+        runs += 1
+        folder = tmp_path / str(runs)
+        folder.mkdir()
+        for number in range(EACH + 1):
+            pid = small_run.start("evaluate", folder, "--jobs", "2")
+            if number < EACH and kills.total() < KILLS_WITH_WORKERS:
+                workers = killed(pid, draw.uniform(1, 14))  # starting two workers takes about eight seconds
+                _, left = psutil.wait_procs(workers, timeout=60)
+                assert not left
+            code = small_run.wait(pid)
+            if code != -signal.SIGKILL:
+                break
+            kills[open_stage(folder)] += 1
+        assert code == 0, small_run.errors(folder)
+        assert run_bytes(folder) == expected, f"run {runs}"
+    print(f"{kills.total()} kills in {runs} runs: {dict(kills)}")
+    assert len(kills) >= 3, kills

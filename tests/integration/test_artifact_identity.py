@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from carried import carry_out_steps
 from chat_styles import chat_tokenizer
 from tiny import llama
 from tiny_hub import tiny_hub
@@ -24,11 +25,8 @@ from trimtab.config.reward import RewardTrainingConfig
 from trimtab.config.search import EarlyRejection, TermConfig, ValueConfig
 from trimtab.config.training import LoraSettings, SftConfig
 from trimtab.pipeline.experiment_steps import steps
-from trimtab.pipeline.make import StepRunner
 from trimtab.pipeline.step import Plan
-from trimtab.pipeline.workspace import Workspace
 from trimtab.store.artifacts import RunDirectory
-from trimtab.store.progress import Watch
 from trimtab.study.study_file import load_study
 
 SMALL, LARGE, OTHER = "HuggingFaceTB/SmolLM2-135M-Instruct", "openai-community/gpt2-xl", "lvwerra/gpt2-imdb"
@@ -282,7 +280,7 @@ def ran(
         for step in plan.steps:
             # nothing that an earlier step has loaded hides what this one reads
             with notes.of(step.name):
-                StepRunner(plan, Workspace(assets), Watch()).make(step)
+                carry_out_steps(plan, assets, [step], experiment=experiment)
     return notes.read, identified
 
 

@@ -3,19 +3,14 @@
 The page shown is a hard one: a model that writes markup, words without end, right-to-left text and long answers.
 """
 
-import os
-import shutil
-from pathlib import Path
-
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Locator
 
+from browser import LAPTOP, PHONE, SMALL_PHONE, chromium
 from tiny_report import LONG, SCRIPT, WIDE, report
 from tiny_study_report import study_report
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-LAPTOP, PHONE, SMALL_PHONE = (1280, 900), (390, 844), (320, 568)
 PAPER, LETTER = (688, 971), (710, 950)  # A4 and Letter less margins of 14 mm, in CSS pixels
 HARD = f" {SCRIPT}<img src=x onerror=alert(1)> שלום 🙂 {'endless' * 200} " + "and so on " * 300
 
@@ -24,17 +19,8 @@ pytestmark = pytest.mark.xdist_group("browser")  # one browser is enough for a m
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as playwright:
-        path = next(filter(None, map(shutil.which, NAMES)), playwright.chromium.executable_path)
-        if not Path(path).exists():
-            lacking = (
-                "no Chromium here, so the page is not opened: `apt install chromium`, `brew install chromium` or "
-                "`playwright install chromium` makes this test run"
-            )
-            pytest.fail(lacking) if os.environ.get("CI") else pytest.skip(lacking)
-        browser = playwright.chromium.launch(executable_path=path)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +88,7 @@ def test_all_sections_and_figures_are_to_be_seen_at_a_legible_size(visit, size, 
     assert [heading.inner_text() for heading in page.locator("h2").all()] == [
         "Results", "Figures", "Examples", "The run", "Configuration"
     ]  # fmt: skip
-    assert page.locator("figure svg:visible").count() == page.locator(f"figure .{drawing} svg:visible").count() == 3
+    assert page.locator("figure svg:visible").count() == page.locator(f"figure .{drawing} svg:visible").count() == 4
     for figure in page.locator("figure svg:visible").all():
         points = float(figure.get_attribute("viewBox").split()[2])
         assert figure.bounding_box()["width"] / points > 1.2  # so that text of 9 points is at least 11 pixels high
@@ -141,9 +127,9 @@ def test_paper_is_white_shows_wide_figures_and_cuts_nothing(visit, tmp_path):
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
     assert page.evaluate("getComputedStyle(document.querySelector('figure svg path')).fill") == "rgb(255, 255, 255)"
-    assert page.locator("figure .wide svg:visible").count() == 3
-    table = page.locator("table.results").bounding_box()
-    assert table["x"] >= 0 and table["x"] + table["width"] <= PAPER[0]
+    assert page.locator("figure .wide svg:visible").count() == 4
+    for table in map(Locator.bounding_box, page.locator("table.results").all()):
+        assert table["x"] >= 0 and table["x"] + table["width"] <= PAPER[0]
     assert page.pdf(format="A4").startswith(b"%PDF")
 
 
@@ -209,10 +195,23 @@ def test_nothing_is_cut_or_overlaps(visit, pages, kind, size):
         assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0], font
 
 
+@pytest.mark.parametrize("kind", ["report", "long report"])
+def test_a_laptop_shows_every_table_whole(visit, pages, kind):
+    """The last column was once cut at 1,280 and at 1,600 pixels, where its box had to be scrolled."""
+    for size in (LAPTOP, (1600, 1000)):
+        page = visit(size, file=pages[kind])
+        page.add_style_tag(content=FONTS["DejaVu Sans"])  # wider than most
+        assert page.locator(".scroll").count() == 3
+        boxes = page.evaluate(
+            "[...document.querySelectorAll('.scroll')].map(each => [each.scrollWidth, each.clientWidth])"
+        )
+        assert all(inside <= outside for inside, outside in boxes), boxes
+
+
 def test_what_sticks_out_is_found(visit, pages):
     page = visit(PAPER, file=pages["long report"])
     page.emulate_media(media="print")
-    page.add_style_tag(content=".results th, .results td { white-space: nowrap !important }")
+    page.add_style_tag(content=".results th, .results td { white-space: nowrap !important; font-size: 14pt }")
     assert page.evaluate(STICKS_OUT)
 
 

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 from test_pipeline import PLACES, READY_REWARD, SMALL
 
+from carried import carry_out_steps
 from finished import Finished, run
 from tiny_hub import tiny_hub
 from trimtab import cli
@@ -16,12 +17,10 @@ from trimtab.config.experiment import Experiment
 from trimtab.config.file import load_experiment
 from trimtab.errors import ConfigurationError, DataError
 from trimtab.models.language_model import sequence_log_probabilities
-from trimtab.pipeline.make import StepRunner
-from trimtab.pipeline.workspace import Workspace
 from trimtab.records import Generation
 from trimtab.report.search_tree import search_tree
 from trimtab.search.trace import Node, read_traces
-from trimtab.store.progress import Watch, watching
+from trimtab.store.progress import watching
 
 FUNCTION = "def cheerful(texts):\n    return [text.count('e') for text in texts]\n"
 DECODERS = """[
@@ -212,4 +211,4 @@ def test_too_small_a_budget_is_named_before_anything_is_decoded(line: Finished, 
     plan = Finished.planned(poor, line.directory.path, line.assets).plan
     (step,) = (step for step in plan.steps if step.name == "guide budget-1")
     with pytest.raises(ConfigurationError, match=r"budget 1 pays for no search: 1 x 2 candidates cost"):
-        StepRunner(plan, Workspace(line.assets), Watch()).make(step)
+        carry_out_steps(plan, line.assets, [step], experiment=poor)

@@ -1,6 +1,12 @@
 """Tuning by several processes: the numbers of one, one writer, one line where it fails."""
 
 import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +18,7 @@ from safetensors.torch import load_file
 from small_run import SmallRun
 from tiny import llama
 from together import call_together, environments
+from trimtab.cli.show import LAUNCH_CONFIGS
 from warm import Warm
 
 CASES: dict[str, dict[str, Any]] = {
@@ -116,28 +123,62 @@ def small_run(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
     return SmallRun(warm, tmp_path_factory.mktemp("small-run"))
 
 
-def test_the_whole_command_launches_processes(small_run: SmallRun, tmp_path: Path) -> None:
-    """By accelerate's launcher: what comes before is made by one process, the tuning by two, one of which writes."""
-    launch = "--launch", "ddp", "--processes", "2"
-    assert small_run.finish("tune", tmp_path, *launch) == 0, small_run.errors(tmp_path)
-    run = tmp_path / "quickstart"
+@pytest.fixture(scope="module")
+def pairs(small_run: SmallRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run directory with all that comes before tuning; to be copied."""
+    folder = tmp_path_factory.mktemp("pairs")
+    assert small_run.finish("pairs", folder) == 0, small_run.errors(folder)
+    return folder / "quickstart"
+
+
+ACCELERATE = [
+    str(Path(sys.executable).with_name("accelerate")), "launch", "--num_processes", "2",
+    "--config_file", str(LAUNCH_CONFIGS / "ddp.yaml"),
+]  # fmt: skip
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+
+
+def launch(small_run: SmallRun, folder: Path, *launcher: str, **environment: str) -> subprocess.Popen[str]:
+    """Start the small run's tuning by a launcher, as a user would type it; the environment is that of its run."""
+    words = [*launcher, "-m", "trimtab", *small_run.arguments("tune", folder)]
+    return subprocess.Popen(words, text=True, stderr=subprocess.PIPE, env={**os.environ, **environment})
+
+
+def lines_of_trimtab(errors: str) -> list[str]:
+    """What is not the report that PyTorch's launcher prints of whatever fails."""
+    return [line for line in errors.splitlines() if line.startswith("trimtab: ")]
+
+
+def test_a_launched_tuning_is_the_run_s_own(small_run: SmallRun, pairs: Path, tmp_path: Path) -> None:
+    """By accelerate's launcher: two processes tune, one of which writes. SIGTERM gives one line, with the command that
+    resumes; it does, and the run goes on with the tuned model."""
+    run = Path(shutil.copytree(pairs, tmp_path / "quickstart"))
+    launched = launch(small_run, tmp_path, *ACCELERATE)
+    while not list(run.glob("tune-*.work/checkpoint-*/files.json")):
+        assert launched.poll() is None
+        time.sleep(0.05)
+    launched.terminate()
+    (line,) = lines_of_trimtab(launched.communicate()[1])
+    typed = f"accelerate {shlex.join(ACCELERATE[1:])} -m trimtab tune quickstart --quiet"
+    assert line.startswith(f"trimtab: stopped; to resume: {typed} ")
+    _, errors = (launched := launch(small_run, tmp_path, *ACCELERATE)).communicate()
+    assert launched.returncode == 0, errors
+    assert "find_unused_parameters" not in errors
     assert json.loads((run / "tuned" / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
     assert "tuned by 2 processes, each with its share of every batch, in DistributedDataParallel" in log_text(run)
+    assert log_text(run).count(f"start: {typed}") == 2
     assert not [path.name for path in run.iterdir() if path.suffix in (".partial", ".work", ".tmp")]
     assert small_run.finish("guide", tmp_path) == 0, small_run.errors(tmp_path)
 
 
-def test_a_launch_that_fails_says_one_line(small_run: SmallRun, tmp_path: Path) -> None:
-    """Both processes refuse; accelerate would quietly give DDP where the launch asks for FSDP, and its launcher would
-    print a report of its own."""
-    assert small_run.finish("pairs", tmp_path) == 0
-    environment = {"ACCELERATE_USE_FSDP": "true"}
-    launched = small_run.start("tune", tmp_path, "--launch", "ddp", "--processes", "2", environment=environment)
-    assert small_run.wait(launched) == 2
-    said = small_run.errors(tmp_path)
-    (line,) = [line for line in said.splitlines() if line.startswith("trimtab")]
-    assert line.startswith("trimtab: the launch asks for FSDP, which cuts a model over GPUs, and there is none: ")
-    assert "Traceback" not in said and "torch.distributed" not in said
+def test_a_launch_that_fails_says_one_line(small_run: SmallRun, pairs: Path, tmp_path: Path) -> None:
+    """Both processes refuse, here under torchrun: accelerate would silently give DDP where the launch asks for FSDP."""
+    run = Path(shutil.copytree(pairs, tmp_path / "quickstart"))
+    _, errors = (launched := launch(small_run, tmp_path, *TORCHRUN, ACCELERATE_USE_FSDP="true")).communicate()
+    assert launched.returncode == 1
+    (line,) = lines_of_trimtab(errors)
+    assert line.startswith("trimtab: the launch asks for FSDP, which divides a model among GPUs, and there is none: ")
+    assert f"start: {shlex.join([Path(TORCHRUN[0]).name, *TORCHRUN[1:]])} -m trimtab tune quickstart" in log_text(run)
 
 
 def log_text(run: Path) -> str:

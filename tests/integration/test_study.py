@@ -2,10 +2,8 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,14 +12,12 @@ from tiny_hub import tiny_hub
 from trimtab import cli
 from trimtab.assets.resolve import Assets
 from trimtab.config.experiment import Experiment
-from trimtab.errors import RunError
-from trimtab.executors.helpers import task_for
-from trimtab.executors.messages import Message
-from trimtab.executors.pool import Pool
+from trimtab.executors import local
+from trimtab.executors.options import WorkerOptions
 from trimtab.executors.run import run as run_steps
+from trimtab.executors.work import Work
 from trimtab.pipeline.decoded import read_decoded
 from trimtab.store.artifacts import RunDirectory
-from trimtab.store.lock import run_lock, worker_lock
 from trimtab.store.progress import watching
 from trimtab.study.plan import plan_study
 from trimtab.study.run import Outcome, run_study
@@ -40,7 +36,7 @@ def assets(hub: Path) -> Assets:
 
 def run(study: Study, folder: Path, hub: Path, jobs: int = 1) -> Outcome:
     with watching(quiet=True) as watch:
-        return run_study(study, folder, assets(hub), watch, StudyView(), jobs, threads=1)
+        return run_study(study, folder, assets(hub), watch, StudyView(), WorkerOptions(jobs, threads=1))
 
 
 @pytest.fixture(scope="module")
@@ -218,43 +214,21 @@ def test_decoders_are_studied_in_the_same_way(hub: Path, tmp_path: Path) -> None
     assert outcome.rows[2].gains["reward"].mean > 0
 
 
-def test_a_worker_that_dies_takes_its_task_alone(hub: Path, tmp_path: Path) -> None:
-    study = load_study(save_study(tmp_path))
-    directory = RunDirectory(tmp_path / "two")
-    plan = plan_study(study, directory, assets(hub))
-    first = next(iter(plan.tasks.values()))
-    messages: list[Message] = []
-    with run_lock(directory.path), Pool(directory.path, workers=[1], threads=1) as pool:
-        pool.submit(task_for(first.artifact.digest, study.runs[0].experiment, assets(hub), threads=1))
-        assert not pool.free()
-        worker = pool._workers[1]
-        assert worker is not None
-        worker.process.kill()
-        pool.wait(messages.append)
-        assert pool.free()
-    assert [(message.digest, message.kind) for message in messages] == [(first.artifact.digest, "failed")]
-    assert "was killed by SIGKILL" in messages[0].text
+def test_a_worker_that_dies_costs_nothing(
+    whole: Path, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit, killed = local._ProcessWorker.submit, list[str]()
 
+    def kill_once(worker: Any, fn: Any, work: Work) -> Any:  # a study's workers never rest
+        future = submit(worker, fn, work)
+        if work.step == "tune" and not killed:
+            killed.append(work.step)
+            worker._process.kill()
+        return future
 
-def test_a_living_worker_keeps_others_out_and_an_orphan_gives_up(tmp_path: Path) -> None:
-    """The study has been killed; its worker lives on for a moment: who comes then must not write beside it."""
-    with worker_lock(tmp_path, 1, os.getppid()), pytest.raises(RunError, match="is in use by process"):
-        run_lock(tmp_path).__enter__()
-    with run_lock(tmp_path):
-        pass
-    with pytest.raises(RunError, match="has ended"), worker_lock(tmp_path, 1, os.getpid()):
-        pass
-
-
-def test_a_worker_ends_when_its_study_does(tmp_path: Path) -> None:
-    """Its input ends with the study's process, however that died."""
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "trimtab.executors.worker", "1", str(os.getpid()), str(tmp_path)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    assert worker.stdin is not None
-    worker.stdin.close()
-    assert worker.wait(120) == 0
+    monkeypatch.setattr(local._ProcessWorker, "submit", kill_once)
+    assert not run(load_study(save_study(tmp_path)), tmp_path, hub, jobs=2).failures
+    assert killed and study_bytes(tmp_path) == study_bytes(whole)
 
 
 TINY = [

@@ -14,16 +14,19 @@ import pytest
 from trimtab.errors import ConfigurationError, RunError
 from trimtab.records import Generation, Prompt, read_jsonl
 from trimtab.store.artifacts import RunDirectory, read_seconds
-from trimtab.store.blocks import Block, Shard, cut, decode_blocks, merge_blocks, planned_blocks
+from trimtab.store.blocks import Block, Shard, ensure_plan, finished, merge_blocks, write_block
 from trimtab.store.files import SEAL, write_text
 
 PROMPTS = [Prompt(f"p{number}", f"text {number}") for number in range(7)]
 
 
-def decode_share(work, prompts, size, decode, advance, shard=None):
-    groups = planned_blocks(work, prompts, size) if shard is None else cut(prompts, size)
-    share = {number: group for number, group in groups.items() if shard is None or shard.owns(number)}
-    decode_blocks(work, share, decode, advance)
+def decode_share(work, prompts, size, decode, shard=None):
+    """What the driver and its workers do."""
+    plan = ensure_plan(work, len(prompts), size)
+    for number in range(plan.blocks):
+        if (shard is None or shard.owns(number)) and not finished(work, number):
+            start = number * plan.prompts_a_block
+            write_block(work, number, decode(prompts[start : start + plan.prompts_a_block]), f"device {number % 2}")
 
 
 def decode(prompts: Sequence[Prompt]) -> Block:
@@ -98,11 +101,9 @@ def test_blocks_are_cut_by_size_alone_and_finished_ones_are_kept(tmp_path: Path)
         return decode(prompts)
 
     with pytest.raises(KeyboardInterrupt):
-        decode_share(tmp_path, PROMPTS, 3, dying, silent)
-    progress: list[tuple[int, int]] = []
-    decode_share(tmp_path, PROMPTS, 3, dying, lambda done, total: progress.append((done, total)))
+        decode_share(tmp_path, PROMPTS, 3, dying)
+    decode_share(tmp_path, PROMPTS, 3, dying)
     assert seen == [["p0", "p1", "p2"], ["p3", "p4", "p5"], ["p3", "p4", "p5"], ["p6"]]
-    assert progress == [(3, 7), (6, 7), (7, 7)]
     assert merged(tmp_path) == plain(tmp_path / "plain")
     assert json.loads((tmp_path / "cost.json").read_text()) == {"large": 70.0}
 
@@ -118,17 +119,18 @@ def test_blocks_are_cut_as_whoever_began_cut_them(tmp_path: Path) -> None:
         return decode(prompts)
 
     with pytest.raises(KeyboardInterrupt):
-        decode_share(tmp_path, PROMPTS, 3, dying, silent)
-    decode_share(tmp_path, PROMPTS, 5, dying, silent)
+        decode_share(tmp_path, PROMPTS, 3, dying)
+    decode_share(tmp_path, PROMPTS, 5, dying)
     assert seen == [3, 3, 3, 1]
     assert merged(tmp_path) == plain(tmp_path / "plain")
-    assert json.loads((tmp_path / "plan.json").read_text()) == {"prompts": 7, "prompts_a_block": 3, "blocks": 3}
+    plan = {"prompts": 7, "prompts_a_block": 3, "blocks": 3, "devices": {"device 0": [0, 2], "device 1": [1]}}
+    assert json.loads((tmp_path / "plan.json").read_text()) == plan
 
 
 @pytest.mark.parametrize("left", [0, 1, 30, -1, -2, -20])
 def test_a_block_cut_in_the_middle_of_a_line_is_decoded_again(tmp_path: Path, left: int) -> None:
     """As a power cut leaves it: at any length, also where a whole line or all but the last character is there."""
-    decode_share(tmp_path, PROMPTS, 3, decode, silent)
+    decode_share(tmp_path, PROMPTS, 3, decode)
     cut = tmp_path / "00001.jsonl"
     cut.write_bytes(cut.read_bytes()[:left])
     seen: list[str] = []
@@ -137,7 +139,7 @@ def test_a_block_cut_in_the_middle_of_a_line_is_decoded_again(tmp_path: Path, le
         seen.append(prompts[0].id)
         return decode(prompts)
 
-    decode_share(tmp_path, PROMPTS, 3, noting, silent)
+    decode_share(tmp_path, PROMPTS, 3, noting)
     assert seen == ["p3"]
     assert merged(tmp_path) == plain(tmp_path / "plain")
 
@@ -150,8 +152,8 @@ def test_texts_may_hold_any_line_break(tmp_path: Path) -> None:
     """JSON keeps U+2028, U+0085 and others as they are, and Python counts them as ends of lines."""
     odd = [Prompt(f"p{number}", f"a{mark}b") for number, mark in enumerate("\u2028\u2029\x85\x0b\x1c\r\n")]
 
-    decode_share(tmp_path, odd, 2, decode, silent)
-    decode_share(tmp_path, odd, 2, never, silent)
+    decode_share(tmp_path, odd, 2, decode)
+    decode_share(tmp_path, odd, 2, never)
     merge_blocks(tmp_path, tmp_path)
     assert [each.prompt for each in read_jsonl(tmp_path / "records.jsonl", Generation)] == [each.text for each in odd]
 
@@ -160,8 +162,8 @@ def test_texts_may_hold_any_line_break(tmp_path: Path) -> None:
 def test_the_union_of_shards_is_the_plain_run(tmp_path: Path, count: int) -> None:
     """Whatever their order, and where there are more shards than blocks."""
     for index in range(count, 0, -1):
-        decode_share(tmp_path, PROMPTS, 3, decode, silent, Shard(index, count))
-    decode_share(tmp_path, PROMPTS, 3, never, silent)
+        decode_share(tmp_path, PROMPTS, 3, decode, Shard(index, count))
+    decode_share(tmp_path, PROMPTS, 3, never)
     assert merged(tmp_path) == plain(tmp_path / "plain")
 
 
@@ -201,7 +203,7 @@ def artifact_of(folder: Path) -> int:
         run.tidy(artifact)
         return 0
     with run.writing(artifact) as partial:
-        decode_share(artifact.work, PROMPTS, 3, counting, silent)
+        decode_share(artifact.work, PROMPTS, 3, counting)
         merge_blocks(artifact.work, partial)
     return len(decoded)
 
@@ -229,14 +231,10 @@ def killed_at(folder: Path, number: int) -> int:
         os._exit(0)
 
 
-def silent(done: int, total: int) -> None:
-    pass
-
-
 def plain(folder: Path) -> tuple[bytes, bytes]:
     """The records and costs of the blocks decoded at one go."""
     folder.mkdir(exist_ok=True)
-    decode_share(folder, PROMPTS, 3, decode, silent)
+    decode_share(folder, PROMPTS, 3, decode)
     return merged(folder)
 
 

@@ -49,6 +49,12 @@ def test_a_cached_data_set_is_used_offline(cache: Path) -> None:
     assert from_hub("someone/tiny", "model", allow_pickle=False)[0] is None
 
 
+def test_a_tokenizer_lies_in_the_repository_of_a_model(cache: Path) -> None:
+    """The hub's client knows no repositories of tokenizers and refuses to be asked for one."""
+    found = snapshot(cache, "models--someone--tiny", {"config.json": "{}", "tokenizer.json": "{}"})
+    assert from_hub("someone/tiny", "tokenizer", allow_pickle=False) == (found, "")
+
+
 def test_a_snapshot_without_weights_is_not_used(cache: Path) -> None:
     """transformers leaves such a one where only a tokenizer was asked for, or a download was interrupted."""
     snapshot(cache, "models--someone--tiny", {"config.json": "{}", "tokenizer.json": "{}"})

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from trimtab import cli
 from trimtab.config.file import is_study, load_experiment
@@ -39,14 +38,9 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
         (["check", "quickstart", "--set", "tune.betta=1"], "tune.betta is unknown: did you mean beta?"),
         (["check", "quickstart", "--set", "tune.beta=-1", "guide.rows=0"], "tune.beta is -1: input should be greater"),
         (["guide", "quickstart", "--shard", "3/2"], "'3/2' is no shard: write it as I/N"),
-        (["tune", "quickstart", "--launch", "fsdp"], "fsdp divides a model among GPUs, and there is none"),
-        (["tune", "quickstart", "--launch", "zero2", "--processes", "2"], "give --launch ddp"),
-        (["tune", "quickstart", "--launch", "ddp"], "there is nothing to launch on 0 GPUs: leave out --launch"),
-        (["tune", "quickstart", "--processes", "2"], "--processes 2 says how many --launch starts: give --launch ddp"),
-        (
-            ["tune", "quickstart", "--launch", "dpp"],
-            "configuration of accelerate, or one of ddp, fsdp",
-        ),
+        (["run", "quickstart", "--jobs", "0"], "jobs is 0: give at least 1"),
+        (["run", "quickstart", "--jobs", "-2"], "jobs is -2: give at least 1"),
+        (["launch-config", "dpp"], "give the path of a configuration of accelerate, or one of ddp, fsdp, zero2"),
         (["check", "quickstart", "--set", "seed"], "override 'seed' has no `=`: write it as part.field=value"),
         (["check", "quickstart", "--set", "plugins=[nowhere.py]", "seed=x"], "nowhere.py"),
         (["check", "quickstart", "--set", "plugins=[nowhere.py]", "seed=x"], "seed is 'x'"),
@@ -58,7 +52,6 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 def test_a_mistake_is_one_line(
     arguments: list[str], line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(SystemExit) as ended:
         run(monkeypatch, *arguments)
     error = capsys.readouterr().err.strip()
@@ -100,7 +93,10 @@ HEAVY = ("torch", "transformers", "datasets", "trl", "pandas", "sklearn", "matpl
     ("arguments", "heavy"),
     [
         (["--help"], (*HEAVY, "numpy", "trimtab.training", "trimtab.preferences", "trimtab.report")),
-        (["check", "quickstart"], HEAVY),  # pair strategies, which it looks up, are functions of numpy arrays
+        (
+            ["check", "quickstart", "--quick"],
+            HEAVY,
+        ),  # pair strategies, which it looks up, are functions of numpy arrays
     ],
 )
 def test_help_and_check_load_no_heavy_library(arguments: list[str], heavy: tuple[str, ...]) -> None:

@@ -14,7 +14,7 @@ from trimtab.config.experiment import Experiment
 from trimtab.errors import ConfigurationError
 from trimtab.report.columns import COLUMNS
 from trimtab.report.overview import table_columns
-from trimtab.report.tables import terminal_table
+from trimtab.report.tables import terminal_tables
 
 PLUGIN = """
 from trimtab.report.columns import COLUMNS, Column
@@ -58,7 +58,7 @@ def test_a_column_of_a_plug_in_is_seen_in_every_table(tmp_path, experiment):
     assert markdown[0].endswith("| shouts |") and markdown[2].endswith("|  |") and markdown[3].endswith("| 2.0 |")
     assert f"- **shouts**: {meaning}" in markdown
     console = rich.console.Console(width=140, record=True, file=io.StringIO())
-    console.print(terminal_table(rows, 140, table_columns(experiment(), rows)))
+    console.print(*terminal_tables(rows, 140, table_columns(experiment(), rows)))
     assert "shouts" in (text := console.export_text()) and " 2.0" in text
 
 

@@ -8,6 +8,7 @@ import pytest
 from trimtab.config.experiment import Experiment
 from trimtab.config.file import load_experiment, parse_experiment
 from trimtab.errors import ConfigurationError
+from trimtab.pipeline.experiment_steps import steps
 
 
 def experiment(**parts: Any) -> Experiment:
@@ -104,3 +105,35 @@ def test_a_large_model_is_needed_only_where_a_decoder_uses_it() -> None:
 def test_the_default_reward_is_an_encoder_that_is_trained_and_a_named_one_is_ready() -> None:
     assert experiment().reward.training is not None and experiment(reward={}).reward.training is not None
     assert experiment(reward={"model": "lvwerra/distilbert-imdb"}).reward.training is None
+
+
+@pytest.mark.parametrize(
+    ("parts", "judged"),
+    [
+        ({}, True),  # its reward is trained on the same labelled reviews
+        ({"judge": None}, False),
+        ({"reward": {"by": "planets.py:count"}}, False),
+        ({"reward": {"model": "a/sentiment"}}, False),
+        ({"reward": {"by": "planets.py:count"}, "judge": "sentiment"}, True),
+        ({"reward": {"by": "planets.py:count"}, "judge": {"snippet_words": [3, 9]}}, True),
+        ({"reward": {"by": "planets.py:count"}, "data": {"instructions": "a/chats"}}, False),
+    ],
+)
+def test_a_second_judge_is_there_where_it_judges_the_same_or_was_asked_for(parts: dict[str, Any], judged: bool) -> None:
+    """A judge of film reviews once "agreed" about planets."""
+    made = experiment(**parts)
+    assert (made.judge is not None) is judged is ("judge" in [step.name for step in steps(made)])
+    again = Experiment.model_validate_json(made.model_dump_json())  # as workers get it
+    assert again.judge == made.judge
+
+
+@pytest.mark.parametrize(
+    ("judge", "data", "fault"),
+    [
+        ("film", {}, "'film' is no judge: there is one, sentiment"),
+        ("sentiment", {"instructions": "a/chats"}, "it is fitted on labelled reviews: give data.reviews"),
+    ],
+)
+def test_a_judge_that_cannot_be_is_refused(judge: str, data: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ConfigurationError, match=fault):
+        experiment(judge=judge, data=data, reward={"by": "planets.py:count"})

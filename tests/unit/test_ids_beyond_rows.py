@@ -72,7 +72,7 @@ def model(seed: int, rows: int, added: Added = (), size: int = SIZE) -> CachedMo
 
 
 def as_read(each: Hypothesis, base: CachedModel, guides: Sequence[CachedModel]) -> list[int]:
-    """The ids that a pair of guides reads where the base wrote `each`: the rule of docs/search.md, spelled out."""
+    """The ids that a pair of guides reads where the base wrote `each`: docs/search-settings.md, spelled out."""
     tokens = [{i: t for t, i in one.vocabulary.tokenizer.get_vocab().items()} for one in (base, *guides)]
     rows = min(one.model.config.vocab_size for one in guides)
 

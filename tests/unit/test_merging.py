@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from carried import carry_out_steps
 from trimtab.assets.resolve import Assets
 from trimtab.errors import ConfigurationError, RunError, TrimtabError
-from trimtab.pipeline.make import StepRunner
 from trimtab.pipeline.merge import difference, merge_shards
 from trimtab.pipeline.step import Decoding, Plan, Step
-from trimtab.pipeline.workspace import Job, Workspace
+from trimtab.pipeline.workspace import Job
 from trimtab.records import Generation, Prompt
 from trimtab.store.artifacts import Artifact, RunDirectory
-from trimtab.store.blocks import Block, Shard
-from trimtab.store.progress import Watch
+from trimtab.store.blocks import Block
 
 PROMPTS = [Prompt(f"p{number}", f"text {number}") for number in range(7)]
 WIDTH = {"decoder": {"width": 4}}
@@ -46,12 +45,9 @@ def run(folder: Path, *shards: str, parts: dict[str, object] = WIDTH, model: str
     )
     assets = Assets(cache=folder / "cache")
     for shard in shards or [None]:
-        session = StepRunner(Plan([guide], RunDirectory(folder), assets), Workspace(assets), Watch(), links=False)
-        session.make(tuned)
-        if shard is None:
-            session.make(guide)
-        else:
-            session.decode_shard(guide, Shard.parse(shard))
+        plan = Plan([guide], RunDirectory(folder), assets)
+        carry_out_steps(plan, assets, [tuned])
+        carry_out_steps(plan, assets, [guide], shard=shard)
     return folder
 
 

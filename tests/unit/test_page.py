@@ -17,12 +17,12 @@ from trimtab.report.palette import dark_colours
 from trimtab.report.stage_facts import facts, times_by_stage, value_text
 from trimtab.report.svg import inline_svg
 
-FIGURES = ("reward-distributions", "reward-against-cost", "before-after")
+FIGURES = ("reward-distributions", "reward-against-cost", "gain-at-equal-flops", "before-after")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return report(tmp_path_factory.mktemp("report")).parent
+    return report(tmp_path_factory.mktemp("report"), count=20).parent
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,10 @@ def test_page_is_well_formed_and_needs_nothing_from_elsewhere(page):
     elements = Elements(page)
     assert elements.open == []
     addresses = [value for _, name, value in elements.attributes if name in ("src", "href", "xlink:href", "srcset")]
-    assert all(value.startswith("#") or value in ("table.csv", "table.md", "figures/") for value in addresses)
+    assert all(
+        value.startswith("#") or value in ("table.csv", "table.md", "differences.csv", "figures/")
+        for value in addresses
+    )
     assert not re.search(r"@import|url\((?!#)", page)
     assert "link" not in elements.tags
 
@@ -97,7 +100,7 @@ def test_a_reader_without_eyes_finds_their_way(page):
 
 def test_every_table_has_a_caption_and_every_heading_of_it_a_scope(page):
     tables = re.findall(r"<table.*?</table>", page, flags=re.DOTALL)
-    assert len(tables) == 2
+    assert len(tables) == 4
     for table in tables:
         assert re.match(r"<table[^>]*>\s*<caption>\s*\S", table)
         headings = re.findall(r"<th\b[^>]*>", table)
@@ -238,11 +241,11 @@ def test_times_of_a_stage_made_in_parts_are_added_up():
 def test_folder_holds_figures_and_tables(folder):
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     figures = {f"figures/{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
-    assert names == {"report.html", "table.csv", "table.md"} | figures
+    assert names == {"report.html", "table.csv", "table.md", "differences.csv"} | figures
 
 
 def test_the_same_run_gives_the_same_bytes(folder, tmp_path):
-    report(tmp_path)
+    report(tmp_path, count=20)
     for path in folder.rglob("*.*"):
         assert (tmp_path / path.relative_to(folder)).read_bytes() == path.read_bytes(), path.name
 

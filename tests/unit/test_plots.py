@@ -9,11 +9,12 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-from tiny_report import long_name
+from tiny_report import long_name, reference, row, run
 from tiny_study_report import row as cell
 from tiny_study_report import value
 from trimtab.evaluation.evaluate import Row
 from trimtab.report import palette, plots, study_plots
+from trimtab.report.page import _cheaper
 
 REWARDS = {f"decoder-{place}": np.random.default_rng(place).normal(place / 3, 1, 60).tolist() for place in range(10)}
 
@@ -35,6 +36,15 @@ def cost(rows, narrow=False):
     return plots.reward_against_cost(rows, unit="nats", confidence=0.95, narrow=narrow)
 
 
+def gain(rows, narrow=False):
+    """The first of each model unguided, the others one method with more and more arithmetic."""
+    before = {row.decoder: rows[place - 2].decoder for place, row in enumerate(rows) if place > 1}
+    rows = [
+        dataclasses.replace(row, gain=row.reward, gain_low=row.reward - 1, gain_high=row.reward + 1) for row in rows
+    ]
+    return plots.gain_against_cost(rows, before, unit="nats", confidence=0.95, narrow=narrow)
+
+
 LONG = {
     long_name(f"decoder-{place}", 80) if place else "M" * 80: values for place, values in enumerate(REWARDS.values())
 }
@@ -49,9 +59,11 @@ def long_crowd():
 
 
 DRAW = {
-    "long distributions": lambda narrow: plots.reward_distributions(LONG, unit="nats", narrow=narrow),
+    "long distributions": lambda narrow: plots.reward_distributions(LONG, unit="nats", zero=True, narrow=narrow),
     "long cost": lambda narrow: cost(long_crowd(), narrow),
-    "distributions": lambda narrow: plots.reward_distributions(REWARDS, unit="nats", narrow=narrow),
+    "long gain": lambda narrow: gain(long_crowd(), narrow),
+    "gain": lambda narrow: gain(crowd(), narrow),
+    "distributions": lambda narrow: plots.reward_distributions(REWARDS, unit="nats", zero=True, narrow=narrow),
     "cost": lambda narrow: cost(crowd(), narrow),
     "before-after": lambda narrow: plots.before_after(
         REWARDS["decoder-0"], REWARDS["decoder-5"], unit="nats", narrow=narrow
@@ -97,7 +109,7 @@ def test_a_legend_says_what_every_mark_is(draw):
 
 @pytest.mark.parametrize("narrow", [False, True])
 def test_every_decoder_is_named_with_its_mean(narrow):
-    axes = plots.reward_distributions(REWARDS, unit="nats", narrow=narrow).axes[0]
+    axes = plots.reward_distributions(REWARDS, unit="nats", zero=True, narrow=narrow).axes[0]
     means = [f"{np.mean(values):z.2f}" for values in REWARDS.values()]
     assert [text.get_text() for text in axes.texts] == list(itertools.chain(*zip(REWARDS, means, strict=True)))
 
@@ -168,6 +180,37 @@ def test_the_cost_axis_has_numbers_that_do_not_run_into_one_another(ratio):
         boxes = sorted((tick.label1.get_window_extent() for tick in ticks), key=lambda box: box.x0)
         assert boxes
         assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
+def test_zero_is_marked_only_where_it_means_something():
+    axes, unmarked = (plots.reward_distributions(REWARDS, unit="points", zero=zero) for zero in (True, False))
+    assert "neutral" in legend_of(axes) and "neutral" not in legend_of(unmarked)
+    assert len(axes.axes[0].lines) == len(unmarked.axes[0].lines) + 1
+
+
+def test_gains_stand_above_their_arithmetic_and_an_unguided_decoder_at_0():
+    rows = crowd()
+    figure = gain(rows)
+    points = {tuple(line.get_xydata()[0]) for line in figure.axes[0].lines if len(line.get_xydata()) == 1}
+    assert points >= {(rows[0].flops / 1e12, 0.0), (rows[4].flops / 1e12, rows[4].reward)}
+    joined = [line.get_xydata().tolist() for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+    assert joined[0] == [[rows[0].flops / 1e12, 0.0], [rows[2].flops / 1e12, rows[2].reward]]
+
+
+def test_decoders_that_search_alike_are_one_line_and_the_gold_pick_is_none():
+    settings = run(
+        {}, {"successors": 16}, {"successors": 4}, {"best_of": "bon-16"}, {"width": 2, "successors": 2, "chunk": 5},
+        {"successors": 2, "value": "reward", "name": "by-gold"},
+    )  # fmt: skip
+    rows = [
+        reference(), row("bon-16", flops=6e11), row("bon-4", flops=2e11), row("gold-bon-16"), row("cbs-2-2-5"),
+        row("by-gold"),
+    ]  # fmt: skip
+    assert _cheaper(settings.guide, rows) == {"bon-4": "base", "cbs-2-2-5": "base", "bon-16": "bon-4"}
+
+
+def legend_of(figure):
+    return " ".join(text.get_text() for text in figure.legends[0].get_texts())
 
 
 def test_names_are_taken_literally(tmp_path):

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from trimtab.errors import RunError
 from trimtab.store import status as status_file
+from trimtab.store.distributed import Terminated
 from trimtab.store.lock import Holder
 from trimtab.store.log import recording
 from trimtab.store.progress import Watch
@@ -43,10 +44,29 @@ def status_text(folder: Path, *, as_json: bool = False) -> str:
 def test_time_stands_still_for_a_process_that_is_gone(tmp_path: Path, holder: Holder | None) -> None:
     run_of(tmp_path, holder)
     table = status_text(tmp_path)
-    assert "last update 2:00:00 ago" in table or "died" in table
-    assert "1:00:00  1:00:00 left" in table and "0:00:00" not in table
+    if holder is None:
+        assert "last update 2:00:00 ago" in table and "1:00:00  1:00:00 left" in table
+    else:
+        assert f"killed, process {holder.pid}" in table and "1:00:00  killed, 1:00:00 left" in table
+    assert "0:00:00" not in table
     (stage,) = json.loads(status_text(tmp_path, as_json=True))["processes"][0]["stages"]
     assert stage["seconds_left"] == pytest.approx(HOUR)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (Terminated(), "killed by SIGTERM"),
+        (KeyboardInterrupt(), "stopped by Ctrl-C"),
+        (RunError("the disk is full"), "failed (the disk is full)"),
+    ],
+)
+def test_the_status_says_how_a_run_ended(tmp_path: Path, error: BaseException, words: str) -> None:
+    """After a kill it once said no more than "stopped"."""
+    watch = Watch()
+    with pytest.raises(type(error)), recording(tmp_path, watch, previous=None), watch("tune"):
+        raise error
+    assert f"{words}; run the same command again to resume" in status_text(tmp_path)
 
 
 def test_time_goes_on_for_a_process_that_lives(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The table in its shapes: nothing lost in CSV, nothing cut off in a terminal, nothing claimed that is not clear."""
 
 import csv
+import dataclasses
 import io
 import math
 
@@ -10,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tiny_report import SMALL, quickstart_rows, reference, row, run
+from trimtab.evaluation.differences import Difference
+from trimtab.evaluation.metrics import Estimate
 from trimtab.report import columns, decoder_words, tables, wording
 
 
@@ -19,7 +22,7 @@ def test_csv_has_the_promised_columns(tmp_path):
     assert header == (
         "decoder,model,reward,reward_low,reward_high,gain,gain_low,gain_high,headroom,judge,judge_gain,judge_gain_low,"
         "judge_gain_high,positive,diversity,distinct_1,distinct_2,fluency,new_tokens,flops,seconds,prompts,left_out,"
-        "set_aside,by_gold,reward_std,threshold,below,kl,kl_low,kl_high,kl_per_token"
+        "set_aside,by_gold,reward_std,threshold,below,kl,kl_low,kl_high,kl_per_token,to_best,to_best_low,to_best_high"
     )
 
 
@@ -44,21 +47,22 @@ def test_markdown_is_one_table_whose_cells_cannot_break_it(tmp_path):
     assert "| 1.90 [1.60, 2.20] | 0.83 [0.50, 1.10] | 47 % |" in lines[2]
 
 
-@pytest.mark.parametrize("width", [100, 120])
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 160])
 def test_terminal_table_fits_and_cuts_nothing_off(width):
     rows = [
-        *quickstart_rows(),
+        *(dataclasses.replace(each, to_best=-0.4, to_best_low=-0.6, to_best_high=-0.2) for each in quickstart_rows()),
         row("eft-0.5", model=SMALL, reward=-1.25, reward_low=-1.5, gain_low=-0.5, judge_gain_low=-1),
     ]
     console = rich.console.Console(width=width, record=True, file=io.StringIO())
-    console.print(tables.terminal_table(rows, width))
+    console.print(*tables.terminal_tables(rows, width))
     text = console.export_text()
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
     assert "…" not in text
     for shown in ("gold-bon-16", "-1.25", "[-1.50, 2.20]", "[-0.50, 1.10]", "[-1.00, 0.60]", "0.39", "0.25", "sec."):
         assert shown in text
-    assert ("-1.25 [-1.50, 2.20]" in text) == (width == 120)
-    assert f"{SMALL}: untuned, tuned, eft-0.5" in text
+    assert ("-1.25 [-1.50, 2.20]" in text) == (width == 160)
+    assert text.count("\ngold-bon-16 ") == {60: 3, 80: 2, 100: 2}.get(width, 1)  # in as many parts
+    assert f"{SMALL}: untuned, tuned, eft-0.5" in " ".join(text.split())
 
 
 @pytest.mark.parametrize("width", [100, 120])
@@ -80,7 +84,7 @@ def test_terminal_table_of_an_experiment_without_prompts_fits_too(width):
         ),
     ]
     console = rich.console.Console(width=width, record=True, file=io.StringIO())
-    console.print(tables.terminal_table(rows, width, columns.columns_of(rows, large=False, prompted=False)))
+    console.print(*tables.terminal_tables(rows, width, columns.columns_of(rows, large=False, prompted=False)))
     text = console.export_text()
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
     assert "…" not in text and "head-" not in text
@@ -90,9 +94,35 @@ def test_terminal_table_of_an_experiment_without_prompts_fits_too(width):
     assert "since there is no large one" in meanings["fluency (untuned)"] and "cut to" not in meanings["diversity"]
 
 
+def test_names_without_end_leave_room_for_numbers():
+    console = rich.console.Console(width=80, record=True, file=io.StringIO())
+    console.print(*tables.terminal_tables([row("M" * 80)], 80))
+    text = console.export_text()
+    assert text.count("M") >= 80 and "[1.60, 2.20]" in text and max(map(len, text.splitlines())) <= 80
+
+
+def test_decoders_differences_are_written_with_all_their_digits(tmp_path):
+    found = Difference(Estimate(0.125, -1e-17, 0.5), Estimate(-0.25, -0.5, 0.1), 96)
+    unread = Difference(Estimate(1.0, 0.5, 1.5), None, 95)
+    tables.write_differences([row("a", against={"b": found, "c": unread}), row("b")], tmp_path / "differences.csv")
+    assert (tmp_path / "differences.csv").read_text().splitlines() == [
+        "decoder,other,prompts,reward,reward_low,reward_high,fluency,fluency_low,fluency_high",
+        "a,b,96,0.125,-1e-17,0.5,-0.25,-0.5,0.1",
+        "a,c,95,1.0,0.5,1.5,,,",
+    ]
+
+
+def test_no_column_is_empty_wherever_the_table_is_shown():
+    """A run without a judge once had a column of dashes, and so had one without a comparison."""
+    blank = dict.fromkeys(["judge", "judge_gain", "judge_gain_low", "judge_gain_high"])
+    rows = [reference(**blank), row(**blank)]
+    assert "judge_gain" not in [column.name for column in columns.columns_of(rows)]
+    assert not {"gain", "to_best", "headroom"} & {column.name for column in columns.columns_of([reference()])}
+
+
 def test_terminal_table_says_what_was_left_out_and_takes_names_literally():
     console = rich.console.Console(width=120, record=True, file=io.StringIO())
-    console.print(tables.terminal_table([row(left_out=3, prompts=93, model="[red]x[/red]")]))
+    console.print(*tables.terminal_tables([row(left_out=3, prompts=93, model="[red]x[/red]")], 120))
     text = console.export_text()
     assert "96 prompts" in text and "3 responses without finite logits" in text
     assert "[red]x[/red]: bon-16" in text

@@ -45,10 +45,11 @@ def plain_environment() -> dict[str, str]:
         "tyro.extras.subcommand_cli_from_dict = lambda *_, **__: exec({seen!r}); cli.main()",
         "import tyro, runpy; tyro.extras.subcommand_cli_from_dict = lambda *_, **__: exec({seen!r}); "
         "runpy.run_module('trimtab', run_name='__main__')",
-        # a worker of --jobs or of a study, before it reads its first message
-        "import sys; sys.argv[1:] = ['1', '1', '.']; from trimtab.executors import worker; "
-        "worker._read = lambda tasks: tasks.put(None); "
-        "worker.os.dup = lambda fd: (exec({seen!r}), sys.stdout.flush(), worker.os._exit(0)); worker.main()",
+        # a worker of --jobs or of a study, before it imports what works
+        "import os, signal, threading; from trimtab.executors import local; signal.signal = lambda *_: None; "
+        "threading.Thread.start = lambda _: None; os.dup2 = lambda *_: None; from pathlib import Path; "
+        "from trimtab.executors.work import Setup; local.WarningHandler = lambda _: exec({seen!r}) or os._exit(0); "
+        "local._begin(local._Start(Setup(Path('/tmp'), None), 1, 1, None), None)",
     ],
     ids=["command line", "module", "worker"],
 )

@@ -1,6 +1,6 @@
 """Processes share out the GPUs that this one may use, however they are named; there may be more or fewer of either."""
 
-import subprocess
+import os
 import types
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from trimtab.assets.resolve import Assets
 from trimtab.cli import SHIPPED
 from trimtab.config.file import load_experiment
 from trimtab.errors import ConfigurationError
-from trimtab.executors import pool
-from trimtab.executors.pool import Pool
+from trimtab.executors.local import LocalWorkers
+from trimtab.executors.work import Setup
 from trimtab.models.hardware import processes_a_device, visible_devices
 from trimtab.pipeline import memory as budget
 from trimtab.store.progress import watching
@@ -61,24 +61,10 @@ def test_devices_are_named_as_the_variable_names_them(
     assert visible_devices() == found
 
 
-class _Started(Exception):
-    pass
-
-
-def variables(monkeypatch: pytest.MonkeyPatch, folder: Path, workers: list[int]) -> list[str | None]:
-    """What each worker finds in CUDA_VISIBLE_DEVICES."""
-    found: list[str | None] = []
-
-    def start(command: list[str], env: dict[str, str], **_: Any) -> Any:
-        found.append(env.get("CUDA_VISIBLE_DEVICES"))
-        return types.SimpleNamespace(stdout=[], stdin=None, terminate=lambda: None, wait=lambda *_: 0)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(subprocess, "Popen", start)
-        patched.setattr(pool, "_send", lambda worker, message: None)
-        with Pool(folder, workers, threads=1) as made:
-            made.start()
-    return found
+def variables(folder: Path, jobs: int) -> list[str | None]:
+    """What each worker is told to find in CUDA_VISIBLE_DEVICES."""
+    workers = LocalWorkers(Setup(folder, Assets(cache=folder)), jobs, threads=1)
+    return [worker._start.device for worker in workers._workers.values()]
 
 
 @pytest.mark.parametrize(
@@ -98,10 +84,16 @@ def variables(monkeypatch: pytest.MonkeyPatch, folder: Path, workers: list[int])
 def test_processes_get_the_devices_in_turn(
     gpus: int, listed: str | None, jobs: int, found: list[str | None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A study's processes are all workers; a run's first process is the command itself, which has the first device."""
     machine(monkeypatch, gpus, listed)
-    assert variables(monkeypatch, tmp_path, [*range(1, jobs + 1)]) == found
-    assert variables(monkeypatch, tmp_path, [*range(2, jobs + 1)]) == found[1:]
+    assert variables(tmp_path, jobs) == found
+
+
+def test_a_worker_sees_its_device_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    machine(monkeypatch, 2, "5,3")
+    with LocalWorkers(Setup(tmp_path, Assets(cache=tmp_path)), 2, threads=3) as workers:
+        seen = [worker.submit(os.getenv, "CUDA_VISIBLE_DEVICES").result() for worker in workers.all().values()]
+        threads = [worker.submit(torch.get_num_threads).result() for worker in workers.all().values()]
+    assert seen == ["5", "3"] and threads == [3, 3]
 
 
 @pytest.mark.parametrize(("gpus", "jobs", "share"), [(4, 4, 1), (4, 2, 1), (2, 5, 3), (1, 3, 3), (3, 4, 2)])

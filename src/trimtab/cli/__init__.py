@@ -7,24 +7,30 @@ Heavy libraries are imported where a stage runs, so that `trimtab --help` answer
 """
 
 import contextlib
+import dataclasses
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.metadata import version
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from trimtab.cli.launch import launch_processes, planned_launch, print_configuration
-from trimtab.cli.options import SHIPPED, Every, Jobs, Options, Shard, Trace, experiment_file
+from trimtab.cli.init import init, schema
+from trimtab.cli.options import HERE, SHIPPED, Every, Options, Shard, Trace, Who, experiment_file
 from trimtab.cli.results import compare, export, merge, push, save
-from trimtab.cli.show import assets, check, entries, guides, plan, status, trace
+from trimtab.cli.runs import runs
+from trimtab.cli.show import assets, check, entries, guides, launch_config, plan, status, trace
 from trimtab.errors import TrimtabError, one_line
+from trimtab.executors.options import WorkerOptions
 from trimtab.executors.threads import wait_briefly
 from trimtab.pipeline.stages import COMMAND_WORDS
 from trimtab.plugins.load import load_plugins
 from trimtab.plugins.registry import registry
+from trimtab.serve.options import ServeOptions
 from trimtab.store.distributed import Terminated, first_to_fail, launched
 from trimtab.store.lock import command_line
 from trimtab.study.options import StudyOptions
@@ -37,57 +43,34 @@ MAX_SET_ASIDE = 5  # prompts set aside that the terminal names
 EARLIER = "Missing earlier steps are made first."
 
 
-def run(options: Every, jobs: Jobs = 1, trace: Trace = False) -> None:
+def run(options: Every, who: Who = HERE, trace: Trace = False) -> None:
     """Run a whole experiment, from reviews to the report; what was made before is used again."""
-    with _opened(options) as run_to:
-        made = run_to("report", trace=trace, jobs=jobs)
+    with _opened(options, who) as run_to:
+        made = run_to("report", trace=trace)
     _print_report(made)
 
 
-def synthesize(options: Every, jobs: Jobs = 1, shard: Shard = None) -> None:
-    with _opened(options) as run_to:
-        made = run_to("synthesize", shard, jobs=jobs)
+def synthesize(options: Every, who: Who = HERE, shard: Shard = None) -> None:
+    with _opened(options, who) as run_to:
+        made = run_to("synthesize", shard)
     _print_end(made, "synthesize", shard)
 
 
-def tune(
-    options: Every,
-    launch: Annotated[
-        str | None,
-        tyro.conf.arg(
-            metavar="CONFIGURATION",
-            help="Start several processes by accelerate: ddp, fsdp, zero2, or the path of a configuration of its own.",
-        ),
-    ] = None,
-    processes: Annotated[
-        int | None,
-        tyro.conf.arg(help="How many of them; without it what the configuration says, or one for each GPU."),
-    ] = None,
-) -> None:
-    planned = planned_launch(launch, processes) if launched().alone else None
-    stage = "tune" if planned is None else "pairs"  # the latter in this process alone
-    with _opened(options) as run_to:
-        made = run_to(stage)
-    _print_end(made, stage)
-    if planned is not None:
-        sys.exit(launch_processes(*planned, sys.argv[1:], command_line()))
-
-
-def guide(options: Every, jobs: Jobs = 1, shard: Shard = None, trace: Trace = False) -> None:
-    with _opened(options) as run_to:
-        made = run_to("guide", shard, trace=trace, jobs=jobs)
+def guide(options: Every, who: Who = HERE, shard: Shard = None, trace: Trace = False) -> None:
+    with _opened(options, who) as run_to:
+        made = run_to("guide", shard, trace=trace)
     _print_end(made, "guide", shard)
 
 
 def _stage(name: str) -> Callable[..., None]:
     """The subcommand that runs an experiment up to and including one stage."""
 
-    def plain(options: Every) -> None:
-        with _opened(options) as run_to:
+    def plain(options: Every, who: Who = HERE) -> None:
+        with _opened(options, who) as run_to:
             made = run_to(name)
         _print_end(made, name)
 
-    own: dict[str, Callable[..., None]] = {"synthesize": synthesize, "tune": tune, "guide": guide}
+    own: dict[str, Callable[..., None]] = {"synthesize": synthesize, "guide": guide}
     command = own.get(name, plain)
     command.__doc__ = f"{COMMAND_WORDS[name]} {EARLIER}"
     return command
@@ -100,8 +83,15 @@ def study(options: Every, how: Annotated[StudyOptions, tyro.conf.arg(name="")]) 
     run_command(options.path, experiment_file, options.overrides, options.runs, options.path_map, options.quiet, how)
 
 
+def serve(options: Annotated[ServeOptions, tyro.conf.arg(name="")]) -> None:
+    """Serve a run's models and decoders behind OpenAI's protocol."""
+    from trimtab.serve.command import run_command
+
+    run_command(options)
+
+
 @contextlib.contextmanager
-def _opened(options: Options) -> "Iterator[Callable[..., Run]]":
+def _opened(options: Options, who: WorkerOptions) -> "Iterator[Callable[..., Run]]":
     """Inside, progress is shown. Gives `executors.run.run` for this experiment, which takes the stage to run up to."""
     experiment = options.load()
     from trimtab.assets.resolve import Assets
@@ -109,45 +99,53 @@ def _opened(options: Options) -> "Iterator[Callable[..., Run]]":
     from trimtab.store.progress import watching
 
     with watching(quiet=options.quiet or not launched().main) as watch:
-        yield partial(run_steps, experiment, options.runs, Assets(path_map=options.path_map), watch)
+        assets = Assets(path_map=options.path_map)
+        yield partial(run_steps, experiment, options.runs, assets, watch, **dataclasses.asdict(who))
 
 
 def _print_end(made: "Run", stage: str, shard: str | None = None) -> None:
     if stage == "report":
         _print_report(made)
     elif launched().main:
-        print(f"{stage if shard is None else f'shard {shard} of {stage}'}: done, in {made.path}")
+        from trimtab.store.remote import address_of
+
+        print(f"{stage if shard is None else f'shard {shard} of {stage}'}: done, in {address_of(made.path)}")
 
 
 def _print_report(made: "Run") -> None:
     from rich.console import Console
 
     from trimtab.report.overview import table_columns
-    from trimtab.report.tables import terminal_table
+    from trimtab.report.tables import terminal_tables
     from trimtab.report.verdict import verdict
 
-    width = max(Console().width, 100)  # the table needs it, even where the output is a file
-    console = Console(width=width)
-    console.print(terminal_table(made.report, width, table_columns(made.experiment, made.report)))
+    console = Console()
+    if not console.is_terminal:  # a file has room for the table
+        console = Console(width=max(console.width, 120))
+    for table in terminal_tables(made.report, console.width, table_columns(made.experiment, made.report)):
+        console.print(table, "")
     # without markup: in a user's names `[red]` is no colour
     for prompt in made.set_aside[:MAX_SET_ASIDE]:
         print(f"{prompt.decoder}: prompt {one_line(prompt.prompt_id)} is set aside, {prompt.why}")
     if len(made.set_aside) > MAX_SET_ASIDE:
         print(f"and {len(made.set_aside) - MAX_SET_ASIDE} more, which the page names")
-    summary = f"\n{one_line(verdict(made.experiment, made.report))}\n\n{made.path / 'report' / 'report.html'}"
-    console.print(summary, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{one_line(verdict(made.experiment, made.report))}\n", markup=False, highlight=False)
+    print(made.path / "report" / "report.html")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "init": init,
     "run": run,
     **{stage: _stage(stage) for stage in COMMAND_WORDS},
     "merge": merge,
     "study": study,
+    "serve": serve,
     "save": save,
     "push": push,
-    "launch-config": print_configuration,
+    "launch-config": launch_config,
     "trace": trace,
     "status": status,
+    "runs": runs,
     "export": export,
     "compare": compare,
     "assets": assets,
@@ -155,6 +153,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "entries": entries,
     "plan": plan,
     "check": check,
+    "schema": schema,
 }
 NAMED_IN_HELP = {"tune": ("loss", "tune.loss"), "pairs": ("strategy", "pairs.strategy")}
 """Subcommands whose help lists the names in a registry, and the field that holds one."""
@@ -163,6 +162,11 @@ NAMED_IN_HELP = {"tune": ("loss", "tune.loss"), "pairs": ("strategy", "pairs.str
 def main() -> None:
     """The entry point: a user's mistake is one line and exit code 2; Ctrl-C and SIGTERM one line and 130 or 143."""
     wait_briefly()  # before anything imports torch
+    if sys.argv[1:] in (["--version"], ["-V"]):
+        print(f"trimtab {version('trimtab')}")
+        return
+    if not launched().alone:  # DDP warns in C++ that it searches for unused weights, which a model of experts may have
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         if {"-h", "--help"} & set(sys.argv[2:]) and sys.argv[1] in NAMED_IN_HELP:
             _list_names(sys.argv[1])
@@ -170,7 +174,8 @@ def main() -> None:
             tyro.extras.subcommand_cli_from_dict(
                 COMMANDS,
                 prog="trimtab",
-                description="Tune a small language model towards a reward and steer large frozen ones with it.",
+                description="Tune a small language model towards a reward and steer large frozen ones with it. "
+                "`trimtab --version` prints the version.",
             )
     except TrimtabError as error:
         _print_error(one_line(str(error)))
@@ -180,8 +185,7 @@ def main() -> None:
         _print_error(f"{one_line(f'{file}{error.strerror or error}')}; mend it, and the same command goes on")
         sys.exit(TrimtabError.exit_code)
     except KeyboardInterrupt as stop:
-        if launched().alone:  # of several processes, the one that launched the others says it
-            _print_error(f"stopped; to resume: {command_line()}")
+        _print_error(f"stopped; to resume: {command_line()}")
         sys.exit(143 if isinstance(stop, Terminated) else 130)
 
 

@@ -14,6 +14,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 from trimtab.config.experiment import Experiment
 from trimtab.config.file import load_experiment
 from trimtab.errors import ConfigurationError
+from trimtab.executors.options import WorkerOptions
 
 SHIPPED = Path(__file__).parents[1] / "config" / "presets"
 
@@ -24,14 +25,9 @@ GuidesFile = Annotated[
     Path | None,
     arg(metavar="FILE", help="A YAML file of pairs for `guide.pair`, besides those that `trimtab guides` lists."),
 ]
-Jobs = Annotated[
-    int,
-    arg(
-        metavar="N",
-        help="Decode in N processes side by side, each with its share of the threads and, where there are GPUs, one of "
-        "them. On a CPU this is faster than one process with many threads.",
-    ),
-]
+Who = Annotated[WorkerOptions, arg(name="")]
+HERE = WorkerOptions()
+"""This process does the work."""
 Shard = Annotated[
     str | None,
     arg(
@@ -43,7 +39,7 @@ Shard = Annotated[
 Trace = Annotated[
     bool, arg(help="Write each step of each search beside what it decoded, for `trimtab trace` and for the page.")
 ]
-RunFolder = Annotated[Path, Positional, arg(metavar="RUN", help="A run directory, such as runs/quickstart.")]
+RunName = Annotated[str, Positional, arg(metavar="RUN", help="A run directory, such as runs/quickstart, or its URL.")]
 
 
 Sets = Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(name="set", metavar="[PART.FIELD=VALUE ...]")]
@@ -92,11 +88,12 @@ class Options(ExperimentOptions):
     """An experiment, and how it is run.
 
     Args:
-        runs: The folder that holds run directories; this run's is named after the experiment.
+        runs: The folder that holds run directories, or a URL such as s3://bucket/runs; this run's directory in it is
+            named after the experiment.
         quiet: Show no progress.
     """
 
-    runs: Path = Path("runs")
+    runs: str = "runs"
     path_map: PathMap = None
     quiet: bool = False
 

@@ -4,28 +4,27 @@
 'tatsu-lab/alpaca_eval'
 """
 
-import datetime
 from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from trimtab.config.fields import WordRange
 from trimtab.config.models import Config
-from trimtab.config.yaml_values import text_wanted
 
 
 class ColumnsConfig(Config):
-    """The names of columns; those that are not named are looked for under their usual names.
+    """The names of columns in a file of prompts."""
 
-    `prompt` holds a text or a list of messages, `messages` a conversation, whose last answer is left out. `input` is
-    put behind a prompt that is a text, `system` before it as a message. `source` says where an instruction comes from.
-    """
-
-    prompt: str | None = None
-    messages: str | None = None
-    input: str | None = None
-    system: str | None = None
-    source: str | None = None
+    prompt: str | None = Field(None, examples=["question"])
+    """A text, or a list of messages."""
+    messages: str | None = Field(None, examples=["messages"])
+    """A conversation, as a list of messages. It is cut after the last message of the user."""
+    input: str | None = Field(None, examples=["context"])
+    """A text that is put behind the prompt, after an empty line."""
+    system: str | None = Field(None, examples=["system_prompt"])
+    """A system message for the prompt of this row."""
+    source: str | None = Field(None, examples=["topic"])
+    """Where the prompt comes from: a text or a whole number, which exports keep."""
 
     @model_validator(mode="after")
     def _prompts_are_in_one_column(self) -> Self:
@@ -36,47 +35,53 @@ class ColumnsConfig(Config):
 
 
 class InstructionsConfig(Config):
-    """A data set of instructions: a `datasets` name, a folder, a file (JSON lines, JSON, CSV, Parquet, Arrow, or plain
-    text with a prompt a line), `trimtab/instructions`, or `-` for standard input. Of a folder `files` is read, a
-    pattern such as `alpaca_eval.json` or `data/test-*`; without it every such file."""
+    """A data set of prompts, which are texts or conversations. A text stands for its `name`."""
 
-    name: str = Field(min_length=1)
-    files: str | None = None
+    shorthand = "name"
+
+    name: str = Field(min_length=1, examples=["prompts.csv"])
+    """A file (JSON lines, JSON, CSV, Parquet, Arrow, or text with a prompt a line), a folder of such files, a name on
+    the `datasets` hub, `trimtab/instructions`, or `-` for standard input."""
+    files: str | None = Field(None, examples=["data/test-*"])
+    """Which files of a folder or hub data set are read, as a pattern; without it all."""
     columns: ColumnsConfig = ColumnsConfig()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_alone(cls, values: Any) -> Any:
-        if values == [None]:  # as YAML reads a `-`
-            return {"name": "-"}
-        if isinstance(values, bool | int | float | datetime.date):
-            raise ValueError(f"{values} is no name: {text_wanted(values)}")
-        return {"name": values} if isinstance(values, str) else values
+    """The names of the columns; those that are not named are looked for under their usual names."""
 
 
 class DataConfig(Config):
-    """Reviews, and the prompts cut from them; or other prompts.
+    """Where prompts come from: labelled reviews, a data set of prompts, or preference data.
 
-    `reviews` names a set of labelled reviews. Prompts are the first words of reviews, their number drawn evenly from
-    `prompt_words` (both ends included). `preferences` names a preference data set (`prompt`, `responses`, `chosen`;
-    splits train, validation, test), from which prompts and pairs come. `instructions` is a data set of instructions or
-    conversations, from which prompts come; beside `preferences` only those to test on. The stage `sft` trains on
-    `sft_reviews` and evaluates on `sft_heldout`. `reviews` is null by default beside instructions; then there is no
-    second judge.
+    A text stands for `instructions`, a data set of prompts.
     """
 
-    reviews: str | None = "imdb"
-    instructions: InstructionsConfig | None = None
-    preferences: str | None = None
-    reward_reviews: int = Field(8000, ge=2)
-    reward_heldout: int = Field(2000, ge=2)
-    judge_reviews: int = Field(8000, ge=2)
-    tuning_prompts: int = Field(256, ge=1)
-    validation_prompts: int = Field(32, ge=1)
-    test_prompts: int = Field(96, ge=1)
-    prompt_words: WordRange = (2, 8)
-    sft_reviews: int = Field(0, ge=0)
-    sft_heldout: int = Field(64, ge=1)
+    shorthand = "instructions"
+
+    reviews: str | None = Field("imdb", examples=["imdb"])
+    """A set of labelled reviews: prompts are cut from them, and a reward and the second judge are trained on them. Null
+    by default beside `instructions`; without reviews there is no second judge."""
+    instructions: InstructionsConfig | None = Field(None, examples=["prompts.csv"])
+    """A data set of prompts: texts or conversations. Beside `preferences`, the test prompts alone."""
+    preferences: str | None = Field(None, examples=["ZHZisZZ/imdb_preference"])
+    """A preference data set with the splits `train` and `validation`. Pairs come from it and nothing is sampled for
+    them; its split `test` gives the test prompts unless there are `instructions`."""
+    reward_reviews: int = Field(8000, ge=2, examples=[12000])
+    """Reviews that a trained reward learns from."""
+    reward_heldout: int = Field(2000, ge=2, examples=[2000])
+    """Reviews that a trained reward is checked and calibrated on."""
+    judge_reviews: int = Field(8000, ge=2, examples=[8000])
+    """Reviews that the second judge learns from."""
+    tuning_prompts: int = Field(256, ge=1, examples=[192])
+    """Prompts whose responses become the pairs to tune on."""
+    validation_prompts: int = Field(32, ge=1, examples=[16])
+    """Prompts whose responses become the pairs that the tuning is validated on."""
+    test_prompts: int = Field(96, ge=1, examples=[96])
+    """Prompts that every decoder responds to; the table is about these responses."""
+    prompt_words: WordRange = Field((2, 8), examples=[[2, 8]])
+    """Least and greatest number of words of a prompt that is cut from a review; drawn evenly."""
+    sft_reviews: int = Field(0, ge=0, examples=[600])
+    """Reviews that the stage `sft` trains on."""
+    sft_heldout: int = Field(64, ge=1, examples=[32])
+    """Reviews that the stage `sft` is validated on."""
 
     @model_validator(mode="before")
     @classmethod

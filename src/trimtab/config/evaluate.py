@@ -12,17 +12,18 @@ from trimtab.config.pairs import Threshold
 
 
 class EvaluateConfig(Config):
-    """What is measured. Intervals are percentile bootstraps over prompts.
+    """What is measured."""
 
-    The share of responses with a reward below `threshold` is counted; a quantile or deviations are of the untuned
-    model's rewards. The tuned model's KL divergence from the untuned one is estimated on the first
-    `kl_samples` of its own responses; 0 leaves it out. `columns` are the names of a plug-in's columns of the report,
-    beside trimtab's own.
-    """
-
-    bootstrap: int = Field(2000, ge=100)
-    confidence: float = Field(0.95, gt=0, lt=1)
-    examples: int = Field(4, ge=0)
-    threshold: Threshold | None = None
-    kl_samples: int = Field(0, ge=0)
-    columns: tuple[ColumnName, ...] = ()
+    bootstrap: int = Field(2000, ge=100, examples=[2000])
+    """How often prompts are drawn anew for an interval."""
+    confidence: float = Field(0.95, gt=0, lt=1, examples=[0.95])
+    """The confidence of all intervals, percentile bootstraps over prompts."""
+    examples: int = Field(4, ge=0, examples=[4])
+    """How many prompts the page shows with the responses of every decoder."""
+    threshold: Threshold | None = Field(None, examples=[{"deviations": 0}])
+    """The share of responses with a reward below this is counted, too. A quantile or deviations are of the untuned
+    model's rewards."""
+    kl_samples: int = Field(0, ge=0, examples=[64])
+    """How many of the tuned model's own responses its KL divergence from the untuned one is estimated on; 0: none."""
+    columns: tuple[ColumnName, ...] = Field((), examples=[["words"]])
+    """Names of a plug-in's columns that the table shows beside trimtab's own."""

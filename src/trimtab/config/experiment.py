@@ -19,32 +19,49 @@ from trimtab.config.reward import JudgeConfig, RewardConfig, RewardTrainingConfi
 from trimtab.config.training import SftConfig, TuneConfig
 
 
+def _judge_beside(reward: RewardConfig | None) -> JudgeConfig | None:
+    """The judge of an experiment that names none: the reviews that it reads must mean what the gold reward measures."""
+    return None if reward is None or reward.training is None else JudgeConfig()
+
+
 class Experiment(Config):
-    """A whole run, from reviews to report. `small` is the model that is tuned, `large` the frozen one that it guides.
+    """A whole run, from prompts to the report."""
 
-    `plugins` are modules or files that add losses, strategies, reward kinds, values or columns; they are imported
-    before the parts that name these are read. `large` may be null where no decoder uses it. With `sft`, the small
-    model is first trained on reviews, and the result is the untuned model of everything that follows. Where
-    `guide.tuned` names a tuned model, `small` is its untuned self, and nothing is sampled from it or tuned.
-    """
-
-    name: Name
-    plugins: Plugins = Field((), validate_default=True)  # before the parts that use them: pydantic keeps this order
-    seed: int = Field(0, ge=0, lt=2**31)
-    checkpoint_seconds: float = Field(300, ge=0)  # roughly what a killed training loses; it changes no result
+    name: Name = Field(examples=["my-experiment"])
+    """The name of the run directory, of letters, digits, dots, hyphens and underscores."""
+    # plugins stand before the parts that use them: pydantic keeps this order
+    plugins: Plugins = Field((), validate_default=True, examples=[["my_plugin.py"]])
+    """Modules or files that add losses, pair strategies, reward kinds, values or columns."""
+    seed: int = Field(0, ge=0, lt=2**31, examples=[1])
+    """The seed of all random numbers."""
+    checkpoint_seconds: float = Field(300, ge=0, examples=[60])
+    """Seconds between two checkpoints of a training, and so roughly what a killed one loses."""
     small: ModelConfig = ModelConfig(name="HuggingFaceTB/SmolLM2-135M-Instruct")
+    """The model that is tuned, and that guides the large one together with its untuned self."""
     large: ModelConfig | None = ModelConfig(
         name="google/gemma-3-270m", template="Here is a movie review from imdb: {prompt}"
     )
+    """The frozen model that is steered; null where no decoder uses one."""
     data: DataConfig = DataConfig()
+    """Where prompts come from."""
     reward: RewardConfig = Field(RewardConfig(training=RewardTrainingConfig()), validate_default=True)
-    judge: JudgeConfig = JudgeConfig()
-    sft: SftConfig | None = None
+    """The gold reward: what the small model is tuned towards and decoders are measured by."""
+    judge: JudgeConfig | None = Field(
+        default_factory=lambda parts: _judge_beside(parts.get("reward")), examples=["sentiment"]
+    )
+    """The second, independent judge of texts; by default only beside a reward that is trained on labelled reviews."""
+    sft: SftConfig | None = Field(None, examples=[{"max_length": 72}])
+    """With it, the small model is first trained on reviews, and the result is the untuned model of all that follows."""
     synthesize: SynthesizeConfig = SynthesizeConfig()
+    """How the untuned small model's responses to the tuning prompts are sampled."""
     pairs: PairsConfig = Field(PairsConfig(), validate_default=True)
+    """Which two responses make a preference pair."""
     tune: TuneConfig = TuneConfig()
+    """How the small model is tuned on the pairs."""
     guide: GuideConfig = Field(GuideConfig(), validate_default=True)
+    """How the test prompts are decoded, and by which decoders."""
     evaluate: EvaluateConfig = EvaluateConfig()
+    """What is measured."""
 
     @property
     def base(self) -> ModelConfig:
@@ -56,11 +73,17 @@ class Experiment(Config):
         """Whether the small model is tuned in this run, and not tuned already."""
         return self.guide.tuned is None
 
+    @property
+    def steers_itself(self) -> bool:
+        """Whether the large model is the small one, untuned."""
+        large, small = self.large, self.small
+        return large is not None and self.sft is None and (large.name, large.adapter) == (small.name, small.adapter)
+
     @model_validator(mode="before")
     @classmethod
     def _tuned_is_shown_prompts_as_small_is(cls, values: Any) -> Any:
         match values:
-            case {"small": dict(small), "guide": {"tuned": dict(tuned), **rest}}:
+            case {"small": small, "guide": {"tuned": tuned, **rest}}:
                 return {**values, "guide": {**rest, "tuned": tuned_like(tuned, small)}}
         return values
 
@@ -81,6 +104,14 @@ class Experiment(Config):
         if data and data.reviews is None and reward.training is not None:
             raise ValueError("training wants labelled reviews: give data.reviews, or a reward that needs no training")
         return reward
+
+    @field_validator("judge")
+    @classmethod
+    def _judge_has_reviews(cls, judge: JudgeConfig | None, info: ValidationInfo) -> JudgeConfig | None:
+        data = info.data.get("data")
+        if judge and data and data.reviews is None:
+            raise ValueError("it is fitted on labelled reviews: give data.reviews, or drop judge")
+        return judge
 
     @field_validator("sft")
     @classmethod

@@ -99,5 +99,8 @@ Temperature = Annotated[float, AfterValidator(_finite_logits)]
 """Logits are divided by it; 0 is greedy."""
 Warmup = Annotated[float, Field(ge=0), AfterValidator(_share_or_whole_steps)]
 """A share of all steps where below 1, from 1 on a number of steps."""
-Rows = Annotated[int | Literal["auto"], PlainValidator(_auto_or_rows)]
+Rows = Annotated[
+    int | Literal["auto"],
+    PlainValidator(_auto_or_rows, json_schema_input_type=Annotated[int, Field(ge=1)] | Literal["auto"]),
+]
 """Number of rows decoded together; `auto`: as many as fit the device's memory."""

@@ -12,13 +12,13 @@ import pydantic
 
 from trimtab.config import yaml_values
 from trimtab.config.experiment import Experiment
-from trimtab.config.faults import MAX_VALUE_CHARACTERS, faults_in
+from trimtab.config.faults import MAX_VALUE_CHARACTERS, faults_in, part_at
 from trimtab.config.guides import guide_pair
 from trimtab.config.yaml_values import parse_yaml, text_wanted
-from trimtab.errors import ConfigurationError, shown
+from trimtab.errors import ConfigurationError, check_type, shown
 
 
-def load_experiment(path: Path, overrides: Sequence[str] = (), guides: Path | None = None) -> Experiment:
+def load_experiment(path: str | Path, overrides: Sequence[str] = (), guides: str | Path | None = None) -> Experiment:
     """The experiment in a file, with overrides such as `tune.beta=0.2`, whose values are YAML.
 
     `guides` is a file of guides by name, which win over those of the same name that trimtab knows anyway.
@@ -26,10 +26,15 @@ def load_experiment(path: Path, overrides: Sequence[str] = (), guides: Path | No
     Raises:
         ConfigurationError: the file cannot be read, or anything in it is wrong; the message lists every fault.
     """
-    values = read_mapping(path)
+    check_type("path", path, str | Path, "the path of an experiment file")
+    check_type("guides", guides, str | Path | None, "the path of a file of guides")
+    if isinstance(overrides, str) or not all(isinstance(text, str) for text in overrides):
+        raise ConfigurationError(f"overrides is {shown(overrides)}: give a list of texts, such as ['tune.beta=0.2']")
+    values = read_mapping(Path(path))
     if _holds_study(values):
         raise ConfigurationError(f"{path} is a study: run it with `trimtab study`")
-    return parse_experiment(values, origin=str(path), faults=override(values, overrides), guides=guides)
+    more = None if guides is None else Path(guides)
+    return parse_experiment(values, origin=str(path), faults=override(values, overrides), guides=more)
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -123,8 +128,14 @@ def set_field(values: dict[str, Any], key: str, value: Any, origin: str) -> None
     """
     *parents, last = key.split(".")
     target: Any = values
-    for parent in parents:
-        target = target.setdefault(parent, {}) if isinstance(target, dict) else target[_index(target, parent, origin)]
+    for depth, parent in enumerate(parents, start=1):
+        name = parent if isinstance(target, dict) else _index(target, parent, origin)
+        if isinstance(target, dict):
+            target.setdefault(parent, {})
+        part = part_at(parents[:depth], Experiment)
+        if isinstance(target[name], str) and part is not None:  # `small: NAME`
+            target[name] = part.long_form(target[name])
+        target = target[name]
         if not isinstance(target, dict | list):
             raise ConfigurationError(f"{origin}: {parent} is {target!r} and has no fields")
     target[last if isinstance(target, dict) else _index(target, last, origin)] = value

@@ -15,38 +15,58 @@ from trimtab.config.models import Config, ModelConfig, Name
 from trimtab.config.search import EarlyRejection, SamplingConfig, TermConfig, ValueConfig, one_or_several, search_faults
 
 Text = Annotated[str, StringConstraints(min_length=1)]
+Values = Annotated[
+    tuple[ValueConfig, ...],
+    BeforeValidator(one_or_several, json_schema_input_type=ValueConfig | tuple[ValueConfig, ...]),
+]
 
 
 class DecoderConfig(Config):
     """One way to decode: a model and a search.
 
-    base is (width 1, successors 1, chunk none), best-of-N (1, N, none), chunk-level beam search (W, K, L).
-    `model` is `large`, or the small model `untuned` or `tuned`. `beta` adds beta * (tuned - untuned) to its logits
-    (EFT), `emulate` the sum of several such terms. `best_of` names another decoder instead: of all its candidates, the
-    best by the gold reward itself. `value` is what the search is guided by wherever it has anything to choose from:
-    one value or a weighted mean of several, the tuned/untuned pair where none is given. docs/search.md explains the
-    other fields. A decoder without a name is named by its settings.
+    The base is (width 1, successors 1, chunk none), best-of-N (1, N, none), chunk-level beam search (W, K, L).
+    docs/search-settings.md explains each field.
     """
 
     execution = frozenset({"name"})
 
-    name: Name = ""
-    model: Literal["large", "untuned", "tuned"] = "large"
-    best_of: Name | None = None
-    width: int = Field(1, ge=1)
-    successors: int = Field(1, ge=1)
-    chunk: int | None = Field(None, ge=1, validate_default=True)
-    beta: float | None = None
-    emulate: tuple[TermConfig, ...] = ()
-    value: Annotated[tuple[ValueConfig, ...], BeforeValidator(one_or_several)] = ()
-    duplicates: Literal["keep", "drop"] = "keep"
-    groups: int = Field(1, ge=1)
-    pool: int | None = Field(None, ge=1)
-    reject: EarlyRejection | None = None
-    chunk_ends: tuple[Text, ...] = ()
-    vote: str | None = None
-    n_best: int | None = Field(None, ge=1)
-    budget: float | None = Field(None, gt=0)
+    name: Name = Field("", examples=["cbs"])
+    """The decoder's name in tables and folders. Without one it is named by its settings, such as `cbs-4-4-5`."""
+    model: Literal["large", "untuned", "tuned"] = Field("large", examples=["untuned"])
+    """Which model decodes: the large one, or the small one before or after tuning."""
+    best_of: Name | None = Field(None, examples=["bon-16"])
+    """The name of another decoder: of all its candidates, the best by the gold reward itself. An upper bound."""
+    width: int = Field(1, ge=1, examples=[4])
+    """W: how many beams are kept."""
+    successors: int = Field(1, ge=1, examples=[4])
+    """K: how many continuations of each beam are sampled; with width 1 and no chunk, N of best-of-N."""
+    chunk: int | None = Field(None, ge=1, validate_default=True, examples=[5])
+    """L: tokens between two choices of chunk-level beam search; null chooses among whole responses."""
+    beta: float | None = Field(None, examples=[1.0])
+    """Emulated fine-tuning: adds beta * (tuned - untuned) logits to those of the model."""
+    emulate: tuple[TermConfig, ...] = Field((), examples=[[{"weight": 0.5}]])
+    """Emulated fine-tuning with several terms, whose sum is added to the model's logits."""
+    value: Values = Field((), examples=["reward"])
+    """What judges candidates: one value, or several with weights. Without it the log-ratio of the tuned and untuned
+    model."""
+    duplicates: Literal["keep", "drop"] = Field("keep", examples=["drop"])
+    """With `drop`, of candidates with the same tokens only one competes."""
+    groups: int = Field(1, ge=1, examples=[2])
+    """Beams are split into this many groups, which keep their own best; it must divide the width."""
+    pool: int | None = Field(None, ge=1, examples=[2])
+    """A beam that has ended moves to a pool and frees its place; a prompt is done with this many of them. The pool's
+    best wins."""
+    reject: EarlyRejection | None = Field(None, examples=[{"share": 0.5, "at": [10, 20]}])
+    """Best-of-N stops its worst samples early."""
+    chunk_ends: tuple[Text, ...] = Field((), examples=[[".", "!", "?"]])
+    """A chunk also ends behind one of these texts; `chunk` is then the most tokens of one."""
+    vote: str | None = Field(None, examples=["(\\d+)"])
+    """A regular expression that finds the answer in a response. Equal answers add up their weight, exp(value); the best
+    response of the heaviest answer wins."""
+    n_best: int | None = Field(None, ge=1, examples=[2])
+    """How many of the best candidates are kept, with their log-probabilities. Null: all, without log-probabilities."""
+    budget: float | None = Field(None, gt=0, examples=[2.0e11])
+    """FLOPs for one prompt: the search is made as large as they pay for."""
 
     @model_validator(mode="before")
     @classmethod
@@ -164,28 +184,27 @@ def _short(number: float) -> str:
 
 
 class GuideConfig(Config):
-    """How the test prompts are decoded.
-
-    They are decoded in blocks, the unit of resume: as many prompts as have `rows` candidates under a decoder, and at
-    least one. `auto` rows are what the device has room for: the number is logged before the run begins and recorded
-    in `plan.json` beside the first block, so a resumed run keeps it; another machine may come to another number, and
-    so to other rounding. A response ends at an end token, before the first of the `stop` strings, or at
-    `max_new_tokens`. `unprompted` is a number of responses, each from the start token alone, instead of test prompts.
-
-    `tuned` names a model that is tuned already, from `small`: then nothing is tuned. Its template, start token and
-    system message are those of `small` where it sets none; without a name it is `small` with an adapter. In a file,
-    `pair: NAME` sets both models, from the guides that `trimtab guides` lists.
-    """
+    """How the test prompts are decoded: a response ends at an end token, before a stop string or at its limit."""
 
     execution = frozenset({"rows"})
 
-    tuned: ModelConfig | None = None
-    max_new_tokens: int = Field(40, ge=1)
+    tuned: ModelConfig | None = Field(None, examples=[{"name": "HuggingFaceH4/zephyr-7b-beta"}])
+    """A model that is tuned already, from `small`: then nothing is tuned. What it does not set of template, start token
+    and system message is that of `small`; without a name it is `small` with an adapter. In a file, `pair: NAME` sets
+    both models, from the guides that `trimtab guides` lists."""
+    max_new_tokens: int = Field(40, ge=1, examples=[48])
+    """The most tokens of a response."""
     sampling: SamplingConfig = SamplingConfig()
-    stop: tuple[Text, ...] = ()
-    rows: Rows = 256
-    unprompted: int | None = Field(None, ge=1)
-    decoders: tuple[DecoderConfig, ...] = (DecoderConfig(),)
+    """How one token is drawn."""
+    stop: tuple[Text, ...] = Field((), examples=[["\n\n"]])
+    """A response ends before the first of these texts."""
+    rows: Rows = Field(256, examples=[128])
+    """Candidates that are decoded together. They are those of one block of prompts, which is what a killed run repeats.
+    `auto`: as many as the device has room for, recorded with the first block; it changes no more than rounding."""
+    unprompted: int | None = Field(None, ge=1, examples=[5000])
+    """A number of responses from the start token alone, instead of responses to test prompts."""
+    decoders: tuple[DecoderConfig, ...] = Field((DecoderConfig(),), examples=[[{"model": "large"}, {"successors": 16}]])
+    """The ways to decode that are compared, each a row of the table."""
 
     @field_validator("decoders")
     @classmethod

@@ -34,7 +34,7 @@ class GuidePair(Config):
     @classmethod
     def _tuned_is_shown_prompts_as_untuned_is(cls, values: Any) -> Any:
         match values:
-            case {"untuned": dict(untuned), "tuned": tuned}:
+            case {"untuned": untuned, "tuned": tuned}:
                 return {**values, "tuned": tuned_like(tuned, untuned)}
         return values
 

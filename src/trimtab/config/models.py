@@ -4,13 +4,24 @@
 '{prompt}'
 """
 
+import datetime
 import typing
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pydantic
-from pydantic import BeforeValidator, Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from trimtab.config.faults import faults_in
 from trimtab.config.fields import CHAT, Template
+from trimtab.config.yaml_values import text_wanted
+from trimtab.errors import ConfigurationError
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
@@ -25,6 +36,18 @@ class Config(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
     execution: ClassVar[frozenset[str]] = frozenset()
     """Fields that do not change a result, and so take no part in hashes: where, how fast, under what name."""
+    shorthand: ClassVar[str] = ""
+    """The field that a text stands for, where it is given instead of all fields."""
+
+    def __init__(self, **values: Any) -> None:
+        """A part that is made in Python refuses as one in a file does: all its faults, on one line."""
+        try:
+            super().__init__(**values)
+        except pydantic.ValidationError as error:
+            raise ConfigurationError(f"{type(self).__name__}: {'; '.join(faults_in(error, type(self)))}") from None
+
+    # so that pydantic does not call it for the parts of a file
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @field_validator("*", mode="before")
     @classmethod
@@ -37,6 +60,28 @@ class Config(pydantic.BaseModel):
             remedy = "put a text in quotation marks, or give a number" if str in types else "give a number"
             raise ValueError(f"{booleans[0]} is no number, YAML takes yes, no, on and off for true or false: {remedy}")
         return value
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _from_shorthand(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        return validate(cls.long_form(value))
+
+    @classmethod
+    def long_form(cls, value: Any) -> Any:
+        """The fields that a text stands for, as `{"name": "me/tiny"}`; anything else is returned unchanged.
+
+        Raises:
+            ValueError: YAML has read a text without quotation marks as a number, a boolean or a date.
+        """
+        if value == [None]:  # a `-`, as YAML reads it
+            value = "-"
+        if cls.shorthand and isinstance(value, bool | int | float | datetime.date):
+            raise ValueError(f"{value} is no {cls.shorthand}: {text_wanted(value)}")
+        return {cls.shorthand: value} if cls.shorthand and isinstance(value, str) else value
+
+    def __repr_args__(self) -> Any:
+        """Only the fields that were set: all of them fill a screen."""
+        return [(name, vars(self)[name]) for name in type(self).model_fields if name in self.model_fields_set]
 
     def hashed(self) -> dict[str, Any]:
         """The plain values that an artifact's hash is made of: all fields but `execution`, in nested parts too."""
@@ -63,10 +108,8 @@ def types_in(annotation: Any) -> set[Any]:
 class EndpointConfig(Config):
     """A server that holds a model which this machine does not, reached by OpenAI's completions protocol.
 
-    `url` is the one that OpenAI's clients are given, such as http://host:8000/v1. `key_variable` is the environment
-    variable that holds the key. `timeout` is in seconds; prices are per million tokens. `log_probabilities` says that
-    the server returns those of the text it reads (`echo`), which fluency needs. None of these fields changes what the
-    model writes, so none takes part in the hashes of texts: a server may move.
+    A text stands for its `url`. No field changes what the model writes, so none takes part in the hashes of texts: a
+    server may move.
     """
 
     execution = frozenset(
@@ -74,50 +117,59 @@ class EndpointConfig(Config):
         | {"prompt_price", "completion_price", "log_probabilities"}
     )
 
-    url: str = Field(pattern=r"^https?://[^\s?#]+$")
-    key_variable: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    concurrency: int = Field(8, ge=1, le=100)
-    timeout: float = Field(120.0, gt=0)
-    attempts: int = Field(6, ge=1)
-    prompt_price: float | None = Field(None, ge=0)
-    completion_price: float | None = Field(None, ge=0)
-    log_probabilities: bool = False
+    shorthand = "url"
 
-
-def _from_url(endpoint: Any) -> Any:
-    return {"url": endpoint} if isinstance(endpoint, str) else endpoint
+    url: str = Field(pattern=r"^https?://[^\s?#]+$", examples=["http://127.0.0.1:8000/v1"])
+    """The address that OpenAI's clients are given."""
+    key_variable: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", examples=["LARGE_KEY"])
+    """The environment variable that holds the key."""
+    concurrency: int = Field(8, ge=1, le=100, examples=[16])
+    """Requests at once."""
+    timeout: float = Field(120.0, gt=0, examples=[120])
+    """Seconds that a request may take."""
+    attempts: int = Field(6, ge=1, examples=[6])
+    """How often a request is tried, with pauses of 1, 2, 4, ... seconds."""
+    prompt_price: float | None = Field(None, ge=0, examples=[0.6])
+    """Price of a million tokens read, for the report."""
+    completion_price: float | None = Field(None, ge=0, examples=[0.8])
+    """Price of a million tokens written, for the report."""
+    log_probabilities: bool = Field(False, examples=[True])
+    """Whether the server returns the log-probabilities of the text that it reads (`echo`), which fluency needs."""
 
 
 class ModelConfig(Config):
-    """A causal language model and how prompts are shown to it.
-
-    `name` is a folder, a name in the path map, a hub name or a name in the catalogue (`trimtab assets`).
-    `template` holds `{prompt}` once, or is `chat`: then prompts are conversations (a string is one message of the
-    user), rendered by the tokenizer's chat template, and `system` is the system message where they have none.
-    `adapter` is a PEFT folder. `start_token` is the text of the token that begins a text without a prompt.
-    With an `endpoint` (its address, or an `EndpointConfig`) the model runs on that server under `name`, and gives texts
-    alone.
-
-    Large models: `quantization` stores weights in 4 or 8 bits (bitsandbytes). `device_map` spreads the layers over all
-    GPUs and then the host's memory and disk (`auto`, `balanced`, `sequential`), or keeps them in memory or on disk
-    until they run (`cpu`, `disk`); `gpu_memory` limits the GB taken of each GPU. `attention` is the implementation of
-    attention. docs/models.md explains each.
-    """
+    """A causal language model, and how prompts are shown to it. A text stands for its `name`. See docs/models.md."""
 
     execution = frozenset({"device_map", "gpu_memory"})
+    shorthand = "name"
 
-    name: str = Field(min_length=1)
-    template: Template = "{prompt}"
-    system: str | None = None
-    adapter: str | None = None
-    start_token: str | None = None
-    dtype: Dtype = "auto"
-    allow_pickle: bool = False
-    endpoint: Annotated[EndpointConfig | None, BeforeValidator(_from_url)] = None
-    quantization: Quantization | None = None
-    device_map: DeviceMap | None = None
-    gpu_memory: float | None = Field(None, gt=0, validate_default=True)
-    attention: Attention | None = None
+    name: str = Field(min_length=1, examples=["HuggingFaceTB/SmolLM2-135M-Instruct"])
+    """A folder, a name in the path map, a name on the model hub or one of `trimtab assets`. Behind an endpoint, its
+    name there."""
+    template: Template = Field("{prompt}", examples=["chat"])
+    """How a prompt is shown to the model: a text that holds `{prompt}` once, or `chat`. Then prompts are conversations
+    (a text is one message of the user), written by the chat template of the model's tokenizer."""
+    system: str | None = Field(None, examples=["Answer in one sentence."])
+    """The system message of conversations that have none."""
+    adapter: str | None = Field(None, examples=["me/my-adapter"])
+    """The folder or name of a PEFT adapter that is put on the model."""
+    start_token: str | None = Field(None, examples=["<|endoftext|>"])
+    """The text of the token that begins a text without a prompt."""
+    dtype: Dtype = Field("auto", examples=["bfloat16"])
+    """The type of the weights. `auto` is bfloat16 where the hardware multiplies it, else float32."""
+    allow_pickle: bool = Field(False, examples=[True])
+    """Whether weights may be read from pickled files, where there are no others."""
+    endpoint: EndpointConfig | None = Field(None, examples=["http://127.0.0.1:8000/v1"])
+    """A server that runs the model, and gives texts alone."""
+    quantization: Quantization | None = Field(None, examples=["4bit"])
+    """Stores the weights in 4 or 8 bits, by bitsandbytes."""
+    device_map: DeviceMap | None = Field(None, examples=["auto"])
+    """Where the layers lie: over all GPUs and then memory and disk (`auto`, `balanced`, `sequential`), or in memory or
+    on disk until they run (`cpu`, `disk`)."""
+    gpu_memory: float | None = Field(None, gt=0, validate_default=True, examples=[40.0])
+    """The most GB that the model takes of each GPU."""
+    attention: Attention | None = Field(None, examples=["eager"])
+    """The implementation of attention; without it `sdpa` where the family has it."""
 
     @field_validator("gpu_memory")
     @classmethod
@@ -143,7 +195,7 @@ class ModelConfig(Config):
         return self.template == CHAT
 
 
-def tuned_like(tuned: Any, untuned: dict[str, Any]) -> Any:
+def tuned_like(tuned: Any, untuned: Any) -> Any:
     """A tuned model's settings, completed by those of its untuned self: all of them where only an adapter is added,
     else those that say how prompts are shown.
 
@@ -152,7 +204,8 @@ def tuned_like(tuned: Any, untuned: dict[str, Any]) -> Any:
     >>> tuned_like({"name": "me/tuned"}, {"name": "me/tiny", "template": "chat", "quantization": "4bit"})
     {'template': 'chat', 'name': 'me/tuned'}
     """
-    if not isinstance(tuned, dict):
+    tuned, untuned = ({"name": model} if isinstance(model, str) else model for model in (tuned, untuned))
+    if not isinstance(tuned, dict) or not isinstance(untuned, dict):
         return tuned
     prompting = {name: untuned[name] for name in ("template", "system", "start_token") if name in untuned}
     return {**(prompting if "name" in tuned else untuned), **tuned}

@@ -15,13 +15,15 @@ from trimtab.plugins.registry import registry
 
 
 class Threshold(Config):
-    """A reward: an absolute `value`, a `quantile` of the run's rewards, or their mean plus a multiple of their standard
-    deviation, `deviations`. For a difference of rewards, `deviations` is a multiple of the standard deviation alone.
-    """
+    """A reward, given in one of three ways."""
 
-    value: float | None = None
-    quantile: float | None = Field(None, ge=0, le=1)
-    deviations: float | None = None
+    value: float | None = Field(None, examples=[0.5])
+    """A reward."""
+    quantile: float | None = Field(None, ge=0, le=1, examples=[0.5])
+    """A quantile of the run's rewards."""
+    deviations: float | None = Field(None, examples=[0.0])
+    """The mean of the run's rewards plus this many standard deviations; for a difference of rewards, this many
+    alone."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -31,24 +33,27 @@ class Threshold(Config):
 
 
 class PairsConfig(Config):
-    """Which two responses make a pair, and who wins.
+    """Which two responses make a pair, and who wins. docs/pairs.md explains each strategy."""
 
-    The strategy `margin` uses `margin` (rewards differ by more than that; a quantile is one of all differences of two
-    responses to one prompt), `straddle` uses `threshold` (one response below, one above). `flat` and `rarer_wins` sort
-    rewards into `bins` of equal width from `low` to `high`, and use no response beyond them. With the `labels`
-    `argmax` the higher reward wins; a strategy may decide itself who wins. A prompt's responses give at most
-    `per_prompt` pairs. `unprompted` responses all share one prompt, from which `total` pairs are drawn.
-    """
-
-    strategy: Strategy = "best_worst"
-    labels: Literal["bradley_terry", "argmax"] = "argmax"
-    per_prompt: int = Field(1, ge=1)
-    total: int | None = Field(None, ge=1)
-    margin: Threshold = Threshold(value=1.0)
-    threshold: Threshold = Threshold(quantile=0.5)
-    low: Threshold = Threshold(quantile=0.01)
-    high: Threshold = Threshold(quantile=0.99)
-    bins: int = Field(20, ge=2)
+    strategy: Strategy = Field("best_worst", examples=["best_worst"])
+    """Which two responses make a pair."""
+    labels: Literal["bradley_terry", "argmax"] = Field("argmax", examples=["bradley_terry"])
+    """Who wins: the higher reward (`argmax`), or drawn by the Bradley-Terry probability."""
+    per_prompt: int = Field(1, ge=1, examples=[3])
+    """The most pairs of the responses to one prompt."""
+    total: int | None = Field(None, ge=1, examples=[2000])
+    """How many pairs are drawn of `unprompted` responses, which all share one prompt."""
+    margin: Threshold = Field(Threshold(value=1.0), examples=[{"deviations": 0.5}])
+    """Of the strategy `margin`: the rewards of a pair differ by more than this. A quantile is one of all differences of
+    two responses to one prompt."""
+    threshold: Threshold = Field(Threshold(quantile=0.5), examples=[{"deviations": 0}])
+    """Of the strategy `straddle`: one response lies below this, one above."""
+    low: Threshold = Field(Threshold(quantile=0.01), examples=[{"quantile": 0.01}])
+    """Of the strategies `flat` and `rarer_wins`: the lowest reward that is used."""
+    high: Threshold = Field(Threshold(quantile=0.99), examples=[{"quantile": 0.99}])
+    """Of the strategies `flat` and `rarer_wins`: the highest reward that is used."""
+    bins: int = Field(20, ge=2, examples=[20])
+    """Of the strategies `flat` and `rarer_wins`: the number of bins of equal width between `low` and `high`."""
 
     @field_validator("labels")
     @classmethod
@@ -60,16 +65,17 @@ class PairsConfig(Config):
 
 
 class SynthesizeConfig(Config):
-    """Samples of the untuned small model, scored by the gold reward: `samples` for each of the tuning prompts.
-
-    `unprompted` draws as many samples from the model's `start_token` alone; they share one empty prompt. `rows`
-    samples are decoded together: `rows // samples` prompts, the unit of resume; `auto` as for `guide.rows`.
-    """
+    """Responses of the untuned small model to the tuning prompts, which the gold reward scores."""
 
     execution = frozenset({"rows"})
 
-    samples: int = Field(8, ge=2)
-    unprompted: bool = False
-    max_new_tokens: int = Field(40, ge=1)
+    samples: int = Field(8, ge=2, examples=[8])
+    """Responses to each prompt."""
+    unprompted: bool = Field(False, examples=[True])
+    """Draws as many responses from the model's start token alone; they share one empty prompt."""
+    max_new_tokens: int = Field(40, ge=1, examples=[40])
+    """The most tokens of a response."""
     sampling: SamplingConfig = SamplingConfig(temperature=1.0)
-    rows: Rows = 256
+    """How one token is drawn."""
+    rows: Rows = Field(256, examples=[128])
+    """Responses that are sampled together; they are those of one block of prompts. `auto` as for `guide.rows`."""

@@ -25,60 +25,74 @@ from trimtab.plugins.registry import registry
 
 
 class RewardTrainingConfig(Config):
-    """How a sentence encoder is fine-tuned into the sentiment classifier.
+    """How an encoder is trained into a classifier of sentiment, on snippets of labelled reviews."""
 
-    Each epoch cuts a new snippet of `snippet_words` (drawn evenly, both ends included) out of every review.
-    Training freezes the embeddings and the lowest `frozen_layers` layers. Weights above the layers, which start
-    almost untrained, learn at `head_learning_rate`. Weights are float32; matrix products round them to `dtype` first,
-    which `auto` makes bfloat16 where the hardware multiplies it.
-    """
-
-    epochs: int = Field(1, ge=1)
-    snippet_words: WordRange = (20, 60)
-    batch_size: int = Field(16, ge=1)
-    learning_rate: float = Field(3e-4, gt=0)
-    head_learning_rate: float = Field(1.5e-3, gt=0)
-    warmup: float = Field(0.1, ge=0, lt=1)
-    frozen_layers: int = Field(2, ge=0)
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    epochs: int = Field(1, ge=1, examples=[1])
+    """Passes over the reviews; each cuts a new snippet out of every review."""
+    snippet_words: WordRange = Field((20, 60), examples=[[20, 60]])
+    """Least and greatest number of words of a snippet; drawn evenly."""
+    batch_size: int = Field(16, ge=1, examples=[16])
+    """Snippets in a batch."""
+    learning_rate: float = Field(3e-4, gt=0, examples=[3e-4])
+    """The learning rate of the layers."""
+    head_learning_rate: float = Field(1.5e-3, gt=0, examples=[1.5e-3])
+    """The learning rate of the weights above the layers, which start almost untrained."""
+    warmup: float = Field(0.1, ge=0, lt=1, examples=[0.1])
+    """The share of all steps in which the learning rate rises."""
+    frozen_layers: int = Field(2, ge=0, examples=[3])
+    """This many lowest layers, and the embeddings, are not trained."""
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", examples=["float32"])
+    """What the factors of matrix products are rounded to; weights are float32. `auto` is bfloat16 where the hardware
+    multiplies it."""
 
 
 class RewardConfig(Config):
     """The gold reward: a classifier, a reward model with a scalar head, a Python function or a service.
 
-    `definition` is a name in the registry of reward kinds, and says which number of `model` the reward is. Of a
-    sequence classifier with two labels: `margin`, log p(positive) - log p(negative), or `positive_logit`. With
-    `training`, `model` is an encoder that is fine-tuned first; without, it is a ready classifier. `positive_label` is
-    the index or name of the positive class; YAML reads yes, no, on and off as booleans unless they stand in quotes.
-    Of a scalar head: `scalar` is any sequence classifier with one label, which reads conversations by its own chat
-    template, or by `template`, a text with `{prompt}` and `{response}` in any order; `ultrarm` and `starling` are
-    openbmb/UltraRM-13b and Nexusflow/Starling-RM-34B by their published prompts. `tokenizer` names another folder for
-    the tokenizer.
-    A text of more than `max_length` tokens loses its beginning, except for the tokenizer's special tokens.
-
-    `by` replaces a model: a function as `module:function` or `file.py:function`, or the address of a service. A
-    request to a service is given up after `timeout` seconds, is made up to `attempts` times, and carries the key in the
-    environment variable `key_variable`; these three change no result and take no part in hashes.
-
-    Settings that the kind does not read are refused, and take no part in hashes.
+    A text with a colon stands for `by`, a function or an address; any other text for `model`. Settings that the kind
+    does not read are refused, and take no part in hashes. docs/own-reward.md shows each kind.
     """
 
     execution = frozenset({"timeout", "attempts", "key_variable"})
+    shorthand = "model"
 
-    model: str = "sentence-transformers/all-MiniLM-L6-v2"
-    definition: RewardKind = "margin"
-    training: RewardTrainingConfig | None = None
-    positive_label: int | str = 1
-    max_length: int = Field(256, ge=8)
-    batch_size: int = Field(64, ge=1)
-    allow_pickle: bool = False
-    by: str | None = None
-    template: str | None = None
-    tokenizer: str | None = None
-    dtype: Dtype = "float32"
-    timeout: float = Field(60.0, gt=0)
-    attempts: int = Field(6, ge=1)
-    key_variable: str | None = None
+    model: str = Field("sentence-transformers/all-MiniLM-L6-v2", min_length=1, examples=["lvwerra/distilbert-imdb"])
+    """A sequence classifier or reward model; with `training`, an encoder. The default is an encoder that is trained."""
+    definition: RewardKind = Field("margin", examples=["scalar"])
+    """Which number of the model the reward is."""
+    training: RewardTrainingConfig | None = Field(None, examples=[{"frozen_layers": 3}])
+    """With it, the model is first trained on reviews."""
+    positive_label: int | str = Field(1, examples=["POSITIVE"])
+    """Of a classifier with two labels: the index or name of the positive one."""
+    max_length: int = Field(256, ge=8, examples=[512])
+    """A text of more tokens loses its beginning, except for special tokens."""
+    batch_size: int = Field(64, ge=1, examples=[16])
+    """Texts that are read together, or sent in one request."""
+    allow_pickle: bool = Field(False, examples=[True])
+    """Whether weights may be read from pickled files, where there are no others."""
+    by: str | None = Field(None, examples=["rewards.py:score"])
+    """Instead of a model: a Python function as `file.py:function` or `module:function`, or the address of a service."""
+    template: str | None = Field(None, examples=["Question: {prompt} Answer: {response}"])
+    """Of a scalar head: how it reads prompt and response; `chat` is its tokenizer's chat template."""
+    tokenizer: str | None = Field(None, examples=["01-ai/Yi-34B-Chat"])
+    """The folder or name of the tokenizer, where it does not lie with the model."""
+    dtype: Dtype = Field("float32", examples=["bfloat16"])
+    """The type of the weights."""
+    timeout: float = Field(60.0, gt=0, examples=[60.0])
+    """Of a service: seconds that a request may take."""
+    attempts: int = Field(6, ge=1, examples=[6])
+    """Of a service: how often a request is tried."""
+    key_variable: str | None = Field(None, examples=["REWARD_KEY"])
+    """Of a service: the environment variable that holds the key."""
+
+    @classmethod
+    def long_form(cls, value: Any) -> Any:
+        """A function as `file.py:function` and a service's address stand for `by`, another text for `model`."""
+        if not isinstance(value, str):
+            return super().long_form(value)
+        if value.endswith(".py"):
+            raise ValueError(f"{value} is a file: name the function in it, as {value}:score")
+        return {"by" if ":" in value else "model": value}
 
     @model_validator(mode="before")
     @classmethod
@@ -168,9 +182,25 @@ class RewardConfig(Config):
 
 
 class JudgeConfig(Config):
-    """The second, independent judge (TF-IDF and logistic regression), fitted on snippets of reviews of its own."""
+    """The second, independent judge (TF-IDF and logistic regression), fitted on snippets of reviews of its own.
 
-    snippet_words: WordRange = (15, 60)
+    It tells positive reviews from negative ones, whatever the gold reward measures. An experiment has it where the gold
+    reward is trained on the same labelled reviews, or where it asks for it: `judge: sentiment`.
+    """
+
+    snippet_words: WordRange = Field((15, 60), examples=[[15, 60]])
+    """Least and greatest number of words of the snippets that it is fitted on."""
+
+    @classmethod
+    def long_form(cls, value: Any) -> Any:
+        """The fields of the judge of this name.
+
+        Raises:
+            ValueError: there is no judge of this name.
+        """
+        if isinstance(value, str) and value != "sentiment":
+            raise ValueError(f"{value!r} is no judge: there is one, sentiment")
+        return {} if isinstance(value, str) else value
 
 
 def _is_address(by: str) -> bool:

@@ -16,33 +16,34 @@ from trimtab.plugins.user_functions import source_hash
 
 
 class SamplingConfig(Config):
-    """How one token is drawn. Temperature 0 is greedy. `top_k` 0, `top_p` 1 and `min_p` 0 switch those filters off.
+    """How one token is drawn. In the order of transformers: penalty, temperature, top-k, top-p, min-p."""
 
-    `min_p` drops tokens of less than this share of the likeliest token's probability; `repetition_penalty` above 1
-    makes tokens of the prompt and the response so far less likely. All are applied as transformers does: penalty,
-    temperature, top-k, top-p, min-p.
-    """
-
-    temperature: Temperature = Field(0.7, ge=0)
-    top_k: int = Field(50, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    min_p: float = Field(0.0, ge=0, le=1)
-    repetition_penalty: float = Field(1.0, gt=0)
+    temperature: Temperature = Field(0.7, ge=0, examples=[1.0])
+    """Divides the logits; 0 takes the likeliest token."""
+    top_k: int = Field(50, ge=0, examples=[0])
+    """Only this many of the likeliest tokens are drawn; 0: all."""
+    top_p: float = Field(1.0, gt=0, le=1, examples=[0.9])
+    """Only the likeliest tokens that hold this share of the probability are drawn; 1: all."""
+    min_p: float = Field(0.0, ge=0, le=1, examples=[0.05])
+    """Only tokens of at least this share of the likeliest one's probability are drawn; 0: all."""
+    repetition_penalty: float = Field(1.0, gt=0, examples=[1.1])
+    """Above 1, tokens of the prompt and of the response so far become less likely."""
 
 
 class ValueConfig(Config):
-    """One value that judges candidates, and its `weight` among several.
+    """One value that judges candidates. A text stands for `by`."""
 
-    `by` is an entry of the registry of values (`implicit`, the log-ratio of the tuned and the untuned model; `reward`,
-    the gold reward; or one of a plug-in), or a Python function, as `module:function` or `file.py:function`, which gets
-    texts and gives one number for each. `steps` takes the score at the end of every chunk and combines these by their
-    sum or minimum, as a process reward model is used. `per_token` divides by the number of the response's tokens.
-    """
+    shorthand = "by"
 
-    by: str = "implicit"
-    weight: float = Field(1.0, gt=0)
-    steps: Literal["sum", "min"] | None = None
-    per_token: bool = False
+    by: str = Field("implicit", examples=["reward"])
+    """`implicit` (the log-ratio of the tuned and untuned model), `reward` (the gold reward), a plug-in's name, or a
+    Python function as `file.py:function` or `module:function`, which gets texts and gives one number for each."""
+    weight: float = Field(1.0, gt=0, examples=[0.5])
+    """Its weight among several values."""
+    steps: Literal["sum", "min"] | None = Field(None, examples=["min"])
+    """Scores each chunk and combines these scores, as a process reward model is used."""
+    per_token: bool = Field(False, examples=[True])
+    """Divides by the number of the response's tokens."""
 
     @field_validator("by")
     @classmethod
@@ -102,8 +103,10 @@ class ValueConfig(Config):
 class EarlyRejection(Config):
     """Best-of-N drops the worst `share` of its samples at each of these response lengths, in tokens."""
 
-    share: float = Field(0.5, gt=0, lt=1)
-    at: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+    share: float = Field(0.5, gt=0, lt=1, examples=[0.5])
+    """The share of samples that is dropped each time."""
+    at: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1, examples=[[10, 20]])
+    """Lengths of the response, in tokens, at which samples are dropped."""
 
     @field_validator("at")
     @classmethod
@@ -119,15 +122,17 @@ class TermConfig(Config):
     A model that is not named is the experiment's own. Each is shown prompts in its own template.
     """
 
-    weight: float
-    tuned: ModelConfig | None = None
-    untuned: ModelConfig | None = None
+    weight: float = Field(examples=[0.5])
+    """The factor of the difference of logits."""
+    tuned: ModelConfig | None = Field(None, examples=[{"name": "me/my-tuned"}])
+    """The tuned model; without it the experiment's own."""
+    untuned: ModelConfig | None = Field(None, examples=[{"name": "me/my-untuned"}])
+    """The untuned model; without it the experiment's own."""
 
 
 def one_or_several(value: Any) -> Any:
-    """Accept `reward` and `{by: reward}` as short forms of the list `[{by: reward}]`."""
-    entries = value if isinstance(value, list | tuple) else [value]
-    return [{"by": entry} if isinstance(entry, str) else entry for entry in entries]
+    """Accept one value in the place of a list of one."""
+    return value if isinstance(value, list | tuple) else [value]
 
 
 def search_faults(

@@ -22,6 +22,8 @@ from trimtab.evaluation.coverage import (
     too_long,
     without,
 )
+from trimtab.evaluation.differences import Difference, differences
+from trimtab.evaluation.marks import best_decoder, oracle_of, sampled_by
 from trimtab.evaluation.metrics import Estimate
 from trimtab.records import SET_ASIDE, Generation, Score
 from trimtab.rewards.thresholds import reward_at
@@ -56,7 +58,8 @@ class Row:
     decoder's models (these are set aside for all decoders alike). `by_gold` marks a decoder that the gold reward
     itself guided: an upper line, not a method. `reward_std` is the standard deviation of the rewards (divided by
     n - 1), `below` the share of them below `threshold`. `kl` (nats a response) and `kl_per_token` (nats a token) are
-    divergences from the untuned model on the decoder's own responses (`evaluation.divergence`). `extra` holds the
+    divergences from the untuned model on the decoder's own responses (`evaluation.divergence`). `to_best` is the reward
+    minus that of the best decoder, which has none itself; `against` compares with each other decoder. `extra` holds the
     experiment's further columns (`evaluate.columns`).
     """
 
@@ -92,6 +95,10 @@ class Row:
     kl_low: float | None = None
     kl_high: float | None = None
     kl_per_token: float | None = None
+    to_best: float | None = None
+    to_best_low: float | None = None
+    to_best_high: float | None = None
+    against: Mapping[str, Difference] = field(default_factory=dict)
     extra: Mapping[str, float | None] = field(default_factory=dict)
 
 
@@ -136,11 +143,11 @@ def summarise(
     threshold, estimate = _threshold(guide, evaluate, table), partial(_estimate, evaluate, seed)
     rows = {}
     for decoder in guide.decoders:
-        ours, theirs = _measured(guide, decoder, table)
+        ours, theirs = _measured(guide, decoder, table, generations)
         unanswered = {one.prompt_id for one in generations[decoder.name] if one.finish in SET_ASIDE} | excluded
         rows[decoder.name] = Row(
             decoder=decoder.name,
-            model=names[_sampled(guide, decoder).model],
+            model=names[sampled_by(guide, decoder).model],
             by_gold=decoder.guided_by_gold,
             **_rewards(ours, theirs, estimate, threshold),
             **_texts(ours, tokens[decoder.name]),
@@ -151,8 +158,16 @@ def summarise(
             set_aside=len(unanswered),
             headroom=None,  # replaced below: it needs the rows of all decoders
         )
+    found = differences(counted, resamples=evaluate.bootstrap, confidence=evaluate.confidence, seed=seed)
+    best = best_decoder(guide, {name: row.reward for name, row in rows.items()})
     return [
-        dataclasses.replace(rows[decoder.name], headroom=_headroom(guide, decoder, rows)) for decoder in guide.decoders
+        dataclasses.replace(
+            row,
+            headroom=_headroom(guide, guide.decoder(name), rows),
+            against=found[name],
+            **_interval("to_best", found[name][best].reward if best in found[name] else None),
+        )
+        for name, row in rows.items()
     ]
 
 
@@ -170,33 +185,6 @@ def model_names(small: ModelConfig, base: ModelConfig) -> dict[str, str]:
     'gpt2 (tuned)'
     """
     return {"large": base.name, "untuned": small.name, "tuned": small.name + TUNED_SUFFIX}
-
-
-def oracle_of(guide: GuideConfig, decoder: DecoderConfig) -> DecoderConfig | None:
-    """The `best_of` decoder whose gain is the whole headroom of `decoder`; None where there is none for its model.
-
-    Of several: the one that picks from `decoder` itself, else from as many candidates, else from the most.
-    """
-    source = _sampled(guide, decoder)
-
-    def closeness(oracle: DecoderConfig) -> tuple[bool, bool, int]:
-        sampled = _sampled(guide, oracle)
-        size = sampled.width * sampled.successors
-        return (sampled == source, size == source.width * source.successors, size)
-
-    fitting = [
-        oracle
-        for oracle in guide.decoders
-        if oracle.best_of is not None
-        and (sampled := _sampled(guide, oracle)).model == source.model
-        and sampled.terms == source.terms
-    ]
-    return max(fitting, key=closeness, default=None)
-
-
-def _sampled(guide: GuideConfig, decoder: DecoderConfig) -> DecoderConfig:
-    """The decoder that wrote the candidates: another one where this one picks from its samples."""
-    return decoder if decoder.best_of is None else guide.decoder(decoder.best_of)
 
 
 def _rewards(
@@ -262,7 +250,9 @@ def _threshold(guide: GuideConfig, evaluate: EvaluateConfig, table: Table) -> fl
     return reward_at(threshold, rewards)
 
 
-def _measured(guide: GuideConfig, decoder: DecoderConfig, table: Table) -> tuple[list[Score], list[Score]]:
+def _measured(
+    guide: GuideConfig, decoder: DecoderConfig, table: Table, generations: Mapping[str, list[Generation]]
+) -> tuple[list[Score], list[Score]]:
     """The decoder's scores and, prompt by prompt, its reference's; the latter is empty for a reference.
 
     A prompt counts only where every number is finite on both sides, so that each mean of a row is over one set.
@@ -272,10 +262,11 @@ def _measured(guide: GuideConfig, decoder: DecoderConfig, table: Table) -> tuple
     theirs = {} if reference is None or reference == decoder else table[reference.name]
     kept = [prompt for prompt in ours if is_finite(ours[prompt]) and (not theirs or is_finite(theirs[prompt]))]
     if not kept:
-        raise DataError(
-            f"all {len(ours)} prompts of decoder {decoder.name} are set aside, none has finite logits and rewards: "
-            "set the models' dtype to float32, and check the reward"
-        )
+        names = [decoder.name, *([] if reference is None else [reference.name])]
+        models = {"failed", "unvalued"} & {one.finish for name in names for one in generations[name]}
+        why = "none has finite logits and rewards: set the models' dtype to float32, and check the reward"
+        why = why if models else "the reward gave none of them a finite number: mend the reward"
+        raise DataError(f"all {len(ours)} prompts of decoder {decoder.name} are set aside, {why}")
     return [ours[prompt] for prompt in kept], [theirs[prompt] for prompt in kept if theirs]
 
 

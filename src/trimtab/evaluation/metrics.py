@@ -76,6 +76,34 @@ def paired_gain(
     return mean_estimate(ours - theirs, resamples=resamples, confidence=confidence, rng=rng)
 
 
+def rate_difference(
+    sums: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    *,
+    resamples: int,
+    confidence: float,
+    rng: np.random.Generator,
+) -> Estimate:
+    """sum_i s_i1 / sum_i n_i1 - sum_i s_i2 / sum_i n_i2, and its percentile bootstrap over prompts i.
+
+    Args:
+        sums: s [prompts, 2], such as log-probabilities of two decoders' responses in nats.
+        counts: n [prompts, 2], such as their tokens.
+    """
+    size = len(sums)
+    columns = np.hstack([sums, counts])
+    totals = [columns.sum(axis=0, keepdims=True)]
+    batch = max(1, MAX_RESAMPLED // size)
+    for start in range(0, resamples, batch):  # how often each prompt is drawn
+        times = rng.multinomial(size, np.full(size, 1 / size), size=min(batch, resamples - start))
+        totals.append(times @ columns)
+    table = np.vstack(totals)
+    rates = table[:, :2] / np.maximum(table[:, 2:], 1)
+    found = rates[:, 0] - rates[:, 1]
+    low, high = np.quantile(found[1:], [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Estimate(float(found[0]), float(low), float(high))
+
+
 def headroom(gain: float, best_gain: float) -> float | None:
     """gain / best_gain: the share of the gain that is reached by picking the best sample by the gold reward itself.
 

@@ -1,10 +1,12 @@
-"""Runs the steps of an experiment, in this process or in several on this machine."""
+"""Runs the steps of an experiment, in this process, in several on this machine, or on a cluster."""
 
-import contextlib
+import importlib.util
+import itertools
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,20 +15,26 @@ import torch
 from trimtab.assets.resolve import Assets
 from trimtab.config.experiment import Experiment
 from trimtab.errors import ConfigurationError, RunError
-from trimtab.executors.helpers import helpers_for
+from trimtab.executors.driver import Driver, Manner, Task
+from trimtab.executors.local import LocalWorkers
+from trimtab.executors.memory_errors import explain_memory_errors
+from trimtab.executors.options import WorkerOptions
+from trimtab.executors.work import Setup
+from trimtab.executors.workers import InProcess, Workers
 from trimtab.models.load import quiet_libraries
 from trimtab.pipeline.checks import check_steps
 from trimtab.pipeline.experiment_steps import up_to
-from trimtab.pipeline.make import StepRunner
-from trimtab.pipeline.memory import check_jobs, lowered, memory_lines
+from trimtab.pipeline.make import StepMaker, link_results
+from trimtab.pipeline.memory import check_jobs, memory_lines, spreads
 from trimtab.pipeline.step import Plan, Step, with_needs
 from trimtab.pipeline.workspace import Workspace
 from trimtab.store.artifacts import RunDirectory
 from trimtab.store.blocks import Shard
-from trimtab.store.distributed import launched, lost_another
+from trimtab.store.distributed import launched
 from trimtab.store.lock import run_lock
 from trimtab.store.log import recording
 from trimtab.store.progress import Watch
+from trimtab.store.remote import runs_folder
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -74,31 +82,35 @@ class Run:
 
 def run(
     experiment: Experiment,
-    runs: Path,
+    runs: str | Path,
     assets: Assets,
     watch: Watch,
     until: str = "report",
     shard: Shard | str | None = None,
     trace: bool = False,
-    jobs: int = 1,
+    jobs: int | None = None,
+    threads: int | None = None,
+    ray: str | None = None,
 ) -> Run:
-    """Make all steps up to the last one of the stage `until`, in the folder `runs`/`experiment.name`.
+    """Make all steps up to the last one of the stage `until`, in the folder or at the URL `runs`/`experiment.name`.
 
     With `shard`, such as `2/4`, decode only that shard's blocks of the stage `until`; every earlier artifact must
     already exist. The same call without a shard, or `merge`, puts the blocks together. Processes that were launched
     together make the step `tune` together; earlier artifacts must already exist. With `trace`, searches of the test
     prompts leave traces in the folder's `traces/`; what was decoded without one is decoded again.
 
-    With several `jobs`, as many processes decode at the same time, each with its share of this one's threads, or with a
-    GPU of its own where several are visible; traced searches are decoded by one process.
+    With several `jobs`, as many worker processes share the blocks and steps of each stage, each with `threads` threads
+    (default: its share of this one's), or with a GPU of its own where several are visible. With `ray`, the address of a
+    Ray cluster, they are at most `jobs` workers of it: see `RayWorkers`.
 
     Raises:
         TrimtabError: an error that the user can correct; finished work is kept, and the same call resumes.
     """
     shard = Shard.parse(shard) if isinstance(shard, str) else shard
-    _check_request(experiment, until, shard, jobs)
+    who = WorkerOptions(jobs, threads, ray)
+    _check_request(experiment, until, shard, who)
     line = up_to(experiment, until)
-    directory = RunDirectory(runs / experiment.name)
+    directory = RunDirectory(runs_folder(runs) / experiment.name)
     if not launched().alone and torch.cuda.is_available():
         torch.cuda.set_device(launched().local)
     if not launched().main:
@@ -110,25 +122,78 @@ def run(
     with (
         run_lock(directory.path, shard) as previous,
         recording(directory.path, watch, previous, shard),
-        explain_memory_errors(line, experiment, assets, jobs),
+        explain_memory_errors(line, experiment, assets, jobs or 1),
         quiet_libraries(),
-        helpers_for(directory.path, experiment, assets, jobs) as helpers,
     ):
         watch.plan(step.name for step in wanted)
-        check_steps(line, experiment, assets)
-        show_memory(watch, memory_lines(line, experiment, assets, jobs))
-        plan = Plan(line, directory, assets)
-        runner = StepRunner(plan, Workspace(assets), watch, helpers=helpers, traced=trace)
-        _check_earlier(plan, wanted, until, shard)
-        for index, step in enumerate(wanted):
-            if helpers is not None and not any(later.decodes for later in wanted[index:]):
-                helpers.end()
-            if shard is None:
-                results = runner.make(step)
-            else:
-                runner.decode_shard(step, shard)
+        with workers_for(Setup(directory.path, assets), who, spread=spreads(experiment)) as workers:
+            check_steps(line, experiment, assets)
+            plan = Plan(line, directory, assets)
+            _check_earlier(plan, wanted, until, shard)
+            if ray is None:
+                show_memory(watch, memory_lines(line, experiment, assets, jobs or 1))
+            missing = [step.name for step in wanted if step.stage != "report" and not plan.artifacts[step].whole]
+            workers.check([(experiment.model_dump_json(exclude_unset=True), missing)])
+            count = max(len(workers.all()), 1)
+            maker = StepMaker(Workspace(assets), directory.path)
+            made = partial(_made, maker, plan, wanted[-1], watch)
+            for stage, tasks in _tasks(plan, wanted, experiment):
+                whole = torch.get_num_threads() if stage in TRAININGS else share_of_threads(count)
+                if stage in TRAININGS:
+                    workers.rest()
+                manner = Manner(workers.threads or threads or whole, count, shard, trace, made)
+                for error in Driver(tasks, directory, workers, watch, manner).run().values():
+                    raise error
+        if wanted[-1].stage == "report":
+            with watch("report") as advance:
+                results = maker.report(wanted[-1], plan.inputs(wanted[-1]), advance)
     _leave_group()
-    return Run(experiment, plan, watch, results if until == "report" else None)
+    return Run(experiment, plan, watch, results)
+
+
+def workers_for(setup: Setup, who: WorkerOptions, *, spread: bool = False) -> Workers:
+    """This process alone, processes on this machine, or workers of a cluster; with `spread`, a model is spread over
+    all GPUs that a worker has.
+
+    Raises:
+        ConfigurationError: Ray is not installed.
+    """
+    if who.ray is not None:
+        if importlib.util.find_spec("ray") is None:
+            raise ConfigurationError("--ray needs the package ray: pip install 'trimtab[ray]', or leave --ray out")
+        from trimtab.executors.ray_workers import RayWorkers  # late: it takes seconds, and may not be there
+
+        return RayWorkers(setup, who.ray, who.jobs, who.threads, spread=spread)
+    jobs = who.jobs or 1
+    return InProcess(setup) if jobs == 1 else LocalWorkers(setup, jobs, who.threads or share_of_threads(jobs))
+
+
+def share_of_threads(jobs: int) -> int:
+    """The threads of each of `jobs` processes."""
+    return max(torch.get_num_threads() // jobs, 1)
+
+
+def _tasks(plan: Plan, wanted: Sequence[Step], experiment: Experiment) -> Iterator[tuple[str, list[Task]]]:
+    """The steps to carry out together, one group after the other, each with the name of its stage."""
+    values = experiment.model_dump_json(exclude_unset=True)
+    for stage, steps in itertools.groupby((step for step in wanted if step.stage != "report"), _group):
+        yield stage, [Task(step, plan.artifacts[step], plan.inputs(step), values, step.name) for step in steps]
+
+
+TRAININGS = ("reward", "sft", "tune")
+"""Stages that train a model, with all threads of this process and no other work beside them."""
+
+
+def _made(maker: StepMaker, plan: Plan, last: Step, watch: Watch, task: Task) -> None:
+    """Link what a task has made; before a report, show the row of a decoder that was measured just now."""
+    link_results(plan.directory.path, task.step, task.artifact)
+    if last.stage == "report" and task.step.folder == "evaluate" and watch.stages[task.name].state == "made":
+        maker.show(last, plan.inputs(last), watch, task.step.parts["decoder"])
+
+
+def _group(step: Step) -> str:
+    """Steps of one group can be worked on at the same time: each decoder is evaluated as soon as it has decoded."""
+    return "guide" if step.stage == "evaluate" else step.stage
 
 
 def show_memory(watch: Watch, lines: Sequence[str]) -> None:
@@ -139,15 +204,15 @@ def show_memory(watch: Watch, lines: Sequence[str]) -> None:
             watch.print(line)
 
 
-def _check_request(experiment: Experiment, until: str, shard: Shard | None, jobs: int) -> None:
+def _check_request(experiment: Experiment, until: str, shard: Shard | None, who: WorkerOptions) -> None:
     """Raise ConfigurationError for arguments of `run` that do not go together."""
-    if jobs < 1:
-        raise ConfigurationError(f"jobs is {jobs}: give at least 1")
-    if jobs > 1 and shard is not None:
-        raise ConfigurationError(f"shard {shard} with {jobs} jobs is not supported: use one job and more shards")
-    if not launched().alone and until != "tune":
-        raise ConfigurationError(f"{until} was launched as {launched().count} processes: only `trimtab tune` can be")
-    check_jobs(experiment, jobs)
+    who.check()
+    if not launched().alone and (until != "tune" or who.ray is not None):
+        raise ConfigurationError(
+            f"{until} was launched as {launched().count} processes: only `trimtab tune` can be, without --ray"
+        )
+    if who.ray is None:
+        check_jobs(experiment, who.jobs or 1)
     rows = {"synthesize": experiment.synthesize.rows, "guide": experiment.guide.rows}
     if shard is not None and rows.get(until) == "auto":
         raise ConfigurationError(
@@ -173,7 +238,10 @@ def _help_to_tune(experiment: Experiment, line: Sequence[Step], directory: RunDi
     plan = Plan(line, directory, assets)
     with explain_memory_errors(line, experiment, assets), quiet_libraries(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the main process shows the same ones
-        StepRunner(plan, Workspace(assets), Watch()).help_to_tune(line[-1])
+        tune = line[-1]
+        if not plan.artifacts[tune].whole:
+            maker = StepMaker(Workspace(assets), directory.path)
+            maker.make(tune, plan.artifacts[tune], plan.inputs(tune), lambda done, total: None, main=False)
     _leave_group()
     return Run(experiment, plan, Watch())
 
@@ -182,23 +250,3 @@ def _leave_group() -> None:
     """End the communication of launched processes."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-@contextlib.contextmanager
-def explain_memory_errors(
-    line: Sequence[Step], experiment: Experiment, assets: Assets, jobs: int = 1
-) -> Iterator[None]:
-    """Replace an error for lack of memory by one that names the settings to lower, and the error of a launched process
-    whose partner has ended by one that says so."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if lost_another(error):
-            raise RunError(
-                f"another of the {launched().count} launched processes has ended: run the same command again to resume "
-                "from the last checkpoint"
-            ) from None
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
-            raise
-        settings = lowered(line, experiment, assets, jobs)
-        raise RunError(f"there is not enough memory: lower {settings}, then run the same command again") from None

@@ -7,7 +7,7 @@ can be cut back to any length without computing anything again.
 
 import math
 from collections.abc import Generator, Hashable, Iterable, Iterator, Sequence
-from typing import Any, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
 import torch
 
@@ -54,6 +54,7 @@ class DecodeState(Protocol):
 State = TypeVar("State", bound=DecodeState)
 
 
+@runtime_checkable
 class StatefulModel(Protocol[State]):
     """A causal language model with its prompt template and tokenizer."""
 

@@ -103,6 +103,11 @@ class TransformersModel(ABC, Generic[State]):
         other.vocab_size, other._head = vocab_size, self._head.narrowed(vocab_size)
         return other
 
+    def __repr__(self) -> str:
+        kind, dtype = self.model.config.model_type, str(self.model.dtype).removeprefix("torch.")
+        where = f"{dtype} on {self._device}, template {self.template!r}"
+        return f"<{type(self).__name__} {self.name or 'without a name'}: {kind}, {where}>"
+
     def too_long(self, prompt: PromptInput, room: int) -> str | None:
         return self._too_long(len(self.vocabulary.encode_prompt(prompt, self.template)), room)
 

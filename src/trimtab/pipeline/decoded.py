@@ -14,6 +14,7 @@ from trimtab.evaluation.comparison import Judged
 from trimtab.evaluation.coverage import answers
 from trimtab.records import Generation, Prompt, Score, read_jsonl
 from trimtab.store.files import link_to, write_json
+from trimtab.store.remote import local_run
 
 GENERATIONS, SCORES = "generations", "scores"
 ARTIFACTS = "artifacts.json"
@@ -22,11 +23,11 @@ ARTIFACTS = "artifacts.json"
 
 @dataclass(frozen=True)
 class Decoded:
-    """A decoder's answers, one a prompt, and each prompt's source by its id; scores and their reward, if any."""
+    """A decoder's generations, and each prompt's source by its id; scores of its answers and their reward, if any."""
 
     run: Path
     decoder: str
-    answers: list[Generation]
+    generations: list[Generation]
     sources: dict[str, str]
     scores: list[Score]
     reward: str
@@ -34,6 +35,11 @@ class Decoded:
     @property
     def name(self) -> str:
         return f"{self.run.name}:{self.decoder}"
+
+    @property
+    def answers(self) -> list[Generation]:
+        """The decoder's answer to each prompt: its generation of lowest index."""
+        return answers(self.generations)
 
     def judged(self) -> dict[str, Judged]:
         """Reward and length of each answer, by a key that is the same for the same prompt of another run.
@@ -74,6 +80,18 @@ def reported_artifacts(report: Path) -> set[str]:
     return set(json.loads(file.read_text(encoding="utf-8")).values()) if file.is_file() else set()
 
 
+def decoders_of(run: Path) -> list[str]:
+    """The names of a run's decoders.
+
+    Raises:
+        RunError: it has decoded nothing, or is no run.
+    """
+    names = sorted(path.name for path in (run / "decoders").glob("*"))
+    if not names:
+        raise RunError(f"{run} has decoded nothing: give the directory of a run, or run `trimtab guide` first")
+    return names
+
+
 def read_decoded(name: str) -> Decoded:
     """The results that `RUN:DECODER` names, such as `runs/quickstart:bon-16`.
 
@@ -84,17 +102,18 @@ def read_decoded(name: str) -> Decoded:
     run, _, decoder = name.rpartition(":")
     if not run or not decoder:
         raise ConfigurationError(f"{name!r} names no decoder of a run: write it as runs/quickstart:bon-16")
-    generations, scores = (Path(run, "decoders", decoder, kind) for kind in (GENERATIONS, SCORES))
+    folder = local_run(run, "data", "guide", "evaluate")
+    generations, scores = (folder / "decoders" / decoder / kind for kind in (GENERATIONS, SCORES))
     if not (generations / "records.jsonl").is_file():
-        decoders = sorted(path.name for path in Path(run, "decoders").glob("*"))
+        decoders = sorted(path.name for path in (folder / "decoders").glob("*"))
         known = f"it has {', '.join(decoders)}" if decoders else "it has decoded nothing: run `trimtab guide` first"
         raise RunError(f"{run} has no decoder {decoder}: {known}")
     scored = (scores / "records.jsonl").is_file()
     return Decoded(
-        run=Path(run),
+        run=folder,
         decoder=decoder,
-        answers=answers(read_jsonl(generations / "records.jsonl", Generation)),
-        sources=_sources(Path(run), generations),
+        generations=read_jsonl(generations / "records.jsonl", Generation),
+        sources=_sources(folder, generations),
         scores=read_jsonl(scores / "records.jsonl", Score) if scored else [],
         reward=_inputs(scores)[1] if scored else "",
     )

@@ -21,6 +21,7 @@ from trimtab.config.models import ModelConfig
 from trimtab.config.pairs import PairsConfig, SynthesizeConfig
 from trimtab.config.reward import JudgeConfig, RewardConfig
 from trimtab.config.training import SftConfig, TuneConfig
+from trimtab.errors import DataError
 from trimtab.pipeline.step import DatasetName, Decoding
 from trimtab.records import Generation, Pair, Prompt, Review
 from trimtab.store.blocks import block_size
@@ -108,8 +109,8 @@ def synthesize(
     prompts = synthesis.synthesis_prompts(synthesize, job.input("data").records(Prompt, split))
     synthesis.check_some_fit(prompts, synthesize, roles["untuned"])
     size = block_size(rows(job.workspace.assets, job.jobs), synthesize.samples)
-    decode = partial(synthesis.synthesize, config=synthesize, roles=roles, reward=gold, seed=seed)
-    return Decoding(prompts, decode, size)
+    decoder = synthesis.sampler(synthesize, roles, seed)
+    return Decoding(prompts, decoder.decode, size, partial(synthesis.scored, config=synthesize, reward=gold))
 
 
 def pairs(job: "Job", pairs: PairsConfig, data: DataConfig, seed: int, unprompted: bool) -> None:
@@ -122,6 +123,12 @@ def pairs(job: "Job", pairs: PairsConfig, data: DataConfig, seed: int, unprompte
     from trimtab.preferences.pairs import make_pairs, resolve_bounds
 
     train, validation = (artifact.records(Generation) for artifact in job.inputs.values())
+    if not any(math.isfinite(math.nan if one.reward is None else one.reward) for one in train):
+        sampled = job.step.need("synthesize")
+        assert sampled is not None, job.step.name
+        raise DataError(
+            f"the reward {sampled.parts['reward'].label} gave none of {len(train)} responses a finite number: mend it"
+        )
     bounds = resolve_bounds(train, pairs)
     made = make_pairs(train, pairs, seed, "train", bounds)
     if unprompted and pairs.total is not None:

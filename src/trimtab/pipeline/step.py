@@ -20,7 +20,7 @@ from trimtab.plugins.registry import registry
 from trimtab.plugins.user_functions import source_hash
 from trimtab.records import Prompt
 from trimtab.store.artifacts import Artifact, RunDirectory
-from trimtab.store.blocks import Decode
+from trimtab.store.blocks import Block, Decode
 
 if TYPE_CHECKING:
     from trimtab.pipeline.need import Need
@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Decoding:
-    """What a decoding step works on: its prompts, what decodes a block of them, and how many prompts a block has."""
+    """What a decoding step works on: its prompts, what decodes a block of them, how many prompts a block has, and what
+    is done to a block that was decoded."""
 
     prompts: Sequence[Prompt]
     decode: Decode
     block_size: int
+    finish: Callable[[Block], Block] | None = None
 
 
 Make = Callable[..., Any]

@@ -1,11 +1,14 @@
-"""Where the traces of a run's searches lie, and how a trace is completed."""
+"""Where the traces of a run's searches lie, and which searches have none."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
-from trimtab.pipeline.step import Decoding
+from trimtab.config.guide import DecoderConfig
+from trimtab.evaluation.coverage import too_long
+from trimtab.pipeline.step import Step
+from trimtab.records import Generation
 from trimtab.search.trace import Node, Trace, read_traces
-from trimtab.store.blocks import Plan, cut
+from trimtab.store.artifacts import Artifact
+from trimtab.store.blocks import recorded_plan
 
 
 def trace_file(run: Path, decoder: str, digest: str) -> Path:
@@ -18,14 +21,25 @@ def traced(file: Path) -> dict[str, Node]:
     return read_traces(file) if file.is_file() else {}
 
 
-def missing_traces(trace: Trace, ids: Iterable[str]) -> set[str]:
-    """Those of the prompts' ids that were decoded without a trace."""
-    return set(ids) - traced(trace.path).keys()
+def blocks_without_trace(step: Step, artifact: Artifact, file: Path) -> list[int]:
+    """The blocks of a finished step that hold a prompt whose search is not in the trace.
+
+    Prompts that are too long are not searched.
+    """
+    plan = recorded_plan(artifact.folder)
+    assert plan is not None, artifact.folder
+    generations = artifact.records(Generation)
+    excluded, have = too_long({step.name: generations}), traced(file).keys()
+    ids = list(dict.fromkeys(generation.prompt_id for generation in generations))
+    missing = (place for place, prompt in enumerate(ids) if prompt not in excluded and prompt not in have)
+    return sorted({place // plan.prompts_a_block for place in missing})
 
 
-def trace_blocks(missing: set[str], decoding: Decoding, plan: Plan | None) -> None:
-    """Decode the blocks that hold a prompt of `missing` again, in the blocks of `plan`; only the trace is kept."""
-    size = decoding.block_size if plan is None else plan.prompts_a_block
-    for block in cut(decoding.prompts, size).values():
-        if any(prompt.id in missing for prompt in block):
-            decoding.decode(block)
+def is_searched(step: Step) -> bool:
+    """Whether a step's searches leave a trace: those of the test prompts do."""
+    return step.folder == "guide" and isinstance(step.parts.get("decoder"), DecoderConfig)
+
+
+def trace_of(step: Step, file: Path) -> Trace:
+    """A trace of a step's searches that is written to `file`."""
+    return Trace(file, valued=step.parts["decoder"].guided)

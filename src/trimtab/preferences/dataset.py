@@ -12,17 +12,19 @@ or CSV, since it guesses types and makes timestamps of texts that look like date
 import dataclasses
 import tempfile
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
 import yaml
 
-from trimtab.assets.rows import NamedRow, named, read_rows, values_in_table
+from trimtab.assets.rows import NamedRow, Sample, named, read_rows
+from trimtab.assets.tables import values_in_table
 from trimtab.errors import DataError, RunError
 from trimtab.models.quiet import quiet_datasets
 from trimtab.preferences.rows import pair_of
-from trimtab.records import Pair, Split
+from trimtab.records import Pair, PromptInput, Split
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 SCHEMAS = (("prompt", "responses", "chosen"), ("prompt", "chosen", "rejected"), ("chosen", "rejected"))
@@ -40,16 +42,16 @@ def write_dataset(pairs: Sequence[Pair], folder: Path) -> None:
         raise DataError("there are no pairs to write")
     if len({isinstance(pair.prompt, str) for pair in pairs}) > 1:
         raise DataError("some prompts are strings and others lists of messages: write them as two data sets")
-    fields = {
-        name: None for pair in pairs if not isinstance(pair.prompt, str) for message in pair.prompt for name in message
-    }
-    features = _features(fields)
+    kind, prompts = prompt_column([pair.prompt for pair in pairs])
+    features = _features(kind)
     try:
         (folder / "data").mkdir(parents=True, exist_ok=True)
         for split in SPLITS:
-            rows = [dataclasses.asdict(pair) for pair in pairs if pair.split == split]
-            for row in rows if fields else []:
-                row["prompt"] = [{name: message.get(name) for name in fields} for message in row["prompt"]]
+            rows = [
+                {**dataclasses.asdict(pair), "prompt": prompt}
+                for pair, prompt in zip(pairs, prompts, strict=True)
+                if pair.split == split
+            ]
             if rows:
                 table = datasets.Dataset.from_dict({name: [row[name] for row in rows] for name in features}, features)
                 with quiet_datasets():
@@ -58,8 +60,9 @@ def write_dataset(pairs: Sequence[Pair], folder: Path) -> None:
         raise RunError(f"{folder} cannot be written: {error.strerror}") from None
 
 
-def read_dataset(folder: Path, *, ended: bool = False) -> list[Pair]:
-    """The pairs of a data set with the splits train and validation, and test if it has one, in this order.
+def read_dataset(folder: Path, *, ended: bool = False, sample: Sample | None = None) -> list[Pair]:
+    """The pairs of a data set with the splits train and validation, and test if it has one, in this order. A `sample`
+    reads the first rows of each file, or of each saved split.
 
     Without our columns a pair has no ids (`token_ids` and `prompt_ids` are empty), no `rewards`, and a `probability`
     of 0.5. Where there is no column `ended`, the argument says whether responses are whole texts, so that an end token
@@ -82,7 +85,7 @@ def read_dataset(folder: Path, *, ended: bool = False) -> list[Pair]:
     for split in SPLITS:
         if split in splits:
             origin = f"{folder}, split {split}"
-            rows = _rows(splits[split], origin)
+            rows = _rows(splits[split], origin, sample)
             columns = {name for row in rows for name in row.values}
             if not rows:
                 raise DataError(f"{origin} has no rows: give at least one pair")
@@ -93,13 +96,24 @@ def read_dataset(folder: Path, *, ended: bool = False) -> list[Pair]:
     return pairs
 
 
-def _features(message_fields: Collection[str]) -> datasets.Features:
-    """The types of the columns; `message_fields` is empty where prompts are texts."""
+def prompt_column(prompts: Sequence[PromptInput]) -> tuple[Any, list[Any]]:
+    """The type of a column of prompts, which are all texts or all conversations, and its values: each message has all
+    the fields that any message has, None where it has no such field."""
+    text = datasets.Value("string")
+    conversations = [prompt for prompt in prompts if not isinstance(prompt, str)]
+    if not conversations:
+        return text, list(prompts)
+    fields = {name: None for messages in conversations for message in messages for name in message}
+    kind = datasets.List({name: datasets.Json() if name == "tool_calls" else text for name in fields})
+    return kind, [[{name: message.get(name) for name in fields} for message in messages] for messages in conversations]
+
+
+def _features(prompt: Any) -> datasets.Features:
+    """The types of the columns; `prompt` is that of prompts."""
     text, ids = datasets.Value("string"), datasets.List(datasets.Value("int64"))
-    message = {name: datasets.Json() if name == "tool_calls" else text for name in message_fields}
     return datasets.Features(
         {
-            "prompt": datasets.List(message) if message_fields else text,
+            "prompt": prompt,
             "responses": datasets.List(text),
             "chosen": datasets.Value("int64"),
             "prompt_id": text,
@@ -154,9 +168,11 @@ def _split_files(folder: Path) -> dict[str, list[Path]]:
         }
 
 
-def _rows(source: datasets.Dataset | list[Path], origin: str) -> list[NamedRow]:
+def _rows(source: datasets.Dataset | list[Path], origin: str, sample: Sample | None) -> list[NamedRow]:
     """The rows of files, or of a saved table (in Python values, even if another format was set for it)."""
     if isinstance(source, list):
-        return read_rows(source)
+        return read_rows(source, sample)
+    if sample is not None and len(source) > sample.rows:
+        source, sample.cut = source.select(range(sample.rows)), True
     batches = source.with_format("arrow").iter(ROWS_AT_ONCE)
     return named((row for batch in batches for row in values_in_table(batch)), origin)

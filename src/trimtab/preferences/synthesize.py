@@ -12,6 +12,7 @@ from trimtab.models.language_model import LanguageModel
 from trimtab.models.roles import Roles
 from trimtab.records import SET_ASIDE, Prompt
 from trimtab.rewards.reward import Reward
+from trimtab.rewards.reward_values import warn_if_none_is_scored
 from trimtab.search.chunk_beam import Search
 from trimtab.search.decoders import BlockDecoder
 from trimtab.search.proposer import LanguageModelProposer
@@ -28,16 +29,22 @@ def check_some_fit(prompts: Sequence[Prompt], config: SynthesizeConfig, model: L
     _search(config).check_some_fit(prompts, LanguageModelProposer(model, config.sampling, 0), None)
 
 
-def synthesize(prompts: Sequence[Prompt], config: SynthesizeConfig, roles: Roles, reward: Reward, seed: int) -> Block:
-    """`config.samples` generations for each prompt, in the order of their slots, with their rewards.
-
-    FLOPs cover the small model and the reward. Unprompted samples all answer one prompt, whose id is `unprompted`. The
-    reward of a prompt that was set aside is NaN.
-    """
+def sampler(config: SynthesizeConfig, roles: Roles, seed: int) -> BlockDecoder:
+    """Samples `config.samples` generations for each prompt, in the order of their slots."""
     proposer = LanguageModelProposer(roles["untuned"], config.sampling, seed)
+    return BlockDecoder(_search(config), proposer, None, roles)
+
+
+def scored(block: Block, config: SynthesizeConfig, reward: Reward) -> Block:
+    """The generations with their rewards, whose FLOPs are counted.
+
+    Unprompted samples all answer one prompt, whose id is `unprompted`. A prompt that was set aside has the reward NaN.
+    """
     before = reward.flops
-    block = BlockDecoder(_search(config), proposer, None, roles).decode(prompts)
     rewards = reward.score([record.prompt for record in block.records], [record.text for record in block.records])
+    answered = [index for index, record in enumerate(block.records) if record.finish not in SET_ASIDE]
+    texts = [block.records[index].text for index in answered]
+    warn_if_none_is_scored(reward, texts, [rewards[index] for index in answered])
     records = [
         dataclasses.replace(
             record,

@@ -21,11 +21,13 @@ from trimtab.evaluation.evaluate import Row
 from trimtab.plugins.registry import Entry, Registry
 from trimtab.plugins.user_errors import fault_in
 from trimtab.records import Generation, Score
-from trimtab.report.wording import interval, number, percent, significant
+from trimtab.report.wording import NOISE, interval, number, percent, significant
 
 GOLD_MARK = " †"  # marks a decoder that the gold reward itself guided
 GOLD_NOTE = "† guided by the gold reward itself while decoding: an upper line, not a method"
 NAME_CHARACTERS = 14  # of a line of a row's name, at least
+REWARD_COLUMNS = ("reward", "reward_std", "gain", "to_best", "headroom", "judge_gain", "positive", "below")
+"""Those that say what was reached. The page has the others, on texts and their cost, in a second table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +39,12 @@ class Column(Entry):
     where its formula comes from. `rounded` makes it a text.
 
     `heading` is the name where none is given. `narrow` is the heading broken into lines, for a terminal; an empty one
-    leaves the column out there. An `optional` column is left out where no row has a number for it.
+    leaves the column out there. A column is left out where no row has a number for it.
     """
 
     heading: str = ""
     narrow: str | None = None
     rounded: Callable[[Any], str] = number
-    optional: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "heading", self.heading or self.name)
@@ -97,7 +98,6 @@ _OWN = (
         narrow="",
         function=_field("reward_std"),
         words="Standard deviation of the rewards themselves, from response to response.",
-        optional=True,
     ),
     Column(
         name="gain",
@@ -107,20 +107,29 @@ _OWN = (
         rounded=str,
     ),
     Column(
+        name="to_best",
+        heading="to best",
+        function=lambda row, answers, scores: (
+            interval(row.to_best, row.to_best_low, row.to_best_high) or ("best" if row.against else None)
+        ),
+        words="Reward minus that of the best decoder on the same prompts, averaged, with its interval: clear where the "
+        "interval leaves out 0. Best is the highest mean reward that the gold reward did not help to find.",
+        rounded=str,
+    ),
+    Column(
         name="headroom",
         narrow="head-\nroom",
         function=_field("headroom"),
         words="Gain as a share of the gain of the gold reward's own pick from the model's samples; none where no such "
         "pick was made.",
         rounded=percent,
-        optional=True,
     ),
     Column(
         name="judge_gain",
         heading="judge gain",
         function=_interval("judge_gain"),
-        words="The same gain measured by a second judge of how positive a text reads.",
-        limits="The judge took no part in tuning or search.",
+        words="The same gain by a second judge, which learned from labelled reviews how positive a text reads.",
+        limits="It took no part in tuning or search.",
         rounded=str,
     ),
     Column(
@@ -135,7 +144,6 @@ _OWN = (
         function=_field("below"),
         words="Share of responses with a reward below evaluate.threshold.",
         rounded=percent,
-        optional=True,
     ),
     Column(
         name="kl",
@@ -144,7 +152,6 @@ _OWN = (
         words="How far the tuned model went from the untuned one: mean of log p tuned − log p untuned on its own "
         "responses, in nats a response, of the whole distributions, before top-k and top-p.",
         rounded=str,
-        optional=True,
     ),
     Column(
         name="kl_per_token",
@@ -153,7 +160,6 @@ _OWN = (
         function=_field("kl_per_token"),
         words="The same divided by the number of tokens.",
         rounded=lambda value: number(value, 3),
-        optional=True,
     ),
     Column(
         name="diversity",
@@ -195,7 +201,8 @@ _OWN = (
         name="seconds",
         narrow="sec.",
         function=_field("seconds"),
-        words="Wall seconds for one prompt.",
+        words="Wall seconds for one prompt, measured once.",
+        limits=f"Other work on the machine moves them: {NOISE}.",
         rounded=significant,
     ),
 )
@@ -244,20 +251,22 @@ def _number(column: Column, row: Row, answered: tuple[Generation, ...], finite: 
     return checked
 
 
-def columns_of(rows: Sequence[Row], *, large: bool = True, prompted: bool = True) -> tuple[Column, ...]:
-    """The columns of these rows' table: trimtab's own without empty optional ones, then the rows' further ones.
+def columns_of(
+    rows: Sequence[Row], *, large: bool = True, prompted: bool = True, zero: bool = True
+) -> tuple[Column, ...]:
+    """The columns of these rows' table: trimtab's own, then the rows' further ones; none that is empty.
 
-    Without a `large` model fluency is under the small one. Without prompts (`prompted`) responses are not cut.
+    Without a `large` model fluency is under the small one. Without prompts (`prompted`) responses are not cut. Where
+    the reward's `zero` has no meaning, the share of rewards above it has none either.
     """
     extra = dict.fromkeys(name for row in rows for name in row.extra)
-    columns = {
-        name: column
-        for name, column in COLUMNS.items()
-        if column.own and (not column.optional or any(map(column.text, rows)))
-    } | {name: COLUMNS[name] for name in extra}
+    columns = {name: column for name, column in COLUMNS.items() if column.own and (zero or name != "positive")}
+    columns |= {name: COLUMNS[name] for name in extra}
+    columns = {name: column for name, column in columns.items() if any(map(column.text, rows))}
 
     def change(name: str, **changes: str) -> None:
-        columns[name] = dataclasses.replace(columns[name], **changes)  # type: ignore[arg-type]
+        if name in columns:
+            columns[name] = dataclasses.replace(columns[name], **changes)  # type: ignore[arg-type]
 
     if not large:
         words = (

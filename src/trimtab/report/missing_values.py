@@ -8,17 +8,17 @@ from trimtab.evaluation.evaluate import Row
 from trimtab.models.served_model import Usage
 from trimtab.records import Score
 
-NO_JUDGE = "No second judge: it is fitted on labelled reviews, and this run has none (data.reviews)."
+NO_JUDGE = "No second judge: the gold reward was not trained on labelled reviews here, and none was asked for (judge)."
 MAX_NAMED = 8  # prompts named for a row; table.csv has the counts, the run directory all ids
 
 
 def absences(rows: Sequence[Row], scores: Mapping[str, Sequence[Score]], too_long: Collection[str] = ()) -> list[str]:
-    """A sentence for each decoder that was measured on fewer prompts than it had, and one where there is no judge.
+    """A sentence for each decoder that was measured on fewer prompts than it had.
 
     `too_long` are the prompts that are too long for some decoder's models.
     """
     prompts = dict.fromkeys(score.prompt_id for entries in scores.values() for score in entries)
-    sentences = [NO_JUDGE] if any(row.judge is None for row in rows) else []
+    sentences = []
     for row in rows:
         failed = row.set_aside - len(too_long)
         them = "it" if failed == 1 else "them"

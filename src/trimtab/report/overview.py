@@ -7,19 +7,26 @@
 from collections.abc import Sequence
 
 from trimtab.config.experiment import Experiment
-from trimtab.evaluation.evaluate import Row, oracle_of
+from trimtab.evaluation.evaluate import Row
+from trimtab.evaluation.marks import oracle_of
 from trimtab.preferences.strategies import STRATEGIES
 from trimtab.report import reward_words
+from trimtab.report.between import between
 from trimtab.report.columns import Column, columns_of
 from trimtab.report.missing_values import NO_JUDGE
-from trimtab.report.verdict import NOTHING, Finding, findings
-from trimtab.report.wording import duration, interval, number, percent, short_names, times
+from trimtab.report.verdict import MIN_PROMPTS, NOTHING, Finding, findings
+from trimtab.report.wording import NOISE_SHARE, duration, interval, number, percent, short_names, times
 from trimtab.training.losses import LOSSES
 
 
 def table_columns(experiment: Experiment, rows: Sequence[Row]) -> tuple[Column, ...]:
     """The columns of an experiment's table."""
-    return columns_of(rows, large=experiment.large is not None, prompted=experiment.guide.unprompted is None)
+    return columns_of(
+        rows,
+        large=experiment.large is not None,
+        prompted=experiment.guide.unprompted is None,
+        zero=bool(experiment.reward.entry.zero),
+    )
 
 
 def prompts_of(rows: Sequence[Row]) -> int:
@@ -89,6 +96,7 @@ def _steering(experiment: Experiment) -> str:
         return ""
     what = " or ".join(sources)
     large = _names(experiment)[experiment.base.name]
+    large = f"{large} itself, untuned," if experiment.steers_itself else large
     return f" {what[0].upper()}{what[1:]} then steered {large} while it decoded; its weights did not change."
 
 
@@ -155,6 +163,8 @@ def _by_how_much(experiment: Experiment, rows: Sequence[Row], compared: Sequence
     for name, source in oracles.items():
         samples = source.width * source.successors
         sentences.append(f"The mark to reach is {name}, the gold reward's own pick from {samples} samples{shares}.")
+    if not any(finding.few for finding in compared):
+        sentences += between(experiment, rows)
     odds = reward_words.odds(experiment.reward)
     return sentences if odds is None else [*sentences, odds]
 
@@ -164,17 +174,19 @@ def _how_surely(experiment: Experiment, rows: Sequence[Row], compared: Sequence[
     judgement = NO_JUDGE
     if all(row.judge is not None for row in rows):
         same = reward_words.tone(experiment.reward) == "positive"
-        does = "checks it" if same else "says how positive the responses read, whatever the gold reward measures"
+        does = "checks it" if same else "has nothing to do with the gold reward"
         gains = ", ".join(
             f"{row.decoder} {interval(row.judge_gain, row.judge_gain_low, row.judge_gain_high)}"
             for row in (finding.row for finding in compared)
         )
-        judgement = f"A second judge, trained separately and used neither in tuning nor in search, {does}" + (
-            f". Gains on its own scale: {gains}." if gains else "."
-        )
+        judgement = f"A second judge, used neither in tuning nor in search, {does}: {reward_words.judge(experiment)}"
+        judgement += f". Gains on its own scale: {gains}." if gains else "."
+    clear = "a change is clear where its interval leaves out 0"
+    if any(finding.few for finding in compared):
+        clear = f"from fewer than {MIN_PROMPTS} such intervals are too narrow, and no change is called clear"
     return [
         f"Brackets are {100 * evaluate.confidence:g} % intervals from {evaluate.bootstrap:,} bootstrap resamples of "
-        f"the {prompts_of(rows):,} {noun}; a change is clear where its interval leaves out 0.",
+        f"the {prompts_of(rows):,} {noun}; {clear}.",
         judgement,
         f"All numbers come from one run, with seed {experiment.seed}.",
     ]
@@ -186,8 +198,20 @@ def _cost(finding: Finding) -> str:
     if base.flops > 0:
         ratio = row.flops / base.flops
         parts.append("about the same arithmetic" if 0.95 < ratio < 1.05 else f"{times(ratio)} the arithmetic")
-    parts.append(f"{duration(row.seconds)} instead of {duration(base.seconds)} for a prompt")
+    parts.append(_seconds(finding))
     if row.fluency is not None and base.fluency is not None:
         parts.append(f"fluency {number(row.fluency)} instead of {number(base.fluency)}")
     parts.append(f"diversity {number(row.diversity)} instead of {number(base.diversity)}")
     return f"{row.decoder} over {base.decoder}: {', '.join(parts)}."
+
+
+def _seconds(finding: Finding) -> str:
+    """Both wall times, and whether their difference says anything about the decoders."""
+    row, base = finding.row, finding.reference
+    slower, faster = max(row.seconds, base.seconds), min(row.seconds, base.seconds)
+    both = f"{duration(row.seconds)} and {duration(base.seconds)} for a prompt"
+    if finding.of_tuning and 0.95 * base.flops <= row.flops <= 1.05 * base.flops:
+        return f"{both} (what differs is noise: both do the same arithmetic)"
+    if slower <= (1 + NOISE_SHARE) * faster:
+        return f"{both} (equal within noise)"
+    return f"{duration(row.seconds)} instead of {duration(base.seconds)} for a prompt"

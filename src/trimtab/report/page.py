@@ -14,21 +14,23 @@ import jinja2
 import yaml
 
 from trimtab.config.experiment import Experiment
+from trimtab.config.guide import GuideConfig
 from trimtab.evaluation.coverage import too_long
 from trimtab.evaluation.evaluate import Row
 from trimtab.models.served_model import Usage
 from trimtab.records import Generation, Score
 from trimtab.report import plots
-from trimtab.report.columns import GOLD_NOTE, characters
+from trimtab.report.columns import GOLD_NOTE, REWARD_COLUMNS, characters
 from trimtab.report.decoder_words import explanation
 from trimtab.report.examples import examples
+from trimtab.report.matrix import matrix
 from trimtab.report.missing_values import absences, served
 from trimtab.report.overview import brief, lead, prompts_of, table_columns
 from trimtab.report.palette import colours, dark_colours
 from trimtab.report.search_tree import ending
 from trimtab.report.stage_facts import facts, times_by_stage
 from trimtab.report.svg import Picture, picture
-from trimtab.report.tables import families, write_csv, write_markdown
+from trimtab.report.tables import families, write_csv, write_differences, write_markdown
 from trimtab.report.verdict import headline
 from trimtab.report.wording import duration, number, short_names
 from trimtab.search.trace import Node
@@ -47,8 +49,9 @@ def write_report(
     details: Mapping[str, Any],
     traces: Mapping[str, Mapping[str, Node]] | None = None,
     usages: Mapping[str, Usage] | None = None,
+    preliminary: bool = False,
 ) -> Path:
-    """Fill `folder` with report.html, table.csv, table.md and figures/, and give the page's path.
+    """Fill `folder` with report.html, table.csv, table.md, differences.csv and figures/, and give the page's path.
 
     Args:
         rows, scores, generations: in the experiment's order; of several generations to a prompt that of lowest index
@@ -57,11 +60,13 @@ def write_report(
         details: heading -> mapping of names to numbers, strings or lists and mappings of these.
         traces: decoder -> prompt id -> the search, where it was traced.
         usages: decoder -> what the endpoint has counted, where the large model is behind one.
+        preliminary: `rows` are those of the decoders that have been measured so far; no figures are drawn.
     """
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     write_csv(rows, folder / "table.csv")
     columns = table_columns(experiment, rows)
     write_markdown(rows, folder / "table.md", columns)
+    write_differences(rows, folder / "differences.csv")
     total = sum(stage_seconds.values())
     page = template("page.html.j2").render(
         experiment=experiment,
@@ -69,7 +74,10 @@ def write_report(
         headline=headline(experiment, rows),
         brief=brief(experiment, rows, total),
         columns=columns,
-        characters=characters([column.head, *map(column.text, rows)] for column in columns[1:]),
+        reached=[column for column in columns if column.name in REWARD_COLUMNS],
+        texts=[column for column in columns[1:] if column.name not in REWARD_COLUMNS],
+        characters=lambda shown: characters([column.head, *map(column.text, rows)] for column in shown),
+        against=matrix(experiment.guide, rows),
         rows=rows,
         prompts=prompts_of(rows),
         families=families(rows),
@@ -77,7 +85,8 @@ def write_report(
         served=served(experiment.base, usages or {}),
         explanations={decoder.name: explanation(decoder) for decoder in experiment.guide.decoders},
         models=short_names(row.model for row in rows),
-        pictures=_pictures(folder / "figures", experiment, rows, scores),
+        pictures=[] if preliminary else _pictures(folder / "figures", experiment, rows, scores),
+        preliminary=preliminary,
         dark_colours=dark_colours(),
         examples=examples(experiment.evaluate.examples, scores, generations, traces),
         ending=ending,
@@ -136,7 +145,7 @@ def _pictures(
             "reward-distributions",
             f"Smoothed distributions of the gold reward in {unit}, one above the other; means: "
             f"{', '.join(means.values())}.",
-            partial(plots.reward_distributions, rewards, unit=unit),
+            partial(plots.reward_distributions, rewards, unit=unit, zero=bool(experiment.reward.entry.zero)),
         ),
         picture(
             folder,
@@ -146,6 +155,17 @@ def _pictures(
             partial(plots.reward_against_cost, rows, unit=unit, confidence=confidence),
         ),
     ]
+    before = _cheaper(experiment.guide, rows)
+    if before:
+        pictures.append(
+            picture(
+                folder,
+                "gain-at-equal-flops",
+                f"Gain of gold reward over the same model unguided in {unit} with its interval, against the arithmetic "
+                "for one prompt; the same numbers stand in the table.",
+                partial(plots.gain_against_cost, rows, before, unit=unit, confidence=confidence),
+            )
+        )
     plain = {decoder.model: decoder.name for decoder in reversed(experiment.guide.decoders) if decoder.plain}
     if "untuned" in plain and "tuned" in plain:
         untuned, tuned = plain["untuned"], plain["tuned"]
@@ -166,3 +186,20 @@ def _pictures(
             )
         )
     return pictures
+
+
+def _cheaper(guide: GuideConfig, rows: Sequence[Row]) -> dict[str, str]:
+    """Decoder -> the one that searches alike with less arithmetic; the unguided one for the first of its kind.
+
+    Decoders that the gold reward helped are left out.
+    """
+    flops = {row.decoder: row.flops for row in rows if row.flops > 0 and row.gain is not None}
+    before: dict[str, str] = {}
+    last: dict[tuple[Any, ...], str] = {}
+    for decoder in sorted(map(guide.decoder, flops), key=lambda decoder: flops[decoder.name]):
+        reference = guide.reference_of(decoder)
+        if decoder.best_of is None and not decoder.guided_by_gold and reference is not None:
+            kind = (decoder.model, decoder.terms, decoder.chunk is None, decoder.guided, decoder.value)
+            before[decoder.name] = last.get(kind, reference.name)
+            last[kind] = decoder.name
+    return before

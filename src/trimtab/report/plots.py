@@ -24,6 +24,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from trimtab.evaluation.evaluate import Row
+from trimtab.evaluation.metrics import Estimate
 from trimtab.report.figure_text import LEGEND_LINE, Point, label_points, numbered, width_of, wrapped
 from trimtab.report.palette import CARD, GRID, PALETTE, SOFT, STYLE, TEXT, colours, ink
 from trimtab.report.wording import short_names
@@ -35,11 +36,12 @@ WIDE, NARROW = 8.0, 3.7  # inches; a phone shows 3.7 inches at about their own s
 
 
 def reward_distributions(
-    rewards_by_decoder: Mapping[str, Sequence[float]], *, unit: str, narrow: bool = False
+    rewards_by_decoder: Mapping[str, Sequence[float]], *, unit: str, zero: bool = False, narrow: bool = False
 ) -> Figure:
     """One smoothed density for each decoder, one above the other on a shared reward axis, with their means.
 
-    Densities are Gaussian kernel estimates at Scott's bandwidth; all have the same area.
+    Densities are Gaussian kernel estimates at Scott's bandwidth; all have the same area. With `zero`, where 0 has a
+    meaning, it is marked.
     """
     rewards = {name: finite for name, values in rewards_by_decoder.items() if len(finite := _finite(values))}
     lowest = min(values.min() for values in rewards.values())
@@ -57,7 +59,8 @@ def reward_distributions(
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, 1.6 + inches * len(rewards)), layout="constrained")
         axes = figure.add_subplot()
-        axes.axvline(0, color=SOFT, linewidth=1, linestyle=DASHED, zorder=0)
+        if zero:
+            axes.axvline(0, color=SOFT, linewidth=1, linestyle=DASHED, zorder=0)
         top = 0.0
         for index, (name, values) in enumerate(rewards.items()):
             floor, heights = float(len(rewards) - 1 - index), (0.94 * strip if above else 0.95) * curves[name] / tallest
@@ -72,12 +75,10 @@ def reward_distributions(
         axes.set_ylim(-0.15, top)
         axes.set_xlabel(f"gold reward of a response ({unit})")
         title(axes, "Gold reward of each decoder's responses", "further right is better", narrow)
-        zero = "0: neutral" if unit == "nats" else "0"
         dot: dict[str, Any] = {"marker": "o", "markeredgecolor": CARD, "markersize": 7, "linestyle": "none"}
-        handles = [
-            Line2D([], [], color=TEXT, label="mean (dot, number)", **dot),
-            Line2D([], [], color=SOFT, linewidth=1, linestyle=DASHED, label=zero),
-        ]
+        handles = [Line2D([], [], color=TEXT, label="mean (dot, number)", **dot)]
+        if zero:
+            handles.append(Line2D([], [], color=SOFT, linewidth=1, linestyle=DASHED, label="0: neutral"))
         legend(figure, handles, columns=2)
     return figure
 
@@ -124,35 +125,76 @@ def density(values: Floats, grid: Floats) -> Floats:
 
 def reward_against_cost(rows: Sequence[Row], *, unit: str, confidence: float, narrow: bool = False) -> Figure:
     """Mean gold reward with its interval against model FLOPs for one prompt; a marker shape for each model."""
+    heights = {row.decoder: Estimate(row.reward, row.reward_low, row.reward_high) for row in rows}
+    words = "Gold reward against cost", "higher is better, further left is cheaper", f"mean gold reward ({unit})"
+    return _against_cost(rows, heights, {}, words, confidence, narrow)
+
+
+def gain_against_cost(
+    rows: Sequence[Row], before: Mapping[str, str], *, unit: str, confidence: float, narrow: bool = False
+) -> Figure:
+    """Gains over the same model unguided against model FLOPs for one prompt, so that gains at equal FLOPs stand above
+    each other.
+
+    `before`: decoder -> the one that searches alike with less arithmetic, or the unguided one, which has gain 0. A line
+    joins the two.
+    """
+    heights = dict.fromkeys(before.values(), Estimate(0.0, 0.0, 0.0))
+    for row in rows:
+        if row.decoder in before:
+            assert row.gain is not None and row.gain_low is not None and row.gain_high is not None
+            heights[row.decoder] = Estimate(row.gain, row.gain_low, row.gain_high)
+    words = "Gain at equal FLOPs", "compare straight up and down", f"gain over unguided ({unit})"
+    return _against_cost(rows, heights, before, words, confidence, narrow)
+
+
+def _against_cost(
+    rows: Sequence[Row],
+    heights: Mapping[str, Estimate],
+    before: Mapping[str, str],
+    words: tuple[str, str, str],
+    confidence: float,
+    narrow: bool,
+) -> Figure:
+    """A point with its interval for each decoder that has a height and a cost; `words`: title, what is better, y-axis.
+
+    `before`: decoder -> the one that a line joins it with.
+    """
     tints = colours([row.decoder for row in rows])
-    models = short_names(row.model for row in rows)
+    costed = [row for row in rows if row.flops > 0 and row.decoder in heights]
+    models = short_names(row.model for row in costed)
     markers = {model: MARKERS[index % len(MARKERS)] for index, model in enumerate(models)}
-    costed = [row for row in rows if row.flops > 0]
-    costs = [row.flops / 1e12 for row in costed]
+    place = {row.decoder: (row.flops / 1e12, heights[row.decoder].mean) for row in costed}
     width, height = (NARROW, 4.6) if narrow else (WIDE, 5.0)
-    points = [Point(row.decoder, x, row.reward, ink(tints[row.decoder])) for x, row in zip(costs, costed, strict=True)]
+    points = [Point(name, *xy, ink(tints[name])) for name, xy in place.items()]
     points, numbers = numbered(points, width)
     labels = {model: wrapped(short, 0.8 * 72 * width) for model, short in models.items()}
     long = bool(numbers) or any(width_of(label) > 0.35 * 72 * width for label in labels.values())
-    lines = sum(1 + str(number.get_label()).count("\n") for number in numbers)
-    lines += sum(label.count("\n") for label in labels.values())
+    entries = sum(1 + str(number.get_label()).count("\n") for number in numbers)
+    entries += sum(label.count("\n") for label in labels.values())
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height + LEGEND_LINE * lines), layout="constrained")
+        figure = Figure(figsize=(width, height + LEGEND_LINE * entries), layout="constrained")
         axes = figure.add_subplot()
-        for x, row in zip(costs, costed, strict=True):
-            bars = [[row.reward - row.reward_low], [row.reward_high - row.reward]]
+        for name, other in before.items():
+            axes.plot(*zip(place[other], place[name], strict=True), color=SOFT, linewidth=1, linestyle=DASHED, zorder=1)
+        for row in costed:
+            (x, y), (_, low, high) = place[row.decoder], heights[row.decoder]
             marker, colour = markers[row.model], tints[row.decoder]
-            axes.errorbar(x, row.reward, yerr=bars, fmt=marker, color=colour, markersize=8, capsize=3)
-        _cost_axis(axes, costs)
+            axes.errorbar(
+                x, y, [[max(y - low, 0)], [max(high - y, 0)]], fmt=marker, color=colour, markersize=8, capsize=3
+            )
+        _cost_axis(axes, [x for x, _ in place.values()])
         axes.grid(color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.margins(y=0.1)
         axes.set_xlabel("arithmetic for one prompt (TFLOP, log scale)")
-        axes.set_ylabel(f"mean gold reward ({unit})")
-        title(axes, "Gold reward against cost", "higher is better, further left is cheaper", narrow)
+        axes.set_ylabel(words[2])
+        title(axes, words[0], words[1], narrow)
         style: dict[str, Any] = {"color": SOFT, "linestyle": "none", "markersize": 8}
         handles = [Line2D([], [], marker=markers[model], label=label, **style) for model, label in labels.items()]
         handles.append(Line2D([], [], marker="|", label=f"{100 * confidence:g} % interval of the mean", **style))
+        if before:
+            handles.append(Line2D([], [], color=SOFT, linewidth=1, linestyle=DASHED, label="more of one search"))
         legend(figure, [*handles, *numbers], columns=1 if narrow or long else 2)
         label_points(figure, axes, points)
     return figure

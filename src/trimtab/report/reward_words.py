@@ -9,6 +9,7 @@ True
 
 from typing import Literal
 
+from trimtab.config.experiment import Experiment
 from trimtab.config.reward import RewardConfig
 from trimtab.report.wording import short_names
 
@@ -53,16 +54,29 @@ def measures(reward: RewardConfig) -> str | None:
 def definition(reward: RewardConfig) -> str:
     """A sentence on how the reward is computed and what it means."""
     if not classified(reward):
-        return f"The gold reward is what {source(reward)} gives prompt and response: higher is better."
+        return f"The gold reward is what {source(reward)} gives prompt and response: higher is better, {_zero(reward)}."
     (model,) = short_names([reward.model]).values()
     trained = ", fine-tuned here," if reward.training else ""
     sentiment = tone(reward)
     label, other = (sentiment, _opposite(sentiment)) if sentiment else (_label(reward), "its other label")
     higher = f"higher reads as more {sentiment}" if sentiment else f"higher is more clearly {label}"
     formula = reward.entry.formula.format(label=label, other=other)
-    zero = reward.entry.zero and f", {reward.entry.zero}"
     judged = f"of the classifier {model}{trained} on prompt and response together"
-    return f"The gold reward is {formula} {judged}: {higher}{zero}."
+    return f"The gold reward is {formula} {judged}: {higher}, {_zero(reward)}."
+
+
+def _zero(reward: RewardConfig) -> str:
+    """What a reward of 0 means."""
+    return reward.entry.zero or "and 0 has no meaning of its own, so that only differences count"
+
+
+def judge(experiment: Experiment) -> str:
+    """What the second judge does."""
+    data = experiment.data
+    return (
+        f"a logistic regression on words, fitted on {data.judge_reviews:,} labelled {data.reviews} reviews of its own, "
+        "which says how positive a text reads"
+    )
 
 
 def odds(reward: RewardConfig) -> str | None:

@@ -5,7 +5,7 @@ import dataclasses
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import rich.box
 import rich.table
@@ -18,8 +18,7 @@ from trimtab.evaluation.metrics import Estimate
 from trimtab.report.columns import GOLD_NOTE, Column, columns_of
 from trimtab.store.files import write_text
 
-ONE_LINE_WIDTH = 120  # from this many terminal columns on, a mean and its interval fit on one line
-LEFT_ALIGNED = ("decoder", "reward", "gain", "judge_gain")
+LEFT_ALIGNED = ("reward", "gain", "to_best", "judge_gain")
 
 
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:
@@ -40,10 +39,21 @@ def markdown_rows(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
     """Write `table.csv`: a column for each field of `Row`, then the further columns; floats with all their digits."""
-    names = [field.name for field in dataclasses.fields(Row) if field.name != "extra"]
+    names = [field.name for field in dataclasses.fields(Row) if field.name not in ("against", "extra")]
     extra = list(dict.fromkeys(name for row in rows for name in row.extra))
     values = [[*(vars(row)[name] for name in names), *(row.extra.get(name) for name in extra)] for row in rows]
     write_text(path, [csv_text([[*names, *extra], *values])])
+
+
+def write_differences(rows: Sequence[Row], path: Path) -> None:
+    """Write `differences.csv`: each decoder minus each other one, in reward and in fluency, paired by prompt."""
+    names = [f"{measure}{end}" for measure in ("reward", "fluency") for end in ("", "_low", "_high")]
+    values = [
+        [row.decoder, other, found.prompts, *found.reward, *(found.fluency or (None, None, None))]
+        for row in rows
+        for other, found in row.against.items()
+    ]
+    write_text(path, [csv_text([["decoder", "other", "prompts", *names], *values])])
 
 
 def write_markdown(rows: Sequence[Row], path: Path, columns: Sequence[Column] = ()) -> None:
@@ -65,33 +75,66 @@ def families(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return grouped
 
 
-def terminal_table(
-    rows: Sequence[Row], width: int = ONE_LINE_WIDTH, columns: Sequence[Column] = ()
-) -> rich.table.Table:
-    """The table for a terminal, with a section for each model.
+def terminal_table(rows: Sequence[Row], columns: Sequence[Column] = ()) -> rich.table.Table:
+    """The whole table in one, however wide, for a notebook."""
+    (table,) = terminal_tables(rows, 10_000, columns)
+    assert isinstance(table, rich.table.Table)
+    return table
+
+
+def terminal_tables(
+    rows: Sequence[Row], width: int, columns: Sequence[Column] = ()
+) -> list[rich.table.Table | rich.text.Text]:
+    """The table for a terminal, with a section for each model; in several below each other where one is too wide, with
+    what its words mean at the end.
 
     Args:
-        width: the terminal's columns, at least 100. Below `ONE_LINE_WIDTH` an interval stands under its mean.
+        width: the terminal's columns. An interval stands beneath its mean where one line has no room for all.
         columns: the columns to show; empty: `columns_of(rows)`. Those without a `narrow` heading are left out.
     """
-    visible = [column for column in columns or columns_of(rows) if column.narrow != ""]
+    name, *others = [column for column in columns or columns_of(rows) if column.narrow != ""]
     grouped = families(rows)
+    names = min(max(len(name.text(row)) for row in rows), max(width // 4, 12))
+    for stacked in (False, True):
+        parts = _parts(others, rows, width - names, stacked)
+        if len(parts) == 1:
+            break
     title = "\n".join(
         one_line(f"{model}: {', '.join(row.decoder for row in members)}") for model, members in grouped.items()
     )
-    table = _table(title, _legend(rows, visible))
-    for column in visible:
-        table.add_column(
-            column.narrow or column.heading, justify="left" if column.name in LEFT_ALIGNED else "right", no_wrap=True
-        )
-    for members in grouped.values():
-        for row in members:
-            cells = [column.text(row) for column in visible]
-            table.add_row(
-                *(rich.text.Text(cell if width >= ONE_LINE_WIDTH else cell.replace(" [", "\n[")) for cell in cells)
-            )
-        table.add_section()
-    return table
+    legend = _legend(rows, others)
+    tables: list[rich.table.Table | rich.text.Text] = []
+    for number, part in enumerate(parts, start=1):
+        table = _table(title if number == 1 else "", legend if len(parts) == 1 else "")
+        table.add_column(name.heading, overflow="fold", max_width=names)
+        for column in part:
+            justify: Literal["left", "right"] = "left" if column.name in LEFT_ALIGNED else "right"
+            table.add_column(column.narrow or column.heading, justify=justify, no_wrap=True)
+        for members in grouped.values():
+            for row in members:
+                table.add_row(*(rich.text.Text(_cell(column, row, stacked)) for column in (name, *part)))
+            table.add_section()
+        tables.append(table)
+    return tables if len(parts) == 1 else [*tables, rich.text.Text(legend, style="table.caption")]
+
+
+def _parts(columns: Sequence[Column], rows: Sequence[Row], width: int, stacked: bool) -> list[list[Column]]:
+    """The columns in groups that are each at most `width` characters wide, spaces before them included."""
+    parts: list[list[Column]] = [[]]
+    left = width
+    for column in columns:
+        cells = [column.narrow or column.heading, *(_cell(column, row, stacked) for row in rows)]
+        needed = 1 + max(len(line) for cell in cells for line in cell.split("\n"))
+        if needed > left and parts[-1]:
+            parts.append([])
+            left = width
+        parts[-1].append(column)
+        left -= needed
+    return parts
+
+
+def _cell(column: Column, row: Row, stacked: bool) -> str:
+    return column.text(row).replace(" [", "\n[") if stacked else column.text(row)
 
 
 def _table(title: str, caption: str) -> rich.table.Table:

@@ -1,4 +1,4 @@
-"""What was achieved, in plain sentences that claim no more than the intervals hold.
+"""What was achieved, in plain sentences that claim no more than the number of prompts and the intervals hold.
 
 >>> verdict(Experiment(name="demo"), [])
 'No decoder was compared with an unguided one, so there is no gain to report.'
@@ -9,12 +9,16 @@ from dataclasses import dataclass
 
 from trimtab.config.experiment import Experiment
 from trimtab.config.guide import DecoderConfig
-from trimtab.evaluation.evaluate import TUNED_SUFFIX, Row, oracle_of
+from trimtab.evaluation.evaluate import TUNED_SUFFIX, Row
+from trimtab.evaluation.marks import oracle_of
 from trimtab.report import reward_words
+from trimtab.report.between import between
 from trimtab.report.decoder_words import description
 from trimtab.report.wording import interval, number, percent, short_names, times
 
 NOTHING = "No decoder was compared with an unguided one, so there is no gain to report."
+MIN_PROMPTS = 20
+"""From fewer prompts no verdict is given: bootstrap intervals are too narrow there."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,15 @@ class Finding:
         return self.row.gain, self.row.gain_low, self.row.gain_high
 
     @property
+    def few(self) -> bool:
+        """Whether it was measured on too few prompts for a verdict."""
+        return self.row.prompts < MIN_PROMPTS
+
+    @property
     def clear(self) -> bool:
-        """Whether the gain's interval leaves out 0."""
+        """Whether there are prompts enough, and the gain's interval leaves out 0."""
         _, low, high = self.gain
-        return not low <= 0 <= high
+        return not self.few and not low <= 0 <= high
 
     @property
     def of_tuning(self) -> bool:
@@ -66,10 +75,14 @@ def findings(experiment: Experiment, rows: Sequence[Row]) -> list[Finding]:
 
 
 def verdict(experiment: Experiment, rows: Sequence[Row]) -> str:
-    """The verdict in one to three sentences, for a terminal."""
+    """The verdict in a few sentences, for a terminal."""
     sentences = []
-    for finding in findings(experiment, rows):
+    compared = findings(experiment, rows)
+    for finding in compared:
         row, reference = finding.row, finding.reference
+        if finding.few:
+            sentences.append(f"{_change(experiment, finding)}.")
+            continue
         over = "its untuned self" if finding.of_tuning else "unguided decoding"
         parts = [f"{_change(experiment, finding)} over {over}"]
         oracle = oracle_of(experiment.guide, finding.decoder)
@@ -80,13 +93,16 @@ def verdict(experiment: Experiment, rows: Sequence[Row]) -> str:
         judge_gain = interval(row.judge_gain, row.judge_gain_low, row.judge_gain_high)
         judged = _judgement(experiment, finding) + (f" ({judge_gain})" if judge_gain else "")
         sentences.append(f"{', '.join(parts)}; {judged}.")
+    if not any(finding.few for finding in compared):
+        sentences += between(experiment, rows)
     return " ".join(sentences) or NOTHING
 
 
 def headline(experiment: Experiment, rows: Sequence[Row]) -> str:
     """For the page: by how much the reward changed, and whether the second judge agrees."""
     sentences = [
-        f"{_change(experiment, finding)}; {_judgement(experiment, finding)}." for finding in findings(experiment, rows)
+        _change(experiment, finding) + ("." if finding.few else f"; {_judgement(experiment, finding)}.")
+        for finding in findings(experiment, rows)
     ]
     return " ".join(sentences) or NOTHING
 
@@ -95,13 +111,24 @@ def _change(experiment: Experiment, finding: Finding) -> str:
     """`Best-of-16 lifts the gold reward of M by 1.23 nats [0.98, 1.50]`, or that it does not clearly change it."""
     what = "tuning" if finding.of_tuning else description(finding.decoder)
     unit, (gain, low, high) = experiment.reward.entry.unit, finding.gain
-    model = short_names([experiment.base.name, experiment.small.name])[finding.row.model.removesuffix(TUNED_SUFFIX)]
+    model = model_of(experiment, finding.row)
     subject = f"{what[0].upper()}{what[1:]}"
+    if finding.few:
+        count = finding.row.prompts
+        return (
+            f"{count} prompt{' is' if count == 1 else 's are'} too few for a verdict, which takes at least "
+            f"{MIN_PROMPTS}: on them {what} changed the gold reward of {model} by {interval(gain, low, high)} {unit}"
+        )
     if not finding.clear:
         return f"{subject} does not clearly change the gold reward of {model} ({interval(gain, low, high)} {unit})"
     verb = "lifts" if gain > 0 else "lowers"
     low, high = sorted((abs(low), abs(high)))
     return f"{subject} {verb} the gold reward of {model} by {number(abs(gain))} {unit} [{low:.2f}, {high:.2f}]"
+
+
+def model_of(experiment: Experiment, row: Row) -> str:
+    """The short name of the model that a row is of, tuned or not."""
+    return short_names([experiment.base.name, experiment.small.name])[row.model.removesuffix(TUNED_SUFFIX)]
 
 
 def _judgement(experiment: Experiment, finding: Finding) -> str:

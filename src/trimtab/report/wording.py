@@ -6,6 +6,11 @@
 
 from collections.abc import Iterable
 
+NOISE_SHARE = 0.2
+"""The share by which the same work takes more or less time from hour to hour on a shared machine
+(docs/results/quickstart.md)."""
+NOISE = "differences below 20 %, and any between models that do the same arithmetic, are noise"
+
 
 def number(value: float | None, digits: int = 2) -> str:
     """The value with a fixed number of decimals, never `-0.00`; empty for None."""

@@ -30,7 +30,7 @@ class RewardKind(Entry):
     noun: its name in texts, which put the name of the model, the function or the address after it.
     unit: the unit of its numbers.
     formula: of a classifier's number, with `{label}` and `{other}` for the names of its labels.
-    zero: the meaning of the number 0.
+    zero: the meaning of the number 0, as a clause; empty where it has none.
     """
 
     reads: frozenset[str] = frozenset()
@@ -80,11 +80,10 @@ def _starling(config: RewardConfig, assets: Assets, folder: Path | None) -> Rewa
 
 
 def _function(config: RewardConfig, assets: Assets, folder: Path | None) -> Reward:
-    from trimtab.plugins.user_functions import named_function
     from trimtab.rewards.function import FunctionReward
 
     assert config.by is not None
-    return FunctionReward(named_function(config.by), config.by)
+    return FunctionReward(config.by)
 
 
 def _service(config: RewardConfig, assets: Assets, folder: Path | None) -> Reward:
@@ -115,7 +114,7 @@ for entry in (
         noun="classifier",
         unit="nats",
         formula="log p({label}) − log p({other})",
-        zero="0 is neutral",
+        zero="and at 0 both labels are equally likely",
     ),
     RewardKind(
         name="positive_logit",

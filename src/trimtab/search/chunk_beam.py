@@ -9,21 +9,22 @@ A prompt is set aside where a candidate's logits or value are not finite numbers
 """
 
 import math
-import numbers
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import islice, repeat
-from typing import Literal
+from typing import Literal, get_args
 
 from trimtab.config.search import EarlyRejection, search_faults
-from trimtab.errors import ConfigurationError
+from trimtab.errors import ConfigurationError, check_count, check_type, shown
 from trimtab.models.language_model import raise_if_too_long
-from trimtab.records import SET_ASIDE, Prompt
+from trimtab.records import SET_ASIDE, Finish, Prompt
 from trimtab.search.hypothesis import Beam, Hypothesis, Step
 from trimtab.search.proposer import Continuation, Fork, Proposer
 from trimtab.search.selection import beside_pool, best_of_groups, by_vote, distinct
-from trimtab.search.value import Value
+from trimtab.search.value import Value, by_reward_alone
+
+Duplicates = Literal["keep", "drop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,9 @@ class Stage:
     same_slots: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Search:
-    """Settings of the search; docs/search.md explains each.
+    """Settings of the search; docs/search-settings.md explains each.
 
     Each prompt's best `keep` finished hypotheses are returned (default: `width`); where that is more than `width`, they
     are taken from all candidates of the last step.
@@ -55,7 +56,7 @@ class Search:
     chunk: int | None = None
     max_new_tokens: int = 50
     keep: int | None = None
-    duplicates: Literal["keep", "drop"] = "keep"
+    duplicates: Duplicates = "keep"
     groups: int = 1
     pool: int | None = None
     reject: EarlyRejection | None = None
@@ -63,14 +64,25 @@ class Search:
 
     def __post_init__(self) -> None:
         for name in ("width", "successors", "chunk", "keep", "max_new_tokens", "groups", "pool"):
-            count = vars(self)[name]
-            if count is not None and (not isinstance(count, numbers.Integral) or isinstance(count, bool)):
-                raise ConfigurationError(f"{name} is {count!r}: give a whole number")
-            if count is not None and count < 1:
-                raise ConfigurationError(f"{name} is {count}: give at least 1")
+            if vars(self)[name] is not None or name not in ("chunk", "keep", "pool"):
+                check_count(name, vars(self)[name])
+        if self.duplicates not in get_args(Duplicates):
+            raise ConfigurationError(
+                f"duplicates is {shown(self.duplicates)}: give {' or '.join(get_args(Duplicates))}"
+            )
+        if isinstance(self.reject, Mapping):
+            object.__setattr__(self, "reject", EarlyRejection(**self.reject))
+        check_type(
+            "reject", self.reject, EarlyRejection | None, 'its share and lengths, such as {"share": 0.5, "at": [8]}'
+        )
+        check_type("vote", self.vote, str | None, "a regular expression as a text")
         faults = search_faults(self.width, self.successors, self.chunk, self.groups, self.pool, self.reject, self.vote)
         if faults:
             raise ConfigurationError("; ".join(faults))
+
+    def __repr__(self) -> str:
+        changed = [field.name for field in fields(self) if vars(self)[field.name] != field.default]
+        return f"Search({', '.join(f'{name}={vars(self)[name]!r}' for name in changed)})"
 
     @property
     def candidates(self) -> int:
@@ -111,7 +123,8 @@ class Search:
         """
         proposed = proposer.start(prompts, self.max_new_tokens)
         valued = None if value is None else value.start(prompts, self.max_new_tokens)
-        beams = RunningSearch(self, prompts, proposer.prompt_ids(proposed))
+        unvalued: Finish = "unrewarded" if value is not None and by_reward_alone(value) else "unvalued"
+        beams = RunningSearch(self, prompts, proposer.prompt_ids(proposed), unvalued)
         while True:
             forks, tokens = beams.fork()
             proposed, grown = proposer.propose(proposed, forks, tokens)
@@ -146,13 +159,21 @@ class Search:
 class RunningSearch:
     """The beams of a search while it runs, without the models that continue and judge them.
 
+    `unvalued` is the reason that a prompt is set aside for where a value is not finite.
     A step is `fork`, `grow` and `select`, in this order.
 
     Attributes:
         rows: after `select`, the candidates of the step that go on, by their index among its forks.
     """
 
-    def __init__(self, search: Search, prompts: Sequence[Prompt], prompt_ids: Sequence[list[int]]) -> None:
+    def __init__(
+        self,
+        search: Search,
+        prompts: Sequence[Prompt],
+        prompt_ids: Sequence[list[int]],
+        unvalued: Finish = "unvalued",
+    ) -> None:
+        self._unvalued = unvalued
         self._search, self._stages, self._number = search, search.stages(), 0
         read = zip(prompts, prompt_ids, strict=True)
         self._beams = [[Beam(Hypothesis(prompt, ids, [], "", None))] for prompt, ids in read]
@@ -194,7 +215,7 @@ class RunningSearch:
         for siblings in self._beams:
             finished = [beam for beam in siblings if not beam.open]
             count = self._stage.successors * (len(siblings) - len(finished))
-            ranked = _ranked(_set_aside([*finished, *islice(children, count)]))
+            ranked = _ranked(_set_aside([*finished, *islice(children, count)], self._unvalued))
             ranked = distinct(ranked) if search.duplicates == "drop" else ranked
             candidates.append(ranked)
             if search.pool is not None:
@@ -238,11 +259,12 @@ def _ranked(candidates: list[Beam]) -> list[Beam]:
     return sorted(candidates, key=lambda beam: beam.hypothesis.value, reverse=True)
 
 
-def _set_aside(candidates: list[Beam]) -> list[Beam]:
-    """A prompt's candidates; or one without text, where one has no finite logits or value, or was too long."""
+def _set_aside(candidates: list[Beam], unvalued: Finish) -> list[Beam]:
+    """A prompt's candidates; or one without text, where one has no finite logits, was too long, or has no finite value
+    (for the reason `unvalued`)."""
     for beam in candidates:
         hypothesis = beam.hypothesis
         if hypothesis.finish in SET_ASIDE or not math.isfinite(hypothesis.value):
-            why = hypothesis.finish if hypothesis.finish in SET_ASIDE else "unvalued"
+            why = hypothesis.finish if hypothesis.finish in SET_ASIDE else unvalued
             return [replace(beam, hypothesis=replace(hypothesis, token_ids=[], text="", finish=why, value=0.0))]
     return candidates

@@ -14,6 +14,7 @@ from trimtab.models.language_model import DecodeState, LanguageModel
 from trimtab.models.sampling import FAILED, draw, prompt_key, uniforms
 from trimtab.records import Finish, Prompt
 from trimtab.search.stop_strings import ResponseWriter, Written
+from trimtab.store.blocks import Within, ignored
 
 _NOTHING = Written("")
 COMPACTION_SHARE = 0.75  # ended rows are dropped from the batch once no more than this share of its rows goes on
@@ -46,8 +47,11 @@ class Continuation:
 class Proposer(Protocol):
     """A source of continuations. Its states have one row for each open response, as those of `search.value`.
 
-    Without `tokens`, its ids are placeholders that only this proposer understands.
+    Without `tokens`, its ids are placeholders that only this proposer understands. While it works it calls `reached`
+    with the share of the longest response that has been written.
     """
+
+    reached: Within
 
     @property
     def tokens(self) -> bool: ...
@@ -118,6 +122,7 @@ class LanguageModelProposer:
     tokens = True
 
     def __post_init__(self) -> None:
+        self.reached: Within = ignored
         self.ends = frozenset() if self.ignore_eos else self.model.vocabulary.eos_ids
         self._writer = ResponseWriter(self.model.vocabulary, [*self.stop, *self.chunk_ends])
 
@@ -138,6 +143,7 @@ class LanguageModelProposer:
         keys = np.array([state.keys[fork.row] for fork in forks], dtype=np.uint64)
         slots = np.array([fork.slot for fork in forks], dtype=np.uint64)
         lengths = np.array([len(fork.token_ids) for fork in forks], dtype=np.uint64)
+        shortest = int(lengths.min(initial=state.room))
         # Siblings share the reading of their parent's last token: the first draw comes before the fork.
         source: Sequence[int] = [fork.row for fork in forks]
         logits, seen = self.model.next_logits(state.model), state.model.ids
@@ -152,6 +158,7 @@ class LanguageModelProposer:
             taken = [max(token, 0) if g.grows else None for token, g in zip(drawn, growing, strict=True)]
             rows.model.append(taken)
             self.take(growing, drawn, prompt_ids)
+            self.reached((shortest + offset + 1) / state.room)
             going = [row for row, growth in enumerate(growing) if growth.finish is None]
             done = offset == tokens - 1 or all(growing[row].waits for row in going)
             # An ended row goes at the end of the chunk, or before where enough have ended to pay for the copying.

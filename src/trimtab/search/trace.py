@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trimtab.errors import DataError, RunError
+from trimtab.errors import DataError
 from trimtab.records import Prompt
 from trimtab.search.hypothesis import Beam, Step
+from trimtab.store.files import append_text
 
 
 class Trace:
@@ -46,12 +47,7 @@ class Trace:
             entry = {"prompt_id": prompt.id, "prompt": prompt.text, "step": step.number, "candidates": entries}
             lines.append(json.dumps(entry, ensure_ascii=False) + "\n")
         self._before = step.kept
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("".join(lines))
-        except OSError as error:
-            raise RunError(f"{self.path} cannot be written: {error.strerror}") from None
+        append_text(self.path, "".join(lines))
 
 
 @dataclass

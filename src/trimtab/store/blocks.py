@@ -9,16 +9,32 @@ atomically. The plan (how the prompts are cut) is recorded beside the blocks by 
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from trimtab.errors import ConfigurationError
 from trimtab.records import Generation, Prompt, lines_of
 from trimtab.store.files import write_json, write_text
 
 PLAN = "plan.json"
-Decode = Callable[[Sequence[Prompt]], "Block"]
+
+
+class Within(Protocol):
+    """Called with the share of a block that is done, from 0 to 1."""
+
+    def __call__(self, share: float, /) -> None: ...
+
+
+class Decode(Protocol):
+    """Decodes one block of prompts. It calls `within` while it works, at each token where it sees tokens."""
+
+    def __call__(self, prompts: Sequence[Prompt], *, within: Within = ...) -> "Block": ...
+
+
+def ignored(share: float) -> None:
+    """A `Within` that nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +53,23 @@ class Block:
 
 @dataclass(frozen=True)
 class Plan:
-    """How prompts are cut: `blocks` of `prompts_a_block` each, of which the last may be smaller."""
+    """How prompts are cut: `blocks` of `prompts_a_block` each, of which the last may be smaller.
+
+    Once all are decoded, `devices` names the devices that did it, each with its blocks.
+    """
 
     prompts: int
     prompts_a_block: int
     blocks: int
+    devices: dict[str, list[int]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, prompts: int, size: int) -> "Plan":
         return cls(prompts, size, -(-prompts // size))
+
+    def size_of(self, block: int) -> int:
+        """How many prompts a block has."""
+        return min(self.prompts_a_block, self.prompts - block * self.prompts_a_block)
 
 
 @dataclass(frozen=True)
@@ -96,39 +120,18 @@ def ensure_plan(work: Path, prompts: int, size: int) -> Plan:
     return plan
 
 
-def planned_blocks(work: Path, prompts: Sequence[Prompt], size: int) -> dict[int, Sequence[Prompt]]:
-    """The prompts of each block by number, cut by the plan in `work`, which is recorded if there is none."""
-    return cut(prompts, ensure_plan(work, len(prompts), size).prompts_a_block)
+def write_block(work: Path, number: int, block: Block, device: str, beside: int = 1) -> None:
+    """Write a decoded block to `work`. Where `beside` processes decode at the same time, it counts its share of the
+    wall time.
 
-
-def cut(prompts: Sequence[Prompt], size: int) -> dict[int, Sequence[Prompt]]:
-    """The prompts of each block by number, `size` prompts a block."""
-    return {number: prompts[start : start + size] for number, start in enumerate(range(0, len(prompts), size))}
-
-
-def decode_blocks(
-    work: Path,
-    blocks: Mapping[int, Sequence[Prompt]],
-    decode: Decode,
-    advance: Callable[[int, int], None],
-    beside: int = 1,
-) -> None:
-    """Decode the blocks that are not finished yet, and write each to `work`.
-
-    `advance(done, total)` counts prompts; the first call counts those of blocks that were already finished. Where
-    `beside` processes decode at the same time, each block counts its share of the wall time.
+    Raises:
+        RunError: the disk is full.
     """
-    total = sum(map(len, blocks.values()))
-    unfinished = [number for number in blocks if not finished(work, number)]
-    done = total - sum(len(blocks[number]) for number in unfinished)
-    advance(done, total)
-    for number in unfinished:
-        block = decode(blocks[number])
-        seconds = block.seconds / beside
-        cost = {"records": len(block.records), "flops": block.flops, "seconds": seconds, "usage": block.usage}
-        write_text(block_file(work, number), [*lines_of(block.records), json.dumps(cost) + "\n"])
-        done += len(blocks[number])
-        advance(done, total)
+    cost = {
+        "records": len(block.records), "flops": block.flops, "seconds": block.seconds / beside, "usage": block.usage,
+        "device": device,
+    }  # fmt: skip
+    write_text(block_file(work, number), [*lines_of(block.records), json.dumps(cost) + "\n"])
 
 
 def merge_blocks(work: Path, folder: Path) -> None:
@@ -137,8 +140,10 @@ def merge_blocks(work: Path, folder: Path) -> None:
     assert plan is not None, work
     parts = [part for number in range(plan.blocks) if (part := _read(work, number)) is not None]
     assert len(parts) == plan.blocks, work
-    costs = [cost for _, cost in parts]
-    write_text(folder / "records.jsonl", (line + "\n" for lines, _ in parts for line in lines))
+    costs = [cost for _, cost, _ in parts]
+    for number, (_, _, device) in enumerate(parts):
+        plan.devices.setdefault(device, []).append(number)
+    write_text(folder / "records.jsonl", (line + "\n" for lines, _, _ in parts for line in lines))
     write_json(folder / "cost.json", _total(cost.flops for cost in costs))
     if usage := _total(cost.usage for cost in costs):
         write_json(folder / "usage.json", usage)
@@ -155,8 +160,8 @@ def block_file(work: Path, number: int) -> Path:
     return work / f"{number:05d}.jsonl"
 
 
-def _read(work: Path, number: int) -> tuple[list[str], Block] | None:
-    """The lines of a finished block's records, and a `Block` that holds their cost alone.
+def _read(work: Path, number: int) -> tuple[list[str], Block, str] | None:
+    """The lines of a finished block's records, a `Block` that holds their cost alone, and the device that decoded it.
 
     None if there is no such block, or its file is truncated: its last line must give the cost and count the others.
     """
@@ -168,7 +173,7 @@ def _read(work: Path, number: int) -> tuple[list[str], Block] | None:
         return None
     if end or not isinstance(values, dict) or values.get("records") != len(lines):
         return None
-    return lines, Block([], values["flops"], values["seconds"], values.get("usage", {}))
+    return lines, Block([], values["flops"], values["seconds"], values.get("usage", {})), values.get("device", "")
 
 
 def _total(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:

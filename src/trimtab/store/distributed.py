@@ -5,13 +5,14 @@ True
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
-COMMAND = "TRIMTAB_COMMAND"
-"""The environment variable with the command that launched this process, if trimtab did."""
+import psutil
+
 SHARDING = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 T = TypeVar("T")
 
@@ -44,6 +45,20 @@ def launched() -> Launched:
     """This process among those that were launched with it."""
     get = os.environ.get
     return Launched(int(get("RANK", 0)), int(get("WORLD_SIZE", 1)), int(get("LOCAL_RANK", 0)))
+
+
+def launch_command(arguments: Sequence[str]) -> list[str] | None:
+    """The words of the command that launched this process with these arguments; None if its parent is no launcher."""
+    try:
+        parent = None if launched().alone else psutil.Process().parent()
+        words = [] if parent is None else parent.cmdline()
+    except psutil.Error:  # it has ended, or is another user's
+        words = []
+    if not arguments or words[-len(arguments) :] != [*arguments]:
+        return None
+    if Path(words[0]).name.startswith("python") and words[1] != "-m":  # the interpreter that runs `accelerate`
+        words = words[1:]
+    return [Path(words[0]).name, *words[1:]]
 
 
 def sharding() -> str | None:

@@ -19,11 +19,19 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import platformdirs
+
 from trimtab.errors import RunError
 from trimtab.records import Generation, Pair, Prompt, Review, Score, lines_of
 
 SEAL = "files.json"
 FREE_SPACE = "free space or repair the folder, then run the same command again to resume"
+
+
+def cache_folder() -> Path:
+    """The folder that all runs share: the environment's TRIMTAB_CACHE, or `trimtab` in the user's cache directory."""
+    value = os.environ.get("TRIMTAB_CACHE")
+    return Path(value).expanduser() if value else platformdirs.user_cache_path("trimtab")
 
 
 def write_records(path: Path, records: Iterable[Review | Prompt | Generation | Pair | Score]) -> None:
@@ -34,6 +42,15 @@ def write_records(path: Path, records: Iterable[Review | Prompt | Generation | P
 def write_json(path: Path, values: Any) -> None:
     """Replace a JSON file atomically."""
     write_text(path, [json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n"])
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None where there is no such file, or it holds none."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return values if isinstance(values, dict) else None
 
 
 def write_text(path: Path, parts: Iterable[str], *, durable: bool = True) -> None:
@@ -52,6 +69,20 @@ def write_text(path: Path, parts: Iterable[str], *, durable: bool = True) -> Non
         temporary.replace(path)
     except OSError as error:
         raise RunError(f"{path} cannot be written ({error.strerror}): {FREE_SPACE}") from None
+
+
+def append_text(path: Path, text: str) -> None:
+    """Append to a text file, whose folder is created where it is missing.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def seal(folder: Path) -> None:
@@ -78,9 +109,8 @@ def is_sealed(folder: Path) -> bool:
 
 def broken_file(folder: Path) -> str | None:
     """The first file that is missing or not of its sealed size; None if the folder is intact."""
-    try:
-        sizes: dict[str, int] = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    sizes: dict[str, int] | None = read_json(folder / SEAL)
+    if sizes is None:
         return SEAL
     for name, size in sizes.items():
         file = folder / name
@@ -95,12 +125,17 @@ def discard(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def empty_folder(folder: Path) -> None:
+    """Delete whatever a folder holds."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+
+
 @contextlib.contextmanager
 def replace_folder(folder: Path) -> Iterator[Path]:
     """A new folder to fill, which replaces `folder` if the block ends without an exception."""
     partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+    empty_folder(partial)
     yield partial
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from trimtab.errors import TrimtabError
+from trimtab.errors import TrimtabError, one_line
 from trimtab.store.artifacts import LIBRARIES
 from trimtab.store.blocks import Shard
+from trimtab.store.distributed import Terminated
 from trimtab.store.lock import Holder, command_line, suffix
 from trimtab.store.progress import Stage, Watch, throttled
 from trimtab.store.status import write_status
@@ -33,8 +34,10 @@ _log = logging.getLogger("trimtab")
 def recording(folder: Path, watch: Watch, previous: Holder | None, shard: Shard | None = None) -> Iterator[None]:
     """Keep the log and the status of a run in its folder; `previous` is a process that died in this run."""
 
+    end = ""
+
     def update_status() -> None:
-        write_status(folder, watch, shard)
+        write_status(folder, watch, shard, end)
 
     listeners = [throttled(STATUS_SECONDS, update_status), _log_stage]
     with _logging(folder / f"log{suffix(shard)}.txt", WarningHandler(lambda text: watch.print(f"warning: {text}"))):
@@ -49,12 +52,22 @@ def recording(folder: Path, watch: Watch, previous: Holder | None, shard: Shard 
             yield
             _log.info("end")
         except BaseException as error:
+            end = _end(error)
             _log.error("%s%s", "" if isinstance(error, TrimtabError) else f"ended by {type(error).__name__}: ", error)
             raise
         finally:
             for listener in listeners:  # the caller's own listeners stay
                 watch.listeners.remove(listener)
             update_status()
+
+
+def _end(error: BaseException) -> str:
+    """How a run ended by this error, for its status."""
+    if isinstance(error, Terminated):
+        return "killed by SIGTERM"
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by Ctrl-C"
+    return f"failed ({one_line(str(error)) or type(error).__name__})"
 
 
 class WarningHandler(logging.Handler):
@@ -78,7 +91,7 @@ def _log_stage(stage: Stage) -> None:
     """Log when a stage begins and ends."""
     if stage.in_progress:
         return
-    counts = f" ({stage.done} of {stage.total})" if stage.total else ""
+    counts = f" ({stage.counts.replace('/', ' of ')})" if stage.total else ""
     seconds = stage.seconds(time.time()) if stage.state in ("made", "stopped") else None
     _log.info("%s: %s%s%s", stage.name, stage.state, "" if seconds is None else f" after {seconds:.1f} s", counts)
 

@@ -7,10 +7,12 @@
 """
 
 import contextlib
+import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from rich.console import Console
@@ -18,11 +20,19 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-Advance = Callable[[int, int], None]
-"""Called with the units that are done and their total."""
-State = Literal["waits", "runs", "made", "used again", "stopped", "failed"]
-WINDOW = 16
-"""Number of latest reports that give the rate, so that it follows a stage whose blocks or batches get slower."""
+from trimtab.store.worker_lines import stages_with_workers, with_workers
+
+Advance = Callable[[float, int], None]
+"""Called with the units that are done, of which the last may be a fraction, and their total."""
+State = Literal["waits", "runs", "made", "used again", "stopped", "failed", "killed"]
+WINDOW, WINDOW_SECONDS = 16, 120.0
+"""Number of latest reports, or time that they span if that is longer, that give the rate, so that it follows a stage
+whose blocks or batches get slower."""
+REPORT_SECONDS = 0.5
+"""Reports that follow each other faster, such as those of single tokens, count as one."""
+LINE_SECONDS = 30.0
+"""The time between two lines about a stage where no terminal is."""
+MIN_NAME_WIDTH, MAX_NAME_WIDTH = 22, 26  # terminal columns for the name of a stage
 NOTEBOOK_SECONDS = 0.25
 """The shortest time between two updates of a notebook's view while a stage runs."""
 
@@ -30,28 +40,33 @@ NOTEBOOK_SECONDS = 0.25
 @dataclass
 class Stage:
     """One stage: `done` of `total` prompts or batches; times in seconds since 1970; `rate` in prompts or batches a
-    second."""
+    second. `workers` are those that work on it now, where there are several."""
 
     name: str
     state: State = "waits"
-    done: int = 0
+    done: float = 0
     total: int | None = None
     began: float | None = None
     updated: float | None = None
     rate: float | None = None
+    workers: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._reports = deque[tuple[float, int]](maxlen=WINDOW)
+        self._reports = deque[tuple[float, float]]()
 
     @property
     def in_progress(self) -> bool:
         """Whether the stage has reported and not ended: its last change was progress, not a change of state."""
         return self.state == "runs" and len(self._reports) > 0
 
-    def report(self, now: float, done: int, total: int) -> None:
+    def report(self, now: float, done: float, total: int) -> None:
         """Note how much is done. The first report gives what an earlier session did, and counts for no rate."""
         self.updated, self.done, self.total = now, done, total
+        if len(self._reports) > 1 and now - self._reports[-2][0] < REPORT_SECONDS:
+            self._reports.pop()
         self._reports.append((now, done))
+        while len(self._reports) > WINDOW and now - self._reports[0][0] > WINDOW_SECONDS:
+            self._reports.popleft()
         (before, first), (last, latest) = self._reports[0], self._reports[-1]
         self.rate = (latest - first) / (last - before) if last > before and latest > first else None
 
@@ -60,6 +75,11 @@ class Stage:
         if self.rate is None or self.total is None or self.updated is None:
             return None
         return max((self.total - self.done) / self.rate - (now - self.updated), 0.0)
+
+    @property
+    def counts(self) -> str:
+        """The whole units that are done, and all; empty if unknown."""
+        return f"{math.floor(self.done + 1e-9)}/{self.total}" if self.total else ""
 
     def seconds(self, now: float) -> float | None:
         """The time since it began, or from its begin to its end; None if it has not begun."""
@@ -71,13 +91,19 @@ class Stage:
 class Watch:
     """The stages of a run. `with watch(name) as advance` runs a stage, which reports its progress by `advance`.
 
-    `listeners` are called with each stage that changes. `print` shows a line above the live view.
+    `listeners` are called with each stage that changes. `print` shows a line above the live view. `results` is a table
+    of what is known so far, shown below the stages; `show` sets it, or without a terminal shows a line of what is new.
     """
 
     def __init__(self) -> None:
         self.stages: dict[str, Stage] = {}
         self.listeners: list[Callable[[Stage], None]] = []
         self.print: Callable[[str], None] = lambda line: None
+        self.results: Table | None = None
+        self.show: Callable[[Table, str], None] = self._set_results
+
+    def _set_results(self, table: Table, line: str) -> None:
+        self.results = table
 
     def plan(self, names: Iterable[str]) -> None:
         """Set the stages to come, in order."""
@@ -103,12 +129,16 @@ class Watch:
         """Begin a stage, which runs until `end`; other stages may run at the same time."""
         stage = self.stages[name] = Stage(name, began=time.time())
 
-        def advance(done: int, total: int) -> None:
+        def advance(done: float, total: int) -> None:
             stage.report(time.time(), done, total)
             self._notify(stage)
 
         self._change(stage, "runs")
         return advance
+
+    def working(self, name: str, workers: Iterable[str]) -> None:
+        """Note which workers work on a stage."""
+        self.stages[name].workers = list(workers)
 
     def end(self, name: str, state: State) -> None:
         """End a stage that has begun."""
@@ -142,7 +172,8 @@ View = Callable[[list[Stage], float, int], Table]
 
 @contextlib.contextmanager
 def watching(*, quiet: bool = False, console: Console | None = None, table: View | None = None) -> Iterator[Watch]:
-    """A watch to pass to a run. Unless `quiet`, `table` shows it live on standard error or in a notebook's cell."""
+    """A watch to pass to a run. Unless `quiet`, `table` shows it live on standard error or in a notebook's cell; where
+    standard error is no terminal, `lines_of` tells of it."""
     watch = Watch()
     if quiet:
         yield watch
@@ -151,7 +182,13 @@ def watching(*, quiet: bool = False, console: Console | None = None, table: View
     watch.print = lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def view() -> Table:
-        return (table or stage_table)(list(watch.stages.values()), time.time(), max(console.height - 3, 5))
+        stages, below = list(watch.stages.values()), 0 if watch.results is None else watch.results.row_count + 4
+        shown = Table.grid()
+        shown.add_row((table or stage_table)(stages, time.time(), max(console.height - 3 - below, 5)))
+        if watch.results is not None:
+            shown.add_row("")
+            shown.add_row(watch.results)
+        return shown
 
     if console.is_jupyter:  # in place; rich's own live view would need widgets
         from IPython.display import display
@@ -159,30 +196,72 @@ def watching(*, quiet: bool = False, console: Console | None = None, table: View
         shown = display(view(), display_id=True)
         watch.listeners.append(throttled(NOTEBOOK_SECONDS, lambda: shown.update(view())))
         yield watch
-    else:
+    elif console.is_terminal:
         with Live(get_renderable=view, console=console, refresh_per_second=4):
             yield watch
+    else:
+        watch.show = lambda table, line: watch.print(line)
+        with lines_of(watch):
+            yield watch
+
+
+@contextlib.contextmanager
+def lines_of(watch: Watch, seconds: float = LINE_SECONDS) -> Iterator[None]:
+    """Where no terminal is: a line when a stage begins and when it ends, and every `seconds` one of each that runs."""
+
+    def say(stage: Stage, words: str) -> None:
+        watch.print(f"{time.strftime('%H:%M:%S')} {stage.name}: {words}")
+
+    def change(stage: Stage) -> None:
+        if stage.in_progress or stage.state == "waits":
+            return
+        took = f" after {duration(stage.seconds(time.time()))}" if stage.began is not None else ""
+        say(stage, "begins" if stage.state == "runs" else f"{stage.state}{took}")
+
+    def beat() -> None:
+        while not ended.wait(seconds):
+            now = time.time()
+            for stage in [stage for stage in list(watch.stages.values()) if stage.state == "runs"]:
+                left = stage.seconds_left(now)
+                known = [stage.counts, pace(stage.rate), "" if left is None else f"{duration(left)} left"]
+                say(stage, ", ".join(filter(None, known)) or f"runs for {duration(stage.seconds(now))}")
+
+    ended = threading.Event()
+    thread = threading.Thread(target=beat, daemon=True)
+    watch.listeners.append(change)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watch.listeners.remove(change)
 
 
 def stage_table(stages: list[Stage], now: float, height: int) -> Table:
     """The stages in at most `height` lines: the latest ones that have begun, and how many wait."""
     table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True, min_width=22)
+    table.add_column(overflow="fold", width=name_width(stage.name for stage in stages))
     table.add_column(min_width=8, max_width=24)  # the only column that shrinks in a narrow terminal
     for _ in range(3):
         table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
+    height -= len(stages_with_workers(stages))
     begun = [stage for stage in stages if stage.state != "waits"]
     for stage in begun[-(height - 1) :]:
         share = ProgressBar(total=stage.total, completed=stage.done) if stage.total else stage.state
-        counts = f"{stage.done}/{stage.total}" if stage.total else ""
-        left = stage.seconds_left(now) if stage.state == "runs" else None
+        left = stage.seconds_left(now) if stage.state in ("runs", "killed") else None
         rest = f"{duration(left)} left" if left is not None else stage.state if stage.total else ""
-        table.add_row(stage.name, share, counts, pace(stage.rate), duration(stage.seconds(now)), rest)
+        rest = f"killed, {rest}" if left is not None and stage.state == "killed" else rest
+        table.add_row(stage.name, share, stage.counts, pace(stage.rate), duration(stage.seconds(now)), rest)
     waiting = [stage.name for stage in stages if stage.state == "waits"]
     if waiting:
         table.add_row(waiting[0], "waits" + (f", and {len(waiting) - 1} more" if waiting[1:] else ""))
-    return table
+    return with_workers(table, stages)
+
+
+def name_width(names: Iterable[str]) -> int:
+    """The width of a column of names that leaves room for the others at 80 columns; longer names take two lines."""
+    return min(max([MIN_NAME_WIDTH, *map(len, names)]), MAX_NAME_WIDTH)
 
 
 def duration(seconds: float | None) -> str:

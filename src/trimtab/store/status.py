@@ -11,25 +11,30 @@ from rich.console import Console
 
 from trimtab.errors import RunError
 from trimtab.store.blocks import Shard
-from trimtab.store.files import write_text
+from trimtab.store.files import read_json, write_text
 from trimtab.store.lock import LOCK, Holder, holder_of, suffix
 from trimtab.store.progress import Stage, Watch, duration, stage_table
+from trimtab.store.remote import NOTE_READ, address_of
 
 
 @dataclass(frozen=True)
 class Status:
-    """The stages of a run or of one shard, and the process that works on it or died doing so."""
+    """The stages of a run or of one shard, and the process that works on it or was killed doing so.
+
+    `end`: how the process ended where it could still say so, such as `killed by SIGTERM`.
+    """
 
     shard: str | None
     updated: float
     stages: list[Stage]
     holder: Holder | None
+    end: str = ""
 
 
-def write_status(folder: Path, watch: Watch, shard: Shard | None) -> None:
-    """Replace the status of a run or of one of its shards."""
-    shard_name = None if shard is None else str(shard)
-    values = {"shard": shard_name, "updated": time.time(), "stages": list(map(asdict, watch.stages.values()))}
+def write_status(folder: Path, watch: Watch, shard: Shard | None, end: str = "") -> None:
+    """Replace the status of a run or of one of its shards; `end` says how it ended."""
+    shard_name, stages = None if shard is None else str(shard), list(map(asdict, watch.stages.values()))
+    values = {"shard": shard_name, "updated": time.time(), "stages": stages, "end": end}
     # ignore a full disk here: the next artifact reports it, and this must not hide the error that ended a stage
     with contextlib.suppress(RunError):
         write_text(folder / f"status{suffix(shard)}.json", [json.dumps(values, indent=1) + "\n"], durable=False)
@@ -49,7 +54,11 @@ def read_statuses(folder: Path) -> list[Status]:
         except (ValueError, TypeError, KeyError):
             raise RunError(f"{file} cannot be read: delete it, the next run writes a new one") from None
         lock = folder / f"{LOCK}{file.stem.removeprefix('status')}"
-        statuses.append(Status(values["shard"], values["updated"], stages, holder_of(lock)))
+        holder = Holder.read(read_json(folder / NOTE_READ)) or holder_of(lock)
+        if holder is not None and holder.alive is False:
+            for stage in stages:
+                stage.state = "killed" if stage.state == "runs" else stage.state
+        statuses.append(Status(values["shard"], values["updated"], stages, holder, values.get("end", "")))
     return statuses
 
 
@@ -61,15 +70,17 @@ def print_status(directory: Path, console: Console, *, as_json: bool) -> None:
     """
     statuses = read_statuses(directory)
     if not statuses:
-        raise RunError(f"{directory} holds no run: give the directory of one, such as runs/quickstart")
+        raise RunError(f"{address_of(directory)} holds no run: give the directory of one, such as runs/quickstart")
     now = time.time()
     if as_json:
         processes = [_process(status, now) for status in statuses]
-        console.print_json(json.dumps({"directory": str(directory), "processes": processes}))
+        console.print_json(json.dumps({"directory": address_of(directory), "processes": processes}))
         return
     for status in statuses:
         shard = "" if status.shard is None else f", shard {status.shard}"
-        console.print(f"{directory}{shard}: {state(status, now)}", highlight=False, markup=False, soft_wrap=True)
+        console.print(
+            f"{address_of(directory)}{shard}: {state(status, now)}", highlight=False, markup=False, soft_wrap=True
+        )
         console.print(stage_table(status.stages, clock(status, now), len(status.stages) + 1))
 
 
@@ -79,10 +90,11 @@ def state(status: Status, now: float) -> str:
     holder = status.holder
     if holder is None:
         finished = all(stage.state in ("made", "used again") for stage in status.stages)
-        return f"{'finished' if finished else 'stopped; run the same command again to resume'}, {updated}"
+        stopped = f"{status.end or 'stopped'}; run the same command again to resume"
+        return f"{'finished' if finished else stopped}, {updated}"
     if holder.alive is None:
         return f"{holder} is working on it, if it is still running: {updated}"
-    return f"{holder} is working on it, {updated}" if holder.alive else f"{holder} died; to resume: {holder.command}"
+    return f"{holder} is working on it, {updated}" if holder.alive else f"killed, {holder}; to resume: {holder.command}"
 
 
 def clock(status: Status, now: float) -> float:
@@ -94,7 +106,7 @@ def _process(status: Status, now: float) -> dict[str, Any]:
     """As JSON values. `alive` is null for another machine's process, `seconds_left` for an unknown rate."""
     at = clock(status, now)
     stages = [
-        {**asdict(stage), "seconds_left": stage.seconds_left(at) if stage.state == "runs" else None}
+        {**asdict(stage), "seconds_left": stage.seconds_left(at) if stage.state in ("runs", "killed") else None}
         for stage in status.stages
     ]
     holder = None if status.holder is None else {**asdict(status.holder), "alive": status.holder.alive}

@@ -17,12 +17,12 @@ from trimtab.study.study_file import Run, Study
 class Task:
     """An artifact to make. `runs` names the runs that need it, `step` is the step of the first of them.
 
-    `inputs` are digests; progress shows `name`.
+    `inputs` are the digests of what it reads, by the names of the steps; progress shows `name`.
     """
 
     step: Step
     artifact: Artifact
-    inputs: tuple[str, ...]
+    inputs: Mapping[str, str]
     runs: list[str] = field(default_factory=list)
     name: str = ""
 
@@ -53,7 +53,7 @@ def plan_study(study: Study, directory: RunDirectory, assets: Assets) -> StudyPl
         plan = Plan(_measured_steps(study, run), directory, assets, identities)
         artifacts[run.name] = {step.name: artifact.digest for step, artifact in plan.artifacts.items()}
         for step, artifact in plan.artifacts.items():
-            inputs = tuple(made.digest for made in plan.inputs(step).values())
+            inputs = {name: made.digest for name, made in plan.inputs(step).items()}
             task = tasks.setdefault(artifact.digest, Task(step, artifact, inputs))
             if run.name not in task.runs:  # decoders with equal settings share their generations
                 task.runs.append(run.name)

@@ -1,33 +1,32 @@
 """Runs a study: makes the missing tasks of its plan, whatever fails, and writes the report of what is finished."""
 
 import contextlib
-import graphlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
-
-import torch
 
 from trimtab.assets.resolve import Assets
+from trimtab.errors import TrimtabError
 from trimtab.evaluation.cells import CellRow, summarise_cells
-from trimtab.executors.helpers import task_for, thread_count
-from trimtab.executors.in_process import InProcess
-from trimtab.executors.messages import Message, Send, Task
-from trimtab.executors.pool import Pool
-from trimtab.executors.run import show_memory
-from trimtab.models.hardware import default_device, processes_a_device
+from trimtab.executors import driver
+from trimtab.executors.driver import Driver, Manner
+from trimtab.executors.options import WorkerOptions
+from trimtab.executors.run import share_of_threads, show_memory, workers_for
+from trimtab.executors.work import Setup, WorkerFault
+from trimtab.executors.workers import Workers
 from trimtab.pipeline.checks import check_steps
 from trimtab.pipeline.experiment_steps import steps
-from trimtab.pipeline.memory import memory_lines
+from trimtab.pipeline.memory import memory_lines, spreads
+from trimtab.pipeline.reports import report_folder
 from trimtab.report.study_page import StudyFacts, write_study_report
 from trimtab.store.artifacts import RunDirectory
-from trimtab.store.files import link_to, replace_folder, write_json
+from trimtab.store.files import link_to, write_json
 from trimtab.store.lock import run_lock
 from trimtab.store.log import recording
-from trimtab.store.progress import Advance, Watch
+from trimtab.store.progress import Watch
+from trimtab.store.remote import runs_folder
 from trimtab.study.collect import collect, missing_numbers, name_of
 from trimtab.study.plan import StudyPlan, plan_study
 from trimtab.study.study_file import Run, Study
@@ -35,6 +34,7 @@ from trimtab.study.view import StudyView
 
 INDEX = "study.json"
 """The file that says which artifacts belong to which run, and with how many threads they were made."""
+HERE = WorkerOptions()
 _log = logging.getLogger(__name__)
 
 
@@ -49,33 +49,35 @@ class Outcome:
 
 def run_study(
     study: Study,
-    runs: Path,
+    runs: str | Path,
     assets: Assets,
     watch: Watch,
     view: StudyView,
-    jobs: int = 1,
-    threads: int | None = None,
+    who: WorkerOptions = HERE,
 ) -> Outcome:
-    """Make what is missing in the folder `runs`/`study.name`, then write its `report/`.
+    """Make what is missing in the folder or at the URL `runs`/`study.name`, then write its `report/`.
 
-    With several `jobs`, as many processes work side by side, with `threads` threads each: their share of this
-    process's, if not given. A task that fails stops what would be made from it, and nothing else.
+    `who` says who does the work: this process if not given. A task that fails stops what would be made from it, and
+    nothing else.
 
     Raises:
         TrimtabError: the study cannot be begun, or its report not be written.
     """
-    directory = RunDirectory(runs / study.name)
-    threads = max(torch.get_num_threads() // jobs, 1) if threads is None else threads
+    directory = RunDirectory(runs_folder(runs) / study.name)
     with run_lock(directory.path) as previous, recording(directory.path, watch, previous):
-        for run in study.runs:
-            check_steps(steps(run.experiment), run.experiment, assets)
-        plan = plan_study(study, directory, assets)
-        _tell_memory(study, assets, watch, jobs)
-        view.shows(plan)
-        with _executor(directory, jobs, threads) as executor:
+        spread = any(spreads(run.experiment) for run in study.runs)
+        with workers_for(Setup(directory.path, assets), who, spread=spread) as workers:
+            for run in study.runs:
+                check_steps(steps(run.experiment), run.experiment, assets)
+            plan = plan_study(study, directory, assets)
+            if who.ray is None:
+                _tell_memory(study, assets, watch, who.jobs or 1)
+            workers.check(_missing_steps(plan))
+            view.shows(plan)
+            count = max(len(workers.all()), 1)
+            threads = workers.threads or who.threads or share_of_threads(count)
             _write_index(plan, directory, threads)
-            beside = processes_a_device(jobs, default_device().type)
-            failed = carry_out(plan, executor, assets, watch, threads, beside)
+            failed = carry_out_study(plan, directory, workers, watch, Manner(threads, count))
         failures = _failed_runs(plan, failed)
         for run in study.runs:
             if run.name not in failures and (reason := missing_numbers(plan, run)) is not None:
@@ -87,68 +89,44 @@ def run_study(
     return Outcome(rows, failures, directory.path / "report")
 
 
-class Executor(Protocol):
-    """Runs tasks: this process, one after another, or the workers of a pool."""
-
-    def free(self) -> bool:
-        """Whether another task can be submitted."""
-
-    def submit(self, task: Task) -> None:
-        """Start a task, at the latest in `wait`."""
-
-    def wait(self, send: Send) -> None:
-        """Wait for a message about a task, and pass it on."""
-
-
-def carry_out(
-    plan: StudyPlan, executor: Executor, assets: Assets, watch: Watch, threads: int, beside: int
+def carry_out_study(
+    plan: StudyPlan, directory: RunDirectory, workers: Workers, watch: Watch, manner: Manner
 ) -> dict[str, str]:
-    """Make all that is missing and can be made, each task once its inputs are there.
+    """Make all that is missing and can be made.
 
     Returns:
         The digests of the tasks that failed, each with the reason. What would be made from them is not tried.
     """
-    experiments = {run.name: run.experiment for run in plan.study.runs}
-    position = {digest: index for index, digest in enumerate(plan.tasks)}
-    sorter = graphlib.TopologicalSorter({digest: task.inputs for digest, task in plan.tasks.items()})
-    sorter.prepare()
-    running: dict[str, Advance] = {}
-    failed: dict[str, str] = {}
-
-    def receive(message: Message) -> None:
-        if message.kind == "warning":
-            _log.warning("%s", message.text)
-        elif message.kind == "progress":
-            running[message.digest](message.done, message.total)
+    values = {run.name: run.experiment.model_dump_json(exclude_unset=True) for run in plan.study.runs}
+    tasks = [
+        driver.Task(
+            task.step,
+            task.artifact,
+            {step: plan.tasks[digest].artifact for step, digest in task.inputs.items()},
+            values[task.runs[0]],
+            task.name,
+        )
+        for task in plan.tasks.values()
+    ]
+    watch.plan(task.name for task in tasks)
+    failed = Driver(tasks, directory, workers, watch, manner).run()
+    for digest, error in failed.items():
+        if not isinstance(error, TrimtabError | WorkerFault):
+            _log.error("unexpected error in %s", plan.tasks[digest].name, exc_info=error)
+            failed[digest] = WorkerFault(f"{type(error).__name__}: {error} (the log has the traceback)")
         else:
-            name = plan.tasks[message.digest].name
-            del running[message.digest]
-            watch.end(name, message.kind)
-            if message.kind == "made":
-                sorter.done(message.digest)
-            else:
-                _log.error("%s: %s", name, message.text)
-                failed[message.digest] = message.text
+            _log.error("%s: %s", plan.tasks[digest].name, error)
+    return {digest: str(error) for digest, error in failed.items()}
 
-    watch.plan(task.name for task in plan.tasks.values())
-    ready: list[str] = []
-    while True:
-        while new := sorter.get_ready():
-            for digest in new:
-                if plan.tasks[digest].artifact.whole:
-                    watch.used_again(plan.tasks[digest].name)
-                    sorter.done(digest)
-                else:
-                    ready.append(digest)
-        ready.sort(key=position.__getitem__)  # run after run, so that models stay loaded
-        while ready and executor.free():
-            digest = ready.pop(0)
-            task = plan.tasks[digest]
-            running[digest] = watch.begin(task.name)
-            executor.submit(task_for(digest, experiments[task.runs[0]], assets, threads, beside=beside))
-        if not running:
-            return failed
-        executor.wait(receive)
+
+def _missing_steps(plan: StudyPlan) -> list[tuple[str, list[str]]]:
+    """The experiments of runs that lack steps, as JSON, with the names of these steps; each step once."""
+    values = {run.name: run.experiment.model_dump_json(exclude_unset=True) for run in plan.study.runs}
+    missing: dict[str, list[str]] = {}
+    for task in plan.tasks.values():
+        if not task.artifact.whole:
+            missing.setdefault(values[task.runs[0]], []).append(task.step.name)
+    return list(missing.items())
 
 
 def _failed_runs(plan: StudyPlan, failed: Mapping[str, str]) -> dict[str, str]:
@@ -159,16 +137,6 @@ def _failed_runs(plan: StudyPlan, failed: Mapping[str, str]) -> dict[str, str]:
             if digest in failed:
                 failures.setdefault(run, f"{step}: {failed[digest]}")
     return failures
-
-
-@contextlib.contextmanager
-def _executor(directory: RunDirectory, jobs: int, threads: int) -> Iterator[Executor]:
-    if jobs > 1:
-        with Pool(directory.path, range(1, jobs + 1), threads) as pool:
-            yield pool
-        return
-    with thread_count(threads):
-        yield InProcess(directory.path)
 
 
 def _write_index(plan: StudyPlan, directory: RunDirectory, threads: int) -> None:
@@ -225,6 +193,6 @@ def _report(
     rows, comparisons = summarise_cells(cells, resamples=bootstrap, confidence=confidence, seed=first.seed)
     baseline = name_of(study, study.baseline, study.measured[0])
     facts = StudyFacts(study.name, study.source, baseline, first.reward.entry.unit, confidence, bootstrap, failures)
-    with replace_folder(directory.path / "report") as folder:
+    with report_folder(directory.path, study.runs[0].experiment, {}, {"study": study.source}) as folder:
         write_study_report(folder, facts, rows, comparisons)
     return rows

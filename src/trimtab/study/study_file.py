@@ -29,19 +29,24 @@ Find = Callable[[str], Path]
 class StudyConfig(Config):
     """A study file.
 
-    `experiment` is the name or path of an experiment file, or an experiment itself; `overrides` are dotted fields that
-    all cells change in it. docs/study.md explains `grid` and `cells`. `measure` names the decoders whose responses are
-    measured, each against its model unguided; without it, all that have such a reference. `baseline` is the cell that
-    the others are compared with, the first one if none is named.
+    docs/study.md explains `grid` and `cells`.
     """
 
-    name: Name
-    experiment: str | dict[str, Any]
-    overrides: dict[str, Any] = Field({})
-    grid: dict[str, Any] = Field({})
-    cells: tuple[dict[str, Any], ...] = ()
-    measure: tuple[Name, ...] = ()
-    baseline: str | None = Field(None, min_length=1)
+    name: Name = Field(examples=["my-study"])
+    """The name of the folder of its runs, and of its report."""
+    experiment: str | dict[str, Any] = Field(examples=["quickstart"])
+    """The name or path of an experiment file, or an experiment itself."""
+    overrides: dict[str, Any] = Field({}, examples=[{"tune.epochs": 2}])
+    """Dotted fields of the experiment that all cells change."""
+    grid: dict[str, Any] = Field({}, examples=[{"tune.beta": [0.1, 1], "tune.seed": [0, 1, 2]}])
+    """Dotted fields with their values, of which every combination is a cell; those of seeds repeat each cell."""
+    cells: tuple[dict[str, Any], ...] = Field((), examples=[[{"tune.loss": "hinge", "tune.beta": 1}]])
+    """Further cells."""
+    measure: tuple[Name, ...] = Field((), examples=[["tuned"]])
+    """The decoders whose responses are measured, each against its model unguided; without it, all that have such a
+    reference."""
+    baseline: str | None = Field(None, min_length=1, examples=["sigmoid-0.1"])
+    """The cell that the others are compared with; without it the first one."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from typing import Any
 
 import torch
@@ -61,12 +62,23 @@ def shared_arguments(model: PreTrainedModel, config: TrainingConfig, job: Traini
 
 
 def use_one_device(arguments: TrainingArguments) -> None:
-    """Train on the first GPU where this process sees several.
+    """Train on the first GPU where this process sees several, in the precision of the configuration.
 
     `Trainer` would put a whole batch on each of them (`DataParallel`), and so train with a larger batch.
+
+    Raises:
+        ConfigurationError: the launch asks for another precision, or for a compiled model.
     """
+    own = "bf16" if arguments.bf16 else "no"
+    if arguments.mixed_precision not in (own, "no"):
+        raise ConfigurationError(
+            f"the launch asks for mixed precision {arguments.mixed_precision}, but the model's dtype alone says how it "
+            "is trained: leave out mixed_precision of accelerate's configuration, or set small.dtype=bfloat16 for bf16"
+        )
+    if (backend := os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")).lower() != "no":
+        raise ConfigurationError(f"the launch asks for dynamo_backend {backend}: leave it out, no model is compiled")
     if arguments.n_gpu > 1:
-        _log.info("training uses the first of %d GPUs; `trimtab tune --launch ddp` tunes on all", arguments.n_gpu)
+        _log.info("training uses the first of %d GPUs; `accelerate launch -m trimtab tune` uses all", arguments.n_gpu)
         arguments._n_gpu = 1
 
 
@@ -75,8 +87,8 @@ def _check_launch(model: PreTrainedModel, config: TrainingConfig) -> None:
     count, kind = launched().count, sharding()
     if kind is not None and model.device.type == "cpu":
         raise ConfigurationError(
-            f"the launch asks for {kind}, which cuts a model over GPUs, and there is none: accelerate would quietly "
-            "run DDP on the CPU; launch ddp"
+            f"the launch asks for {kind}, which divides a model among GPUs, and there is none: accelerate would "
+            "silently run DDP on the CPU; launch with distributed_type MULTI_GPU"
         )
     if config.batch_size < count:
         raise ConfigurationError(

@@ -1,0 +1,190 @@
+"""The order in which a driver gives tasks to workers, and which tasks a failure stops."""
+
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trimtab.errors import RunError
+from trimtab.executors.driver import Driver, Manner, Task
+from trimtab.executors.work import Decoded, Made, Note, Work, WorkerDied
+from trimtab.pipeline.step import Step
+from trimtab.records import Generation
+from trimtab.store import blocks
+from trimtab.store.artifacts import RunDirectory
+from trimtab.store.blocks import Block
+from trimtab.store.files import seal
+from trimtab.store.progress import Watch
+
+
+def tasks(folder: Path, decoding: str = "", **needs: str) -> list[Task]:
+    """A task for each keyword, which needs the tasks that its letters name; those in `decoding` have blocks."""
+    directory, made = RunDirectory(folder), dict[str, Task]()
+    for name, letters in needs.items():
+        inputs = {letter: made[letter].artifact for letter in letters}
+        artifact = directory.artifact(name, {}, list(inputs.values()))
+        made[name] = Task(Step(name, make=print, decodes=name in decoding), artifact, inputs, "{}", name)
+    return [*made.values()]
+
+
+class FakeWorkers(Executor):
+    """So many workers, of which the one that was given something last ends first."""
+
+    def __init__(self, count: int = 1, failing: str = "", deaths: int = 0, blocks: int = 3) -> None:
+        self.count, self.failing, self.deaths, self.blocks = count, failing, deaths, blocks
+        self.open: list[tuple[Work, Future[Any]]] = []
+        self.order: list[str] = []
+        self.open_at_work: list[str] = []
+        self.perform = print
+        self._put: Any = None
+
+    def all(self) -> dict[str, Any]:
+        return {f"worker {number}": self for number in range(self.count)}
+
+    def listen(self, put: Any) -> None:
+        self._put = put
+
+    def parcel(self, artifact: Any) -> None:
+        return
+
+    def submit(self, fn: Any, /, *given: Any, **_: Any) -> "Future[Any]":
+        (work,) = given
+        self.open.append((work, Future()))
+        self.order.append(work.step if work.kind != "decode" else f"{work.step}{work.block}")
+        return self.open[-1][1]
+
+    def work(self) -> None:
+        self.open_at_work.append("".join(work.step for work, _ in self.open))
+        work, future = self.open.pop()
+        self._put(Note(work.artifact.digest, 1, 2))
+        if self.deaths:
+            self.deaths -= 1
+            future.set_exception(WorkerDied("worker 1 was killed by SIGKILL"))
+        elif work.step in self.failing:
+            future.set_exception(RunError("diverged"))
+        elif work.kind == "open":
+            future.set_result(blocks.Plan.of(self.blocks, 1))
+        elif work.kind == "decode":
+            record = Generation(f"p{work.block}", "", 0, [], [], "", "stop")
+            future.set_result(Decoded(Block([record], {}, 1.0), "cpu"))
+        else:
+            future.set_result(Made("cpu"))
+
+
+def driven(made: list[Task], workers: FakeWorkers, watch: Watch | None = None) -> dict[str, str]:
+    """The names of the failed tasks, each with its reason."""
+    directory = RunDirectory(made[0].artifact.folder.parent)
+    names = {task.artifact.digest: task.name for task in made}
+    failed = Driver(made, directory, workers, watch or Watch(), Manner(threads=3, jobs=2)).run()
+    return {names[digest]: str(error) for digest, error in failed.items()}
+
+
+def test_a_task_comes_after_its_inputs_and_what_has_just_become_possible_first(tmp_path: Path) -> None:
+    """So that a run's models stay loaded: c and e need only a, and wait for b and d, which belong together."""
+    workers, watch = FakeWorkers(), Watch()
+    assert driven(tasks(tmp_path, a="", b="a", c="a", d="b", e="c"), workers, watch) == {}
+    assert workers.order == [*"abdce"]
+    assert {stage.state for stage in watch.stages.values()} == {"made"}
+
+
+def test_several_workers_make_what_does_not_wait_for_another(tmp_path: Path) -> None:
+    workers = FakeWorkers(count=2)
+    driven(tasks(tmp_path, a="", b="a", c="", d="bc"), workers)
+    assert workers.open_at_work == ["ac", "a", "b", "d"]
+
+
+def test_a_worker_stays_with_its_step_and_a_free_one_begins_another_or_helps(tmp_path: Path) -> None:
+    workers = FakeWorkers(count=2)
+    driven(tasks(tmp_path, decoding="ab", a="", b=""), workers)
+    # b ends first in each round: its worker decodes all of it, then helps with a
+    assert workers.order == ["a", "b", "b0", "b1", "b2", "a0", "a1", "a2"]
+    alone = FakeWorkers()
+    driven(tasks(tmp_path / "alone", decoding="ab", a="", b=""), alone)
+    assert alone.order == ["a", "a0", "a1", "a2", "b", "b0", "b1", "b2"]
+
+
+def test_a_failure_stops_what_needs_the_failed_task_and_nothing_else(tmp_path: Path) -> None:
+    workers, watch = FakeWorkers(failing="b"), Watch()
+    made = tasks(tmp_path, a="", b="a", c="b", d="a")
+    watch.plan(task.name for task in made)
+    assert driven(made, workers, watch) == {"b": "diverged"}
+    assert workers.order == [*"abd"]
+    assert [watch.stages[name].state for name in "abcd"] == ["made", "failed", "waits", "made"]
+
+
+def test_blocks_that_others_decode_while_one_fails_are_kept(tmp_path: Path) -> None:
+    (task,) = made = tasks(tmp_path, decoding="a", a="")
+    workers = FakeWorkers(count=2)
+    passing = workers.work
+
+    def fail_block_two() -> None:
+        workers.failing = "a" if workers.open[-1][0].block == 2 else ""
+        passing()
+
+    workers.work = fail_block_two  # type: ignore[method-assign]
+    watch, lines = Watch(), list[str]()
+    watch.print = lines.append
+    assert driven(made, workers, watch) == {"a": "diverged"}
+    assert sorted(file.name for file in task.artifact.work.glob("0*")) == ["00000.jsonl", "00001.jsonl"]
+    assert lines == ["a failed (diverged): finishing what other workers do now"]
+    workers.work = passing  # type: ignore[method-assign]
+    workers.failing = ""
+    assert driven(made, workers) == {} and task.artifact.whole
+    assert workers.order[-1] == "a2" and workers.order.count("a0") == 1
+
+
+@pytest.mark.parametrize(
+    ("deaths", "failed"), [(3, {}), (4, {"a": "worker 1 was killed by SIGKILL; it was given out 4 times"})]
+)
+def test_what_a_dead_worker_had_is_given_out_again_three_times(
+    tmp_path: Path, deaths: int, failed: dict[str, str]
+) -> None:
+    workers = FakeWorkers(deaths=deaths)
+    assert driven(tasks(tmp_path, a="", b=""), workers) == failed
+    assert workers.order == [*"aaaab"]
+
+
+def test_whole_artifacts_are_used_again_also_a_chain_of_them(tmp_path: Path) -> None:
+    workers, watch = FakeWorkers(), Watch()
+    made = tasks(tmp_path, a="", b="a", c="b")
+    watch.plan(task.name for task in made)
+    for task in made[:2]:
+        task.artifact.folder.mkdir()
+        seal(task.artifact.folder)
+    driven(made, workers, watch)
+    assert workers.order == ["c"]
+    assert [watch.stages[name].state for name in "abc"] == ["used again", "used again", "made"]
+
+
+def test_tasks_that_make_the_same_are_made_once(tmp_path: Path) -> None:
+    """Decoders with equal settings share their generations."""
+    (task,) = tasks(tmp_path, a="")
+    twin = Task(task.step, task.artifact, {}, "{}", "twin")
+    finished: list[str] = []
+    manner = Manner(threads=1, made=lambda task: finished.append(task.name))
+    workers, watch = FakeWorkers(), Watch()
+    watch.plan(["a", "twin"])
+    assert Driver([task, twin], RunDirectory(tmp_path), workers, watch, manner).run() == {}
+    assert finished == ["a", "twin"] and workers.order == ["a"]
+    assert watch.stages["twin"].state == "used again"
+
+
+def test_unlike_devices_are_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    workers = FakeWorkers(blocks=6)
+    passing, devices = workers.submit, iter(["cpu", "H200", "cpu", "H200", "A100", "cpu"])
+
+    def submit(fn: Any, /, *given: Any, **_: Any) -> "Future[Any]":
+        future = passing(fn, *given)
+        if given[0].kind == "decode":
+            setting, device = future.set_result, next(devices)
+            future.set_result = lambda result: setting(Decoded(result.block, device))  # type: ignore[method-assign]
+        return future
+
+    workers.submit = submit  # type: ignore[method-assign]
+    (task,) = made = tasks(tmp_path, decoding="a", a="")
+    driven(made, workers)
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith("blocks are decoded by unlike devices (cpu; H200)")
+    plan = blocks.recorded_plan(task.artifact.folder)
+    assert plan is not None and plan.devices == {"cpu": [0, 2, 5], "H200": [1, 3], "A100": [4]}
