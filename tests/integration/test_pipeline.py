@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +17,8 @@ from trimtab.config.experiment import Experiment
 from trimtab.config.file import load_experiment
 from trimtab.preferences.dataset import read_dataset, write_dataset
 from trimtab.records import Generation, Pair, Prompt, Score
-from trimtab.store.blocks import Block
-from trimtab.store.progress import watching
+from trimtab.store.blocks import Block, Within, ignored
+from trimtab.store.progress import Stage, Watch, watching
 
 COLUMNS = {
     "decoder", "model", "reward", "reward_low", "reward_high", "gain", "gain_low", "gain_high", "headroom",
@@ -66,7 +67,6 @@ def test_imdb_gpt2_runs_end_to_end_behind_a_path_map(
             "trimtab",
             "run",
             "imdb-gpt2",
-            "--quiet",
             "--runs",
             str(tmp_path),
             "--path-map",
@@ -76,8 +76,14 @@ def test_imdb_gpt2_runs_end_to_end_behind_a_path_map(
         ],
     )
     cli.main()
-    printed = capsys.readouterr().out
-    assert "cbs-4-4-5" in printed and "report.html" in printed
+    printed, told = capsys.readouterr()
+    assert "cbs-4-4-5" in printed and printed.splitlines()[-1].endswith("report.html")
+    assert max(map(len, printed.splitlines()[:-1])) <= 120  # the verdict is broken at words
+    # no terminal is here: a line at each stage's start and end, and no bar of a library's
+    for words in ("tune: begins\n", "tune: made after 0:0", "evaluate bon-16: begins\n", "report: made after"):
+        assert words in told
+    assert not re.search(r"\d%|it/s|\r|\x1b", told)
+    assert re.search(r"^base: reward .* \(preliminary: 1 of 9 decoders\)$", told, re.MULTILINE)
     rows = table(tmp_path / "imdb-gpt2")
     assert [row["decoder"] for row in rows] == [
         "base", "bon-16", "gold-bon-16", "bon-32", "gold-bon-32", "cbs-4-4-5", "eft-1", "untuned", "tuned",
@@ -120,9 +126,9 @@ def test_a_killed_decoding_goes_on_at_its_open_block(
     sound = Decoder.decode
     calls: list[Sequence[Prompt]] = []
 
-    def dies(self: Decoder, prompts: Sequence[Prompt]) -> Block:
+    def dies(self: Decoder, prompts: Sequence[Prompt], *, within: Within = ignored) -> Block:
         calls.append(prompts)
-        if len(calls) == 3:
+        if len(calls) == 4:
             raise KeyboardInterrupt
         return sound(self, prompts)
 
@@ -130,8 +136,8 @@ def test_a_killed_decoding_goes_on_at_its_open_block(
     with pytest.raises(KeyboardInterrupt):
         finished(quickstart(), tmp_path / "killed", path_map)
     resumed = finished(quickstart(), tmp_path / "killed", path_map)
-    # base is one block of 6 prompts, bon-16 and cbs-4-4-5 two of 3; the second of bon-16 is decoded twice
-    assert [len(prompts) for prompts in calls] == [6, 3, 3, 3, 3, 3, 6, 6, 6, 6]
+    # base and untuned are one block of 6 prompts, bon-16 and cbs-4-4-5 two of 3; the second of bon-16 is decoded twice
+    assert [len(prompts) for prompts in calls] == [6, 6, 3, 3, 3, 3, 3, 6, 6, 6]
     for decoder in whole.experiment.guide.decoders:
         bytes_of = [(line.guided(decoder).folder / "records.jsonl").read_bytes() for line in (whole, resumed)]
         assert bytes_of[0] == bytes_of[1], decoder.name
@@ -222,3 +228,48 @@ def test_an_unknown_model_is_named_before_anything_runs(tmp_path: Path, path_map
     with pytest.raises(AssetError, match="nobody/nothing"):
         finished(quickstart("large.name=nobody/nothing"), tmp_path, path_map)
     assert not [path for path in (tmp_path / "quickstart").iterdir() if path.is_dir()]
+
+
+def test_the_table_fills_row_by_row_while_blocks_are_counted_by_tokens(
+    tmp_path: Path, path_map: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first number once came when all decoders had decoded, and a block of a quarter of an hour showed nothing."""
+    monkeypatch.setattr("trimtab.executors.worker.NOTE_SECONDS", 0.0)
+    watch, shown, pages, counted = Watch(), list[str](), dict[str, str](), list[float]()
+    page, assets = tmp_path / "quickstart/report/report.html", Assets(cache=tmp_path / "cache", path_map=path_map)
+
+    def listen(stage: Stage) -> None:
+        if stage.name == "guide bon-16" and stage.in_progress:
+            counted.append(stage.done)
+        if stage.name.startswith(("guide", "tune")) and not stage.in_progress and page.is_file():
+            found = re.search(r"Preliminary: (\d of \d) decoders", page.read_text())
+            pages.setdefault(stage.name, found[1] if found else "the last one")
+
+    watch.listeners.append(listen)
+    watch.show = lambda table, line: shown.append(f"{line} {table.row_count}")
+    settings = ["evaluate.threshold={deviations: 0}"]  # of the untuned model's rewards, which come second
+    run(quickstart(*settings), tmp_path, assets, watch)
+    assert [line.split(":")[0] for line in shown] == [
+        "base", "untuned", "bon-16", "gold-bon-16", "cbs-4-4-5", "tuned", "eft-0.5", "eft-2"
+    ]  # fmt: skip
+    assert re.fullmatch(r"base: reward .*, fluency .*, seconds .* \(preliminary: 1 of 8 decoders\) 8", shown[0])
+    assert "gain" in shown[2] and "8 of 8" in shown[-1]
+    assert pages == {
+        "guide untuned": "1 of 8", "tune": "2 of 8", "guide bon-16": "2 of 8", "guide gold-bon-16": "3 of 8",
+        "guide cbs-4-4-5": "4 of 8", "guide tuned": "5 of 8", "guide eft-0.5": "6 of 8", "guide eft-2": "7 of 8",
+    }  # fmt: skip
+    assert "Preliminary" not in page.read_text() and not list(page.parents[1].glob("report-*"))
+    assert counted == sorted(counted) and counted[-1] == 6
+    assert len({done for done in counted if done % 1}) >= 10  # of 2 blocks of 8 tokens
+
+    # a trace of a finished run shows that it works
+    run(quickstart(*settings), tmp_path, assets, watch, until="guide", trace=True)
+    traced = watch.stages["guide cbs-4-4-5 (trace)"]
+    assert watch.stages["guide cbs-4-4-5"].state == "used again"
+    assert (traced.state, traced.counts) == ("made", "6/6") and shown[-1].startswith("eft-2")
+
+    # a run of other settings fills the page anew, and keeps the report so far
+    pages.clear()
+    run(quickstart(*settings, "guide.decoders.3.chunk=4"), tmp_path, assets, watch)
+    assert shown[-1].startswith("cbs-4-4-4") and len(shown) == 9
+    assert len(list(page.parents[1].glob("report-*"))) == 1

@@ -13,6 +13,7 @@ from trimtab import cli
 from trimtab.assets.resolve import Assets
 from trimtab.config.experiment import Experiment
 from trimtab.executors import local
+from trimtab.executors.options import WorkerOptions
 from trimtab.executors.run import run as run_steps
 from trimtab.executors.work import Work
 from trimtab.pipeline.decoded import read_decoded
@@ -35,7 +36,7 @@ def assets(hub: Path) -> Assets:
 
 def run(study: Study, folder: Path, hub: Path, jobs: int = 1) -> Outcome:
     with watching(quiet=True) as watch:
-        return run_study(study, folder, assets(hub), watch, StudyView(), jobs, threads=1)
+        return run_study(study, folder, assets(hub), watch, StudyView(), WorkerOptions(jobs, threads=1))
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +219,7 @@ def test_a_worker_that_dies_costs_nothing(
 ) -> None:
     submit, killed = local._ProcessWorker.submit, list[str]()
 
-    def kill_once(worker: Any, fn: Any, work: Work) -> Any:
+    def kill_once(worker: Any, fn: Any, work: Work) -> Any:  # a study's workers never rest
         future = submit(worker, fn, work)
         if work.step == "tune" and not killed:
             killed.append(work.step)

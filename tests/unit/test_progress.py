@@ -179,7 +179,8 @@ def test_rows_are_what_the_device_has_room_for(
         monkeypatch.setattr(budget, "machine_memory", lambda spread: (total, total / 2, "this machine"))
         needs = {need.step: need for need in budget.memory_needs(steps(experiment), assets)}
         rows = budget.decoding_rows(experiment, bon, assets), budget.synthesis_rows(experiment, assets)
-        assert rows == (needs["guide bon-16"].rows, needs["synthesize"].rows)
+        assert rows == (needs["guide bon-16"].value, needs["synthesize"].value)
+        assert needs["guide bon-16"].rows == min(rows[0], 96 * 16)  # no more than the prompts give
         assert needs["guide bon-16"].total <= 0.7 * total or rows[0] == 16
         return rows
 
@@ -187,6 +188,27 @@ def test_rows_are_what_the_device_has_room_for(
     assert planned(1.0) == (16, 8)  # one prompt at the least
     need = next(each for each in budget.memory_needs(steps(experiment), assets) if each.step == "guide bon-16")
     assert planned((LIBRARY_BYTES + need.weights + 100.5 * need.row) / budget.MEMORY_FRACTION)[0] == 96  # whole prompts
+
+
+def test_memory_is_that_of_the_rows_that_there_are(tmp_path: Path) -> None:
+    """Eight short prompts and their pairs fill no batch of 32, and none of them has 256 tokens."""
+    assets = Assets(cache=tmp_path / "cache", path_map=tiny_hub(tmp_path / "hub"))
+    file = tmp_path / "prompts.jsonl"
+
+    def needs(words: int) -> dict[str, budget.Need]:
+        file.write_text("".join(f'{{"prompt": "Tree {number}{" oak" * words}"}}\n' for number in range(24)))
+        settings = [
+            f"data.instructions={file}", "data.tuning_prompts=8", "data.validation_prompts=2", "data.test_prompts=8",
+            "data.reviews=null", "reward={by: math:isfinite}", "tune.batch_size=32", "guide.decoders=[{successors: 4}]",
+            "pairs.per_prompt=1",
+        ]  # fmt: skip
+        experiment = load_experiment(SHIPPED / "quickstart.yaml", settings)
+        return {need.step: need for need in budget.memory_needs(steps(experiment), assets)}
+
+    short, long = needs(2), needs(200)
+    assert {name: need.rows for name, need in short.items()} == {"synthesize": 64, "tune": 16, "guide bon-4": 32}
+    assert short["guide bon-4"].value == 192 and short["guide bon-4"].used == 32  # lowering it to 100 changes nothing
+    assert long["tune"].row > 4 * short["tune"].row and long["guide bon-4"].row > short["guide bon-4"].row
 
 
 def test_files_that_a_container_has_read_take_no_memory_from_a_run(
@@ -227,3 +249,15 @@ def test_a_notebook_shows_the_stages_in_place_and_tables_as_html() -> None:
     assert 2 <= len(updates) < 20  # where it begins and ends, and now and then in between
     assert "guide base" in updates[-1] and "made" in updates[-1] and "runs" not in updates[-1]
     assert isinstance(stage_table([], 0.0, 5), JupyterMixin)  # as all tables that trimtab gives
+
+
+def test_the_view_names_who_works_on_what_within_80_columns() -> None:
+    stages = [Stage("guide cbs-4-4-5", "runs", began=0.0), Stage("tune", "runs", began=0.0), Stage("report")]
+    stages[0].workers = [f"10.0.0.{node} gpu {gpu}" for node in range(3) for gpu in range(1, 9)]
+    stages[1].workers = ["10.0.1.7 gpu 1"]
+    lines = [line.rstrip() for line in text(stages, 1.0).splitlines()]
+    assert lines[-2:] == [
+        "guide cbs-4-4-5: 10.0.0.0 gpu 1, 10.0.0.0 gpu 2, 10.0.0.0 gpu 3 and 21 more", "tune: 10.0.1.7 gpu 1",
+    ]  # fmt: skip
+    assert max(map(len, lines)) <= 80
+    assert len(text(stages, 1.0, height=4).splitlines()) <= 4 + 1  # what waits has a line of its own

@@ -7,26 +7,30 @@ Heavy libraries are imported where a stage runs, so that `trimtab --help` answer
 """
 
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.metadata import version
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from trimtab.cli.init import init, schema
-from trimtab.cli.options import SHIPPED, Every, Jobs, Options, Shard, Trace, experiment_file
+from trimtab.cli.options import HERE, SHIPPED, Every, Options, Shard, Trace, Who, experiment_file
 from trimtab.cli.results import compare, export, merge, push, save
 from trimtab.cli.runs import runs
 from trimtab.cli.show import assets, check, entries, guides, launch_config, plan, status, trace
 from trimtab.errors import TrimtabError, one_line
+from trimtab.executors.options import WorkerOptions
 from trimtab.executors.threads import wait_briefly
 from trimtab.pipeline.stages import COMMAND_WORDS
 from trimtab.plugins.load import load_plugins
 from trimtab.plugins.registry import registry
+from trimtab.serve.options import ServeOptions
 from trimtab.store.distributed import Terminated, first_to_fail, launched
 from trimtab.store.lock import command_line
 from trimtab.study.options import StudyOptions
@@ -39,31 +43,31 @@ MAX_SET_ASIDE = 5  # prompts set aside that the terminal names
 EARLIER = "Missing earlier steps are made first."
 
 
-def run(options: Every, jobs: Jobs = 1, trace: Trace = False) -> None:
+def run(options: Every, who: Who = HERE, trace: Trace = False) -> None:
     """Run a whole experiment, from reviews to the report; what was made before is used again."""
-    with _opened(options) as run_to:
-        made = run_to("report", trace=trace, jobs=jobs)
+    with _opened(options, who) as run_to:
+        made = run_to("report", trace=trace)
     _print_report(made)
 
 
-def synthesize(options: Every, jobs: Jobs = 1, shard: Shard = None) -> None:
-    with _opened(options) as run_to:
-        made = run_to("synthesize", shard, jobs=jobs)
+def synthesize(options: Every, who: Who = HERE, shard: Shard = None) -> None:
+    with _opened(options, who) as run_to:
+        made = run_to("synthesize", shard)
     _print_end(made, "synthesize", shard)
 
 
-def guide(options: Every, jobs: Jobs = 1, shard: Shard = None, trace: Trace = False) -> None:
-    with _opened(options) as run_to:
-        made = run_to("guide", shard, trace=trace, jobs=jobs)
+def guide(options: Every, who: Who = HERE, shard: Shard = None, trace: Trace = False) -> None:
+    with _opened(options, who) as run_to:
+        made = run_to("guide", shard, trace=trace)
     _print_end(made, "guide", shard)
 
 
 def _stage(name: str) -> Callable[..., None]:
     """The subcommand that runs an experiment up to and including one stage."""
 
-    def plain(options: Every, jobs: Jobs = 1) -> None:
-        with _opened(options) as run_to:
-            made = run_to(name, jobs=jobs)
+    def plain(options: Every, who: Who = HERE) -> None:
+        with _opened(options, who) as run_to:
+            made = run_to(name)
         _print_end(made, name)
 
     own: dict[str, Callable[..., None]] = {"synthesize": synthesize, "guide": guide}
@@ -79,8 +83,15 @@ def study(options: Every, how: Annotated[StudyOptions, tyro.conf.arg(name="")]) 
     run_command(options.path, experiment_file, options.overrides, options.runs, options.path_map, options.quiet, how)
 
 
+def serve(options: Annotated[ServeOptions, tyro.conf.arg(name="")]) -> None:
+    """Serve a run's models and decoders behind OpenAI's protocol."""
+    from trimtab.serve.command import run_command
+
+    run_command(options)
+
+
 @contextlib.contextmanager
-def _opened(options: Options) -> "Iterator[Callable[..., Run]]":
+def _opened(options: Options, who: WorkerOptions) -> "Iterator[Callable[..., Run]]":
     """Inside, progress is shown. Gives `executors.run.run` for this experiment, which takes the stage to run up to."""
     experiment = options.load()
     from trimtab.assets.resolve import Assets
@@ -88,7 +99,8 @@ def _opened(options: Options) -> "Iterator[Callable[..., Run]]":
     from trimtab.store.progress import watching
 
     with watching(quiet=options.quiet or not launched().main) as watch:
-        yield partial(run_steps, experiment, options.runs, Assets(path_map=options.path_map), watch)
+        assets = Assets(path_map=options.path_map)
+        yield partial(run_steps, experiment, options.runs, assets, watch, **dataclasses.asdict(who))
 
 
 def _print_end(made: "Run", stage: str, shard: str | None = None) -> None:
@@ -127,6 +139,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     **{stage: _stage(stage) for stage in COMMAND_WORDS},
     "merge": merge,
     "study": study,
+    "serve": serve,
     "save": save,
     "push": push,
     "launch-config": launch_config,
@@ -149,6 +162,9 @@ NAMED_IN_HELP = {"tune": ("loss", "tune.loss"), "pairs": ("strategy", "pairs.str
 def main() -> None:
     """The entry point: a user's mistake is one line and exit code 2; Ctrl-C and SIGTERM one line and 130 or 143."""
     wait_briefly()  # before anything imports torch
+    if sys.argv[1:] in (["--version"], ["-V"]):
+        print(f"trimtab {version('trimtab')}")
+        return
     if not launched().alone:  # DDP warns in C++ that it searches for unused weights, which a model of experts may have
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
@@ -158,7 +174,8 @@ def main() -> None:
             tyro.extras.subcommand_cli_from_dict(
                 COMMANDS,
                 prog="trimtab",
-                description="Tune a small language model towards a reward and steer large frozen ones with it.",
+                description="Tune a small language model towards a reward and steer large frozen ones with it. "
+                "`trimtab --version` prints the version.",
             )
     except TrimtabError as error:
         _print_error(one_line(str(error)))

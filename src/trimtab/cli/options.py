@@ -14,6 +14,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 from trimtab.config.experiment import Experiment
 from trimtab.config.file import load_experiment
 from trimtab.errors import ConfigurationError
+from trimtab.executors.options import WorkerOptions
 
 SHIPPED = Path(__file__).parents[1] / "config" / "presets"
 
@@ -24,14 +25,9 @@ GuidesFile = Annotated[
     Path | None,
     arg(metavar="FILE", help="A YAML file of pairs for `guide.pair`, besides those that `trimtab guides` lists."),
 ]
-Jobs = Annotated[
-    int,
-    arg(
-        metavar="N",
-        help="Share the work out among N processes, each with its share of the threads and, where there are GPUs, one "
-        "of them. On a CPU this is faster than one process with many threads.",
-    ),
-]
+Who = Annotated[WorkerOptions, arg(name="")]
+HERE = WorkerOptions()
+"""This process does the work."""
 Shard = Annotated[
     str | None,
     arg(

@@ -3,6 +3,7 @@
 $ trimtab check quickstart --models
 """
 
+import contextlib
 import json as json_format
 from collections.abc import Sequence
 from importlib.metadata import entry_points
@@ -14,7 +15,7 @@ import tyro
 from trimtab.cli.options import ExperimentOptions, GuidesFile, PathMap, RunName, experiment_file, named_file
 from trimtab.config.experiment import Experiment
 from trimtab.config.file import is_study
-from trimtab.errors import DataError
+from trimtab.errors import AbsentError, DataError
 from trimtab.plugins.load import GROUP, load_plugins
 from trimtab.plugins.registry import REGISTRIES, registry
 from trimtab.study.study_file import load_study
@@ -23,15 +24,22 @@ LAUNCH_CONFIGS = Path(__file__).parent / "accelerate"
 
 
 def check(
-    options: Annotated[ExperimentOptions, tyro.conf.arg(name="")], models: bool = False, path_map: PathMap = None
+    options: Annotated[ExperimentOptions, tyro.conf.arg(name="")],
+    quick: bool = False,
+    models: bool = False,
+    path_map: PathMap = None,
 ) -> None:
-    """Check an experiment or study file, and say what is wrong with it and what its plug-ins add; runs nothing.
+    """Check an experiment or study, and all that it names: data, models, prompts, rewards, functions. Runs nothing.
+
+    It takes seconds, loads no weights and downloads nothing; a run checks the same before it makes anything.
 
     Args:
+        quick: Check the file alone, and nothing that it names.
         models: Load its models too, and show how each will be decoded, on which device, in which dtype.
     """
     experiments, summary = _read(options)
-    print(summary)
+    lines = [] if quick else _checked(experiments, path_map)
+    print("\n".join([summary, *lines]))
     if any(experiment.plugins for experiment in experiments) or entry_points(group=GROUP):
         for noun in REGISTRIES:
             for entry in registry(noun).values():
@@ -43,7 +51,22 @@ def check(
         from trimtab.assets.resolve import Assets
         from trimtab.pipeline.survey import print_survey
 
-        print_survey(experiments, Assets(path_map=path_map), Console(width=max(Console().width, 100)))
+        print_survey(experiments, Assets(path_map=path_map), Console())
+
+
+def _checked(experiments: Sequence[Experiment], path_map: Path | None) -> list[str]:
+    """Lines about what experiments name, and about the memory of the first of them."""
+    from trimtab.assets.resolve import Assets
+    from trimtab.pipeline.checks import check_lines
+    from trimtab.pipeline.experiment_steps import steps
+    from trimtab.pipeline.memory import memory_lines
+
+    assets = Assets(path_map=path_map, download=False)
+    lines = [(steps(experiment), experiment) for experiment in experiments]
+    found = check_lines(lines, assets)
+    with contextlib.suppress(AbsentError):  # whose size is not known yet
+        found += memory_lines(*lines[0], assets)
+    return found
 
 
 def _read(options: ExperimentOptions) -> tuple[list[Experiment], str]:
@@ -68,10 +91,9 @@ def plan(
     from rich.console import Console
 
     from trimtab.assets.resolve import Assets
-    from trimtab.pipeline.show_plan import plan_table
+    from trimtab.pipeline.show_plan import print_plan
 
-    table = plan_table(options.load(), runs, Assets(path_map=path_map))
-    Console(width=max(Console().width, 100)).print(table)
+    print_plan(options.load(), runs, Assets(path_map=path_map), Console())
 
 
 def entries(file: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[EXPERIMENT]")] = None) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from trimtab.errors import RunError, TrimtabError
 from trimtab.executors.open_step import OpenStep
-from trimtab.executors.work import Decoded, Note, Result, Work
+from trimtab.executors.work import Decoded, Note, Result, Unfit, Work
 from trimtab.executors.workers import Workers
 from trimtab.pipeline.step import Step
 from trimtab.store.artifacts import Artifact, RunDirectory
@@ -92,6 +92,7 @@ class Driver:
         self._open: dict[str, OpenStep] = {}
         self._running: dict[Future[Result], _Running] = {}
         self._last: dict[str, str] = {}  # the step that each worker worked on last
+        self._unfit: set[tuple[str, str]] = set()  # workers that lack what a step needs, each with the step
         self._again: dict[tuple[str, str, int], int] = {}
         self._failed: dict[str, Exception] = {}
         self._devices: list[str] = []
@@ -169,7 +170,7 @@ class Driver:
         begun = itertools.chain([] if own is None else [own], untouched)
         others = sorted(self._open.values(), key=lambda step: -step.waiting)
         for step in itertools.chain(begun, self._begin_ready(), others):
-            if (work := step.take()) is not None:
+            if (worker, step.task.artifact.digest) not in self._unfit and (work := step.take()) is not None:
                 return step, work
         return None
 
@@ -199,7 +200,7 @@ class Driver:
             if event.warning:
                 _log.warning("%s", event.warning)
             elif event.digest in self._open:
-                self._open[event.digest].advance(event.done, event.total)
+                self._open[event.digest].hear(event)
         elif isinstance(event, Future):
             running = self._running.pop(event)
             running.open_step.workers.remove(running.worker)
@@ -219,6 +220,9 @@ class Driver:
         elif isinstance(error, BrokenExecutor) and digest not in self._failed and self._may_go_again(digest, work):
             _log.warning("%s: %s; what it worked on is given out again", step.task.name, error)
             step.put_back(work)
+        elif isinstance(error, Unfit) and digest not in self._failed and self._others_may(running, digest):
+            _log.warning("%s", error)
+            step.put_back(work)
         elif isinstance(error, Exception):
             step.fail()
             again = f"; it was given out {MAX_AGAIN + 1} times" if isinstance(error, BrokenExecutor) else ""
@@ -227,6 +231,11 @@ class Driver:
             raise error
         if step.over:
             self._finish(step)
+
+    def _others_may(self, running: _Running, digest: str) -> bool:
+        """Whether there is a worker that has not said yet that it lacks what a step needs."""
+        self._unfit.add((running.worker, digest))
+        return any((worker, digest) not in self._unfit for worker in self._workers.all())
 
     def _may_go_again(self, digest: str, work: Work) -> bool:
         key = digest, work.kind, work.block
@@ -273,4 +282,5 @@ class Driver:
             self._complete(task)
 
     def _show(self, step: OpenStep) -> None:
-        self._watch.working(step.name, step.workers)
+        if len(self._workers.all()) > 1:
+            self._watch.working(step.name, step.workers)

@@ -27,6 +27,8 @@ from trimtab.store.artifacts import Artifact
 from trimtab.store.log import WarningHandler
 
 _SPAWN = multiprocessing.get_context("spawn")
+SHUTDOWN_SECONDS = 20.0
+"""How long a worker may take to end before it is killed."""
 _log = logging.getLogger(__name__)
 Put = Callable[[object], None]
 
@@ -36,6 +38,13 @@ def perform(work: Work) -> Result:
     from trimtab.executors.worker import perform_apart
 
     return perform_apart(work)
+
+
+def rest() -> None:
+    """`Worker.rest` of this process."""
+    from trimtab.executors.worker import rest_now
+
+    rest_now()
 
 
 class LocalWorkers:
@@ -64,13 +73,22 @@ class LocalWorkers:
         for worker in self._workers.values():
             worker.end(at_once=kind is not None)
         for worker in self._workers.values():
-            worker.shutdown()
+            worker.join()
 
     def all(self) -> Mapping[str, Executor]:
         return self._workers
 
     def listen(self, put: Put) -> None:
         self._put = put
+
+    threads = None
+
+    def rest(self) -> None:
+        for worker in self._workers.values():
+            worker.submit(rest)
+
+    def check(self, wanted: object) -> None:
+        return  # the driver has compared this machine
 
     def work(self) -> None:
         return  # this process only drives
@@ -145,11 +163,17 @@ class _ProcessWorker(Executor):
                 self._process.kill()
             self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def join(self) -> None:
+        """Wait until the process has ended; one that takes too long is killed."""
+        if self._process is not None:
+            self._process.join(SHUTDOWN_SECONDS)
+            self._process.kill()
+            self._process.join()
+        self._pool = None
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the process; the next `submit` starts another."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(wait, cancel_futures=cancel_futures)
+        self.end(at_once=False)
+        self.join()
 
     def _death(self) -> str:
         process, log = self._process, self._start.log
@@ -200,9 +224,9 @@ def _begin(start: _Start, sender: "Connection[Any, Any]") -> None:
     logger = logging.getLogger("trimtab")
     logger.setLevel(logging.INFO)  # tracebacks of a user's code, too
     logger.addHandler(WarningHandler(lambda text: put(Note(warning=text))))
-    from trimtab.executors.worker import begin  # imports torch, which reads the environment
+    from trimtab.executors.worker import Worker, begin  # imports torch, which reads the environment
 
-    begin(start.setup, put)
+    begin(Worker(start.setup, put))
 
 
 def _end_with_parent() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 from trimtab.executors.packing import unpack
-from trimtab.executors.work import Decoded, Made, Result, Work
+from trimtab.executors.work import Decoded, Made, Note, Result, Work
 from trimtab.pipeline.merge import note_shard
 from trimtab.pipeline.traces import blocks_without_trace, is_searched, trace_file
 from trimtab.store import blocks
@@ -40,6 +40,7 @@ class OpenStep:
         self._over = False  # whether there is nothing more to give out
         self._at_work = 0
         self._done = self._total = 0  # prompts
+        self._within: dict[int, float] = {}  # of the blocks that workers have: how many of their prompts are done
 
     @classmethod
     def begun(cls, task: "Task", directory: RunDirectory, watch: Watch, manner: "Manner") -> Self:
@@ -85,6 +86,7 @@ class OpenStep:
         """What to give to a worker next; None where all is given out."""
         if self._plan is not None:
             work = self._work("decode", self._waiting.popleft()) if self._waiting else None
+            self._within |= {} if work is None else {work.block: 0.0}
         elif not self._asked:
             self._asked = True
             work = self._work("open" if self.task.step.decodes else "make")
@@ -98,6 +100,7 @@ class OpenStep:
         self._at_work -= 1
         if work.kind == "decode":
             self._waiting.appendleft(work.block)
+            self._within.pop(work.block, None)
         else:
             self._asked = False
             if self._folder is not None:  # it may be half filled
@@ -127,7 +130,16 @@ class OpenStep:
             blocks.write_block(self.task.artifact.work, work.block, result.block, result.device, self._manner.jobs)
         assert self._plan is not None
         self._done += self._plan.size_of(work.block)
-        self.advance(self._done, self._total)
+        self._within.pop(work.block, None)
+        self.advance(self._done + sum(self._within.values()), self._total)
+
+    def hear(self, note: Note) -> None:
+        """Show how far a worker is with the whole step, or with a block that it still has."""
+        if note.block is None:
+            self.advance(note.done, note.total)
+        elif note.block in self._within and self._plan is not None:
+            self._within[note.block] = note.done * self._plan.size_of(note.block)
+            self.advance(self._done + sum(self._within.values()), self._total)
 
     def stop(self) -> None:
         """Give out no more: the task has failed."""

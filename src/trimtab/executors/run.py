@@ -1,5 +1,6 @@
-"""Runs the steps of an experiment, in this process or in several on this machine."""
+"""Runs the steps of an experiment, in this process, in several on this machine, or on a cluster."""
 
+import importlib.util
 import itertools
 import logging
 import warnings
@@ -17,13 +18,14 @@ from trimtab.errors import ConfigurationError, RunError
 from trimtab.executors.driver import Driver, Manner, Task
 from trimtab.executors.local import LocalWorkers
 from trimtab.executors.memory_errors import explain_memory_errors
+from trimtab.executors.options import WorkerOptions
 from trimtab.executors.work import Setup
 from trimtab.executors.workers import InProcess, Workers
 from trimtab.models.load import quiet_libraries
 from trimtab.pipeline.checks import check_steps
 from trimtab.pipeline.experiment_steps import up_to
 from trimtab.pipeline.make import StepMaker, link_results
-from trimtab.pipeline.memory import check_jobs, memory_lines
+from trimtab.pipeline.memory import check_jobs, memory_lines, spreads
 from trimtab.pipeline.step import Plan, Step, with_needs
 from trimtab.pipeline.workspace import Workspace
 from trimtab.store.artifacts import RunDirectory
@@ -86,7 +88,9 @@ def run(
     until: str = "report",
     shard: Shard | str | None = None,
     trace: bool = False,
-    jobs: int = 1,
+    jobs: int | None = None,
+    threads: int | None = None,
+    ray: str | None = None,
 ) -> Run:
     """Make all steps up to the last one of the stage `until`, in the folder or at the URL `runs`/`experiment.name`.
 
@@ -95,14 +99,16 @@ def run(
     together make the step `tune` together; earlier artifacts must already exist. With `trace`, searches of the test
     prompts leave traces in the folder's `traces/`; what was decoded without one is decoded again.
 
-    With several `jobs`, as many worker processes share the blocks and steps of each stage, each with its share of this
-    one's threads, or with a GPU of its own where several are visible.
+    With several `jobs`, as many worker processes share the blocks and steps of each stage, each with `threads` threads
+    (default: its share of this one's), or with a GPU of its own where several are visible. With `ray`, the address of a
+    Ray cluster, they are at most `jobs` workers of it: see `RayWorkers`.
 
     Raises:
         TrimtabError: an error that the user can correct; finished work is kept, and the same call resumes.
     """
     shard = Shard.parse(shard) if isinstance(shard, str) else shard
-    _check_request(experiment, until, shard, jobs)
+    who = WorkerOptions(jobs, threads, ray)
+    _check_request(experiment, until, shard, who)
     line = up_to(experiment, until)
     directory = RunDirectory(runs_folder(runs) / experiment.name)
     if not launched().alone and torch.cuda.is_available():
@@ -116,33 +122,50 @@ def run(
     with (
         run_lock(directory.path, shard) as previous,
         recording(directory.path, watch, previous, shard),
-        explain_memory_errors(line, experiment, assets, jobs),
+        explain_memory_errors(line, experiment, assets, jobs or 1),
         quiet_libraries(),
     ):
         watch.plan(step.name for step in wanted)
-        with workers_for(Setup(directory.path, assets), jobs) as workers:
+        with workers_for(Setup(directory.path, assets), who, spread=spreads(experiment)) as workers:
             check_steps(line, experiment, assets)
-            show_memory(watch, memory_lines(line, experiment, assets, jobs))
             plan = Plan(line, directory, assets)
             _check_earlier(plan, wanted, until, shard)
+            if ray is None:
+                show_memory(watch, memory_lines(line, experiment, assets, jobs or 1))
+            missing = [step.name for step in wanted if step.stage != "report" and not plan.artifacts[step].whole]
+            workers.check([(experiment.model_dump_json(exclude_unset=True), missing)])
+            count = max(len(workers.all()), 1)
+            maker = StepMaker(Workspace(assets), directory.path)
+            made = partial(_made, maker, plan, wanted[-1], watch)
             for stage, tasks in _tasks(plan, wanted, experiment):
-                threads = torch.get_num_threads() if stage in TRAININGS else share_of_threads(jobs)
-                manner = Manner(threads, jobs, shard, trace, partial(_link, directory.path))
+                whole = torch.get_num_threads() if stage in TRAININGS else share_of_threads(count)
+                if stage in TRAININGS:
+                    workers.rest()
+                manner = Manner(workers.threads or threads or whole, count, shard, trace, made)
                 for error in Driver(tasks, directory, workers, watch, manner).run().values():
                     raise error
         if wanted[-1].stage == "report":
             with watch("report") as advance:
-                maker = StepMaker(Workspace(assets), directory.path)
                 results = maker.report(wanted[-1], plan.inputs(wanted[-1]), advance)
     _leave_group()
     return Run(experiment, plan, watch, results)
 
 
-def workers_for(setup: Setup, jobs: int, threads: int | None = None) -> Workers:
-    """This process alone, or `jobs` processes on this machine with `threads` threads each (default: their share)."""
-    if jobs == 1:
-        return InProcess(setup)
-    return LocalWorkers(setup, jobs, share_of_threads(jobs) if threads is None else threads)
+def workers_for(setup: Setup, who: WorkerOptions, *, spread: bool = False) -> Workers:
+    """This process alone, processes on this machine, or workers of a cluster; with `spread`, a model is spread over
+    all GPUs that a worker has.
+
+    Raises:
+        ConfigurationError: Ray is not installed.
+    """
+    if who.ray is not None:
+        if importlib.util.find_spec("ray") is None:
+            raise ConfigurationError("--ray needs the package ray: pip install 'trimtab[ray]', or leave --ray out")
+        from trimtab.executors.ray_workers import RayWorkers  # late: it takes seconds, and may not be there
+
+        return RayWorkers(setup, who.ray, who.jobs, who.threads, spread=spread)
+    jobs = who.jobs or 1
+    return InProcess(setup) if jobs == 1 else LocalWorkers(setup, jobs, who.threads or share_of_threads(jobs))
 
 
 def share_of_threads(jobs: int) -> int:
@@ -161,8 +184,11 @@ TRAININGS = ("reward", "sft", "tune")
 """Stages that train a model, with all threads of this process and no other work beside them."""
 
 
-def _link(run: Path, task: Task) -> None:
-    link_results(run, task.step, task.artifact)
+def _made(maker: StepMaker, plan: Plan, last: Step, watch: Watch, task: Task) -> None:
+    """Link what a task has made; before a report, show the row of a decoder that was measured just now."""
+    link_results(plan.directory.path, task.step, task.artifact)
+    if last.stage == "report" and task.step.folder == "evaluate" and watch.stages[task.name].state == "made":
+        maker.show(last, plan.inputs(last), watch, task.step.parts["decoder"])
 
 
 def _group(step: Step) -> str:
@@ -178,13 +204,15 @@ def show_memory(watch: Watch, lines: Sequence[str]) -> None:
             watch.print(line)
 
 
-def _check_request(experiment: Experiment, until: str, shard: Shard | None, jobs: int) -> None:
+def _check_request(experiment: Experiment, until: str, shard: Shard | None, who: WorkerOptions) -> None:
     """Raise ConfigurationError for arguments of `run` that do not go together."""
-    if jobs < 1:
-        raise ConfigurationError(f"jobs is {jobs}: give at least 1")
-    if not launched().alone and until != "tune":
-        raise ConfigurationError(f"{until} was launched as {launched().count} processes: only `trimtab tune` can be")
-    check_jobs(experiment, jobs)
+    who.check()
+    if not launched().alone and (until != "tune" or who.ray is not None):
+        raise ConfigurationError(
+            f"{until} was launched as {launched().count} processes: only `trimtab tune` can be, without --ray"
+        )
+    if who.ray is None:
+        check_jobs(experiment, who.jobs or 1)
     rows = {"synthesize": experiment.synthesize.rows, "guide": experiment.guide.rows}
     if shard is not None and rows.get(until) == "auto":
         raise ConfigurationError(

@@ -5,13 +5,15 @@ worker gets a step, or one block of it, and gives back records. Imports nothing 
 before it loads torch.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from trimtab.assets.resolve import Assets
+from trimtab.errors import RunError
+from trimtab.executors.packing import Files
 from trimtab.store.artifacts import Artifact
 from trimtab.store.blocks import Block, Plan
 
@@ -67,10 +69,10 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Made:
-    """A whole artifact was made. `files` are those of its folder, packed, where the run directory is not seen."""
+    """A whole artifact was made. `files` are those of its folder, where the run directory is not seen."""
 
     device: str
-    files: bytes | None = None
+    files: Files | None = None
 
 
 Result = Plan | Decoded | Made
@@ -78,19 +80,29 @@ Result = Plan | Decoded | Made
 
 @dataclass(frozen=True)
 class Note:
-    """What a worker says while it works: the progress of a whole step, by its artifact's digest, or a warning."""
+    """What a worker says while it works: the progress of a step, by its artifact's digest, or a warning.
+
+    `done` counts units of a step's `total`, or of a `block` it is the share that is done.
+    """
 
     digest: str = ""
-    done: int = 0
+    done: float = 0
     total: int = 0
+    block: int | None = None
     warning: str = ""
 
 
 PutNote = Callable[[Note], None]
+Wanted = Sequence[tuple[str, Sequence[str]]]
+"""Experiments as JSON, each with the names of steps."""
 
 
 class WorkerDied(BrokenExecutor):
     """A worker's process, or its machine, has ended; the message says how. Its work can be given out again."""
+
+
+class Unfit(RunError):
+    """A worker lacks something that a step needs, such as files or memory; another may have it."""
 
 
 class WorkerFault(Exception):

@@ -6,7 +6,9 @@ import logging
 import platform
 import re
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,7 +16,8 @@ from trimtab.config.experiment import Experiment
 from trimtab.errors import AssetError, TrimtabError
 from trimtab.executors.memory_errors import explain_memory_errors
 from trimtab.executors.work import Decoded, Made, Note, PutNote, Result, Setup, Work, WorkerFault
-from trimtab.models.hardware import default_device
+from trimtab.models.allocator import give_back_freed_memory
+from trimtab.models.hardware import DTYPE_BYTES, default_device
 from trimtab.models.load import quiet_libraries
 from trimtab.pipeline.experiment_steps import steps
 from trimtab.pipeline.make import StepMaker, named
@@ -22,8 +25,10 @@ from trimtab.pipeline.step import Decoding, Identities, Step
 from trimtab.pipeline.traces import trace_of
 from trimtab.pipeline.workspace import Workspace
 from trimtab.search.trace import Trace
-from trimtab.store.blocks import Plan
+from trimtab.store.blocks import Plan, Within
 
+NOTE_SECONDS = 0.5
+"""The shortest time between two notes on a block."""
 _log = logging.getLogger(__name__)
 
 
@@ -56,15 +61,27 @@ class Worker:
                 return Plan.of(len(decoding.prompts), decoding.block_size)
             start = work.block * work.size
             with named(step):
-                block = decoding.decode(decoding.prompts[start : start + work.size])
+                block = decoding.decode(decoding.prompts[start : start + work.size], within=self._within(work))
                 block = block if decoding.finish is None else decoding.finish(block)
             return Decoded(block, device_name(work.threads), "" if trace is None else _taken(trace.path))
+
+    def _within(self, work: Work) -> Within:
+        """Puts notes on how far a block is; not one for each token, since notes travel between processes."""
+        last = time.monotonic()
+
+        def within(share: float) -> None:
+            nonlocal last
+            if time.monotonic() - last >= NOTE_SECONDS:
+                last = time.monotonic()
+                self._put(Note(work.artifact.digest, share, block=work.block))
+
+        return within
 
     def _make(self, step: Step, work: Work) -> Made:
         self._close()
         self._check(step, work)
 
-        def advance(done: int, total: int) -> None:
+        def advance(done: float, total: int) -> None:
             self._put(Note(work.artifact.digest, done, total))
 
         self._maker.make(step, work.artifact, work.inputs, advance, work.jobs)
@@ -83,6 +100,13 @@ class Worker:
             self._opened = key, decoding, trace
         return self._opened[1:]
 
+    def rest(self) -> None:
+        """Free all language models."""
+        self._close()
+        self._maker.workspace.empty()
+        gc.collect()
+        give_back_freed_memory()
+
     def _close(self) -> None:
         if self._opened is not None:
             self._opened = None
@@ -93,11 +117,20 @@ class Worker:
         here, planned = self._identities.of(step), work.artifact.made_from["configuration"]
         for name, value in here.items():
             if value != planned.get(name):
-                part = name.removesuffix(" is")
-                raise AssetError(
-                    f"{platform.node()}: {part} of {step.name} stands for other files ({value}) than where the run "
-                    f"began ({planned.get(name)}): put the same files on both machines"
-                )
+                raise AssetError(_difference(step, name.removesuffix(" is"), value, planned.get(name)))
+
+
+def _difference(step: Step, part: str, here: Any, there: Any) -> str:
+    """What a part of a step stands for here, and where the run began."""
+    if isinstance(here, list) and isinstance(there, list) and here[:-1] == there[:-1] and here[-1] in DTYPE_BYTES:
+        return (
+            f"the model of {part} in {step.name} computes in {here[-1]} here and in {there[-1]} where the run began: "
+            "set its dtype"
+        )
+    return (
+        f"{part} of {step.name} stands for other files ({here}) than where the run began ({there}): put the same files "
+        "on both machines"
+    )
 
 
 def _steps(experiment: str) -> tuple[Experiment, dict[str, Step]]:
@@ -131,16 +164,22 @@ def device_name(threads: int) -> str:
 _worker: Worker | None = None
 
 
-def begin(setup: Setup, put: PutNote) -> None:
+def begin(worker: Worker) -> None:
     """Make this process a worker."""
     global _worker
-    _worker = Worker(setup, put)
+    _worker = worker
 
 
 def perform(work: Work) -> Result:
     """Do a `Work` in this process, which `begin` has made a worker."""
     assert _worker is not None, "this process is no worker"
     return _worker.perform(work)
+
+
+def rest_now() -> None:
+    """Have this process free its models."""
+    assert _worker is not None, "this process is no worker"
+    _worker.rest()
 
 
 def perform_apart(work: Work) -> Result:

@@ -10,7 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from trimtab.executors.work import Result, Setup, Work
+from trimtab.executors.work import Result, Setup, Wanted, Work
 from trimtab.executors.worker import Worker
 from trimtab.store.artifacts import Artifact
 
@@ -28,6 +28,10 @@ class Workers(Protocol):
     def perform(self) -> Callable[[Work], Result]:
         """The function to submit."""
 
+    @property
+    def threads(self) -> int | None:
+        """The threads of each worker; None where `Work.threads` may give any number."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
@@ -42,6 +46,12 @@ class Workers(Protocol):
 
     def work(self) -> None:
         """Do this process's share of what was submitted."""
+
+    def rest(self) -> None:
+        """Have all workers free their models, since a training in one of them needs the machine's memory."""
+
+    def check(self, wanted: Wanted) -> None:
+        """Raise RunError where no worker has the memory or the devices for a step."""
 
     def parcel(self, artifact: Artifact) -> Any:
         """How a worker that does not see the run directory gets a finished artifact; None where all see it."""
@@ -65,8 +75,16 @@ class InProcess(Executor):
     def all(self) -> Mapping[str, Executor]:
         return {"this process": self}
 
+    threads = None
+
     def listen(self, put: Put) -> None:
         self._put = put
+
+    def rest(self) -> None:
+        return  # a training frees the models of its own process
+
+    def check(self, wanted: Wanted) -> None:
+        return  # the driver has compared this machine
 
     def parcel(self, artifact: Artifact) -> None:
         return

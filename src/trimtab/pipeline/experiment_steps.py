@@ -2,8 +2,8 @@
 
 >>> from trimtab.config.experiment import Experiment
 >>> [step.name for step in steps(Experiment(name="demo"))]  # doctest: +NORMALIZE_WHITESPACE
-['data', 'reward', 'judge', 'synthesize tuning', 'synthesize validation', 'pairs', 'tune', 'guide base',
- 'evaluate base', 'report']
+['data', 'reward', 'judge', 'guide base', 'evaluate base', 'synthesize tuning', 'synthesize validation', 'pairs',
+ 'tune', 'report']
 """
 
 from functools import partial
@@ -13,7 +13,10 @@ from trimtab.config.experiment import Experiment
 from trimtab.config.guide import DecoderConfig
 from trimtab.errors import ConfigurationError
 from trimtab.pipeline import flops, makers, memory
+from trimtab.pipeline.stages import COMMAND_WORDS
 from trimtab.pipeline.step import Code, DatasetName, Step
+
+STAGES = list(COMMAND_WORDS)
 
 
 def steps(experiment: Experiment) -> list[Step]:
@@ -29,17 +32,24 @@ def steps(experiment: Experiment) -> list[Step]:
     # a best_of decoder reads another decoder's step, which therefore comes first
     for decoder in sorted(experiment.guide.decoders, key=lambda decoder: decoder.best_of is not None):
         decoded[decoder.name] = _guide(experiment, decoder, data, reward, untuned, pairs, tuned, decoded)
-    guides = [decoded[decoder.name] for decoder in experiment.guide.decoders]
-    scores = [_evaluate(experiment, guide, reward, judges, untuned) for guide in guides]
-    scores += [
+    first: list[Step] = []
+    rest: list[Step] = []
+    for decoder in experiment.guide.decoders:  # each is measured as soon as it has decoded, so that the table fills
+        guide = decoded[decoder.name]
+        part = first if decoder.plain and not decoder.uses_tuned and guide.need("pairs") is None else rest
+        source = [] if decoder.best_of is None or decoded[decoder.best_of] in rest else [decoded[decoder.best_of]]
+        part += [*source, guide, _evaluate(experiment, guide, reward, judges, untuned)]
+    rest += [
         _divergence(experiment, decoder, decoded[decoder.name], untuned, tuned) for decoder in _diverging(experiment)
     ]
-    line = [data, reward, *judges, *untuned, *samples, *pairs, *tuned, *guides, *scores]
-    return [*line, Step("report", makers.report, execution={"experiment": experiment}, needs=tuple(line))]
+    # what needs no tuning comes before it: a run has its first numbers early
+    line = list(dict.fromkeys([data, reward, *judges, *untuned, *first, *samples, *pairs, *tuned, *rest]))
+    needs = tuple(sorted(line, key=lambda step: STAGES.index(step.stage)))
+    return [*line, Step("report", makers.report, execution={"experiment": experiment}, needs=needs)]
 
 
 def up_to(experiment: Experiment, until: str) -> list[Step]:
-    """The steps up to the last step of a stage.
+    """The steps of a stage and of those before it.
 
     Raises:
         ConfigurationError: the experiment has no step of this stage.
@@ -49,13 +59,15 @@ def up_to(experiment: Experiment, until: str) -> list[Step]:
         raise ConfigurationError(
             f"{experiment.name} takes the small model as it is: give the experiment a part sft to train it on reviews"
         )
-    if until in ("synthesize", "pairs", "tune") and not experiment.tunes:
-        raise ConfigurationError(f"guide.tuned names a tuned model, so that there is nothing to {until}: run guide")
-    numbers = [number for number, step in enumerate(line) if step.stage == until]
-    if not numbers:
-        stages = ", ".join(dict.fromkeys(step.stage for step in line))
-        raise ConfigurationError(f"{experiment.name} has nothing to {until}: its stages are {stages}")
-    return line[: numbers[-1] + 1]
+    stages = {step.stage for step in line}
+    if until in ("synthesize", "pairs", "tune") and until not in stages and not experiment.tunes:
+        raise ConfigurationError(
+            f"guide.tuned names a tuned model, so that `trimtab {until}` has nothing to make: run guide"
+        )
+    if until not in stages:
+        known = ", ".join(stage for stage in STAGES if stage in stages)
+        raise ConfigurationError(f"{experiment.name} has nothing to {until}: its stages are {known}")
+    return [step for step in line if STAGES.index(step.stage) <= STAGES.index(until)]
 
 
 def _reward(experiment: Experiment, data: Step) -> Step:

@@ -11,13 +11,14 @@ import torch
 from trimtab.errors import RunError, TrimtabError
 from trimtab.pipeline.decoded import GENERATIONS, SCORES, point
 from trimtab.pipeline.reports import report_folder
+from trimtab.pipeline.results import show_preliminary
 from trimtab.pipeline.step import Decoding, Step
 from trimtab.pipeline.workspace import Job, Workspace
 from trimtab.plugins.user_errors import fault_in
 from trimtab.search.trace import Trace
 from trimtab.store.artifacts import Artifact
 from trimtab.store.files import link_to
-from trimtab.store.progress import Advance
+from trimtab.store.progress import Advance, Watch
 
 _log = logging.getLogger(__name__)
 Inputs = Mapping[str, Artifact]
@@ -28,7 +29,7 @@ class StepMaker:
     """Makes steps, or blocks of them, in this process; what is loaded stays in the workspace for the next one."""
 
     def __init__(self, workspace: Workspace, run: Path) -> None:
-        self._workspace = workspace
+        self.workspace = workspace
         self._run = run
 
     def make(
@@ -66,7 +67,7 @@ class StepMaker:
         return Job(
             step=step,
             inputs=inputs,
-            workspace=self._workspace,
+            workspace=self.workspace,
             folder=artifact.partial,
             work=artifact.work,
             advance=advance,
@@ -79,8 +80,13 @@ class StepMaker:
     def report(self, step: Step, inputs: Inputs, advance: Advance) -> Any:
         """Write the report again. It replaces the earlier one, or is put beside it where that had other settings."""
         with report_folder(self._run, step.execution["experiment"], inputs) as folder, named(step):
-            job = Job(step, inputs, self._workspace, folder, folder, advance, self._run)
+            job = Job(step, inputs, self.workspace, folder, folder, advance, self._run)
             return step.make(job, **step.execution)
+
+    def show(self, step: Step, inputs: Inputs, watch: Watch, decoder: str) -> None:
+        """Show what the step `report` will say of the decoders that are measured so far, of which one is new."""
+        job = Job(step, inputs, self.workspace, self._run, self._run, lambda done, total: None, self._run)
+        show_preliminary(job, step.execution["experiment"], watch, decoder)
 
 
 def link_results(run: Path, step: Step, artifact: Artifact) -> None:

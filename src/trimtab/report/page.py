@@ -49,6 +49,7 @@ def write_report(
     details: Mapping[str, Any],
     traces: Mapping[str, Mapping[str, Node]] | None = None,
     usages: Mapping[str, Usage] | None = None,
+    preliminary: bool = False,
 ) -> Path:
     """Fill `folder` with report.html, table.csv, table.md, differences.csv and figures/, and give the page's path.
 
@@ -59,6 +60,7 @@ def write_report(
         details: heading -> mapping of names to numbers, strings or lists and mappings of these.
         traces: decoder -> prompt id -> the search, where it was traced.
         usages: decoder -> what the endpoint has counted, where the large model is behind one.
+        preliminary: `rows` are those of the decoders that have been measured so far; no figures are drawn.
     """
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     write_csv(rows, folder / "table.csv")
@@ -83,7 +85,8 @@ def write_report(
         served=served(experiment.base, usages or {}),
         explanations={decoder.name: explanation(decoder) for decoder in experiment.guide.decoders},
         models=short_names(row.model for row in rows),
-        pictures=_pictures(folder / "figures", experiment, rows, scores),
+        pictures=[] if preliminary else _pictures(folder / "figures", experiment, rows, scores),
+        preliminary=preliminary,
         dark_colours=dark_colours(),
         examples=examples(experiment.evaluate.examples, scores, generations, traces),
         ending=ending,

@@ -102,7 +102,8 @@ def terminal_tables(
     title = "\n".join(
         one_line(f"{model}: {', '.join(row.decoder for row in members)}") for model, members in grouped.items()
     )
-    legend, tables = _legend(rows, others), []
+    legend = _legend(rows, others)
+    tables: list[rich.table.Table | rich.text.Text] = []
     for number, part in enumerate(parts, start=1):
         table = _table(title if number == 1 else "", legend if len(parts) == 1 else "")
         table.add_column(name.heading, overflow="fold", max_width=names)

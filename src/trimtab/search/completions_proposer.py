@@ -18,6 +18,7 @@ from trimtab.models.served_model import CompletionsModel, Question
 from trimtab.records import Finish, Prompt
 from trimtab.search.proposer import Continuation, Fork, LanguageModelProposer, Proposer
 from trimtab.search.stop_strings import Written
+from trimtab.store.blocks import Within, ignored
 
 CHARACTER_TOKENS = 4  # no character has more: asked for besides where a chunk is a part of one
 
@@ -54,6 +55,7 @@ class CompletionsProposer:
     tokens = False
 
     def __post_init__(self) -> None:
+        self.reached: Within = ignored
         self._id_of = {"": 0}
 
     def start(self, prompts: Sequence[Prompt], room: int) -> Texts:
@@ -70,6 +72,7 @@ class CompletionsProposer:
         groups = [list(group) for _, group in itertools.groupby(forks, key=lambda fork: (fork.row, fork.token_ids))]
         questions = [self._question(state, group, tokens) for group in groups]
         answers = self.model.complete(questions, self.sampling, self.stop)
+        self.reached(min((len(fork.token_ids) for fork in forks), default=0) / state.room + tokens / state.room)
         parts = [
             (fork, *self._completed(choice, question, state, fork))
             for group, question, choices in zip(groups, questions, answers, strict=True)

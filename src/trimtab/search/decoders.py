@@ -13,7 +13,6 @@ from trimtab.models.families import CausalModel
 from trimtab.models.language_model import LanguageModel, sequence_log_probabilities
 from trimtab.models.roles import Roles
 from trimtab.models.served_model import CompletionsModel, Usage
-from trimtab.plugins.user_functions import named_function
 from trimtab.records import SET_ASIDE, Generation, Prompt
 from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.reward import Reward
@@ -24,7 +23,7 @@ from trimtab.search.hypothesis import Hypothesis, Step
 from trimtab.search.proposer import Proposer
 from trimtab.search.value import PerToken, RewardValue, StepValue, Value, WeightedValue
 from trimtab.search.values import ValueContext
-from trimtab.store.blocks import Block
+from trimtab.store.blocks import Block, Within, ignored
 
 Observe = Callable[[Sequence[Prompt], Step], None]
 """Called with a block's prompts and with each step of its search."""
@@ -97,7 +96,7 @@ def decoder_value(config: DecoderConfig, model: LanguageModel | None, roles: Rol
     for part in config.value or (ValueConfig(),):
         value: Value
         if part.kind is None:
-            value = RewardValue(FunctionReward(named_function(part.by), part.by))
+            value = RewardValue(FunctionReward(part.by))
         else:
             value = part.kind.function(ValueContext(part, model, roles, gold if part.uses_gold else None))
         value = value if part.steps is None else StepValue(value, part.steps)
@@ -132,7 +131,7 @@ class BlockDecoder:
         """Raise ModelError where every prompt is too long, so that nothing is left to decode."""
         self.search.check_some_fit(prompts, self.proposer, self.value)
 
-    def decode(self, prompts: Sequence[Prompt]) -> Block:
+    def decode(self, prompts: Sequence[Prompt], *, within: Within = ignored) -> Block:
         """The generations for a block of prompts, best value first, with the FLOPs, seconds and requests they took.
 
         A prompt without an answer (it is too long, or has no finite logits or values) gets one generation whose
@@ -142,6 +141,7 @@ class BlockDecoder:
         too_long = [self.search.too_long(prompt, self.proposer, self.value) for prompt in prompts]  # reason, or None
         fitting = [prompt for prompt, reason in zip(prompts, too_long, strict=True) if reason is None]
         answers: list[list[Hypothesis]] = []
+        self.proposer.reached = _rising(within)
         if fitting:
             for step in self.search.steps(fitting, self.proposer, self.value):
                 if self.observe is not None:
@@ -222,6 +222,18 @@ class Decoder(BlockDecoder):
             likelihoods=None if config.n_best is None else model,
             observe=observe,
         )
+
+
+def _rising(within: Within) -> Within:
+    """Passes shares on that never fall: of beams that end their chunks early, the shortest one is behind the others."""
+    highest = 0.0
+
+    def reached(share: float) -> None:
+        nonlocal highest
+        highest = max(highest, share)
+        within(highest)
+
+    return reached
 
 
 def with_log_probabilities(model: LanguageModel, answers: Sequence[Sequence[Hypothesis]]) -> list[list[Hypothesis]]:

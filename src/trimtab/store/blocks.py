@@ -9,16 +9,32 @@ atomically. The plan (how the prompts are cut) is recorded beside the blocks by 
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from trimtab.errors import ConfigurationError
 from trimtab.records import Generation, Prompt, lines_of
 from trimtab.store.files import write_json, write_text
 
 PLAN = "plan.json"
-Decode = Callable[[Sequence[Prompt]], "Block"]
+
+
+class Within(Protocol):
+    """Called with the share of a block that is done, from 0 to 1."""
+
+    def __call__(self, share: float, /) -> None: ...
+
+
+class Decode(Protocol):
+    """Decodes one block of prompts. It calls `within` while it works, at each token where it sees tokens."""
+
+    def __call__(self, prompts: Sequence[Prompt], *, within: Within = ...) -> "Block": ...
+
+
+def ignored(share: float) -> None:
+    """A `Within` that nobody watches."""
 
 
 @dataclass(frozen=True)

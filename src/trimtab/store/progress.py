@@ -20,6 +20,8 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from trimtab.store.worker_lines import stages_with_workers, with_workers
+
 Advance = Callable[[float, int], None]
 """Called with the units that are done, of which the last may be a fraction, and their total."""
 State = Literal["waits", "runs", "made", "used again", "stopped", "failed", "killed"]
@@ -30,6 +32,7 @@ REPORT_SECONDS = 0.5
 """Reports that follow each other faster, such as those of single tokens, count as one."""
 LINE_SECONDS = 30.0
 """The time between two lines about a stage where no terminal is."""
+MIN_NAME_WIDTH, MAX_NAME_WIDTH = 22, 26  # terminal columns for the name of a stage
 NOTEBOOK_SECONDS = 0.25
 """The shortest time between two updates of a notebook's view while a stage runs."""
 
@@ -237,11 +240,12 @@ def lines_of(watch: Watch, seconds: float = LINE_SECONDS) -> Iterator[None]:
 def stage_table(stages: list[Stage], now: float, height: int) -> Table:
     """The stages in at most `height` lines: the latest ones that have begun, and how many wait."""
     table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True, min_width=22)
+    table.add_column(overflow="fold", width=name_width(stage.name for stage in stages))
     table.add_column(min_width=8, max_width=24)  # the only column that shrinks in a narrow terminal
     for _ in range(3):
         table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
+    height -= len(stages_with_workers(stages))
     begun = [stage for stage in stages if stage.state != "waits"]
     for stage in begun[-(height - 1) :]:
         share = ProgressBar(total=stage.total, completed=stage.done) if stage.total else stage.state
@@ -252,7 +256,12 @@ def stage_table(stages: list[Stage], now: float, height: int) -> Table:
     waiting = [stage.name for stage in stages if stage.state == "waits"]
     if waiting:
         table.add_row(waiting[0], "waits" + (f", and {len(waiting) - 1} more" if waiting[1:] else ""))
-    return table
+    return with_workers(table, stages)
+
+
+def name_width(names: Iterable[str]) -> int:
+    """The width of a column of names that leaves room for the others at 80 columns; longer names take two lines."""
+    return min(max([MIN_NAME_WIDTH, *map(len, names)]), MAX_NAME_WIDTH)
 
 
 def duration(seconds: float | None) -> str:

@@ -1,15 +1,16 @@
 """The command `trimtab study`: reads the file, shows the plan or runs the study, and prints the results."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from trimtab.assets.resolve import Assets
-from trimtab.errors import ConfigurationError, StudyError
+from trimtab.errors import StudyError
 from trimtab.models.hardware import visible_devices
 from trimtab.pipeline.memory import check_jobs, spreads
-from trimtab.report.study_tables import terminal_table
+from trimtab.report.study_tables import print_cells
 from trimtab.store.artifacts import RunDirectory
 from trimtab.store.progress import watching
 from trimtab.store.remote import local_run
@@ -17,7 +18,7 @@ from trimtab.study.options import StudyOptions
 from trimtab.study.plan import plan_study
 from trimtab.study.run import Outcome, run_study
 from trimtab.study.study_file import Study, load_study
-from trimtab.study.view import StudyView, cell_table, plan_table
+from trimtab.study.view import StudyView, print_plan
 
 
 def run_command(
@@ -36,16 +37,14 @@ def run_command(
         StudyError: a run failed; the others are finished and reported.
     """
     study = load_study(path, overrides, find)
-    for name, number in (("--jobs", options.jobs), ("--threads", options.threads)):
-        if number is not None and number < 1:
-            raise ConfigurationError(f"{name} is {number}: give at least 1")
+    options.check()
     assets = Assets(path_map=path_map)
     if options.dry_run:
         _print_plan(study, runs, assets)
         return
-    view, jobs = StudyView(), _jobs(study, options.jobs)
+    view, who = StudyView(), options if options.ray else replace(options, jobs=_jobs(study, options.jobs))
     with watching(quiet=quiet, table=view) as watch:
-        outcome = run_study(study, runs, assets, watch, view, jobs, options.threads)
+        outcome = run_study(study, runs, assets, watch, view, who)
     _print_outcome(outcome)
     if outcome.failures:
         run, reason = next(iter(outcome.failures.items()))
@@ -74,14 +73,13 @@ def _print_plan(study: Study, runs: str | Path, assets: Assets) -> None:
     console = Console()
     plan = plan_study(study, RunDirectory(local_run(f"{runs}/{study.name}"), create=False), assets)
     console.print(f"{study.name}: {len(study.cells)} cells, {len(study.runs)} runs", highlight=False, markup=False)
-    console.print(plan_table(plan))
-    console.print(cell_table(plan))
+    print_plan(plan, console)
 
 
 def _print_outcome(outcome: Outcome) -> None:
-    console = Console(width=max(Console().width, 100))
+    console = Console()
     if outcome.rows:
-        console.print(terminal_table(outcome.rows))
+        print_cells(outcome.rows, console)
         page = outcome.report / "report.html"
         console.print(f"\n{page}", markup=False, highlight=False, soft_wrap=True)
     for run, reason in outcome.failures.items():

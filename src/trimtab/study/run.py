@@ -12,15 +12,17 @@ from trimtab.errors import TrimtabError
 from trimtab.evaluation.cells import CellRow, summarise_cells
 from trimtab.executors import driver
 from trimtab.executors.driver import Driver, Manner
+from trimtab.executors.options import WorkerOptions
 from trimtab.executors.run import share_of_threads, show_memory, workers_for
 from trimtab.executors.work import Setup, WorkerFault
 from trimtab.executors.workers import Workers
 from trimtab.pipeline.checks import check_steps
 from trimtab.pipeline.experiment_steps import steps
-from trimtab.pipeline.memory import memory_lines
+from trimtab.pipeline.memory import memory_lines, spreads
+from trimtab.pipeline.reports import report_folder
 from trimtab.report.study_page import StudyFacts, write_study_report
 from trimtab.store.artifacts import RunDirectory
-from trimtab.store.files import link_to, replace_folder, write_json
+from trimtab.store.files import link_to, write_json
 from trimtab.store.lock import run_lock
 from trimtab.store.log import recording
 from trimtab.store.progress import Watch
@@ -32,6 +34,7 @@ from trimtab.study.view import StudyView
 
 INDEX = "study.json"
 """The file that says which artifacts belong to which run, and with how many threads they were made."""
+HERE = WorkerOptions()
 _log = logging.getLogger(__name__)
 
 
@@ -50,28 +53,31 @@ def run_study(
     assets: Assets,
     watch: Watch,
     view: StudyView,
-    jobs: int = 1,
-    threads: int | None = None,
+    who: WorkerOptions = HERE,
 ) -> Outcome:
     """Make what is missing in the folder or at the URL `runs`/`study.name`, then write its `report/`.
 
-    With several `jobs`, as many processes work side by side, with `threads` threads each: their share of this
-    process's, if not given. A task that fails stops what would be made from it, and nothing else.
+    `who` says who does the work: this process if not given. A task that fails stops what would be made from it, and
+    nothing else.
 
     Raises:
         TrimtabError: the study cannot be begun, or its report not be written.
     """
     directory = RunDirectory(runs_folder(runs) / study.name)
-    threads = share_of_threads(jobs) if threads is None else threads
     with run_lock(directory.path) as previous, recording(directory.path, watch, previous):
-        with workers_for(Setup(directory.path, assets), jobs, threads) as workers:
+        spread = any(spreads(run.experiment) for run in study.runs)
+        with workers_for(Setup(directory.path, assets), who, spread=spread) as workers:
             for run in study.runs:
                 check_steps(steps(run.experiment), run.experiment, assets)
             plan = plan_study(study, directory, assets)
-            _tell_memory(study, assets, watch, jobs)
+            if who.ray is None:
+                _tell_memory(study, assets, watch, who.jobs or 1)
+            workers.check(_missing_steps(plan))
             view.shows(plan)
+            count = max(len(workers.all()), 1)
+            threads = workers.threads or who.threads or share_of_threads(count)
             _write_index(plan, directory, threads)
-            failed = carry_out_study(plan, directory, workers, watch, Manner(threads, jobs))
+            failed = carry_out_study(plan, directory, workers, watch, Manner(threads, count))
         failures = _failed_runs(plan, failed)
         for run in study.runs:
             if run.name not in failures and (reason := missing_numbers(plan, run)) is not None:
@@ -111,6 +117,16 @@ def carry_out_study(
         else:
             _log.error("%s: %s", plan.tasks[digest].name, error)
     return {digest: str(error) for digest, error in failed.items()}
+
+
+def _missing_steps(plan: StudyPlan) -> list[tuple[str, list[str]]]:
+    """The experiments of runs that lack steps, as JSON, with the names of these steps; each step once."""
+    values = {run.name: run.experiment.model_dump_json(exclude_unset=True) for run in plan.study.runs}
+    missing: dict[str, list[str]] = {}
+    for task in plan.tasks.values():
+        if not task.artifact.whole:
+            missing.setdefault(values[task.runs[0]], []).append(task.step.name)
+    return list(missing.items())
 
 
 def _failed_runs(plan: StudyPlan, failed: Mapping[str, str]) -> dict[str, str]:
@@ -177,6 +193,6 @@ def _report(
     rows, comparisons = summarise_cells(cells, resamples=bootstrap, confidence=confidence, seed=first.seed)
     baseline = name_of(study, study.baseline, study.measured[0])
     facts = StudyFacts(study.name, study.source, baseline, first.reward.entry.unit, confidence, bootstrap, failures)
-    with replace_folder(directory.path / "report") as folder:
+    with report_folder(directory.path, study.runs[0].experiment, {}, {"study": study.source}) as folder:
         write_study_report(folder, facts, rows, comparisons)
     return rows
