@@ -16,9 +16,9 @@ def note_runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Experiment, str]]:
     """From now on commands only note the experiment and the stage that they would run up to."""
     ran: list[tuple[Experiment, str]] = []
 
-    def noted(experiment: Experiment, runs: Path, assets: object, watch: object, until: str, *_: Any, **__: Any) -> Any:
+    def noted(experiment: Experiment, runs: str, assets: object, watch: object, until: str, *_: Any, **__: Any) -> Any:
         ran.append((experiment, until))
-        return SimpleNamespace(path=runs / experiment.name)
+        return SimpleNamespace(path=Path(runs) / experiment.name)
 
     monkeypatch.setattr("trimtab.executors.run.run", noted)
     monkeypatch.setattr("trimtab.assets.resolve.Assets", without_the_pages_map)

@@ -30,21 +30,21 @@ class SmallRun:
     """Starts the run's commands; each directory `folder` holds one run."""
 
     def __init__(self, warm: Warm, folder: Path) -> None:
-        self._warm, self.path_map = warm, tiny_hub(folder / "hub")
+        self.warm, self.path_map = warm, tiny_hub(folder / "hub")
         os.environ["TRIMTAB_CACHE"] = str(folder / "cache")
 
-    def arguments(self, stage: str, folder: Path, *more: str) -> list[str]:
-        """The command's words; `more` are options such as --shard."""
-        options = ["--quiet", "--runs", str(folder), "--path-map", str(self.path_map), *more]
+    def arguments(self, stage: str, runs: Path | str, *more: str) -> list[str]:
+        """A command's words; `runs` is a folder or a URL, `more` are options such as --shard."""
+        options = ["--quiet", "--runs", str(runs), "--path-map", str(self.path_map), *more]
         return [stage, "quickstart", *options, "--set", *SETTINGS]
 
     def start(self, stage: str, folder: Path, *more: str, environment: Mapping[str, str] | None = None) -> int:
         """Start a command and return its process id."""
         words = self.arguments(stage, folder, *more)
-        return self._warm.start(*words, errors=folder / "errors.txt", environment=environment)
+        return self.warm.start(*words, errors=folder / "errors.txt", environment=environment)
 
     def wait(self, pid: int) -> int:
-        return self._warm.wait(pid)
+        return self.warm.wait(pid)
 
     def finish(self, stage: str, folder: Path, *more: str) -> int:
         """Run a command to its end and return its exit code."""

@@ -1,6 +1,7 @@
 """trimtab tunes a small language model towards a reward and steers large frozen ones with it while they decode.
 
-`__all__` lists all public names; each is imported when it is first used, so `import trimtab` is cheap.
+`__all__` lists all public names; each is imported when it is first used, so `import trimtab` is cheap. `__version__` is
+the version that is installed.
 
     >>> import trimtab
     >>> trimtab.Search(width=4, successors=4, chunk=5).candidates
@@ -9,9 +10,11 @@
 
 import importlib
 import logging
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from trimtab.assets.resolve import Assets as Assets
     from trimtab.config.experiment import Experiment as Experiment
     from trimtab.config.file import load_experiment as load_experiment
@@ -58,6 +61,8 @@ __all__ = [*_MODULES]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("trimtab")
     if name not in _MODULES:
         raise AttributeError(f"module 'trimtab' has no attribute {name!r}")
     return vars(importlib.import_module(f"trimtab.{_MODULES[name]}"))[name]

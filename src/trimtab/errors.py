@@ -2,7 +2,7 @@
 
     TrimtabError
     ├── ConfigurationError
-    ├── AssetError ── HashMismatchError
+    ├── AssetError ── HashMismatchError, AbsentError
     ├── DataError
     ├── ModelError ── VocabularyError
     ├── EndpointError ── TooLongError
@@ -14,8 +14,10 @@
 
 import datetime
 import difflib
+import math
+import numbers
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -37,6 +39,10 @@ class AssetError(TrimtabError):
 
 class HashMismatchError(AssetError):
     """A downloaded file whose sha256 is not the one that the catalogue names."""
+
+
+class AbsentError(AssetError):
+    """A model or data set that is not on this machine yet, where nothing may be downloaded; a run downloads it."""
 
 
 class DataError(TrimtabError):
@@ -83,6 +89,29 @@ def shown(value: object, longest: int = 60) -> str:
     is_date = isinstance(value, datetime.date | datetime.time | datetime.timedelta)
     text = one_line(str(value) if is_date else repr(value))
     return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+def check_type(name: str, value: object, kinds: Any, remedy: str) -> None:
+    """Raise ConfigurationError where an argument that a user gives is none of these types.
+
+    >>> check_type("search", {"width": 4}, int, "a trimtab.Search")
+    Traceback (most recent call last):
+    trimtab.errors.ConfigurationError: search is {'width': 4}: give a trimtab.Search
+    """
+    if not isinstance(value, kinds):
+        raise ConfigurationError(f"{name} is {shown(value)}: give {remedy}")
+
+
+def check_count(name: str, value: object, least: int = 1) -> None:
+    """Raise ConfigurationError where an argument that a user gives is no whole number, or below `least`."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+        raise ConfigurationError(f"{name} is {shown(value)}: give a whole number of at least {least}")
+
+
+def check_finite(name: str, value: object) -> None:
+    """Raise ConfigurationError where an argument that a user gives is no finite number."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value):
+        raise ConfigurationError(f"{name} is {shown(value)}: give a number")
 
 
 def faults_in(error: "ValidationError", whole: str) -> str:

@@ -17,11 +17,12 @@ from typing_extensions import TypedDict  # pydantic takes the standard library's
 from trimtab.errors import DataError, faults_in
 
 Split = Literal["train", "validation", "test"]
-Finish = Literal["eos", "length", "stop", "failed", "unvalued", "too_long"]
-"""Why a response ended. The last three mark a prompt that was set aside: it has no response."""
+Finish = Literal["eos", "length", "stop", "failed", "unvalued", "unrewarded", "too_long"]
+"""Why a response ended. The last four mark a prompt that was set aside: it has no response."""
 SET_ASIDE: dict[Finish, str] = {
     "failed": "a model's logits for it are not finite numbers",
     "unvalued": "a response to it has no finite value: the reward or the guides gave none, or it outgrew their context",
+    "unrewarded": "the reward that guides gave a response to it no finite number",
     "too_long": "it leaves no room for a response in a model's context",
 }
 """Why a prompt was set aside, by the `finish` of its only generation."""

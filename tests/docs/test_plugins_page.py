@@ -54,13 +54,15 @@ def printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
 
 def test_check_says_what_plugins_add(folder, monkeypatch, capsys):
-    out = printed(monkeypatch, capsys, "check", "my-plugins.yaml").splitlines()
+    out = printed(monkeypatch, capsys, "check", "my-plugins.yaml", "--quick").splitlines()
     assert [line.partition(", ")[0] for line in out[1:]] == [f"plug-in: {noun} {name}" for noun, name in ADDED.items()]
     assert f"{folder / 'my_loss.py'}:squared" in out[1]
 
 
 def test_plugins_can_be_named_on_the_command_line(folder, monkeypatch, capsys):
-    out = printed(monkeypatch, capsys, "check", "quickstart", "--set", "plugins=[my_loss.py]", "tune.loss=squared")
+    out = printed(
+        monkeypatch, capsys, "check", "quickstart", "--quick", "--set", "plugins=[my_loss.py]", "tune.loss=squared"
+    )
     assert "plug-in: loss squared" in out
 
 

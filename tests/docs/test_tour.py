@@ -99,7 +99,7 @@ def test_a_page_can_be_followed(
         assert "start: sound; decoders base, bon-8" in printed and "evaluate.bootstrap 500" in printed
         assert load_dataset("generations", split="train").num_rows == 2 * 4
     elif page == "tutorial.md":
-        assert followed == 8 and "win rate" in printed and (here / "my-guide/README.md").is_file()
+        assert followed == 10 and "win rate" in printed and (here / "my-guide/README.md").is_file()
         assert len((here / "prompts.csv").read_text(encoding="utf-8").splitlines()) == 97
         assert (here / "runs/short-words/report/report.html").is_file()
     else:

@@ -28,7 +28,7 @@ from trimtab.pipeline import makers, workspace
 from trimtab.pipeline.experiment_steps import steps, up_to
 from trimtab.pipeline.step import Plan, Step
 from trimtab.plugins.user_functions import named_function
-from trimtab.search.chunk_beam import Search
+from trimtab.search.chunk_beam import RunningSearch
 from trimtab.store.artifacts import RunDirectory
 from trimtab.store.progress import Watch
 
@@ -65,9 +65,9 @@ def test_from_the_command_line_to_one_step_of_the_search_are_at_most_eight_frame
     tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of trimtab's own code, `main` and `Search.steps`, which does one step each time it goes on, among them."""
-    selecting, depths = Search._selected, list[list[str]]()
+    selecting, depths = RunningSearch.select, list[list[str]]()
 
-    def counted(self: Search, *given: Any) -> Any:
+    def counted(self: RunningSearch, *given: Any) -> Any:
         frame: FrameType | None = sys._getframe(1)
         own = []
         while frame is not None:
@@ -77,7 +77,7 @@ def test_from_the_command_line_to_one_step_of_the_search_are_at_most_eight_frame
         depths.append(own)
         return selecting(self, *given)
 
-    monkeypatch.setattr(Search, "_selected", counted)
+    monkeypatch.setattr(RunningSearch, "select", counted)
     monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path / "cache"))
     command = ["trimtab", "guide", "quickstart", "--quiet", "--runs", str(tmp_path), "--path-map", str(hub), "--set"]
     monkeypatch.setattr("sys.argv", [*command, *SMALL])

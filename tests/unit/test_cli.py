@@ -93,7 +93,10 @@ HEAVY = ("torch", "transformers", "datasets", "trl", "pandas", "sklearn", "matpl
     ("arguments", "heavy"),
     [
         (["--help"], (*HEAVY, "numpy", "trimtab.training", "trimtab.preferences", "trimtab.report")),
-        (["check", "quickstart"], HEAVY),  # pair strategies, which it looks up, are functions of numpy arrays
+        (
+            ["check", "quickstart", "--quick"],
+            HEAVY,
+        ),  # pair strategies, which it looks up, are functions of numpy arrays
     ],
 )
 def test_help_and_check_load_no_heavy_library(arguments: list[str], heavy: tuple[str, ...]) -> None:

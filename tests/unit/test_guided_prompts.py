@@ -24,7 +24,7 @@ def guided() -> GuidedModel:
     return trimtab.Guide.by_reward(lambda texts: [float(len(text)) for text in texts]).steer(model, search=search)
 
 
-NO_PLACE = ["no place", "", "{prompt} {prompt}", "{ prompt }", "Chat", None, True, 5]
+NO_PLACE = ["no place", "", "{prompt} {prompt}", "{ prompt }", "Chat", True, 5]
 TAKING_A_TEMPLATE: dict[str, Callable[[Any], object]] = {
     "a loaded model": lambda template: trimtab.load(llama(0, 340), chat_tokenizer("chatml"), template=template),
     "a name": lambda template: trimtab.load("nowhere/at-all", template=template),
@@ -83,7 +83,7 @@ def test_what_models_do_not_read_is_one_line(guided, entrance, prompt, line):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("prompts", [{"role": "user", "content": "Hi"}, 5, None, iter(["Hi"])])
+@pytest.mark.parametrize("prompts", [{"role": "user", "content": "Hi"}, 5, None])
 def test_a_single_thing_that_is_no_prompt_is_named(guided, prompts):
     with pytest.raises(DataError, match=r"prompt 1 is .* must be a text or a list of messages"):
         guided.generate(prompts)

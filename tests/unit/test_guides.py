@@ -138,7 +138,10 @@ def test_what_does_not_go_together_is_said(pair: Path, more: list[str], line: st
 
 def test_stages_without_work_and_unlike_vocabularies_are_refused(pair: Path, tmp_path: Path) -> None:
     assets = Assets(cache=tmp_path / "cache", path_map=tiny_hub(tmp_path / "hub"))
-    with watching(quiet=True) as watch, pytest.raises(ConfigurationError, match="nothing to tune: run guide"):
+    with (
+        watching(quiet=True) as watch,
+        pytest.raises(ConfigurationError, match="`trimtab tune` has nothing to make: run guide"),
+    ):
         pipeline.run(experiment(pair), tmp_path / "runs", assets, watch, "tune")
     save_causal_lm(tmp_path / "tuned", llama(4, 300), 300)
     with watching(quiet=True) as watch, pytest.raises(VocabularyError, match="give as small the untuned model"):

@@ -1,10 +1,13 @@
 """A tuned guide leaves the run as a folder that transformers and PEFT read, with a card, and can be pushed."""
 
+import copy
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,17 +15,23 @@ from huggingface_hub import ModelCard
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import trimtab
 from hub_server import hub
 from tiny import llama, tokenizer
 from trimtab.config.pairs import PairsConfig, SynthesizeConfig
 from trimtab.config.reward import RewardConfig
 from trimtab.config.training import LoraSettings, TuneConfig
-from trimtab.errors import RunError
+from trimtab.errors import ModelError, RunError
 from trimtab.integrations.hub import save_guide
 from trimtab.pipeline.decoded import note_artifacts
 from trimtab.store.artifacts import RunDirectory
 
 SMALL = {"name": "someone/small", "template": "{prompt}"}
+CHAT = {"name": "someone/small", "template": "chat", "system": "Be brief."}
+TEMPLATE = (
+    "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}<end>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +40,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made(tmp_path_factory.mktemp("runs") / "demo", lora=True)
 
 
-def made(place: Path, *, lora: bool, sft: bool = False) -> Path:
+def made(place: Path, *, lora: bool, sft: bool = False, small: dict[str, str] = SMALL) -> Path:
     directory = RunDirectory(place)
     configurations = {
         "data": {"data": {"reviews": "imdb"}},
         "reward": {"reward": RewardConfig().model_dump(mode="json")},
-        "synthesize": {"small": SMALL, "synthesize": SynthesizeConfig().model_dump(mode="json")},
+        "synthesize": {"small": small, "synthesize": SynthesizeConfig().model_dump(mode="json")},
         "pairs": {"pairs": PairsConfig().model_dump(mode="json")},
-        "tune": {"small": SMALL, "tune": TuneConfig(lora=LoraSettings() if lora else None).model_dump(mode="json")},
+        "tune": {"small": small, "tune": TuneConfig(lora=LoraSettings() if lora else None).model_dump(mode="json")},
     }
     if sft:
         configurations["pairs"]["sft"] = {"epochs": 1}
@@ -87,6 +96,53 @@ def test_a_saved_adapter_is_an_ordinary_folder_of_peft(run: Path, tmp_path: Path
     assert "somewhere" not in "".join(
         each.read_text() for each in folder.glob("*.[jm]*") if each.suffix != ".safetensors"
     )
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+@pytest.mark.parametrize("small", [SMALL, CHAT, {**SMALL, "template": "Review: {prompt}", "start_token": "<start>"}])
+def test_a_guide_carries_its_template_and_the_cards_lines_run_as_printed(
+    small: dict[str, str], adapter: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """A guide that was tuned in conversations was silently read as plain text."""
+    run = made(tmp_path / "demo", lora=True, small=small)
+    base = tmp_path / "base"
+    llama(3, dtype=torch.float32).save_pretrained(base)
+    chatting = copy.deepcopy(tokenizer())
+    chatting.chat_template = TEMPLATE
+    chatting.save_pretrained(base)
+    chatting.save_pretrained(run / "tuned")
+    (tmp_path / "paths.yaml").write_text(f"someone/small: {base}\n")
+    monkeypatch.setenv("TRIMTAB_PATH_MAP", str(tmp_path / "paths.yaml"))
+    monkeypatch.chdir(tmp_path)
+    folder = save_guide(run, Path("my-guide"), adapter=adapter)
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(code, "card", "exec"), names)  # the card is ours
+    assert capsys.readouterr().out.strip()
+    for model in (*names["guide"].pair, names["large"]):
+        assert model.template == small["template"] and model.vocabulary.system == small.get("system")
+        assert model.vocabulary.start_token == small.get("start_token")
+        assert model.vocabulary.encode_prompt("Hi", model.template) == names["large"].vocabulary.encode_prompt(
+            "Hi", small["template"]
+        )
+
+
+def test_what_is_said_wins_over_what_a_guide_carries(tmp_path: Path) -> None:
+    run = made(tmp_path / "demo", lora=False, small=CHAT)
+    chatting = copy.deepcopy(tokenizer())
+    chatting.chat_template = TEMPLATE
+    chatting.save_pretrained(run / "tuned")
+    folder = save_guide(run, tmp_path / "guide")
+    assert trimtab.load(folder).template == "chat" and trimtab.load(str(folder)).vocabulary.system == "Be brief."
+    said = trimtab.load(folder, template="Q: {prompt}")
+    assert said.template == "Q: {prompt}" and said.vocabulary.system is None
+    held = AutoModelForCausalLM.from_pretrained(folder)
+    assert trimtab.load(held, chatting).template == "chat"
+    plain = trimtab.load(trimtab.ModelConfig(name=str(folder), template="{prompt}"))
+    assert plain.template == "{prompt}" and plain.vocabulary.system is None
+    (folder / "trimtab.json").write_text('{"template": "no place"}')
+    with pytest.raises(ModelError, match=r"trimtab\.json holds no prompt template .*the template 'no place' must hold"):
+        trimtab.load(folder)
 
 
 @pytest.mark.parametrize("adapter", [False, True])

@@ -179,7 +179,8 @@ def test_rows_are_what_the_device_has_room_for(
         monkeypatch.setattr(budget, "machine_memory", lambda spread: (total, total / 2, "this machine"))
         needs = {need.step: need for need in budget.memory_needs(steps(experiment), assets)}
         rows = budget.decoding_rows(experiment, bon, assets), budget.synthesis_rows(experiment, assets)
-        assert rows == (needs["guide bon-16"].rows, needs["synthesize"].rows)
+        assert rows == (needs["guide bon-16"].value, needs["synthesize"].value)
+        assert needs["guide bon-16"].rows == min(rows[0], 96 * 16)  # no more than the prompts give
         assert needs["guide bon-16"].total <= 0.7 * total or rows[0] == 16
         return rows
 
@@ -187,6 +188,27 @@ def test_rows_are_what_the_device_has_room_for(
     assert planned(1.0) == (16, 8)  # one prompt at the least
     need = next(each for each in budget.memory_needs(steps(experiment), assets) if each.step == "guide bon-16")
     assert planned((LIBRARY_BYTES + need.weights + 100.5 * need.row) / budget.MEMORY_FRACTION)[0] == 96  # whole prompts
+
+
+def test_memory_is_that_of_the_rows_that_there_are(tmp_path: Path) -> None:
+    """Eight short prompts and their pairs fill no batch of 32, and none of them has 256 tokens."""
+    assets = Assets(cache=tmp_path / "cache", path_map=tiny_hub(tmp_path / "hub"))
+    file = tmp_path / "prompts.jsonl"
+
+    def needs(words: int) -> dict[str, budget.Need]:
+        file.write_text("".join(f'{{"prompt": "Tree {number}{" oak" * words}"}}\n' for number in range(24)))
+        settings = [
+            f"data.instructions={file}", "data.tuning_prompts=8", "data.validation_prompts=2", "data.test_prompts=8",
+            "data.reviews=null", "reward={by: math:isfinite}", "tune.batch_size=32", "guide.decoders=[{successors: 4}]",
+            "pairs.per_prompt=1",
+        ]  # fmt: skip
+        experiment = load_experiment(SHIPPED / "quickstart.yaml", settings)
+        return {need.step: need for need in budget.memory_needs(steps(experiment), assets)}
+
+    short, long = needs(2), needs(200)
+    assert {name: need.rows for name, need in short.items()} == {"synthesize": 64, "tune": 16, "guide bon-4": 32}
+    assert short["guide bon-4"].value == 192 and short["guide bon-4"].used == 32  # lowering it to 100 changes nothing
+    assert long["tune"].row > 4 * short["tune"].row and long["guide bon-4"].row > short["guide bon-4"].row
 
 
 def test_files_that_a_container_has_read_take_no_memory_from_a_run(

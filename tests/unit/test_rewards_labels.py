@@ -10,7 +10,8 @@ from trimtab.assets.resolve import Assets
 from trimtab.config.file import load_experiment
 from trimtab.config.reward import RewardConfig
 from trimtab.errors import ConfigurationError, ModelError
-from trimtab.rewards.classifier import classifier_reward, positive_index
+from trimtab.rewards.classifier import classifier_reward
+from trimtab.rewards.labels import positive_index
 from trimtab.rewards.load import load_reward
 
 BOOLEANS = ["yes", "no", "on", "off", "true", "false", "Yes", "NO", "True"]
@@ -20,7 +21,7 @@ def index(names, label, definition="positive_logit"):
     model = classifier("llama", len(names))
     model.config.id2label = dict(enumerate(names)) if isinstance(names, list) else names
     classifier_reward(model, words(), definition=definition, positive_label=label, max_length=8, batch_size=1)
-    return positive_index(model, label, definition)
+    return positive_index(model.config, label, definition)
 
 
 @pytest.mark.parametrize("written", BOOLEANS)

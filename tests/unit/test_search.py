@@ -145,5 +145,5 @@ def test_each_token_is_read_once() -> None:
 @pytest.mark.parametrize("count", [0, -1])
 def test_counts_of_a_search_are_at_least_one(name: str, count: int) -> None:
     """`chunk=0` was once taken for no chunk, and `keep=0` for the width."""
-    with pytest.raises(ConfigurationError, match=f"{name} is {count}: give at least 1"):
+    with pytest.raises(ConfigurationError, match=f"{name} is {count}: give a whole number of at least 1"):
         Search(**{"width": 2, "successors": 2, "chunk": 3, name: count})

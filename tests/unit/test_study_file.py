@@ -143,7 +143,7 @@ def test_a_study_is_no_experiment(tmp_path):
 
 def test_a_sound_study_is_said_to_be_so(tmp_path, monkeypatch, capsys):
     study(tmp_path, grid={"tune.beta": [1, 2], "tune.seed": [0, 1]})
-    monkeypatch.setattr("sys.argv", ["trimtab", "check", str(tmp_path / "study.yaml")])
+    monkeypatch.setattr("sys.argv", ["trimtab", "check", str(tmp_path / "study.yaml"), "--quick"])
     cli.main()
     assert capsys.readouterr().out == "demo: sound; 2 cells, 4 runs\n"
 

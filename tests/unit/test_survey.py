@@ -90,14 +90,14 @@ def test_the_command_prints_the_table_for_an_experiment_and_for_a_study(
 ) -> None:
     file = written(hub, large={"name": "mine/mamba", "dtype": "float32"})
     (hub / "paths.yaml").write_text(f"mine/mamba: {hub / 'mamba'}\n", encoding="utf-8")
-    run(monkeypatch, "check", str(file), "--models", "--path-map", str(hub / "paths.yaml"))
+    run(monkeypatch, "check", str(file), "--quick", "--models", "--path-map", str(hub / "paths.yaml"))
     out = capsys.readouterr().out
     assert "mine: sound" in out and "through a cache" in out and "mine/mamba" in out and "read anew" in out
     study = hub / "study.yaml"
     study.write_text(
         yaml.safe_dump({"name": "grid", "experiment": str(file), "grid": {"tune.beta": [0.1, 1.0]}}), encoding="utf-8"
     )
-    run(monkeypatch, "check", str(study), "--models", "--path-map", str(hub / "paths.yaml"))
+    run(monkeypatch, "check", str(study), "--quick", "--models", "--path-map", str(hub / "paths.yaml"))
     out = capsys.readouterr().out
     assert "2 cells" in out and out.count("mine/mamba") == 1
 
@@ -116,6 +116,6 @@ def test_without_the_option_no_model_is_loaded(hub: Path, monkeypatch: pytest.Mo
         raise ModelError("loaded")
 
     monkeypatch.setattr(module, "load_language_model", fail)
-    run(monkeypatch, "check", str(written(hub)))
+    run(monkeypatch, "check", str(written(hub)), "--quick")
     with pytest.raises(SystemExit):
-        run(monkeypatch, "check", str(written(hub)), "--models")
+        run(monkeypatch, "check", str(written(hub)), "--quick", "--models")

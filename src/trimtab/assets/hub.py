@@ -14,7 +14,9 @@ from trimtab.assets.catalog import Kind
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 """Files of which a tokenizer has at least one."""
+NOT_DOWNLOADED = "the hub has it, and it is not downloaded"
 _ANSWER_SECONDS = 2.0  # to wait for the hub's first answer
+_INFO_SECONDS = 5.0  # to wait for what it knows about a repository
 _PATTERNS: dict[Kind, list[str]] = {
     "model": ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"],
     "dataset": ["*.csv", "*.json", "*.jsonl", "*.parquet", "*.arrow"],
@@ -27,10 +29,13 @@ _LACKING: dict[Kind, str] = {
 }
 
 
-def from_hub(name: str, kind: Kind, *, allow_pickle: bool) -> tuple[Path | None, str]:
-    """The folder of a repository's files, from the cache or downloaded now; or None and the reason in a few words."""
+def from_hub(name: str, kind: Kind, *, allow_pickle: bool, download: bool = True) -> tuple[Path | None, str]:
+    """The folder of a repository's files, from the cache or downloaded now; or None and the reason in a few words.
+
+    Without `download` the reason is NOT_DOWNLOADED where the hub has the repository and the cache has not.
+    """
     # Imported here: it takes half a second, and names in the path map do without.
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     # The hub's client raises its HTTP library's own errors where a connection breaks; which library differs by version.
@@ -45,6 +50,9 @@ def from_hub(name: str, kind: Kind, *, allow_pickle: bool) -> tuple[Path | None,
             return None, "not in its cache, and it cannot be reached"
         patterns = _PATTERNS[kind] + (["*.bin"] if pickles else [])
         try:
+            if not cached and not download:
+                HfApi().repo_info(name, repo_type=repository, timeout=_INFO_SECONDS)
+                return None, NOT_DOWNLOADED
             folder = Path(
                 snapshot_download(name, repo_type=repository, allow_patterns=patterns, local_files_only=cached)
             )

@@ -7,14 +7,13 @@ import logging
 import os
 from pathlib import Path
 
-import platformdirs
-
 from trimtab.assets.catalog import CATALOG, Entry, Kind, find
 from trimtab.assets.digests import content_digest
 from trimtab.assets.download import download, making, sha256_of
-from trimtab.assets.hub import TOKENIZERS, from_hub
+from trimtab.assets.hub import NOT_DOWNLOADED, TOKENIZERS, from_hub
 from trimtab.config.yaml_values import read_mapping, text_wanted
-from trimtab.errors import AssetError, shown
+from trimtab.errors import AbsentError, AssetError, check_type, shown
+from trimtab.store.files import cache_folder
 
 _log = logging.getLogger(__name__)
 
@@ -24,15 +23,26 @@ class Assets:
 
     `cache` defaults to the environment's TRIMTAB_CACHE, or `trimtab` in the user's cache directory. `path_map` is a
     YAML file of names and folders; it defaults to TRIMTAB_PATH_MAP, or `paths.yaml` in the cache if there is one.
+    Without `download`, what is not on this machine raises AbsentError where a download or a conversion would bring it.
     """
 
-    def __init__(self, cache: Path | None = None, path_map: Path | None = None) -> None:
-        self.cache = cache or _from_environment("TRIMTAB_CACHE") or platformdirs.user_cache_path("trimtab")
-        self.path_map = path_map or _from_environment("TRIMTAB_PATH_MAP")
+    def __init__(
+        self, cache: str | Path | None = None, path_map: str | Path | None = None, *, download: bool = True
+    ) -> None:
+        for name, path in (("cache", cache), ("path_map", path_map)):
+            check_type(name, path, str | Path | None, "a path")
+        self.download = download
+        self.cache = cache_folder() if cache is None else Path(cache).expanduser()
+        named = path_map or os.environ.get("TRIMTAB_PATH_MAP")
+        self.path_map = Path(named).expanduser() if named else None
         if self.path_map is None and (self.cache / "paths.yaml").is_file():
             self.path_map = self.cache / "paths.yaml"
         self._paths = {} if self.path_map is None else read_path_map(self.path_map)
         self._warned: set[str] = set()
+
+    def __repr__(self) -> str:
+        mapped = "" if self.path_map is None else f", path_map={str(self.path_map)!r}"
+        return f"Assets(cache={str(self.cache)!r}{mapped})"
 
     def model(self, name: str, *, allow_pickle: bool = False) -> Path:
         """A folder that `from_pretrained` reads; GGUF weights are converted once, into the cache.
@@ -94,7 +104,11 @@ class Assets:
 
     def catalogued(self, name: str) -> Path:
         """The downloaded folder of an entry of the catalogue; other data of that name is ignored."""
-        return download(CATALOG[name], self._download_folder(CATALOG[name]))
+        entry = CATALOG[name]
+        folder = self._download_folder(entry)
+        if not self.download and not folder.is_dir():
+            raise AbsentError(f"{name} is not on this machine yet: a run downloads it ({entry.size / 1e6:.0f} MB)")
+        return download(entry, folder)
 
     def entry_of(self, path: Path) -> Entry | None:
         """The entry of the catalogue that `path` was downloaded for; None where it came from elsewhere."""
@@ -125,9 +139,11 @@ class Assets:
             return _snapshot(mapped)
         if local.exists():
             return _snapshot(local)
-        folder, reason = from_hub(name, kind, allow_pickle=allow_pickle)
+        folder, reason = from_hub(name, kind, allow_pickle=allow_pickle, download=self.download)
         if folder is not None:
             return folder
+        if reason == NOT_DOWNLOADED:
+            raise AbsentError(f"{name} is not on this machine yet: a run downloads it from the model hub")
         entry = find(name)
         if entry is not None and entry.kind == kind:
             return self.catalogued(entry.name)
@@ -154,6 +170,8 @@ class Assets:
         target = self._converted_folder(sha256) if entry else self._converted_folder(sha256, "-2")
         if target.is_dir():
             return target
+        if not self.download:
+            raise AbsentError(f"{gguf} is not converted to safetensors yet: a run does it, once")
         with making(target) as partial:
             if partial is not None:
                 # Imported here: it takes seconds, and only the first use of a GGUF file needs it.
@@ -168,11 +186,6 @@ class Assets:
 
     def _converted_folder(self, sha256: str, version: str = "") -> Path:
         return self.cache / "converted" / f"{sha256[:16]}{version}"
-
-
-def _from_environment(variable: str) -> Path | None:
-    value = os.environ.get(variable)
-    return Path(value).expanduser() if value else None
 
 
 def _snapshot(path: Path) -> Path:

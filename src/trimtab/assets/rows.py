@@ -19,13 +19,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow
-import pyarrow.ipc
-import pyarrow.parquet
-
+from trimtab.assets.tables import Values, values_in_arrow
 from trimtab.errors import DataError, shown
 
 if TYPE_CHECKING:
@@ -39,9 +37,6 @@ _BINARY = (".parquet", ".arrow")
 _SEPARATORS = {".csv": (",", "commas"), ".tsv": ("\t", "tabs")}
 _NO_SPACE = re.compile(r"\S")
 _DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
-
-Values = dict[str, Any]
-"""The cells of a row by their columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +56,27 @@ class NamedRow:
         return next((name for name in names if name in self.values), None)
 
 
-def read_rows(paths: Iterable[Path]) -> list[NamedRow]:
-    """All rows of these files, in order.
+@dataclass
+class Sample:
+    """Of each file only the first `rows` rows are read; `cut` says whether that left any."""
+
+    rows: int
+    cut: bool = False
+
+
+def read_rows(paths: Iterable[Path], sample: Sample | None = None) -> list[NamedRow]:
+    """All rows of these files, in order; with a `sample`, the first rows of each.
 
     Raises:
         DataError: a file cannot be read, is not UTF-8, holds a malformed row, or is of no known kind.
     """
-    return [row for path in paths for row in named(_values_in_file(path), str(path))]
+    rows = []
+    for path in paths:
+        values = _values_in_file(path, None if sample is None else sample.rows + 1)
+        if sample is not None and len(values) > sample.rows:
+            values, sample.cut = values[: sample.rows], True
+        rows += named(values, str(path))
+    return rows
 
 
 def read_table(path: Path) -> "pd.DataFrame":
@@ -147,12 +156,13 @@ def files_in(folder: Path, kinds: Sequence[str], content: str, pattern: str | No
     return files
 
 
-def _values_in_file(path: Path) -> list[Values]:
+def _values_in_file(path: Path, most: int | None = None) -> list[Values]:
+    """The first `most` rows of a file; all where that is None."""
     kind = kind_of(path)
     if not kind:
         raise DataError(f"{path} is of no known kind: give a file that ends in {', '.join(SUFFIXES)}")
     if kind in _BINARY:
-        return _values_in_arrow(path, kind)
+        return values_in_arrow(path)[:most]
     try:
         content = path.read_bytes()
         content = gzip.decompress(content) if path.suffix.lower() == ".gz" else content
@@ -161,8 +171,8 @@ def _values_in_file(path: Path) -> list[Values]:
         raise DataError(f"{path} cannot be read ({reason}): mend it, or save it anew") from None
     text = _decoded(content, str(path), "save it as UTF-8")
     if kind in _SEPARATORS:
-        return _values_in_csv(text, str(path), *_SEPARATORS[kind])
-    return list(values_in_text(text, str(path), plain=kind == ".txt"))
+        return _values_in_csv(text, str(path), *_SEPARATORS[kind], most)
+    return list(islice(values_in_text(text, str(path), plain=kind == ".txt"), most))
 
 
 def _decoded(content: bytes, origin: str, remedy: str) -> str:
@@ -220,7 +230,7 @@ def _repeated(names: Iterable[str]) -> list[str]:
     return [name for name, count in Counter(names).items() if count > 1]
 
 
-def _values_in_csv(text: str, origin: str, separator: str, separators: str) -> list[Values]:
+def _values_in_csv(text: str, origin: str, separator: str, separators: str, most: int | None) -> list[Values]:
     """The rows below the header; empty lines are no rows."""
     limit = csv.field_size_limit(sys.maxsize)
     lines = csv.reader(io.StringIO(text, newline="\n"), strict=True, delimiter=separator)
@@ -233,7 +243,7 @@ def _values_in_csv(text: str, origin: str, separator: str, separators: str) -> l
             )
         if repeated := _repeated(filter(None, header)):
             raise DataError(f"{origin} has two columns {repeated[0]}: rename one of them")
-        for cells in filter(None, lines):
+        for cells in islice(filter(None, lines), most):
             if len(cells) != len(header):
                 raise DataError(
                     f"{origin}, line {lines.line_num} has {len(cells)} cells and the header {len(header)}: put cells "
@@ -249,52 +259,3 @@ def _values_in_csv(text: str, origin: str, separator: str, separators: str) -> l
     finally:
         csv.field_size_limit(limit)
     return rows
-
-
-def _values_in_arrow(path: Path, kind: str) -> list[Values]:
-    try:
-        if kind == ".parquet":
-            table = pyarrow.parquet.read_table(path, partitioning=None)  # else folders' names may become columns
-        else:
-            with pyarrow.memory_map(str(path)) as source:
-                table = pyarrow.ipc.open_stream(source).read_all()
-        if _repeated(table.column_names):
-            raise DataError(f"{path} has two columns of one name ({', '.join(table.column_names)}): rename one of them")
-        return values_in_table(table)
-    except (OSError, ValueError, OverflowError, NotImplementedError) as error:  # pyarrow's own errors are ValueErrors
-        reason = " ".join(str(error).split())[:160]
-        raise DataError(f"{path} cannot be read ({reason}): mend it, or save it anew") from None
-
-
-def values_in_table(table: pyarrow.Table) -> list[Values]:
-    """The rows of a table, with its types; JSON that `datasets` has stored as text is parsed."""
-    rows: list[Values] = table.to_pylist()
-    for field in table.schema:
-        if "arrow.json" in str(field.type):
-            for row in rows:
-                row[field.name] = _with_json(row[field.name], field.type)
-    return rows
-
-
-def _with_json(value: Any, kind: pyarrow.DataType) -> Any:
-    if value is None:
-        return None
-    if isinstance(kind, pyarrow.JsonType):
-        return json.loads(value)
-    if pyarrow.types.is_struct(kind):
-        return {field.name: _with_json(value[field.name], field.type) for field in kind}
-    if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):
-        return [_with_json(entry, kind.value_type) for entry in value]
-    return value
-
-
-def class_names(path: Path) -> dict[str, list[str]]:
-    """The class names of each `ClassLabel` column, as `datasets` writes them into Parquet files; empty for others."""
-    if kind_of(path) != ".parquet":
-        return {}
-    try:
-        metadata = (pyarrow.parquet.read_schema(path).metadata or {}).get(b"huggingface", b"{}")
-        features = json.loads(metadata)["info"]["features"]
-        return {name: list(kind["names"]) for name, kind in features.items() if kind.get("_type") == "ClassLabel"}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # another program wrote the metadata
-        return {}

@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.metadata import version
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -95,7 +96,9 @@ def _print_end(made: "Run", stage: str, shard: str | None = None) -> None:
     if stage == "report":
         _print_report(made)
     elif launched().main:
-        print(f"{stage if shard is None else f'shard {shard} of {stage}'}: done, in {made.path}")
+        from trimtab.store.remote import address_of
+
+        print(f"{stage if shard is None else f'shard {shard} of {stage}'}: done, in {address_of(made.path)}")
 
 
 def _print_report(made: "Run") -> None:
@@ -148,6 +151,9 @@ NAMED_IN_HELP = {"tune": ("loss", "tune.loss"), "pairs": ("strategy", "pairs.str
 def main() -> None:
     """The entry point: a user's mistake is one line and exit code 2; Ctrl-C and SIGTERM one line and 130 or 143."""
     wait_briefly()  # before anything imports torch
+    if sys.argv[1:] in (["--version"], ["-V"]):
+        print(f"trimtab {version('trimtab')}")
+        return
     if not launched().alone:  # DDP warns in C++ that it searches for unused weights, which a model of experts may have
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
@@ -157,7 +163,8 @@ def main() -> None:
             tyro.extras.subcommand_cli_from_dict(
                 COMMANDS,
                 prog="trimtab",
-                description="Tune a small language model towards a reward and steer large frozen ones with it.",
+                description="Tune a small language model towards a reward and steer large frozen ones with it. "
+                "`trimtab --version` prints the version.",
             )
     except TrimtabError as error:
         _print_error(one_line(str(error)))

@@ -43,7 +43,7 @@ Shard = Annotated[
 Trace = Annotated[
     bool, arg(help="Write each step of each search beside what it decoded, for `trimtab trace` and for the page.")
 ]
-RunFolder = Annotated[Path, Positional, arg(metavar="RUN", help="A run directory, such as runs/quickstart.")]
+RunName = Annotated[str, Positional, arg(metavar="RUN", help="A run directory, such as runs/quickstart, or its URL.")]
 
 
 Sets = Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(name="set", metavar="[PART.FIELD=VALUE ...]")]
@@ -92,11 +92,12 @@ class Options(ExperimentOptions):
     """An experiment, and how it is run.
 
     Args:
-        runs: The folder that holds run directories; this run's is named after the experiment.
+        runs: The folder that holds run directories, or a URL such as s3://bucket/runs; this run's directory in it is
+            named after the experiment.
         quiet: Show no progress.
     """
 
-    runs: Path = Path("runs")
+    runs: str = "runs"
     path_map: PathMap = None
     quiet: bool = False
 

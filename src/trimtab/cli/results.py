@@ -9,15 +9,17 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from trimtab.cli.options import RunFolder
+from trimtab.cli.options import RunName
 from trimtab.errors import ConfigurationError
 
 Decoder = Annotated[str, Positional, arg(metavar="RUN:DECODER")]
+GUIDE_STAGES = ("tune", "pairs", "synthesize", "sft", "reward", "data")
+"""The stages whose artifacts a tuned guide and its model card are read from."""
 Adapter = Annotated[bool, arg(help="The LoRA adapter alone, for PEFT, and not the whole model.")]
 
 
 def export(
-    run: RunFolder,
+    run: RunName,
     decoder: str | None = None,
     csv: Path | None = None,
     jsonl: Path | None = None,
@@ -41,13 +43,14 @@ def export(
     from trimtab.integrations.generation_table import check_new, rows_of, write_csv, write_dataset, write_jsonl
     from trimtab.pipeline.decoded import decoders_of, read_decoded
     from trimtab.store.files import write_text
+    from trimtab.store.remote import local_run
 
     writers = ((csv, write_csv), (jsonl, write_jsonl), (dataset, write_dataset))
     tables = [(path, write) for path, write in writers if path is not None]
     for path in [path for path, _ in tables] or [output]:
         check_new(path)
     if tables:
-        names = decoders_of(run) if decoder is None else [decoder]
+        names = decoders_of(local_run(run)) if decoder is None else [decoder]
         rows = [row for name in names for row in rows_of(read_decoded(f"{run}:{name}"))]
         for path, write in tables:
             write(rows, path)
@@ -110,18 +113,19 @@ def merge(
         print(line)
 
 
-def save(run: RunFolder, folder: Annotated[Path, Positional], adapter: Adapter = False) -> None:
+def save(run: RunName, folder: Annotated[Path, Positional], adapter: Adapter = False) -> None:
     """Save a run's tuned guide as a folder of transformers or PEFT, with a model card.
 
     Args:
         folder: The new folder.
     """
     from trimtab.integrations.hub import save_guide
+    from trimtab.store.remote import local_run
 
-    print(save_guide(run, folder, adapter=adapter))
+    print(save_guide(local_run(run, *GUIDE_STAGES), folder, adapter=adapter))
 
 
-def push(run: RunFolder, name: Annotated[str, Positional], adapter: Adapter = False, public: bool = False) -> None:
+def push(run: RunName, name: Annotated[str, Positional], adapter: Adapter = False, public: bool = False) -> None:
     """Upload a run's tuned guide to the model hub, with a model card; private unless told otherwise.
 
     Args:
@@ -129,5 +133,6 @@ def push(run: RunFolder, name: Annotated[str, Positional], adapter: Adapter = Fa
         public: Let everybody see it, where it is new.
     """
     from trimtab.integrations.hub import push_guide
+    from trimtab.store.remote import local_run
 
-    print(push_guide(run, name, adapter=adapter, public=public))
+    print(push_guide(local_run(run, *GUIDE_STAGES), name, adapter=adapter, public=public))

@@ -3,6 +3,7 @@
 $ trimtab check quickstart --models
 """
 
+import contextlib
 import json as json_format
 from collections.abc import Sequence
 from importlib.metadata import entry_points
@@ -11,10 +12,10 @@ from typing import Annotated
 
 import tyro
 
-from trimtab.cli.options import ExperimentOptions, GuidesFile, PathMap, experiment_file, named_file
+from trimtab.cli.options import ExperimentOptions, GuidesFile, PathMap, RunName, experiment_file, named_file
 from trimtab.config.experiment import Experiment
 from trimtab.config.file import is_study
-from trimtab.errors import DataError
+from trimtab.errors import AbsentError, DataError
 from trimtab.plugins.load import GROUP, load_plugins
 from trimtab.plugins.registry import REGISTRIES, registry
 from trimtab.study.study_file import load_study
@@ -23,15 +24,22 @@ LAUNCH_CONFIGS = Path(__file__).parent / "accelerate"
 
 
 def check(
-    options: Annotated[ExperimentOptions, tyro.conf.arg(name="")], models: bool = False, path_map: PathMap = None
+    options: Annotated[ExperimentOptions, tyro.conf.arg(name="")],
+    quick: bool = False,
+    models: bool = False,
+    path_map: PathMap = None,
 ) -> None:
-    """Check an experiment or study file, and say what is wrong with it and what its plug-ins add; runs nothing.
+    """Check an experiment or study, and all that it names: data, models, prompts, rewards, functions. Runs nothing.
+
+    It takes seconds, loads no weights and downloads nothing; a run checks the same before it makes anything.
 
     Args:
+        quick: Check the file alone, and nothing that it names.
         models: Load its models too, and show how each will be decoded, on which device, in which dtype.
     """
     experiments, summary = _read(options)
-    print(summary)
+    lines = [] if quick else _checked(experiments, path_map)
+    print("\n".join([summary, *lines]))
     if any(experiment.plugins for experiment in experiments) or entry_points(group=GROUP):
         for noun in REGISTRIES:
             for entry in registry(noun).values():
@@ -43,7 +51,22 @@ def check(
         from trimtab.assets.resolve import Assets
         from trimtab.pipeline.survey import print_survey
 
-        print_survey(experiments, Assets(path_map=path_map), Console(width=max(Console().width, 100)))
+        print_survey(experiments, Assets(path_map=path_map), Console())
+
+
+def _checked(experiments: Sequence[Experiment], path_map: Path | None) -> list[str]:
+    """Lines about what experiments name, and about the memory of the first of them."""
+    from trimtab.assets.resolve import Assets
+    from trimtab.pipeline.checks import check_lines
+    from trimtab.pipeline.experiment_steps import steps
+    from trimtab.pipeline.memory import memory_lines
+
+    assets = Assets(path_map=path_map, download=False)
+    lines = [(steps(experiment), experiment) for experiment in experiments]
+    found = check_lines(lines, assets)
+    with contextlib.suppress(AbsentError):  # whose size is not known yet
+        found += memory_lines(*lines[0], assets)
+    return found
 
 
 def _read(options: ExperimentOptions) -> tuple[list[Experiment], str]:
@@ -58,20 +81,19 @@ def _read(options: ExperimentOptions) -> tuple[list[Experiment], str]:
 
 
 def plan(
-    options: Annotated[ExperimentOptions, tyro.conf.arg(name="")], runs: Path = Path("runs"), path_map: PathMap = None
+    options: Annotated[ExperimentOptions, tyro.conf.arg(name="")], runs: str = "runs", path_map: PathMap = None
 ) -> None:
     """List the steps of an experiment: which were made, what each needs, and what it will cost. Makes nothing.
 
     Args:
-        runs: The folder that holds run directories.
+        runs: The folder that holds run directories, or its URL.
     """
     from rich.console import Console
 
     from trimtab.assets.resolve import Assets
-    from trimtab.pipeline.show_plan import plan_table
+    from trimtab.pipeline.show_plan import print_plan
 
-    table = plan_table(options.load(), runs, Assets(path_map=path_map))
-    Console(width=max(Console().width, 100)).print(table)
+    print_plan(options.load(), runs, Assets(path_map=path_map), Console())
 
 
 def entries(file: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[EXPERIMENT]")] = None) -> None:
@@ -167,18 +189,18 @@ def launch_config(name: Annotated[str, tyro.conf.Positional]) -> None:
     print(named_file(name, LAUNCH_CONFIGS, "a configuration of accelerate"))
 
 
-def status(directory: Annotated[Path, tyro.conf.Positional], json: bool = False) -> None:
+def status(run: RunName, json: bool = False) -> None:
     """Show how far a run is, from another terminal: its stages, rates and time left, and whether its process lives.
 
     Args:
-        directory: A run directory, such as runs/quickstart.
         json: Print one JSON object instead of a table.
     """
     from rich.console import Console
 
+    from trimtab.store.remote import local_run
     from trimtab.store.status import print_status
 
-    print_status(directory, Console(), as_json=json)
+    print_status(local_run(run), Console(), as_json=json)
 
 
 def trace(file: Annotated[Path, tyro.conf.Positional], prompt: str | None = None) -> None:

@@ -11,13 +11,15 @@ small.name: it is missing: give it; small.nmae is unknown: did you mean name?
 
 import typing
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pydantic
 
-from trimtab.config.models import Config
 from trimtab.config.yaml_values import text_wanted
 from trimtab.errors import shown, suggestion
+
+if TYPE_CHECKING:
+    from trimtab.config.models import Config
 
 MAX_VALUE_CHARACTERS = 80  # characters of a value that a message repeats
 _WORDS = {
@@ -30,13 +32,15 @@ _WORDS = {
 """What replaces pydantic's own words, by the kind of the fault."""
 
 
-def faults_in(error: pydantic.ValidationError, model: type[Config], *prefix: str) -> list[str]:
+def faults_in(error: pydantic.ValidationError, model: "type[Config]", *prefix: str) -> list[str]:
     """All faults of a validation of `model`, each once; `prefix` comes before each field's path."""
     # each branch of a union such as `int | str` reports the same fault
-    return list(dict.fromkeys(_fault(entry, model, prefix) for entry in error.errors()))
+    # and a default that follows from other fields waits for them
+    entries = [entry for entry in error.errors() if entry["type"] != "default_factory_not_called"]
+    return list(dict.fromkeys(_fault(entry, model, prefix) for entry in entries))
 
 
-def _fault(entry: Any, model: type[Config], prefix: Sequence[str]) -> str:
+def _fault(entry: Any, model: "type[Config]", prefix: Sequence[str]) -> str:
     kind, location = entry["type"], entry["loc"]
     if kind == "extra_forbidden":
         part = _follow(location[:-1], model)[1]
@@ -53,7 +57,7 @@ def _fault(entry: Any, model: type[Config], prefix: Sequence[str]) -> str:
     return f"{path} is {shown(entry['input'], MAX_VALUE_CHARACTERS)}: {message}"
 
 
-def _follow(location: Sequence[int | str], model: type[Config]) -> tuple[list[int | str], Any]:
+def _follow(location: Sequence[int | str], model: "type[Config]") -> tuple[list[int | str], Any]:
     """A fault's path without the branches of unions that pydantic adds to it, and the part of `model` that it ends in:
     None at a field that is no part."""
     path: list[int | str] = []
@@ -68,7 +72,7 @@ def _follow(location: Sequence[int | str], model: type[Config]) -> tuple[list[in
     return path, part
 
 
-def part_at(path: Sequence[str], model: type[Config]) -> type[Config] | None:
+def part_at(path: Sequence[str], model: "type[Config]") -> "type[Config] | None":
     """The part of a configuration at a dotted path, whose numbers are indices of lists; None at other fields."""
     part: type[Config] | None = model
     for step in path:
@@ -80,6 +84,6 @@ def part_at(path: Sequence[str], model: type[Config]) -> type[Config] | None:
 
 def part_in(annotation: Any) -> Any:
     """The Config class inside an annotation such as `X | None` or `tuple[X, ...]`; None where there is none."""
-    if isinstance(annotation, type) and issubclass(annotation, Config):
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
         return annotation
     return next(filter(None, map(part_in, typing.get_args(annotation))), None)

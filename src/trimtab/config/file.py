@@ -15,10 +15,10 @@ from trimtab.config.experiment import Experiment
 from trimtab.config.faults import MAX_VALUE_CHARACTERS, faults_in, part_at
 from trimtab.config.guides import guide_pair
 from trimtab.config.yaml_values import parse_yaml, text_wanted
-from trimtab.errors import ConfigurationError, shown
+from trimtab.errors import ConfigurationError, check_type, shown
 
 
-def load_experiment(path: Path, overrides: Sequence[str] = (), guides: Path | None = None) -> Experiment:
+def load_experiment(path: str | Path, overrides: Sequence[str] = (), guides: str | Path | None = None) -> Experiment:
     """The experiment in a file, with overrides such as `tune.beta=0.2`, whose values are YAML.
 
     `guides` is a file of guides by name, which win over those of the same name that trimtab knows anyway.
@@ -26,10 +26,15 @@ def load_experiment(path: Path, overrides: Sequence[str] = (), guides: Path | No
     Raises:
         ConfigurationError: the file cannot be read, or anything in it is wrong; the message lists every fault.
     """
-    values = read_mapping(path)
+    check_type("path", path, str | Path, "the path of an experiment file")
+    check_type("guides", guides, str | Path | None, "the path of a file of guides")
+    if isinstance(overrides, str) or not all(isinstance(text, str) for text in overrides):
+        raise ConfigurationError(f"overrides is {shown(overrides)}: give a list of texts, such as ['tune.beta=0.2']")
+    values = read_mapping(Path(path))
     if _holds_study(values):
         raise ConfigurationError(f"{path} is a study: run it with `trimtab study`")
-    return parse_experiment(values, origin=str(path), faults=override(values, overrides), guides=guides)
+    more = None if guides is None else Path(guides)
+    return parse_experiment(values, origin=str(path), faults=override(values, overrides), guides=more)
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

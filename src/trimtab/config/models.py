@@ -18,8 +18,10 @@ from pydantic import (
     model_validator,
 )
 
+from trimtab.config.faults import faults_in
 from trimtab.config.fields import CHAT, Template
 from trimtab.config.yaml_values import text_wanted
+from trimtab.errors import ConfigurationError
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
@@ -36,6 +38,16 @@ class Config(pydantic.BaseModel):
     """Fields that do not change a result, and so take no part in hashes: where, how fast, under what name."""
     shorthand: ClassVar[str] = ""
     """The field that a text stands for, where it is given instead of all fields."""
+
+    def __init__(self, **values: Any) -> None:
+        """A part that is made in Python refuses as one in a file does: all its faults, on one line."""
+        try:
+            super().__init__(**values)
+        except pydantic.ValidationError as error:
+            raise ConfigurationError(f"{type(self).__name__}: {'; '.join(faults_in(error, type(self)))}") from None
+
+    # so that pydantic does not call it for the parts of a file
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @field_validator("*", mode="before")
     @classmethod
@@ -66,6 +78,10 @@ class Config(pydantic.BaseModel):
         if cls.shorthand and isinstance(value, bool | int | float | datetime.date):
             raise ValueError(f"{value} is no {cls.shorthand}: {text_wanted(value)}")
         return {cls.shorthand: value} if cls.shorthand and isinstance(value, str) else value
+
+    def __repr_args__(self) -> Any:
+        """Only the fields that were set: all of them fill a screen."""
+        return [(name, vars(self)[name]) for name in type(self).model_fields if name in self.model_fields_set]
 
     def hashed(self) -> dict[str, Any]:
         """The plain values that an artifact's hash is made of: all fields but `execution`, in nested parts too."""

@@ -191,12 +191,16 @@ class JudgeConfig(Config):
     snippet_words: WordRange = Field((15, 60), examples=[[15, 60]])
     """Least and greatest number of words of the snippets that it is fitted on."""
 
-    @model_validator(mode="before")
     @classmethod
-    def _by_name(cls, values: Any) -> Any:
-        if isinstance(values, str) and values != "sentiment":
-            raise ValueError(f"{values!r} is no judge: there is one, sentiment")
-        return {} if isinstance(values, str) else values
+    def long_form(cls, value: Any) -> Any:
+        """The fields of the judge of this name.
+
+        Raises:
+            ValueError: there is no judge of this name.
+        """
+        if isinstance(value, str) and value != "sentiment":
+            raise ValueError(f"{value!r} is no judge: there is one, sentiment")
+        return {} if isinstance(value, str) else value
 
 
 def _is_address(by: str) -> bool:

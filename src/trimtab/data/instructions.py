@@ -13,6 +13,7 @@ from trimtab.assets.rows import (
     STANDARD_INPUT,
     SUFFIXES,
     NamedRow,
+    Sample,
     files_in,
     read_rows,
     standard_input,
@@ -51,8 +52,8 @@ def instructions_identity(config: InstructionsConfig, assets: Assets) -> str:
     return assets.identity(_path(config.name, assets))
 
 
-def load_instructions(config: InstructionsConfig, assets: Assets) -> list[Prompt]:
-    """The distinct prompts of a data set, in its order; an id depends on the prompt alone.
+def load_instructions(config: InstructionsConfig, assets: Assets, sample: Sample | None = None) -> list[Prompt]:
+    """The distinct prompts of a data set, in its order; an id depends on the prompt alone. A `sample` reads a part.
 
     Of prompts that differ in case or spacing alone only the first counts. Where one is a list of messages all are.
 
@@ -63,7 +64,7 @@ def load_instructions(config: InstructionsConfig, assets: Assets) -> list[Prompt
     if config.name == STANDARD_INPUT:
         rows = standard_input_rows()
     else:
-        rows = read_rows(files_in(_path(config.name, assets), SUFFIXES, "instructions", config.files))
+        rows = read_rows(files_in(_path(config.name, assets), SUFFIXES, "instructions", config.files), sample)
     if not rows:
         raise DataError(f"{_shown_name(config)} holds no instructions: give at least one row")
     prompts: dict[str, Prompt] = {}

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trimtab.assets.resolve import Assets
-from trimtab.assets.rows import NamedRow, class_names, files_in, kind_of, read_rows
+from trimtab.assets.rows import NamedRow, Sample, files_in, kind_of, read_rows
+from trimtab.assets.tables import class_names
 from trimtab.config.data import DataConfig
 from trimtab.errors import DataError, shown
 from trimtab.messages import is_missing, text_of
@@ -36,13 +37,14 @@ _WINDOWS = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x8
 _NEITHER_LETTER_NOR_DIGIT = (string.punctuation + string.whitespace).encode()
 
 
-def load_reviews(assets: Assets, name: str) -> list[Review]:
+def load_reviews(assets: Assets, name: str, sample: Sample | None = None) -> list[Review]:
     """All distinct reviews of a data set, as plain text, each in one half; ids depend on the text alone.
 
     The columns are `review` or `text`, `sentiment` or `label`, and perhaps `split`. The catalogue's IMDB gets its
     official halves. Other sets say the half in `split` or in their files' names; where they do not, a fixed hash of
     the text decides. Texts that differ in case, spacing or punctuation alone count as one: one that stands in both
-    halves belongs to the train half, one with two labels to neither.
+    halves belongs to the train half, one with two labels to neither. With a `sample` only the first rows of each file
+    are read, to find faults in them; the catalogue's IMDB then gets other halves.
 
     Raises:
         AssetError: the name resolves to nothing.
@@ -50,13 +52,14 @@ def load_reviews(assets: Assets, name: str) -> list[Review]:
     """
     folder = assets.dataset(name)
     entry = assets.entry_of(folder)
-    train_keys = _official_train_keys(assets) if entry is not None and entry.name == "imdb" else frozenset()
+    official = entry is not None and entry.name == "imdb" and sample is None
+    train_keys = _official_train_keys(assets) if official else frozenset()
     texts: dict[str, str] = {}
     labels: defaultdict[str, set[int]] = defaultdict(set)
     halves: defaultdict[str, set[Split]] = defaultdict(set)
     for path, half in _files(folder):
         names = class_names(path)
-        for row in read_rows([path]):
+        for row in read_rows([path], sample):
             text = _text(row)
             key = _key(text)
             texts.setdefault(key, text)

@@ -143,7 +143,7 @@ def summarise(
     threshold, estimate = _threshold(guide, evaluate, table), partial(_estimate, evaluate, seed)
     rows = {}
     for decoder in guide.decoders:
-        ours, theirs = _measured(guide, decoder, table)
+        ours, theirs = _measured(guide, decoder, table, generations)
         unanswered = {one.prompt_id for one in generations[decoder.name] if one.finish in SET_ASIDE} | excluded
         rows[decoder.name] = Row(
             decoder=decoder.name,
@@ -250,7 +250,9 @@ def _threshold(guide: GuideConfig, evaluate: EvaluateConfig, table: Table) -> fl
     return reward_at(threshold, rewards)
 
 
-def _measured(guide: GuideConfig, decoder: DecoderConfig, table: Table) -> tuple[list[Score], list[Score]]:
+def _measured(
+    guide: GuideConfig, decoder: DecoderConfig, table: Table, generations: Mapping[str, list[Generation]]
+) -> tuple[list[Score], list[Score]]:
     """The decoder's scores and, prompt by prompt, its reference's; the latter is empty for a reference.
 
     A prompt counts only where every number is finite on both sides, so that each mean of a row is over one set.
@@ -260,10 +262,11 @@ def _measured(guide: GuideConfig, decoder: DecoderConfig, table: Table) -> tuple
     theirs = {} if reference is None or reference == decoder else table[reference.name]
     kept = [prompt for prompt in ours if is_finite(ours[prompt]) and (not theirs or is_finite(theirs[prompt]))]
     if not kept:
-        raise DataError(
-            f"all {len(ours)} prompts of decoder {decoder.name} are set aside, none has finite logits and rewards: "
-            "set the models' dtype to float32, and check the reward"
-        )
+        names = [decoder.name, *([] if reference is None else [reference.name])]
+        models = {"failed", "unvalued"} & {one.finish for name in names for one in generations[name]}
+        why = "none has finite logits and rewards: set the models' dtype to float32, and check the reward"
+        why = why if models else "the reward gave none of them a finite number: mend the reward"
+        raise DataError(f"all {len(ours)} prompts of decoder {decoder.name} are set aside, {why}")
     return [ours[prompt] for prompt in kept], [theirs[prompt] for prompt in kept if theirs]
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from trimtab.evaluation.coverage import answers
 from trimtab.records import SET_ASIDE, Generation, Score
+from trimtab.rewards.reward_values import warn_if_none_is_scored
 
 if TYPE_CHECKING:
     from trimtab.rewards.reward import Reward
@@ -34,6 +35,8 @@ def score_decoder(
     chosen = answers(generations)
     prompts, texts = [answer.prompt for answer in chosen], [answer.text for answer in chosen]
     rewards = gold.score(prompts, texts)
+    answered = [index for index, answer in enumerate(chosen) if answer.finish not in SET_ASIDE]
+    warn_if_none_is_scored(gold, [texts[index] for index in answered], [rewards[index] for index in answered])
     judgements: Sequence[float | None] = [None] * len(texts)
     if judge is not None:
         judgements = judge.score(prompts, texts)

@@ -27,6 +27,8 @@ from trimtab.store.artifacts import Artifact
 from trimtab.store.log import WarningHandler
 
 _SPAWN = multiprocessing.get_context("spawn")
+SHUTDOWN_SECONDS = 20.0
+"""How long a worker may take to end before it is killed."""
 _log = logging.getLogger(__name__)
 Put = Callable[[object], None]
 
@@ -64,7 +66,7 @@ class LocalWorkers:
         for worker in self._workers.values():
             worker.end(at_once=kind is not None)
         for worker in self._workers.values():
-            worker.shutdown()
+            worker.join()
 
     def all(self) -> Mapping[str, Executor]:
         return self._workers
@@ -145,11 +147,17 @@ class _ProcessWorker(Executor):
                 self._process.kill()
             self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def join(self) -> None:
+        """Wait until the process has ended; one that takes too long is killed."""
+        if self._process is not None:
+            self._process.join(SHUTDOWN_SECONDS)
+            self._process.kill()
+            self._process.join()
+        self._pool = None
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the process; the next `submit` starts another."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(wait, cancel_futures=cancel_futures)
+        self.end(at_once=False)
+        self.join()
 
     def _death(self) -> str:
         process, log = self._process, self._start.log

@@ -32,6 +32,7 @@ from trimtab.store.distributed import launched
 from trimtab.store.lock import run_lock
 from trimtab.store.log import recording
 from trimtab.store.progress import Watch
+from trimtab.store.remote import runs_folder
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -79,7 +80,7 @@ class Run:
 
 def run(
     experiment: Experiment,
-    runs: Path,
+    runs: str | Path,
     assets: Assets,
     watch: Watch,
     until: str = "report",
@@ -87,7 +88,7 @@ def run(
     trace: bool = False,
     jobs: int = 1,
 ) -> Run:
-    """Make all steps up to the last one of the stage `until`, in the folder `runs`/`experiment.name`.
+    """Make all steps up to the last one of the stage `until`, in the folder or at the URL `runs`/`experiment.name`.
 
     With `shard`, such as `2/4`, decode only that shard's blocks of the stage `until`; every earlier artifact must
     already exist. The same call without a shard, or `merge`, puts the blocks together. Processes that were launched
@@ -103,7 +104,7 @@ def run(
     shard = Shard.parse(shard) if isinstance(shard, str) else shard
     _check_request(experiment, until, shard, jobs)
     line = up_to(experiment, until)
-    directory = RunDirectory(runs / experiment.name)
+    directory = RunDirectory(runs_folder(runs) / experiment.name)
     if not launched().alone and torch.cuda.is_available():
         torch.cuda.set_device(launched().local)
     if not launched().main:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from trimtab.errors import AssetError, RunError
 from trimtab.integrations.model_card import card, tuned_guide
+from trimtab.models.prompting import write_prompting
 
 
-def save_guide(run: Path, folder: Path, *, adapter: bool = False) -> Path:
-    """Write the tuned guide of a run to a new folder, with its card as README.md.
+def save_guide(run: Path, folder: Path, *, adapter: bool = False, name: str | None = None) -> Path:
+    """Write the tuned guide of a run to a new folder, with its prompt template and its card as README.md.
 
     With `adapter` the LoRA adapter alone, for PEFT; else the whole model with the adapter merged, for transformers.
+    `name` is what the card's example calls it (default: the folder).
 
     The folder is written whole or not at all. A warning says where the run's report measures another guide; the card
     then has no table.
@@ -34,7 +36,9 @@ def save_guide(run: Path, folder: Path, *, adapter: bool = False) -> Path:
         shutil.copytree(source, partial)
         if adapter:
             _name_base(partial / "adapter_config.json", guide.base)
-        (partial / "README.md").write_text(card(run, guide, adapter=adapter), encoding="utf-8")
+        write_prompting(partial, guide.prompting)
+        text = card(run, guide, adapter=adapter, name=name or str(folder))
+        (partial / "README.md").write_text(text, encoding="utf-8")
         partial.rename(folder)
     except OSError as error:
         raise RunError(f"{folder} cannot be written: {error.strerror or error}; give another folder") from None
@@ -64,10 +68,12 @@ def push_guide(run: Path, name: str, *, adapter: bool = False, public: bool = Fa
     if get_token() is None:
         raise AssetError("the model hub wants a token: set HF_TOKEN, or run `hf auth login`")
     with tempfile.TemporaryDirectory() as temporary:
-        folder = save_guide(run, Path(temporary) / "guide", adapter=adapter)
+        folder = save_guide(run, Path(temporary) / "guide", adapter=adapter, name=name)
         try:
             api = HfApi()
             created = api.create_repo(name, private=not public, exist_ok=True)
+            text = card(run, tuned_guide(run), adapter=adapter, name=created.repo_id)  # with the owner's name
+            (folder / "README.md").write_text(text, encoding="utf-8")
             api.upload_folder(repo_id=created.repo_id, folder_path=folder, commit_message="Tuned with trimtab")
         except (HFValidationError, BrokenConnection, OSError) as error:
             reason = " ".join(str(error).split())[:160]

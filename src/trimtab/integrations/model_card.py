@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from trimtab.errors import RunError
+from trimtab.models.prompting import FIELDS, Prompting
 from trimtab.pipeline.decoded import reported_artifacts
 from trimtab.preferences.strategies import STRATEGIES
 from trimtab.rewards.kinds import REWARD_KINDS
@@ -48,6 +49,13 @@ class Provenance:
         return str(small["name"])
 
     @property
+    def prompting(self) -> Prompting:
+        """How prompts are shown to it, and to the untuned model."""
+        small = self.part("small")
+        assert small is not None, self.folder
+        return {name: small[name] for name in FIELDS if small.get(name) is not None}
+
+    @property
     def pairs(self) -> "Provenance | None":
         """The pairs that a guide was tuned on; None where they no longer exist."""
         return next((made for made in self.inputs if made.stage == "pairs"), None)
@@ -78,8 +86,8 @@ def _provenance(folder: Path) -> Provenance:
         raise RunError(f"{folder / 'made_from.json'} cannot be read ({error}): make the artifact again") from None
 
 
-def card(run: Path, guide: Provenance, *, adapter: bool) -> str:
-    """The text of the model card of a run's tuned guide, or of its LoRA adapter alone."""
+def card(run: Path, guide: Provenance, *, adapter: bool, name: str) -> str:
+    """The text of the model card of a run's tuned guide, or of its LoRA adapter alone; `name` is where it lies."""
     from huggingface_hub import ModelCardData
 
     base, tune = guide.base, guide.part("tune")
@@ -112,7 +120,7 @@ def card(run: Path, guide: Provenance, *, adapter: bool) -> str:
         _results(run, guide),
         f"On the validation pairs: {', '.join(numbers)}.",
         "## Use",
-        _usage(base, adapter=adapter),
+        _usage(run, guide, name, adapter=adapter),
         "## Configuration",
         f"```yaml\n{configuration}```",
     ]
@@ -198,9 +206,24 @@ def _reward(pairs: Provenance | None) -> str:
     return f"`{reward.get('by') or reward.get('model') or kind}`{trained}{definition}"
 
 
-def _usage(base: str, *, adapter: bool) -> str:
-    tuned = f'trimtab.ModelConfig(name="{base}", adapter="THIS")' if adapter else '"THIS"'
+def _usage(run: Path, guide: Provenance, name: str, *, adapter: bool) -> str:
+    """Lines that run as they are printed: the guide steers its untuned model, in whose place any other may stand."""
+    base, note = guide.base, ""
+    sft = next((made for made in guide.inputs if made.stage == "sft"), None)
+    if sft is not None:
+        base = str(run / sft.folder.name / "model")
+        note = "\n\nIts untuned model was trained by the same run, and lies in the run's directory alone."
+    tuned = f"trimtab.ModelConfig(name={_text(base)}, adapter={_text(name)})" if adapter else _text(name)
+    given = "".join(f", {field}={_text(value)}" for field, value in guide.prompting.items() if value != "{prompt}")
+    large = f"trimtab.ModelConfig(name={_text(base)}{given})" if given else _text(base)
     return (
-        f'```python\nimport trimtab\n\nguide = trimtab.Guide({tuned}, "{base}")\n'
-        'print(guide.steer("a-large-model").generate("I really"))\n```'
+        "It carries its prompt template in `trimtab.json`, which is read wherever no other is given.\n\n"
+        f"```python\nimport trimtab\n\nguide = trimtab.Guide({tuned}, {_text(base)})\n"
+        f"large = trimtab.load({large})  # or any other model\n"
+        f'print(guide.steer(large).generate("I really"))\n```{note}'
     )
+
+
+def _text(value: str) -> str:
+    """A string as Python code, in double quotation marks."""
+    return json.dumps(value, ensure_ascii=False)

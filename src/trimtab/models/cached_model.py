@@ -1,7 +1,7 @@
 """A transformers model as a `LanguageModel` that reads only new tokens, each once per row, through a `SlotCache`."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from trimtab.models.attention import CACHE_ATTENTION
 from trimtab.models.device import on_device
 from trimtab.models.kv_cache import SlotCache
 from trimtab.models.lm_head import LMHead, head_of
-from trimtab.models.static_step import MEMORY_FRACTION, CudaGraphs, Record, StaticSteps
+from trimtab.models.static_step import MEMORY_FRACTION, CudaGraphs, Record, StaticSteps, bucket
 from trimtab.models.transformers_model import TOKENS_AT_ONCE, TokenRows, TransformersModel
 from trimtab.models.vocabulary import Vocabulary
 
@@ -41,6 +41,30 @@ class CachedState(TokenRows):
             cache=self.cache.select(index, max(cached, default=0), self.cache.capacity),
             uses_own_body=self.uses_own_body,
         )
+
+    @property
+    def kind(self) -> Hashable:
+        return self.uses_own_body
+
+    def place(self, source: "CachedState", rows: Sequence[int], places: Sequence[int]) -> None:
+        lengths = [source.cached[row] for row in rows]
+        count, capacity = max(len(self.ids), *[place + 1 for place in places]), self.cache.capacity
+        if count > self.cache.rows or source.cache.capacity > capacity:
+            room = max(capacity, source.cache.capacity)
+            self.cache = self.cache.grown(bucket(count) if count > self.cache.rows else self.cache.rows, room)
+        device = source.cache.device or torch.device("cpu")
+        self.cache.put(source.cache, on_device(rows, device), on_device(places, device), max(lengths))
+        super().place(source, rows, places)
+        for place, length in zip(places, lengths, strict=True):
+            self.cached[place : place + 1] = [length]
+
+    def truncate(self, count: int) -> None:
+        super().truncate(count)
+        del self.cached[count:]
+
+    def read_again(self, rows: Sequence[int]) -> None:
+        for row in rows:
+            self.cached[row] = min(self.cached[row], len(self.ids[row]) - 1)
 
     def rewind(self, lengths: Sequence[int | None]) -> None:
         """Cut row r back to its first lengths[r] tokens, the last of which will be read again; None leaves it alone."""
@@ -127,18 +151,41 @@ class CachedModel(TransformersModel[CachedState]):
     @torch.inference_mode()
     def start_ids(self, prompts: Sequence[Sequence[int]], room: int) -> CachedState:
         self._before_call()
+        state = self._unread_state(prompts, room)
+        if max(map(len, prompts), default=1) > 1:
+            self._read(state, [ids[:-1] for ids in prompts])
+        return state
+
+    def _unread_state(self, prompts: Sequence[Sequence[int]], room: int) -> CachedState:
         self._check_prompts(prompts, room)
-        longest = max(map(len, prompts), default=1)
-        state = CachedState(
+        return CachedState(
             ids=[list(ids) for ids in prompts],
             prompt_lengths=[len(ids) for ids in prompts],
             cached=[0] * len(prompts),
-            cache=SlotCache.empty(self._layers, len(prompts), longest + room + 1),
+            cache=SlotCache.empty(self._layers, len(prompts), max(map(len, prompts), default=1) + room + 1),
             uses_own_body=not self._can_read(prompts),
         )
-        if longest > 1:
-            self._read(state, [ids[:-1] for ids in prompts])
+
+    def _starting(self, prompts: Sequence[list[int]], room: int, tokens: int) -> Generator[None, None, CachedState]:
+        self._before_call()
+        state = self._unread_state(prompts, room)
+        share = max(1, tokens // max(1, len(prompts)))
+        for first in range(0, max(map(len, prompts), default=1) - 1, share):
+            if first:
+                yield
+                self._before_call()
+            with torch.inference_mode():
+                self._read(state, [ids[first : min(first + share, len(ids) - 1)] for ids in prompts])
         return state
+
+    @torch.inference_mode()
+    def logits_along(self, ids: Sequence[int], tokens: int) -> Iterator[torch.Tensor]:
+        self._before_call()
+        state = self._unread_state([ids], 0)
+        for first in range(0, len(ids), tokens):
+            hidden = self._read(state, [ids[first : first + tokens]])
+            self._work.flops += 2.0 * self._head_weights * hidden.shape[1]
+            yield self._head.logits(hidden[0])
 
     @torch.inference_mode()
     def next_logits(self, state: CachedState) -> torch.Tensor:
@@ -208,7 +255,7 @@ class CachedModel(TransformersModel[CachedState]):
             batch_size = max(1, self._tokens_per_call // count)
             parts = []
             for first in range(0, len(feeds), batch_size):
-                rows = slice(first, first + batch_size)
+                rows = slice(first, min(first + batch_size, len(feeds)))  # the cache may have room for more rows
                 padded = [[*feed, *[0] * (count - len(feed))] for feed in feeds[rows]]
                 ids, starts = on_device(padded, self._device), on_device(state.cached[rows], self._device)
                 used = max(state.cached[rows]) + count

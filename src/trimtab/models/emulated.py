@@ -6,16 +6,16 @@ that occurs in the sum more than once is run once, with the sum of its weights, 
 weight 0 is the base itself, and over the untuned model weight 1 is the tuned one itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import torch
 
-from trimtab.errors import VocabularyError
-from trimtab.models.language_model import DecodeState, LanguageModel, check_ids
+from trimtab.errors import ConfigurationError, check_finite, check_type, shown
+from trimtab.models.language_model import DecodeState, LanguageModel, StatefulModel, check_ids, side_by_side
 from trimtab.models.shared_layers import share_lower_layers
-from trimtab.models.vocabulary import Vocabulary
+from trimtab.models.vocabulary import check_end, check_one_vocabulary
 from trimtab.records import PromptInput
 
 
@@ -40,6 +40,22 @@ class EmulatedState:
         for state in self.states:
             state.append(tokens)
 
+    @property
+    def kind(self) -> Hashable:
+        return tuple(state.kind for state in self.states)
+
+    def place(self, source: Self, rows: Sequence[int], places: Sequence[int]) -> None:
+        for state, other in zip(self.states, source.states, strict=True):
+            state.place(other, rows, places)
+
+    def truncate(self, count: int) -> None:
+        for state in self.states:
+            state.truncate(count)
+
+    def read_again(self, rows: Sequence[int]) -> None:
+        for state in self.states:
+            state.read_again(rows)
+
 
 class EmulatedModel:
     """A sum of language models that share one vocabulary; `terms` are (model, weight), the base first.
@@ -59,6 +75,9 @@ class EmulatedModel:
         unlike = [self.vocabulary.unlike_ids(model.vocabulary) for model in self.models[1:]]
         self._excluded = sorted({token for ids in unlike for token in ids or () if token < self.vocab_size})
 
+    def __repr__(self) -> str:
+        return f"<EmulatedModel {self.name}>"
+
     def narrowed(self, vocab_size: int) -> "EmulatedModel":
         terms = zip(self.models, self.weights, strict=True)
         return EmulatedModel([(model.narrowed(vocab_size), weight) for model, weight in terms], self.name)
@@ -77,9 +96,21 @@ class EmulatedModel:
     def start_ids(self, prompts: Sequence[Sequence[int]], room: int) -> EmulatedState:
         return EmulatedState([model.start_ids(prompts, room) for model in self.models])
 
+    def starting(
+        self, prompts: Sequence[PromptInput | tuple[int, ...]], room: int, tokens: int
+    ) -> Generator[None, None, EmulatedState]:
+        states = yield from side_by_side([model.starting(prompts, room, tokens) for model in self.models])
+        return EmulatedState(states)
+
+    def logits_along(self, ids: Sequence[int], tokens: int) -> Iterator[torch.Tensor]:
+        for parts in zip(*[model.logits_along(ids, tokens) for model in self.models], strict=True):
+            yield self._sum(parts)
+
     def next_logits(self, state: EmulatedState) -> torch.Tensor:
+        return self._sum([model.next_logits(part) for model, part in zip(self.models, state.states, strict=True)])
+
+    def _sum(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
         # each model's logits are valid until its own next call only, and heads may be padded to unlike widths
-        parts = [model.next_logits(part) for model, part in zip(self.models, state.states, strict=True)]
         total = parts[0][:, : self.vocab_size] * self.weights[0]
         for part, weight in zip(parts[1:], self.weights[1:], strict=True):
             total += weight * part[:, : self.vocab_size].to(total.device)  # heads may lie on unlike devices
@@ -118,41 +149,23 @@ class EmulatedModel:
         return EmulatedState(children), logs
 
 
-def check_one_vocabulary(base: str, base_vocabulary: Vocabulary, guide: str, guide_vocabulary: Vocabulary) -> None:
-    """Raise VocabularyError unless two models, called `base` and `guide`, have the same tokens under the same ids.
-
-    Added tokens of one of them alone do no harm.
-    """
-    if base_vocabulary.unlike_ids(guide_vocabulary) is None:
-        raise VocabularyError(
-            f"EFT adds logits, and {base} and {guide} have unlike vocabularies "
-            f"({len(base_vocabulary.tokenizer)} and {len(guide_vocabulary.tokenizer)} tokens): "
-            "use best-of-N or CBS, which work across vocabularies, or a guide with the base's tokenizer"
-        )
-
-
-def _check_end(base: LanguageModel, guide: LanguageModel) -> None:
-    """Raise VocabularyError where the guide lacks the token that ends the base's texts: a sum would never end one."""
-    vocabulary = base.vocabulary
-    end = vocabulary.end_id
-    unlike = vocabulary.unlike_ids(guide.vocabulary) or frozenset()
-    if end < base.vocab_size and (end in unlike or end >= guide.vocab_size):
-        token = vocabulary.tokenizer.convert_ids_to_tokens(end)
-        raise VocabularyError(
-            f"EFT adds logits, and {base.name}'s end token {token} (id {end}) is none of {guide.name}'s tokens, so "
-            "that no text would end: use best-of-N or CBS, or a guide that has it"
-        )
-
-
 def emulate(base: LanguageModel, pairs: Sequence[tuple[LanguageModel, LanguageModel, float]]) -> LanguageModel:
     """base + the sum of weight * (tuned - untuned) over `pairs` of (tuned, untuned, weight).
 
     Raises:
+        ConfigurationError: something else than models and finite weights.
         VocabularyError: the models do not all have the same vocabulary.
     """
+    check_type("pairs", pairs, Sequence, "a list of (tuned, untuned, weight)")
+    for pair in pairs:
+        if not isinstance(pair, Sequence) or len(pair) != 3:
+            raise ConfigurationError(f"pairs holds {shown(pair)}: give (tuned, untuned, weight)")
+        check_finite("a weight", pair[2])
+    for model in [base, *(model for tuned, untuned, _ in pairs for model in (tuned, untuned))]:
+        check_type("a model", model, StatefulModel, "one as trimtab.load gives it")
     for model in [model for tuned, untuned, _ in pairs for model in (tuned, untuned)]:
-        check_one_vocabulary(base.name, base.vocabulary, model.name, model.vocabulary)
-        _check_end(base, model)
+        check_one_vocabulary(base, model)
+        check_end(base, model)
     terms: dict[int, tuple[LanguageModel, float]] = {id(base): (base, 1.0)}
     for tuned, untuned, weight in pairs:
         for model, change in ((untuned, -weight), (tuned, weight)):

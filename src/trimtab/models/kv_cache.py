@@ -72,6 +72,37 @@ class SlotLayer(CacheLayerMixin):
             layer.is_initialized = True
         return layer
 
+    def grown(self, rows: int, capacity: int) -> "SlotLayer":
+        """This layer with room for at least as many rows and columns as it has now; new rows hold zeros."""
+        layer = SlotLayer(rows, capacity)
+        if self.keys is not None and self.values is not None:
+            layer.filled = self.filled
+            layer.keys, layer.values = (
+                states.new_empty(rows, states.shape[1], capacity, states.shape[3])
+                for states in (self.keys, self.values)
+            )
+            for new, old in ((layer.keys, self.keys), (layer.values, self.values)):
+                new[: self.rows, :, : self.filled] = old[: self.rows, :, : self.filled]
+                new[self.rows :, :, : self.filled] = 0
+            layer.is_initialized = True
+        return layer
+
+    def put(self, source: "SlotLayer", rows: torch.Tensor, places: torch.Tensor, used: int) -> None:
+        """Copy the first `used` columns of rows of `source`, which may be this layer, to the rows `places`."""
+        if source.keys is None or source.values is None:
+            return
+        if self.keys is None or self.values is None:
+            self.lazy_initialization(source.keys, source.values)
+        assert self.keys is not None and self.values is not None
+        used = min(used, source.filled)
+        for mine, theirs in ((self.keys, source.keys), (self.values, source.values)):
+            if used > self.filled:
+                mine[:, :, self.filled : used] = 0
+            at, of = places.to(mine.device), rows.to(theirs.device)
+            mine[:, :, :used].index_copy_(0, at, theirs[:, :, :used].index_select(0, of).to(mine.device))
+            mine[:, :, used : self.filled].index_fill_(0, at, 0)  # the row's last owner may have left NaN there
+        self.filled = max(self.filled, used)
+
     def zeros(self, rows: int, capacity: int) -> "SlotLayer":
         """A layer of zeros with this one's heads and dimension; not allocated if this one is not."""
         layer = SlotLayer(rows, capacity)
@@ -174,6 +205,19 @@ class SlotCache(Cache):
         targets = [None] * len(self.slots) if into is None else into.slots
         layers = [layer.fork(rows, used, capacity, target) for layer, target in zip(self.slots, targets, strict=True)]
         return SlotCache(layers, capacity)
+
+    @torch.inference_mode()
+    def grown(self, rows: int, capacity: int) -> "SlotCache":
+        """This cache with room for at least as many rows and columns as it has now."""
+        cache = SlotCache([layer.grown(rows, capacity) for layer in self.slots], capacity)
+        cache.pool = self.pool
+        return cache
+
+    @torch.inference_mode()
+    def put(self, source: "SlotCache", rows: torch.Tensor, places: torch.Tensor, used: int) -> None:
+        """Copy the first `used` columns of rows of `source`, which may be this cache, to the rows `places` of this."""
+        for layer, other in zip(self.slots, source.slots, strict=True):
+            layer.put(other, rows, places, used)
 
     def zeros(self, rows: int, capacity: int) -> "SlotCache":
         """A cache of zeros whose layers have this one's heads and dimensions."""

@@ -6,8 +6,8 @@ can be cut back to any length without computing anything again.
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, Self, TypeAlias, TypeVar
+from collections.abc import Generator, Hashable, Iterable, Iterator, Sequence
+from typing import Any, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
 import torch
 
@@ -34,10 +34,27 @@ class DecodeState(Protocol):
         The next logits of a row without a new token mean nothing.
         """
 
+    @property
+    def kind(self) -> Hashable:
+        """Rows of two states of one model can stand in one state where this is equal."""
+
+    def place(self, source: Self, rows: Sequence[int], places: Sequence[int]) -> None:
+        """Copy rows of `source`, which may be this state, to these places of this state.
+
+        A place at the end adds a row; several such places are given in order.
+        """
+
+    def truncate(self, count: int) -> None:
+        """Keep the first `count` rows alone."""
+
+    def read_again(self, rows: Sequence[int]) -> None:
+        """Have the last token of these rows read again, so that their next logits mean something."""
+
 
 State = TypeVar("State", bound=DecodeState)
 
 
+@runtime_checkable
 class StatefulModel(Protocol[State]):
     """A causal language model with its prompt template and tokenizer."""
 
@@ -79,6 +96,21 @@ class StatefulModel(Protocol[State]):
     def start_ids(self, prompts: Sequence[Sequence[int]], room: int) -> State:
         """`start` from ids, at least one for each prompt."""
 
+    def starting(
+        self, prompts: Sequence[PromptInput | tuple[int, ...]], room: int, tokens: int
+    ) -> Generator[None, None, State]:
+        """`start`, about `tokens` tokens at a time: yields between them, and returns the state at the end.
+
+        A tuple is a prompt's ids. Before the first yield nothing else may be called of a model that shares layers with
+        this one, but the same function of the model that shares them.
+        """
+
+    def logits_along(self, ids: Sequence[int], tokens: int) -> Iterator[torch.Tensor]:
+        """Logits [tokens, vocabulary] of the successor of each token of one text, `tokens` tokens at a time.
+
+        Each tensor is valid until the model's next call.
+        """
+
     def next_logits(self, state: State) -> torch.Tensor:
         """Logits [rows, vocabulary] of the next token of each row; reads each row's last token.
 
@@ -97,6 +129,34 @@ class StatefulModel(Protocol[State]):
 
 LanguageModel: TypeAlias = StatefulModel[Any]
 """A language model with any kind of state: callers pass states back to the model that made them."""
+
+
+def side_by_side(starts: Sequence[Generator[None, None, Any]]) -> Generator[None, None, list[Any]]:
+    """What several `starting` return, each going on in turn until all have ended."""
+    results: list[Any] = [None] * len(starts)
+    going = list(enumerate(starts))
+    while going:
+        left = []
+        for index, start in going:
+            try:
+                next(start)
+                left.append((index, start))
+            except StopIteration as end:
+                results[index] = end.value
+        going = left
+        if going:
+            yield
+    return results
+
+
+def joined(states: Sequence[State]) -> State:
+    """One state of the rows of several, one after the other. Their kinds are equal; they stay as they are."""
+    whole = states[0].select(range(len(states[0].ids)))
+    for state in states[1:]:
+        first, count = len(whole.ids), len(state.ids)
+        if count:
+            whole.place(state, range(count), range(first, first + count))
+    return whole
 
 
 def raise_if_too_long(reason: str | None) -> None:

@@ -12,7 +12,6 @@ from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -25,8 +24,9 @@ from trimtab.models.allocator import keep_freed_memory
 from trimtab.models.hardware import default_device, pick_dtype
 from trimtab.models.load_options import load_options, quantization_of, use_flash_attention
 from trimtab.models.placement import offloaded
+from trimtab.models.tokenizer import TOKENIZER_ERRORS, first_line, load_tokenizer
 
-READ_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError, UnpicklingError)
+READ_ERRORS = (*TOKENIZER_ERRORS, SafetensorError, UnpicklingError)
 """What transformers and peft raise for folders that they cannot read."""
 SAFE_LOADING: dict[str, Any] = {"weights_only": True, "trust_remote_code": False, "local_files_only": True}
 """Arguments of `from_pretrained`: no code of a checkpoint runs, and nothing is downloaded."""
@@ -55,19 +55,22 @@ def reading_checkpoint(folder: Path, kind: str) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except READ_ERRORS as error:
-        raise ModelError(f"{folder} holds no {kind} ({_first_line(error)}): name one") from None
+        raise ModelError(f"{folder} holds no {kind} ({first_line(error)}): name one") from None
 
 
 @quiet_libraries()
-def load_causal_lm(config: ModelConfig, assets: Assets) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model, in evaluation mode on its configured device with its adapter merged into it, and its tokenizer.
+def load_causal_lm(
+    config: ModelConfig, assets: Assets, device: torch.device | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model, in evaluation mode on `device` or where its configuration says, with its adapter merged into it, and
+    its tokenizer.
 
     Raises:
         AssetError: the name or the adapter cannot be found or trusted.
         ModelError: the folder holds no whole causal language model with a tokenizer, or the adapter does not fit.
     """
     folder = assets.model(config.name, allow_pickle=config.allow_pickle)
-    device = default_device()
+    device = device or default_device()
     dtype = pick_dtype(config.dtype, device)
     tokenizer = load_tokenizer(folder)
     keep_freed_memory()
@@ -112,7 +115,7 @@ def with_adapter(model: PreTrainedModel, name: str, assets: Assets, *, merge: bo
         remedy = "name its own"
         if any(offloaded(module) for module in model.modules()):
             remedy = "leave out device_map, or name its own"
-        raise ModelError(f"the adapter in {folder} does not fit its model ({_first_line(error)}): {remedy}") from None
+        raise ModelError(f"the adapter in {folder} does not fit its model ({first_line(error)}): {remedy}") from None
 
 
 @quiet_libraries()
@@ -147,20 +150,3 @@ def load_classifier(
             "with reward.training"
         )
     return model.to(default_device()).eval(), tokenizer
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder; ModelError if it holds none that can be read."""
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:
-        if not isinstance(error, READ_ERRORS) and type(error) is not Exception:  # tokenizers raises plain `Exception`s
-            raise
-        raise ModelError(f"{folder} holds no tokenizer ({_first_line(error)}): save one beside the weights") from None
-
-
-def _first_line(error: Exception) -> str:
-    """The start of a library's message, on one line."""
-    if isinstance(error, UnpicklingError):  # torch's message would advise to switch the check off
-        return "its pickle holds more than tensors, and was not run"
-    return " ".join(str(error).split())[:160]

@@ -97,10 +97,15 @@ def use_flash_attention(model: PreTrainedModel, device: torch.device, name: str)
     Raises:
         ModelError: the package is missing, or does not support this device, type or model.
     """
-    if importlib.util.find_spec("flash_attn") is None or device.type != "cuda":
-        raise ModelError("attention: flash_attention_2 needs the package flash-attn and a CUDA device: leave it out")
+    check_flash_attention(device)
     if model.dtype not in (torch.bfloat16, torch.float16):
         raise ModelError(f"attention: flash_attention_2 needs 16 bits and {name} has {model.dtype}: set its dtype")
     if not model._can_set_attn_implementation():
         raise ModelError(f"a {model.config.model_type} model computes attention in its own way: leave attention out")
     model.set_attn_implementation(FLASH)
+
+
+def check_flash_attention(device: torch.device) -> None:
+    """Raise ModelError where the package of FlashAttention 2 is missing, or the device is none that it runs on."""
+    if importlib.util.find_spec("flash_attn") is None or device.type != "cuda":
+        raise ModelError("attention: flash_attention_2 needs the package flash-attn and a CUDA device: leave it out")

@@ -15,11 +15,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.assets.resolve import Assets
 from trimtab.config.models import ModelConfig
-from trimtab.errors import ModelError
 from trimtab.models.encoding import continuation_ids
 from trimtab.models.families import CausalModel, language_model_of
-from trimtab.models.load import load_causal_lm, load_tokenizer, with_adapter
+from trimtab.models.load import load_causal_lm, with_adapter
+from trimtab.models.outline import check_rows, end_ids
 from trimtab.models.served_model import CompletionsModel
+from trimtab.models.tokenizer import load_tokenizer
 from trimtab.models.vocabulary import Vocabulary
 
 Role = Literal["large", "untuned", "tuned"]
@@ -104,11 +105,13 @@ class Roles:
 class Weights:
     """Loads models and tokenizers from files, each once, even where several roles use it.
 
-    A model with an adapter takes the weights of the same model without it.
+    A model with an adapter takes the weights of the same model without it. `device`: where they run (default: the first
+    GPU, else the CPU).
     """
 
-    def __init__(self, assets: Assets) -> None:
+    def __init__(self, assets: Assets, device: torch.device | None = None) -> None:
         self._assets = assets
+        self._device = device
         self._loaded: dict[ModelConfig, tuple[PreTrainedModel, PreTrainedTokenizerBase]] = {}
 
     def of(self, config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -120,7 +123,7 @@ class Weights:
         """
         plain = _weights_of(config)
         if plain not in self._loaded:
-            self._loaded[plain] = load_causal_lm(plain, self._assets)
+            self._loaded[plain] = load_causal_lm(plain, self._assets, self._device)
         model, tokenizer = self._loaded[plain]
         return (model if config.adapter is None else with_adapter(model, config.adapter, self._assets)), tokenizer
 
@@ -167,24 +170,6 @@ def vocabulary_of(
         ModelError: there is no end token, or one that is no id, or the tokenizer has more tokens than the model.
     """
     rows = model.get_input_embeddings().weight.shape[0]
-    if tokenizer.vocab_size > rows:
-        raise ModelError(
-            f"{tokenizer.name_or_path or 'the model'} has a tokenizer of {tokenizer.vocab_size} tokens and a model of "
-            f"{rows}: save the model's own tokenizer beside it"
-        )
-    return Vocabulary(tokenizer, _end_ids(model), start_token, chat=chat, system=system, rows=rows)
-
-
-def _end_ids(model: PreTrainedModel) -> list[int]:
-    """The ids that the model's generation configuration says end a text."""
-    ends = model.generation_config.eos_token_id if model.generation_config is not None else None
-    if isinstance(ends, torch.Tensor):
-        ends = ends.tolist()
-    ids = [end for end in (ends if isinstance(ends, list | tuple) else [ends]) if end is not None]
-    if wrong := [end for end in ids if not isinstance(end, int) or isinstance(end, bool)]:
-        name = model.config._name_or_path or "the model"
-        raise ModelError(
-            f"the generation configuration of {name} says that {wrong[0]!r} ends a text: eos_token_id is an id, or a "
-            "list of ids"
-        )
-    return ids
+    check_rows(tokenizer, rows)
+    ends = end_ids(model.generation_config, model.config._name_or_path or "the model")
+    return Vocabulary(tokenizer, ends, start_token, chat=chat, system=system, rows=rows)

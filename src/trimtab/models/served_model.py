@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from trimtab.config.fields import CHAT, check_template, fill
 from trimtab.config.models import EndpointConfig, ModelConfig
 from trimtab.config.search import SamplingConfig
-from trimtab.errors import EndpointError, ModelError, TooLongError
+from trimtab.errors import EndpointError, ModelError, TooLongError, check_type
 from trimtab.models.http_client import Endpoint
 from trimtab.models.served_answer import Choice, choices_in
 from trimtab.records import PromptInput
@@ -60,19 +60,28 @@ class CompletionsModel:
         url: the endpoint's address as OpenAI's clients take it, such as http://host:8000/v1.
         name: the model's name on the server.
         template: the text around a prompt, which stands at `{prompt}`.
-        settings: key, concurrency, timeout, attempts and prices.
+        settings: key, concurrency, timeout, attempts and prices, as `endpoint` of a `ModelConfig` takes them.
 
     Raises:
-        ConfigurationError: the template lacks `{prompt}`, or the environment lacks the variable of the key.
+        ConfigurationError: the address or a setting is none that can be used, the template lacks `{prompt}`, or the
+            environment lacks the variable of the key.
     """
 
     def __init__(
-        self, url: str, name: str, *, template: str = "{prompt}", settings: EndpointConfig | None = None
+        self,
+        url: str,
+        name: str,
+        *,
+        template: str = "{prompt}",
+        settings: EndpointConfig | Mapping[str, Any] | None = None,
     ) -> None:
         check_template(template)
+        check_type("name", name, str, "the model's name on the server")
+        check_type("settings", settings, EndpointConfig | Mapping | None, 'such as {"key_variable": "MY_KEY"}')
         self.name = name
         self.template = template
-        self.settings = settings or EndpointConfig(url=url)
+        given = settings if isinstance(settings, EndpointConfig) else {**(settings or {}), "url": url}
+        self.settings = given if isinstance(given, EndpointConfig) else EndpointConfig(**given)
         self.usage = Usage()  # what the server has counted so far
         self._counting = threading.Lock()
         self._stopping = threading.Event()
@@ -83,6 +92,9 @@ class CompletionsModel:
             key_variable=self.settings.key_variable,
             pause=self._pause,
         )
+
+    def __repr__(self) -> str:
+        return f"<CompletionsModel {self.name} at {self.settings.url}, template {self.template!r}>"
 
     @classmethod
     def of(cls, config: ModelConfig) -> "CompletionsModel":

@@ -2,10 +2,11 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Generator, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Self
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -29,6 +30,21 @@ class TokenRows:
 
     def select(self, rows: Sequence[int]) -> Self:
         return type(self)([list(self.ids[row]) for row in rows], [self.prompt_lengths[row] for row in rows])
+
+    @property
+    def kind(self) -> Hashable:
+        return ()
+
+    def place(self, source: Self, rows: Sequence[int], places: Sequence[int]) -> None:
+        copies = [(list(source.ids[row]), source.prompt_lengths[row]) for row in rows]
+        for place, (ids, length) in zip(places, copies, strict=True):
+            self.ids[place : place + 1], self.prompt_lengths[place : place + 1] = [ids], [length]
+
+    def truncate(self, count: int) -> None:
+        del self.ids[count:], self.prompt_lengths[count:]
+
+    def read_again(self, rows: Sequence[int]) -> None:
+        pass  # every text is read anew for every token
 
     def append(self, tokens: Sequence[int | None]) -> None:
         for ids, token in zip(self.ids, tokens, strict=True):
@@ -87,6 +103,11 @@ class TransformersModel(ABC, Generic[State]):
         other.vocab_size, other._head = vocab_size, self._head.narrowed(vocab_size)
         return other
 
+    def __repr__(self) -> str:
+        kind, dtype = self.model.config.model_type, str(self.model.dtype).removeprefix("torch.")
+        where = f"{dtype} on {self._device}, template {self.template!r}"
+        return f"<{type(self).__name__} {self.name or 'without a name'}: {kind}, {where}>"
+
     def too_long(self, prompt: PromptInput, room: int) -> str | None:
         return self._too_long(len(self.vocabulary.encode_prompt(prompt, self.template)), room)
 
@@ -103,6 +124,20 @@ class TransformersModel(ABC, Generic[State]):
 
     @abstractmethod
     def start_ids(self, prompts: Sequence[Sequence[int]], room: int) -> State: ...
+
+    def starting(
+        self, prompts: Sequence[PromptInput | tuple[int, ...]], room: int, tokens: int
+    ) -> Generator[None, None, State]:
+        return self._starting([self._encoded(prompt) for prompt in prompts], room, tokens)
+
+    def _encoded(self, prompt: PromptInput | tuple[int, ...]) -> list[int]:
+        return list(prompt) if isinstance(prompt, tuple) else self.vocabulary.encode_prompt(prompt, self.template)
+
+    @abstractmethod
+    def _starting(self, prompts: Sequence[list[int]], room: int, tokens: int) -> Generator[None, None, State]: ...
+
+    @abstractmethod
+    def logits_along(self, ids: Sequence[int], tokens: int) -> Iterator[torch.Tensor]: ...
 
     def _check_prompts(self, prompts: Sequence[Sequence[int]], room: int) -> None:
         """Raise ModelError where a prompt leaves no room for `room` new tokens, or holds an id without an embedding."""

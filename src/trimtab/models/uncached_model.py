@@ -4,7 +4,7 @@ For models whose state cannot be forked or cut back, such as state-space models.
 exact.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import torch
 from transformers import PreTrainedModel
@@ -33,6 +33,15 @@ class UncachedModel(TransformersModel[TokenRows]):
     def start_ids(self, prompts: Sequence[Sequence[int]], room: int) -> TokenRows:
         self._check_prompts(prompts, room)
         return TokenRows([list(ids) for ids in prompts], [len(ids) for ids in prompts])
+
+    def _starting(self, prompts: Sequence[list[int]], room: int, tokens: int) -> Generator[None, None, TokenRows]:
+        yield from ()  # a prompt is first read when its successor's distribution is asked for
+        return self.start_ids(prompts, room)
+
+    @torch.inference_mode()
+    def logits_along(self, ids: Sequence[int], tokens: int) -> Iterator[torch.Tensor]:
+        self._check_ids([ids])
+        yield self._head.logits(self._read([ids], [slice(None)]))
 
     @torch.inference_mode()
     def next_logits(self, state: TokenRows) -> torch.Tensor:

@@ -8,11 +8,12 @@ import hashlib
 import json
 from collections.abc import Collection, Sequence
 from functools import cached_property
+from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
 
 from trimtab.config.fields import CHAT, fill
-from trimtab.errors import ModelError
+from trimtab.errors import ModelError, VocabularyError
 from trimtab.models.chat import ChatTemplate, Turn
 from trimtab.models.detokenize import Detokenizer
 from trimtab.models.encoding import continuation_ids, special_ids_around, text_ids
@@ -41,7 +42,7 @@ class Vocabulary:
     ) -> None:
         self.tokenizer = tokenizer
         self.start_token = start_token
-        self._chats, self._system = chat, system
+        self._chats, self.system = chat, system
         turn_end = None if tokenizer.chat_template is None else self._chat.end_of_turn
         ends = frozenset({*map(int, {tokenizer.eos_token_id, turn_end} - {None}), *eos_ids})
         # an end token that was added beyond the model's rows can neither be written nor read: another is taken, if any
@@ -178,7 +179,7 @@ class Vocabulary:
 
     @cached_property
     def _chat(self) -> ChatTemplate:
-        return ChatTemplate(self.tokenizer, self._system)
+        return ChatTemplate(self.tokenizer, self.system)
 
     @cached_property
     def detokenizer(self) -> Detokenizer:
@@ -213,6 +214,44 @@ class Vocabulary:
             return []
         before = self.decode_responses([prompt_ids] * len(tokens), [token_ids[:index] for index, _ in tokens])
         return [(len(text), name) for text, (_, name) in zip(before, tokens, strict=True)]
+
+
+class HasVocabulary(Protocol):
+    """A model, or what is known of one that is not loaded: its tokens, and how many ids it reads and predicts."""
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+
+def check_one_vocabulary(base: HasVocabulary, guide: HasVocabulary) -> None:
+    """Raise VocabularyError unless two models have the same tokens under the same ids.
+
+    Added tokens of one of them alone do no harm.
+    """
+    if base.vocabulary.unlike_ids(guide.vocabulary) is None:
+        raise VocabularyError(
+            f"EFT adds logits, and {base.name} and {guide.name} have unlike vocabularies "
+            f"({len(base.vocabulary.tokenizer)} and {len(guide.vocabulary.tokenizer)} tokens): "
+            "use best-of-N or CBS, which work across vocabularies, or a guide with the base's tokenizer"
+        )
+
+
+def check_end(base: HasVocabulary, guide: HasVocabulary) -> None:
+    """Raise VocabularyError where the guide lacks the token that ends the base's texts: a sum would never end one."""
+    end = base.vocabulary.end_id
+    unlike = base.vocabulary.unlike_ids(guide.vocabulary) or frozenset()
+    if end < base.vocab_size and (end in unlike or end >= guide.vocab_size):
+        token = base.vocabulary.tokenizer.convert_ids_to_tokens(end)
+        raise VocabularyError(
+            f"EFT adds logits, and {base.name}'s end token {token} (id {end}) is none of {guide.name}'s tokens, so "
+            "that no text would end: use best-of-N or CBS, or a guide that has it"
+        )
 
 
 def _messages(prompt: PromptInput) -> list[Message]:

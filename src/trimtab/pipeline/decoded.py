@@ -14,6 +14,7 @@ from trimtab.evaluation.comparison import Judged
 from trimtab.evaluation.coverage import answers
 from trimtab.records import Generation, Prompt, Score, read_jsonl
 from trimtab.store.files import link_to, write_json
+from trimtab.store.remote import local_run
 
 GENERATIONS, SCORES = "generations", "scores"
 ARTIFACTS = "artifacts.json"
@@ -101,17 +102,18 @@ def read_decoded(name: str) -> Decoded:
     run, _, decoder = name.rpartition(":")
     if not run or not decoder:
         raise ConfigurationError(f"{name!r} names no decoder of a run: write it as runs/quickstart:bon-16")
-    generations, scores = (Path(run, "decoders", decoder, kind) for kind in (GENERATIONS, SCORES))
+    folder = local_run(run, "data", "guide", "evaluate")
+    generations, scores = (folder / "decoders" / decoder / kind for kind in (GENERATIONS, SCORES))
     if not (generations / "records.jsonl").is_file():
-        decoders = sorted(path.name for path in Path(run, "decoders").glob("*"))
+        decoders = sorted(path.name for path in (folder / "decoders").glob("*"))
         known = f"it has {', '.join(decoders)}" if decoders else "it has decoded nothing: run `trimtab guide` first"
         raise RunError(f"{run} has no decoder {decoder}: {known}")
     scored = (scores / "records.jsonl").is_file()
     return Decoded(
-        run=Path(run),
+        run=folder,
         decoder=decoder,
         generations=read_jsonl(generations / "records.jsonl", Generation),
-        sources=_sources(Path(run), generations),
+        sources=_sources(folder, generations),
         scores=read_jsonl(scores / "records.jsonl", Score) if scored else [],
         reward=_inputs(scores)[1] if scored else "",
     )

@@ -59,9 +59,11 @@ def up_to(experiment: Experiment, until: str) -> list[Step]:
         raise ConfigurationError(
             f"{experiment.name} takes the small model as it is: give the experiment a part sft to train it on reviews"
         )
-    if until in ("synthesize", "pairs", "tune") and not experiment.tunes:
-        raise ConfigurationError(f"guide.tuned names a tuned model, so that there is nothing to {until}: run guide")
     stages = {step.stage for step in line}
+    if until in ("synthesize", "pairs", "tune") and until not in stages and not experiment.tunes:
+        raise ConfigurationError(
+            f"guide.tuned names a tuned model, so that `trimtab {until}` has nothing to make: run guide"
+        )
     if until not in stages:
         known = ", ".join(stage for stage in STAGES if stage in stages)
         raise ConfigurationError(f"{experiment.name} has nothing to {until}: its stages are {known}")

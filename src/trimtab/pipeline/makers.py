@@ -21,6 +21,7 @@ from trimtab.config.models import ModelConfig
 from trimtab.config.pairs import PairsConfig, SynthesizeConfig
 from trimtab.config.reward import JudgeConfig, RewardConfig
 from trimtab.config.training import SftConfig, TuneConfig
+from trimtab.errors import DataError
 from trimtab.pipeline.step import DatasetName, Decoding
 from trimtab.records import Generation, Pair, Prompt, Review
 from trimtab.store.blocks import block_size
@@ -122,6 +123,12 @@ def pairs(job: "Job", pairs: PairsConfig, data: DataConfig, seed: int, unprompte
     from trimtab.preferences.pairs import make_pairs, resolve_bounds
 
     train, validation = (artifact.records(Generation) for artifact in job.inputs.values())
+    if not any(math.isfinite(math.nan if one.reward is None else one.reward) for one in train):
+        sampled = job.step.need("synthesize")
+        assert sampled is not None, job.step.name
+        raise DataError(
+            f"the reward {sampled.parts['reward'].label} gave none of {len(train)} responses a finite number: mend it"
+        )
     bounds = resolve_bounds(train, pairs)
     made = make_pairs(train, pairs, seed, "train", bounds)
     if unprompted and pairs.total is not None:

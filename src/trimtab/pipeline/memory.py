@@ -1,10 +1,12 @@
 """How much of the machine's memory steps need: estimates from the sizes of models, before any weights are loaded.
 
 A language model needs its weights, the keys and values of every token of its rows (twice, since a fork copies them) and
-logits; training adds gradients, optimizer states and activations. A prompt counts as two tokens for each of its largest
-number of words, an instruction as 256 tokens.
+logits; training adds gradients, optimizer states and activations. Rows are those that there are: as many as the
+settings allow, and no more than the data give. A prompt counts as the longest one of the data. Only the number of rows
+under `rows: auto` follows from the configuration alone, by which blocks are cut: there an instruction has 256 tokens.
 """
 
+import contextlib
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,9 +18,10 @@ from trimtab.assets.resolve import Assets
 from trimtab.config.experiment import Experiment
 from trimtab.config.guide import DecoderConfig
 from trimtab.config.training import TrainingConfig
-from trimtab.errors import ConfigurationError
+from trimtab.errors import ConfigurationError, TrimtabError
 from trimtab.models.hardware import device_type, processes_a_device, visible_devices
 from trimtab.models.sizes import Sizes, model_sizes
+from trimtab.pipeline.known_prompts import about_tokens, known_prompts
 from trimtab.pipeline.need import GIGA, LIBRARY_BYTES, Need
 from trimtab.pipeline.step import Step
 from trimtab.store.blocks import block_size
@@ -86,9 +89,9 @@ def lowered(steps: Iterable[Step], experiment: Experiment, assets: Assets, jobs:
     total, _, _ = machine_memory(_takes_all(experiment, jobs))
     settings: dict[str, tuple[int, int]] = {}
     for need in needs:
-        fits = max(1, min(need.value // 2, need.fitting(total)))
-        value, least = settings.get(need.setting, (need.value, fits))
-        settings[need.setting] = max(value, need.value), min(least, fits)
+        fits = max(1, min(need.used // 2, need.fitting(total)))
+        value, least = settings.get(need.setting, (need.used, fits))
+        settings[need.setting] = max(value, need.used), min(least, fits)
     options = [f"{name} from {value} to {fits}" for name, (value, fits) in settings.items() if value > 1]
     batch = experiment.reward.batch_size if "batch_size" in experiment.reward.entry.reads else 1
     options += [f"reward.batch_size from {batch} to {batch // 2}"] if batch > 1 else []
@@ -144,17 +147,29 @@ def memory_needs(steps: Iterable[Step], assets: Assets, jobs: int = 1) -> list[N
 def decoding_rows(experiment: Experiment, decoder: DecoderConfig, assets: Assets, jobs: int = 1) -> int:
     """How many rows a decoder decodes at once: `guide.rows`, or as many as fit where `jobs` processes share memory."""
     rows = experiment.guide.rows
-    return rows if rows != "auto" else of_decoding(experiment, decoder, assets, jobs).rows
+    return rows if rows != "auto" else of_decoding(experiment, decoder, assets, jobs).value
 
 
 def synthesis_rows(experiment: Experiment, assets: Assets, jobs: int = 1) -> int:
     """How many rows are sampled at once: `synthesize.rows`, or as many as fit where `jobs` processes share memory."""
     rows = experiment.synthesize.rows
-    return rows if rows != "auto" else of_sampling(experiment, assets, jobs).rows
+    return rows if rows != "auto" else of_sampling(experiment, assets, jobs).value
+
+
+def longest_prompt(experiment: Experiment, assets: Assets) -> int:
+    """An estimate of the tokens of the longest prompt of the data sets, from their first rows."""
+    data = experiment.data
+    if data.instructions is None and data.preferences is None:
+        return prompt_tokens(experiment)
+    try:
+        known = known_prompts(data, experiment.seed, assets)
+    except (TrimtabError, OSError):  # which the checks of a run name
+        return prompt_tokens(experiment)
+    return max(map(about_tokens, (*known.tuning, *known.test)), default=0)
 
 
 def prompt_tokens(experiment: Experiment) -> int:
-    """An estimate of the tokens of a prompt."""
+    """An estimate of the tokens of a prompt from the configuration alone."""
     return 2 * experiment.data.prompt_words[1] if experiment.data.instructions is None else INSTRUCTION_TOKENS
 
 
@@ -176,12 +191,17 @@ def _rows(
 
 def of_sampling(experiment: Experiment, assets: Assets, jobs: int) -> Need:
     """Memory to sample the untuned model in `synthesize`."""
-    config, small = experiment.synthesize, model_sizes(experiment.small, assets)
-    tokens = prompt_tokens(experiment) + len(experiment.small.template) // 4 + config.max_new_tokens
-    row = FORK_COPIES * tokens * small.token_bytes + LOGIT_BYTES * small.vocabulary
-    beside = processes_a_device(jobs, device_type())
-    rows = _rows(config.rows, config.samples, small.bytes, row, _takes_all(experiment, jobs), beside)
-    return Need("synthesize", small.bytes, row, rows, "synthesize.rows", rows, beside=beside)
+    config, small, data = experiment.synthesize, model_sizes(experiment.small, assets), experiment.data
+    more = len(experiment.small.template) // 4 + config.max_new_tokens
+
+    def row(prompt: int) -> float:
+        return FORK_COPIES * (prompt + more) * small.token_bytes + LOGIT_BYTES * small.vocabulary
+
+    beside, spread = processes_a_device(jobs, device_type()), _takes_all(experiment, jobs)
+    rows = _rows(config.rows, config.samples, small.bytes, row(prompt_tokens(experiment)), spread, beside)
+    most = max(data.tuning_prompts, data.validation_prompts) * config.samples
+    longest = row(longest_prompt(experiment, assets))
+    return Need("synthesize", small.bytes, longest, min(rows, most), "synthesize.rows", rows, beside=beside)
 
 
 def of_decoding(experiment: Experiment, decoder: DecoderConfig, assets: Assets, jobs: int) -> Need:
@@ -191,17 +211,23 @@ def of_decoding(experiment: Experiment, decoder: DecoderConfig, assets: Assets, 
     """
     guide, small, large = experiment.guide, model_sizes(experiment.small, assets), model_sizes(experiment.base, assets)
     base = large if decoder.model == "large" else small
-    tokens = prompt_tokens(experiment) + len(experiment.base.template) // 4 + guide.max_new_tokens
+    more = len(experiment.base.template) // 4 + guide.max_new_tokens
     pair = 2 * decoder.guided_by_pair + 2 * len(decoder.terms)
-    row = FORK_COPIES * tokens * (base.token_bytes + pair * small.token_bytes) + LOGIT_BYTES * base.vocabulary
+    token_bytes = FORK_COPIES * (base.token_bytes + pair * small.token_bytes)
+
+    def row(prompt: int) -> float:
+        return (prompt + more) * token_bytes + LOGIT_BYTES * base.vocabulary
+
     one_copy = guide.tuned is not None and guide.tuned.adapter is not None  # an adapter shares the untuned weights
     weights = (1 if one_copy else 2) * small.bytes + (0 if experiment.large is None else large.bytes)
-    processes = processes_a_device(jobs, device_type())
+    processes, spread = processes_a_device(jobs, device_type()), _takes_all(experiment, jobs)
     candidates = decoder.width * decoder.successors
-    rows = _rows(guide.rows, candidates, weights, row, _takes_all(experiment, jobs), processes)
+    rows = _rows(guide.rows, candidates, weights, row(prompt_tokens(experiment)), spread, processes)
+    most = (guide.unprompted or experiment.data.test_prompts) * candidates
     parts = [("small", small), *([] if experiment.large is None else [("large", large)])]
     remedy = _remedy(*max(parts, key=lambda part: part[1].bytes))
-    return Need(f"guide {decoder.name}", weights, row, rows, "guide.rows", rows, remedy, processes)
+    longest = row(0 if guide.unprompted else longest_prompt(experiment, assets))
+    return Need(f"guide {decoder.name}", weights, longest, min(rows, most), "guide.rows", rows, remedy, processes)
 
 
 def _remedy(part: str, sizes: Sizes) -> str:
@@ -220,22 +246,42 @@ def _remedy(part: str, sizes: Sizes) -> str:
 def of_sft(experiment: Experiment, assets: Assets, jobs: int) -> Need:
     """Memory for supervised fine-tuning on reviews."""
     assert experiment.sft is not None
-    return _training("sft", experiment.sft, experiment, assets, experiment.sft.max_length, experiment.sft.batch_size)
+    texts, length = experiment.data.sft_reviews, experiment.sft.max_length
+    return _training("sft", experiment.sft, experiment, assets, tokens=length, texts=texts)
 
 
 def of_tuning(experiment: Experiment, assets: Assets, jobs: int) -> Need:
     """Memory for preference tuning, with two responses for each pair."""
-    tokens = prompt_tokens(experiment) + experiment.synthesize.max_new_tokens
-    return _training("tune", experiment.tune, experiment, assets, tokens, 2 * experiment.tune.batch_size)
+    tokens, pairs = experiment.synthesize.max_new_tokens, experiment.pairs
+    count = pairs.total or experiment.data.tuning_prompts * pairs.per_prompt
+    if experiment.data.preferences is not None:
+        with contextlib.suppress(TrimtabError, OSError):  # which the checks of a run name
+            known = known_prompts(experiment.data, experiment.seed, assets)
+            tokens, count = max(map(about_tokens, known.responses), default=0), known.pairs or count
+    tokens += longest_prompt(experiment, assets)
+    return _training("tune", experiment.tune, experiment, assets, tokens=tokens, texts=count, texts_each=2)
 
 
 def _training(
-    step: str, config: TrainingConfig, experiment: Experiment, assets: Assets, tokens: int, rows: int
+    step: str,
+    config: TrainingConfig,
+    experiment: Experiment,
+    assets: Assets,
+    *,
+    tokens: int,
+    texts: int,
+    texts_each: int = 1,
 ) -> Need:
-    """Weights, a gradient and two moments of each trained weight, and activations of `rows` texts of `tokens` each."""
+    """Weights, a gradient and two moments of each trained weight, and activations of a batch of texts of `tokens` each.
+
+    There are `texts` examples of `texts_each` texts; what is longer than `max_length` is cut.
+    """
     small = model_sizes(experiment.small, assets)
     trained = small.weights if config.lora is None else 0  # an adapter is too small to count
     layers = small.layers if config.lora is None else config.lora.top_layers or small.layers
+    tokens = min(tokens, config.max_length)
     row = tokens * layers * small.width * ACTIVATION_BYTES * small.weight_bytes / 2 + LOGIT_BYTES * small.vocabulary
     weights = small.bytes + 3 * trained * small.weight_bytes
-    return Need(step, weights, row, rows, f"{step}.batch_size", config.batch_size)
+    rows = texts_each * min(config.batch_size, texts)
+    setting = f"{step}.batch_size"
+    return Need(step, weights, row, rows, setting, config.batch_size, rows_each=texts_each)

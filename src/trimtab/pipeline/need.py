@@ -18,10 +18,11 @@ class Need:
         weights: bytes of all weights.
         row: bytes of one row.
         rows: number of rows at once.
-        setting: the configuration's field that sets the number of rows.
+        setting: the configuration's field that limits the number of rows.
         value: that field's value now.
         remedy: what to do where no value of the field fits.
         beside: number of processes that need this much at the same time.
+        rows_each: rows for each unit of the setting.
     """
 
     step: str
@@ -32,6 +33,7 @@ class Need:
     value: int
     remedy: str = "take a smaller model or machine"
     beside: int = 1
+    rows_each: int = 1
 
     @property
     def total(self) -> float:
@@ -39,4 +41,9 @@ class Need:
 
     def fitting(self, room: float) -> int:
         """The largest value of the setting that fits."""
-        return max(int((room / self.beside - LIBRARY_BYTES - self.weights) / (self.row * self.rows / self.value)), 0)
+        return max(int((room / self.beside - LIBRARY_BYTES - self.weights) / (self.row * self.rows_each)), 0)
+
+    @property
+    def used(self) -> int:
+        """The least value of the setting that gives all rows: where there are few, it is below `value`."""
+        return min(self.value, -(-self.rows // self.rows_each))

@@ -19,7 +19,8 @@ from typing import Any
 import datasets
 import yaml
 
-from trimtab.assets.rows import NamedRow, named, read_rows, values_in_table
+from trimtab.assets.rows import NamedRow, Sample, named, read_rows
+from trimtab.assets.tables import values_in_table
 from trimtab.errors import DataError, RunError
 from trimtab.models.quiet import quiet_datasets
 from trimtab.preferences.rows import pair_of
@@ -59,8 +60,9 @@ def write_dataset(pairs: Sequence[Pair], folder: Path) -> None:
         raise RunError(f"{folder} cannot be written: {error.strerror}") from None
 
 
-def read_dataset(folder: Path, *, ended: bool = False) -> list[Pair]:
-    """The pairs of a data set with the splits train and validation, and test if it has one, in this order.
+def read_dataset(folder: Path, *, ended: bool = False, sample: Sample | None = None) -> list[Pair]:
+    """The pairs of a data set with the splits train and validation, and test if it has one, in this order. A `sample`
+    reads the first rows of each file, or of each saved split.
 
     Without our columns a pair has no ids (`token_ids` and `prompt_ids` are empty), no `rewards`, and a `probability`
     of 0.5. Where there is no column `ended`, the argument says whether responses are whole texts, so that an end token
@@ -83,7 +85,7 @@ def read_dataset(folder: Path, *, ended: bool = False) -> list[Pair]:
     for split in SPLITS:
         if split in splits:
             origin = f"{folder}, split {split}"
-            rows = _rows(splits[split], origin)
+            rows = _rows(splits[split], origin, sample)
             columns = {name for row in rows for name in row.values}
             if not rows:
                 raise DataError(f"{origin} has no rows: give at least one pair")
@@ -166,9 +168,11 @@ def _split_files(folder: Path) -> dict[str, list[Path]]:
         }
 
 
-def _rows(source: datasets.Dataset | list[Path], origin: str) -> list[NamedRow]:
+def _rows(source: datasets.Dataset | list[Path], origin: str, sample: Sample | None) -> list[NamedRow]:
     """The rows of files, or of a saved table (in Python values, even if another format was set for it)."""
     if isinstance(source, list):
-        return read_rows(source)
+        return read_rows(source, sample)
+    if sample is not None and len(source) > sample.rows:
+        source, sample.cut = source.select(range(sample.rows)), True
     batches = source.with_format("arrow").iter(ROWS_AT_ONCE)
     return named((row for batch in batches for row in values_in_table(batch)), origin)

@@ -6,11 +6,12 @@ Which two responses meet is a strategy's choice.
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
+from typing import get_args
 
 import numpy as np
 
 from trimtab.config.pairs import PairsConfig
-from trimtab.errors import DataError
+from trimtab.errors import ConfigurationError, DataError, check_count, check_type, shown
 from trimtab.preferences.strategies import STRATEGIES, Bounds, Rewards, Strategy, count_bins
 from trimtab.records import Generation, Pair, Split
 from trimtab.rewards.thresholds import reward_at
@@ -35,8 +36,15 @@ def make_pairs(
 
     Raises:
         DataError: a generation has no reward, or no pair satisfies the strategy.
-        ConfigurationError: a plug-in's strategy fails, or gives no pairs of positions.
+        ConfigurationError: an argument is of another type; a plug-in's strategy fails, or gives no pairs of positions.
     """
+    check_type("generations", generations, Sequence, "a list of trimtab's generations")
+    for generation in generations:
+        check_type("generations", generation, Generation, "records of the type Generation of trimtab.records")
+    check_type("config", config, PairsConfig, "a PairsConfig of trimtab.config.pairs")
+    check_count("seed", seed, 0)
+    if split not in get_args(Split):
+        raise ConfigurationError(f"split is {shown(split)}: give {', '.join(get_args(Split))}")
     groups, strategy = _groups(generations), STRATEGIES[config.strategy]
     if bounds is None:
         bounds = resolve_bounds(generations, config)
@@ -112,7 +120,9 @@ def _groups(generations: Sequence[Generation]) -> dict[str, list[Generation]]:
         if math.isfinite(_reward(generation)):
             groups.setdefault(generation.prompt_id, {}).setdefault(generation.text, generation)
     if not groups:
-        raise DataError(f"none of {len(generations)} generations has a finite reward: check the reward model's scores")
+        raise DataError(
+            f"none of {len(generations)} generations has a finite reward: mend the reward, which gave NaN or infinity"
+        )
     return {prompt_id: list(texts.values()) for prompt_id, texts in groups.items()}
 
 

@@ -12,6 +12,7 @@ from trimtab.models.language_model import LanguageModel
 from trimtab.models.roles import Roles
 from trimtab.records import SET_ASIDE, Prompt
 from trimtab.rewards.reward import Reward
+from trimtab.rewards.reward_values import warn_if_none_is_scored
 from trimtab.search.chunk_beam import Search
 from trimtab.search.decoders import BlockDecoder
 from trimtab.search.proposer import LanguageModelProposer
@@ -41,6 +42,9 @@ def scored(block: Block, config: SynthesizeConfig, reward: Reward) -> Block:
     """
     before = reward.flops
     rewards = reward.score([record.prompt for record in block.records], [record.text for record in block.records])
+    answered = [index for index, record in enumerate(block.records) if record.finish not in SET_ASIDE]
+    texts = [block.records[index].text for index in answered]
+    warn_if_none_is_scored(reward, texts, [rewards[index] for index in answered])
     records = [
         dataclasses.replace(
             record,

@@ -10,12 +10,12 @@ from trimtab.assets.resolve import Assets
 from trimtab.config.reward import RewardConfig
 from trimtab.errors import ConfigurationError, ModelError
 from trimtab.models.load import load_classifier
+from trimtab.rewards.labels import check_default_label, positive_index
 from trimtab.rewards.model_reward import ModelReward, non_embedding_parameters
 from trimtab.rewards.reward import judged_texts
 from trimtab.rewards.sequence_logits import positions_of, reading
 
 PROBE = "This film is good."
-_POSITIVE, _NEGATIVE = ("positive", "pos"), ("negative", "neg")
 
 
 def classifier_reward(
@@ -40,7 +40,7 @@ def classifier_reward(
         ModelError: the head has no such label, a single label, or (for `margin`) not exactly two; or the model reads
             fewer than `max_length` tokens.
     """
-    positive = positive_index(model, positive_label, definition)
+    positive = positive_index(model.config, positive_label, definition)
     limit, logits = reading(model.float().eval(), tokenizer, max_length)
 
     def head(rows: list[list[int]]) -> torch.Tensor:
@@ -70,7 +70,7 @@ def load_classifier_reward(config: RewardConfig, assets: Assets, folder: Path | 
     name = config.model if folder is None else str(folder)
     model, tokenizer = load_classifier(name, assets, allow_pickle=config.allow_pickle)
     if folder is None and "positive_label" not in config.model_fields_set:
-        _check_default(model, name)
+        check_default_label(model.config, name)
     reward = classifier_reward(
         model,
         tokenizer,
@@ -92,48 +92,3 @@ def readable_length(config: RewardConfig, model: PreTrainedModel) -> int:
     """
     is_set = "max_length" in config.model_fields_set
     return config.max_length if is_set else min(config.max_length, positions_of(model))
-
-
-def _check_default(model: PreTrainedModel, name: str) -> None:
-    """Raise ModelError where the labels' names say that the default positive label, 1, is not the positive one."""
-    names = [str(model.config.id2label.get(index, "")) for index in range(model.config.num_labels)]
-    labels = [label.strip().lower() for label in names]
-    positive = [index for index, label in enumerate(labels) if label in _POSITIVE]
-    if len(labels) > 1 and ((positive and 1 not in positive) or labels[1] in _NEGATIVE):
-        raise ModelError(
-            f"the reward model {name} calls its labels {', '.join(names)}, and reward.positive_label is left out, "
-            f'which is label 1, {names[1]}: give its name, such as "{names[positive[0] if positive else 0]}"'
-        )
-
-
-def positive_index(model: PreTrainedModel, label: int | str, definition: str) -> int:
-    """Index of the positive label in the head's logits.
-
-    Raises:
-        ModelError: the head has no such label, or does not fit the definition.
-    """
-    count = model.config.num_labels
-    names = [str(model.config.id2label.get(index, f"LABEL_{index}")) for index in range(count)]
-    if count < 2:
-        raise ModelError(f"the reward model has {count} label, a scalar head: set reward.definition to scalar")
-    if definition == "margin" and count != 2:
-        raise ModelError(
-            f"the reward model has {count} labels and `margin` needs exactly 2: give a classifier with two labels, "
-            "or set reward.definition to positive_logit"
-        )
-    choices = ", ".join(f"{index} ({name})" for index, name in enumerate(names))
-    named = [index for index, name in enumerate(names) if name == str(label)]
-    if isinstance(label, bool):
-        raise ModelError(f"reward.positive_label {label} is a boolean: write a label in quotes, of {choices}")
-    if isinstance(label, int) and 0 <= label < count:
-        if named not in ([], [label]):
-            raise ModelError(
-                f"reward.positive_label {label} is the index of {names[label]!r} and the name of label {named[0]}: "
-                f'write the name in quotes, as "{names[label]}" or "{label}"'
-            )
-        return label
-    if isinstance(label, str) and len(named) > 1:
-        raise ModelError(f"reward.positive_label {label!r} is the name of several labels: give an index, of {choices}")
-    if isinstance(label, int) or not named:
-        raise ModelError(f"reward.positive_label {label!r} is no label of the reward model: it has {choices}")
-    return named[0]

@@ -19,6 +19,7 @@ import torch
 
 from trimtab.errors import ConfigurationError, ModelError, TrimtabError
 from trimtab.plugins.user_errors import fault_in
+from trimtab.plugins.user_functions import named_function
 from trimtab.records import PromptInput
 from trimtab.rewards.reward import check_pairs, judged_texts
 from trimtab.rewards.reward_values import checked_scores
@@ -28,6 +29,8 @@ _log = logging.getLogger(__name__)
 
 class FunctionReward:
     """The Reward given by `function`, which returns one number for each text, as `checked_scores` reads them.
+
+    The function may be given by name, as `file.py:function` or `module:function`.
 
     A function of one argument gets the judged texts, prompt and response together; one of two gets the prompts (strings
     or lists of messages) and the responses. None, NaN and infinity are allowed: they set the response aside.
@@ -40,12 +43,16 @@ class FunctionReward:
         ConfigurationError: it is no function, or needs other arguments.
     """
 
-    def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
-        self._function = function
-        self._origin = f"the reward function {name or _name(function)}"
-        if not callable(function):
-            raise ConfigurationError(f"{self._origin} cannot be called: give a function of texts")
-        self._reads_prompts = _arguments(function, self._origin) == 2
+    def __init__(self, function: Callable[..., Any] | str, name: str | None = None) -> None:
+        self.name = name or (function if isinstance(function, str) else _name(function))
+        self.origin = f"the reward function {self.name}"
+        self._function = named_function(function) if isinstance(function, str) else function
+        if not callable(self._function):
+            raise ConfigurationError(f"{self.origin} cannot be called: give a function of texts")
+        self.reads_prompts = _arguments(self._function, self.origin) == 2
+
+    def __repr__(self) -> str:
+        return f"FunctionReward({self.name})"
 
     def score(self, prompts: Sequence[PromptInput], responses: Sequence[str]) -> list[float]:
         """One reward for each prompt and response, in the function's own unit.
@@ -56,12 +63,12 @@ class FunctionReward:
                 the traceback is in the log.
         """
         check_pairs(prompts, responses)
-        texts = list(responses) if self._reads_prompts else judged_texts(prompts, responses)
+        texts = list(responses) if self.reads_prompts else judged_texts(prompts, responses)
         if not texts:
             return []
         # copies, as the function may change them
         copies = [copy.deepcopy(prompt) for prompt in prompts]
-        arguments = (copies, list(texts)) if self._reads_prompts else (list(texts),)
+        arguments = (copies, list(texts)) if self.reads_prompts else (list(texts),)
         try:
             values = self._function(*arguments)
             if isinstance(values, Iterator):  # which runs the function's code
@@ -69,9 +76,9 @@ class FunctionReward:
         except (TrimtabError, MemoryError, torch.OutOfMemoryError):
             raise
         except (Exception, SystemExit) as error:  # whatever a user's code raises
-            _log.info("%s failed", self._origin, exc_info=True)
-            raise ModelError(f"{self._origin} failed {fault_in(error)}: mend it") from error
-        return checked_scores(values, texts, self._origin)
+            _log.info("%s failed", self.origin, exc_info=True)
+            raise ModelError(f"{self.origin} failed {fault_in(error)}: mend it") from error
+        return checked_scores(values, texts, self.origin)
 
     @property
     def flops(self) -> float:

@@ -17,6 +17,7 @@ class EndpointReward:
     """The Reward that a service gives, asked for `batch_size` responses at a time."""
 
     def __init__(self, endpoint: Endpoint, batch_size: int) -> None:
+        self.origin = f"the reward service {endpoint.url}"
         self._endpoint = endpoint
         self._batch_size = batch_size
 

@@ -80,11 +80,10 @@ def _starling(config: RewardConfig, assets: Assets, folder: Path | None) -> Rewa
 
 
 def _function(config: RewardConfig, assets: Assets, folder: Path | None) -> Reward:
-    from trimtab.plugins.user_functions import named_function
     from trimtab.rewards.function import FunctionReward
 
     assert config.by is not None
-    return FunctionReward(named_function(config.by), config.by)
+    return FunctionReward(config.by)
 
 
 def _service(config: RewardConfig, assets: Assets, folder: Path | None) -> Reward:

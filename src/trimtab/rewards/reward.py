@@ -9,10 +9,29 @@ A response carries its own leading space.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from trimtab.errors import DataError, shown
 from trimtab.records import Message, PromptInput
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """What has a method `score`, such as a reward of a user's own class."""
+
+    def score(self, prompts: Sequence[PromptInput], responses: Sequence[str]) -> Any: ...
+
+
+@runtime_checkable
+class Named(Protocol):
+    """What says of itself in messages what it is: `origin`, such as `the reward function mine.py:score`."""
+
+    origin: str
+
+
+def name_of(reward: Scorer) -> str:
+    """What messages call a reward."""
+    return reward.origin if isinstance(reward, Named) else f"the reward {type(reward).__name__}"
 
 
 class Reward(Protocol):

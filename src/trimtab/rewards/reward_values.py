@@ -1,5 +1,6 @@
 """What rewards give, read as numbers: lists, iterators, arrays and tensors of one number for each text."""
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence, Set, ValuesView
 from typing import Any
@@ -10,7 +11,9 @@ import torch
 
 from trimtab.errors import ModelError, TrimtabError, shown
 from trimtab.records import PromptInput
-from trimtab.rewards.reward import Reward
+from trimtab.rewards.reward import Scorer, name_of
+
+_log = logging.getLogger(__name__)
 
 
 def checked_scores(
@@ -45,13 +48,31 @@ def checked_scores(
     return scores
 
 
-def scores_of(reward: Reward, prompts: Sequence[PromptInput], responses: Sequence[str]) -> list[float]:
+def scores_of(reward: Scorer, prompts: Sequence[PromptInput], responses: Sequence[str]) -> list[float]:
     """The scores of a reward, which may be of a user's own class, as floats, one for each response.
 
     Raises:
         ModelError: it gives something else.
     """
-    return checked_scores(reward.score(prompts, responses), responses, f"the reward {type(reward).__name__}")
+    return checked_scores(reward.score(prompts, responses), responses, name_of(reward))
+
+
+def warn_of_unscored(reward: Scorer, texts: Sequence[str], scores: Sequence[float]) -> bool:
+    """Warn where a reward gave some response no finite number, and say whether it did: that is no model's fault."""
+    worst = next((index for index, score in enumerate(scores) if not math.isfinite(score)), None)
+    if worst is not None:
+        name = name_of(reward)
+        _log.warning("%s gave %g for %r: its prompt is set aside", name, scores[worst], texts[worst][:60])
+    return worst is not None
+
+
+def warn_if_none_is_scored(reward: Scorer, texts: Sequence[str], scores: Sequence[float]) -> None:
+    """Warn where a reward gave no response a finite number: that is its fault, and no model's."""
+    if texts and not any(map(math.isfinite, scores)):
+        _log.warning(
+            "%s gave none of %d responses a finite number (%g for %r): mend it",
+            name_of(reward), len(texts), scores[0], texts[0][:60],
+        )  # fmt: skip
 
 
 def _members(values: Any) -> list[Any] | None:

@@ -14,7 +14,8 @@ from trimtab.errors import ModelError
 from trimtab.models.allocator import keep_freed_memory
 from trimtab.models.chat import ChatTemplate
 from trimtab.models.hardware import default_device, pick_dtype
-from trimtab.models.load import SAFE_LOADING, load_classifier, load_tokenizer, quiet_libraries, reading_checkpoint
+from trimtab.models.load import SAFE_LOADING, load_classifier, quiet_libraries, reading_checkpoint
+from trimtab.models.tokenizer import load_tokenizer
 from trimtab.records import Message, PromptInput
 from trimtab.rewards.conversations import conversation, template_text
 from trimtab.rewards.model_reward import Encode, ModelReward, ValueHead, non_embedding_parameters

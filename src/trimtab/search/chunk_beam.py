@@ -9,21 +9,22 @@ A prompt is set aside where a candidate's logits or value are not finite numbers
 """
 
 import math
-import numbers
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import islice, repeat
-from typing import Literal
+from typing import Literal, get_args
 
 from trimtab.config.search import EarlyRejection, search_faults
-from trimtab.errors import ConfigurationError
+from trimtab.errors import ConfigurationError, check_count, check_type, shown
 from trimtab.models.language_model import raise_if_too_long
-from trimtab.records import SET_ASIDE, Prompt
+from trimtab.records import SET_ASIDE, Finish, Prompt
 from trimtab.search.hypothesis import Beam, Hypothesis, Step
 from trimtab.search.proposer import Continuation, Fork, Proposer
 from trimtab.search.selection import beside_pool, best_of_groups, by_vote, distinct
-from trimtab.search.value import Value
+from trimtab.search.value import Value, by_reward_alone
+
+Duplicates = Literal["keep", "drop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Stage:
     same_slots: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Search:
     """Settings of the search; docs/search-settings.md explains each.
 
@@ -55,7 +56,7 @@ class Search:
     chunk: int | None = None
     max_new_tokens: int = 50
     keep: int | None = None
-    duplicates: Literal["keep", "drop"] = "keep"
+    duplicates: Duplicates = "keep"
     groups: int = 1
     pool: int | None = None
     reject: EarlyRejection | None = None
@@ -63,14 +64,25 @@ class Search:
 
     def __post_init__(self) -> None:
         for name in ("width", "successors", "chunk", "keep", "max_new_tokens", "groups", "pool"):
-            count = vars(self)[name]
-            if count is not None and (not isinstance(count, numbers.Integral) or isinstance(count, bool)):
-                raise ConfigurationError(f"{name} is {count!r}: give a whole number")
-            if count is not None and count < 1:
-                raise ConfigurationError(f"{name} is {count}: give at least 1")
+            if vars(self)[name] is not None or name not in ("chunk", "keep", "pool"):
+                check_count(name, vars(self)[name])
+        if self.duplicates not in get_args(Duplicates):
+            raise ConfigurationError(
+                f"duplicates is {shown(self.duplicates)}: give {' or '.join(get_args(Duplicates))}"
+            )
+        if isinstance(self.reject, Mapping):
+            object.__setattr__(self, "reject", EarlyRejection(**self.reject))
+        check_type(
+            "reject", self.reject, EarlyRejection | None, 'its share and lengths, such as {"share": 0.5, "at": [8]}'
+        )
+        check_type("vote", self.vote, str | None, "a regular expression as a text")
         faults = search_faults(self.width, self.successors, self.chunk, self.groups, self.pool, self.reject, self.vote)
         if faults:
             raise ConfigurationError("; ".join(faults))
+
+    def __repr__(self) -> str:
+        changed = [field.name for field in fields(self) if vars(self)[field.name] != field.default]
+        return f"Search({', '.join(f'{name}={vars(self)[name]!r}' for name in changed)})"
 
     @property
     def candidates(self) -> int:
@@ -111,53 +123,22 @@ class Search:
         """
         proposed = proposer.start(prompts, self.max_new_tokens)
         valued = None if value is None else value.start(prompts, self.max_new_tokens)
-        read = zip(prompts, proposer.prompt_ids(proposed), strict=True)
-        beams = [[Beam(Hypothesis(prompt, prompt_ids, [], "", None))] for prompt, prompt_ids in read]
-        for number, stage in enumerate(self._stages()):
-            seeds, forks = _seeds(beams, stage, self.groups)
-            room = self.max_new_tokens - min((len(fork.token_ids) for fork in forks), default=0)
-            proposed, grown = proposer.propose(proposed, forks, min(stage.tokens, room))
-            responses = [self._grown(seed.hypothesis, more) for seed, more in zip(seeds, grown, strict=True)]
+        unvalued: Finish = "unrewarded" if value is not None and by_reward_alone(value) else "unvalued"
+        beams = RunningSearch(self, prompts, proposer.prompt_ids(proposed), unvalued)
+        while True:
+            forks, tokens = beams.fork()
+            proposed, grown = proposer.propose(proposed, forks, tokens)
+            responses, values = beams.grow(grown), None
             if value is not None:
                 valued, values = value.advance(valued, [fork.row for fork in forks], responses)
-                responses = [replace(response, value=worth) for response, worth in zip(responses, values, strict=True)]
-            new = [
-                replace(seed, hypothesis=response, settled=more.settled)
-                for seed, response, more in zip(seeds, responses, grown, strict=True)
-            ]
-            step = self._selected(number, beams, new, stage)
+            step = beams.select(values)
             yield step
             if step.finished:
                 return
-            beams, row_of = step.kept, {id(beam): row for row, beam in enumerate(new)}
-            rows = [row_of[id(beam)] for siblings in beams for beam in siblings if beam.open]
-            proposed = proposed.select([grown[row].row for row in rows])
-            valued = None if valued is None else valued.select(rows)
+            proposed = proposed.select([grown[row].row for row in beams.rows])
+            valued = None if valued is None else valued.select(beams.rows)
 
-    def _selected(self, number: int, beams: list[list[Beam]], new: list[Beam], stage: Stage) -> Step:
-        """Each prompt's finished beams and new candidates, and the best `stage.width` of them."""
-        children, candidates, kept = iter(new), [], []
-        for siblings in beams:
-            finished = [beam for beam in siblings if not beam.open]
-            count = stage.successors * (len(siblings) - len(finished))
-            ranked = _ranked(_set_aside([*finished, *islice(children, count)]))
-            ranked = distinct(ranked) if self.duplicates == "drop" else ranked
-            candidates.append(ranked)
-            if self.pool is not None:
-                kept.append(beside_pool(ranked, finished, self.pool, stage.width))
-            elif self.groups > 1:
-                kept.append(best_of_groups(ranked, self.groups, stage.width))
-            else:  # a finished hypothesis holds its slot and competes (arXiv 2405.19262, algorithm 1)
-                kept.append(ranked[: stage.width])
-        return Step(number, candidates, kept)
-
-    def _grown(self, response: Hypothesis, more: Continuation) -> Hypothesis:
-        """The continued response; it has no value yet."""
-        token_ids = [*response.token_ids, *more.token_ids]
-        finish = more.finish or ("length" if len(token_ids) >= self.max_new_tokens else None)
-        return replace(response, token_ids=token_ids, text=more.text, finish=finish, value=0.0)
-
-    def _stages(self) -> Iterator[Stage]:
+    def stages(self) -> Iterator[Stage]:
         """What each step does. The first step has one beam for each prompt, in place of `width` equal ones.
 
         With `reject`, best-of-N drops its worst share at given lengths (speculative rejection, arXiv 2410.20290). What
@@ -173,6 +154,83 @@ class Search:
             stay = left if end == self.max_new_tokens else max(1, math.ceil(left * (1 - self.reject.share) - 1e-9))
             yield Stage(end - begin, 1 if begin else left, stay, same_slots=begin > 0)
             left, begin = stay, end
+
+
+class RunningSearch:
+    """The beams of a search while it runs, without the models that continue and judge them.
+
+    `unvalued` is the reason that a prompt is set aside for where a value is not finite.
+    A step is `fork`, `grow` and `select`, in this order.
+
+    Attributes:
+        rows: after `select`, the candidates of the step that go on, by their index among its forks.
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        prompts: Sequence[Prompt],
+        prompt_ids: Sequence[list[int]],
+        unvalued: Finish = "unvalued",
+    ) -> None:
+        self._unvalued = unvalued
+        self._search, self._stages, self._number = search, search.stages(), 0
+        read = zip(prompts, prompt_ids, strict=True)
+        self._beams = [[Beam(Hypothesis(prompt, ids, [], "", None))] for prompt, ids in read]
+        self._new: list[Beam] = []
+        self.rows: list[int] = []
+
+    def fork(self) -> tuple[list[Fork], int]:
+        """How the open beams are to be continued, and the number of tokens that each fork may grow by."""
+        self._stage = next(self._stages)
+        self._new, forks = _seeds(self._beams, self._stage, self._search.groups)
+        room = self._search.max_new_tokens - min((len(fork.token_ids) for fork in forks), default=0)
+        return forks, min(self._stage.tokens, room)
+
+    def grow(self, grown: Sequence[Continuation]) -> list[Hypothesis]:
+        """The responses that the forks have become; they have no values yet."""
+        self._new = [
+            replace(seed, hypothesis=self._grown(seed.hypothesis, more), settled=more.settled)
+            for seed, more in zip(self._new, grown, strict=True)
+        ]
+        return [beam.hypothesis for beam in self._new]
+
+    def select(self, values: Sequence[float] | None) -> Step:
+        """The step, given the responses' values (None: nothing judges them)."""
+        if values is not None:
+            self._new = [
+                replace(beam, hypothesis=replace(beam.hypothesis, value=value))
+                for beam, value in zip(self._new, values, strict=True)
+            ]
+        step = self._selected()
+        row_of = {id(beam): row for row, beam in enumerate(self._new)}
+        self._beams, self._number = step.kept, self._number + 1
+        self.rows = [row_of[id(beam)] for siblings in step.kept for beam in siblings if beam.open]
+        return step
+
+    def _selected(self) -> Step:
+        """Each prompt's finished beams and new candidates, and the best `width` of them that its stage keeps."""
+        search, width, children = self._search, self._stage.width, iter(self._new)
+        candidates, kept = [], []
+        for siblings in self._beams:
+            finished = [beam for beam in siblings if not beam.open]
+            count = self._stage.successors * (len(siblings) - len(finished))
+            ranked = _ranked(_set_aside([*finished, *islice(children, count)], self._unvalued))
+            ranked = distinct(ranked) if search.duplicates == "drop" else ranked
+            candidates.append(ranked)
+            if search.pool is not None:
+                kept.append(beside_pool(ranked, finished, search.pool, width))
+            elif search.groups > 1:
+                kept.append(best_of_groups(ranked, search.groups, width))
+            else:  # a finished hypothesis holds its slot and competes (arXiv 2405.19262, algorithm 1)
+                kept.append(ranked[:width])
+        return Step(self._number, candidates, kept)
+
+    def _grown(self, response: Hypothesis, more: Continuation) -> Hypothesis:
+        """The continued response; it has no value yet."""
+        token_ids = [*response.token_ids, *more.token_ids]
+        finish = more.finish or ("length" if len(token_ids) >= self._search.max_new_tokens else None)
+        return replace(response, token_ids=token_ids, text=more.text, finish=finish, value=0.0)
 
 
 def _seeds(beams: list[list[Beam]], stage: Stage, groups: int) -> tuple[list[Beam], list[Fork]]:
@@ -201,11 +259,12 @@ def _ranked(candidates: list[Beam]) -> list[Beam]:
     return sorted(candidates, key=lambda beam: beam.hypothesis.value, reverse=True)
 
 
-def _set_aside(candidates: list[Beam]) -> list[Beam]:
-    """A prompt's candidates; or one without text, where one has no finite logits or value, or was too long."""
+def _set_aside(candidates: list[Beam], unvalued: Finish) -> list[Beam]:
+    """A prompt's candidates; or one without text, where one has no finite logits, was too long, or has no finite value
+    (for the reason `unvalued`)."""
     for beam in candidates:
         hypothesis = beam.hypothesis
         if hypothesis.finish in SET_ASIDE or not math.isfinite(hypothesis.value):
-            why = hypothesis.finish if hypothesis.finish in SET_ASIDE else "unvalued"
+            why = hypothesis.finish if hypothesis.finish in SET_ASIDE else unvalued
             return [replace(beam, hypothesis=replace(hypothesis, token_ids=[], text="", finish=why, value=0.0))]
     return candidates

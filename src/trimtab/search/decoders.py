@@ -13,7 +13,6 @@ from trimtab.models.families import CausalModel
 from trimtab.models.language_model import LanguageModel, sequence_log_probabilities
 from trimtab.models.roles import Roles
 from trimtab.models.served_model import CompletionsModel, Usage
-from trimtab.plugins.user_functions import named_function
 from trimtab.records import SET_ASIDE, Generation, Prompt
 from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.reward import Reward
@@ -97,7 +96,7 @@ def decoder_value(config: DecoderConfig, model: LanguageModel | None, roles: Rol
     for part in config.value or (ValueConfig(),):
         value: Value
         if part.kind is None:
-            value = RewardValue(FunctionReward(named_function(part.by), part.by))
+            value = RewardValue(FunctionReward(part.by))
         else:
             value = part.kind.function(ValueContext(part, model, roles, gold if part.uses_gold else None))
         value = value if part.steps is None else StepValue(value, part.steps)

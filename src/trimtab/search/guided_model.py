@@ -2,22 +2,22 @@
 
 import json
 import logging
-import numbers
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias, cast, overload
+from typing import Any, TypeAlias, cast, overload
+
+import pandas as pd
 
 from trimtab.config.search import SamplingConfig
-from trimtab.errors import ConfigurationError
+from trimtab.errors import ConfigurationError, DataError, check_count, check_type, shown
 from trimtab.messages import prompt_of
-from trimtab.models.encoding import common_prefix
-from trimtab.models.language_model import LanguageModel, raise_if_too_long
+from trimtab.models.language_model import LanguageModel, StatefulModel, raise_if_too_long
 from trimtab.models.served_model import CompletionsModel
 from trimtab.records import SET_ASIDE, Message, Prompt, PromptInput
 from trimtab.search.chunk_beam import Search
 from trimtab.search.completions_proposer import proposer_of
-from trimtab.search.hypothesis import Hypothesis
+from trimtab.search.hypothesis import Hypothesis, agreed_text
 from trimtab.search.proposer import Proposer
 from trimtab.search.value import Value
 from trimtab.store.blocks import block_size
@@ -27,14 +27,14 @@ Several: TypeAlias = list[str] | list[list[Message]] | list[PromptInput]
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GuidedModel:
     """What `Guide.steer` makes. `dataclasses.replace` gives one with other settings.
 
     `rows` candidates are decoded together: more are faster, and take more memory.
 
     Raises:
-        ConfigurationError: `stop` holds an empty text or something else; seed or rows is no such number.
+        ConfigurationError: an argument is of another type; `stop` holds an empty text; seed or rows is no such number.
     """
 
     base: LanguageModel | CompletionsModel
@@ -46,14 +46,22 @@ class GuidedModel:
     rows: int = 256
 
     def __post_init__(self) -> None:
+        check_type("base", self.base, StatefulModel | CompletionsModel, "a model as trimtab.load gives it")
+        check_type("value", self.value, Value | None, "a value of candidates, or None")
+        check_type("search", self.search, Search, "a trimtab.Search")
+        check_type("sampling", self.sampling, SamplingConfig, "a trimtab.SamplingConfig")
+        check_type("stop", self.stop, tuple, "a tuple of texts")
         for text in self.stop:
             if not isinstance(text, str):
                 raise ConfigurationError(f"stop holds {text!r}, which is no text: give texts")
             if not text:
                 raise ConfigurationError("stop holds an empty text, at which every response ends: leave it out")
-        for name, number, least in (("seed", self.seed, 0), ("rows", self.rows, 1)):
-            if not isinstance(number, numbers.Integral) or isinstance(number, bool) or number < least:
-                raise ConfigurationError(f"{name} is {number!r}: give a whole number of at least {least}")
+        check_count("seed", self.seed, 0)
+        check_count("rows", self.rows)
+
+    def __repr__(self) -> str:
+        value = "" if self.value is None else f", by {self.value!r}"
+        return f"<GuidedModel {self.base!r}, {self.search!r}{value}>"
 
     @overload
     def generate(
@@ -81,10 +89,11 @@ class GuidedModel:
             DataError: a prompt is neither a text nor a list of messages, or holds what models do not read.
             ModelError: a prompt leaves no room for a response in a model's context, or holds a token without embedding.
         """
-        one = isinstance(prompts, str | Mapping) or not isinstance(prompts, Sized)  # a mistake is named below
-        one = one or (len(prompts) > 0 and isinstance(prompts[0], Mapping))
-        several = cast(Sequence[PromptInput], [prompts] if one else prompts)
-        texts = [_text(group) for group in self.hypotheses(several, max_new_tokens, progress=progress)]
+        single = isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable)
+        several = [cast(PromptInput, prompts)] if single else _several(prompts)
+        conversation = not single and bool(several) and isinstance(several[0], Mapping)
+        one, given = single or conversation, [cast(PromptInput, several)] if conversation else several
+        texts = [_text(group) for group in self.hypotheses(given, max_new_tokens, progress=progress)]
         return texts[0] if one else texts
 
     def hypotheses(
@@ -95,9 +104,10 @@ class GuidedModel:
         `Search(keep=n)` says how many. Values are in nats where a pair guides, else in the reward's unit.
 
         Raises:
+            DataError: a prompt is neither a text nor a list of messages, or `prompts` is one text.
             ModelError: a prompt leaves no room for a response in a model's context, or holds a token without embedding.
         """
-        proposer, search, numbered = self._proposer(), self._search(max_new_tokens), _numbered(prompts)
+        proposer, search, numbered = self._proposer(), self._search(max_new_tokens), _numbered(_several(prompts))
         for prompt in numbered:  # before anything is decoded that would be lost
             raise_if_too_long(search.too_long(prompt, proposer, self.value))
         size = block_size(self.rows, search.candidates)
@@ -122,9 +132,7 @@ class GuidedModel:
         raise_if_too_long(search.too_long(numbered, proposer, self.value))
         yielded = ""
         for step in search.steps([numbered], proposer, self.value):
-            (kept,) = step.kept
-            texts = [beam.settled if beam.open else beam.hypothesis.text for beam in kept]
-            agreed = texts[0][: min(common_prefix(texts[0], text) for text in texts)]
+            agreed = agreed_text(step.kept[0])
             if len(agreed) > len(yielded) and not step.finished:
                 yield agreed[len(yielded) :]
                 yielded = agreed
@@ -148,6 +156,18 @@ def _text(hypotheses: Sequence[Hypothesis]) -> str:
     return hypotheses[0].text
 
 
+def _several(prompts: Any) -> list[PromptInput]:
+    """Prompts as a list: of a list, a tuple, an array, a column or an iterator.
+
+    Raises:
+        DataError: it is one text, has no order, or is something else.
+    """
+    refused = str | bytes | bytearray | Mapping | Set | pd.DataFrame  # a table gives the names of its columns
+    if isinstance(prompts, refused) or not isinstance(prompts, Iterable):
+        raise DataError(f"the prompts are {shown(prompts)}: give a list of texts, or of lists of messages")
+    return list(prompts)
+
+
 def _numbered(prompts: Sequence[PromptInput]) -> list[Prompt]:
     """The prompts with ids that follow from their contents alone; equal prompts have different ids.
 
@@ -159,6 +179,12 @@ def _numbered(prompts: Sequence[PromptInput]) -> list[Prompt]:
     for number, value in enumerate(prompts, start=1):
         prompt = prompt_of(value, f"prompt {number}")
         content = json.dumps(prompt)
-        numbered.append(Prompt(f"{content} {seen[content]}", prompt))
+        numbered.append(Prompt(prompt_id(content, seen[content]), prompt))
         seen[content] += 1
     return numbered
+
+
+def prompt_id(content: str, number: int) -> str:
+    """The id of the prompt whose JSON is `content`, the `number`-th of equal ones, from which its random numbers
+    follow."""
+    return f"{content} {number}"

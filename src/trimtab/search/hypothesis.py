@@ -5,8 +5,10 @@
 True
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trimtab.models.encoding import common_prefix
 from trimtab.records import Finish, Prompt
 
 
@@ -60,3 +62,9 @@ class Step:
     @property
     def finished(self) -> bool:
         return not any(beam.open for beams in self.kept for beam in beams)
+
+
+def agreed_text(beams: Sequence[Beam]) -> str:
+    """The start that the texts of all beams share, and that no later token of theirs changes."""
+    texts = [beam.settled if beam.open else beam.hypothesis.text for beam in beams]
+    return texts[0][: min(common_prefix(texts[0], text) for text in texts)]

@@ -3,7 +3,7 @@
 `LanguageModelProposer` samples a language model; `completions_proposer` a server that shows its texts alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -86,7 +86,7 @@ class SampledRows:
 
 
 @dataclass(slots=True)
-class _Growth:
+class Growth:
     """How fork number `index` has grown so far, and whether it has finished or waits for other forks."""
 
     index: int
@@ -107,8 +107,9 @@ class LanguageModelProposer:
     """Samples a language model with the run's `seed`.
 
     `stop`: strings that end a response, which is cut before the first of them. `chunk_ends`: strings that end a chunk
-    before it has all its tokens. Both may hold special tokens, which texts are given without. `ignore_eos`: never end a
-    response at an end token (for measurements at equal lengths).
+    before it has all its tokens. Both may hold special tokens, which texts are given without. `stop_ids`: tokens that
+    end a response as a stop string does; their text is left out. `ignore_eos`: never end a response at an end token
+    (for measurements at equal lengths).
     """
 
     model: LanguageModel
@@ -117,6 +118,7 @@ class LanguageModelProposer:
     stop: Sequence[str] = ()
     chunk_ends: Sequence[str] = ()
     ignore_eos: bool = False
+    stop_ids: frozenset[int] = frozenset()
     tokens = True
 
     def __post_init__(self) -> None:
@@ -135,11 +137,8 @@ class LanguageModelProposer:
         return [ids[:length] for ids, length in zip(state.model.ids, state.model.prompt_lengths, strict=True)]
 
     def propose(self, state: SampledRows, forks: Sequence[Fork], tokens: int) -> tuple[SampledRows, list[Continuation]]:
-        grown = [_Growth(n, fork, state.room - len(fork.token_ids)) for n, fork in enumerate(forks)]
         prompt_ids = self.prompt_ids(state)
-        if self.chunk_ends:
-            for growth, written in zip(grown, self._written(prompt_ids, grown), strict=True):
-                growth.before = written
+        grown = self.growths(forks, state.room, prompt_ids)
         # random numbers are those of the prompt's key, the slot and the token's place in the response
         keys = np.array([state.keys[fork.row] for fork in forks], dtype=np.uint64)
         slots = np.array([fork.slot for fork in forks], dtype=np.uint64)
@@ -158,7 +157,7 @@ class LanguageModelProposer:
             # what has ended, or waits for the longer chunks of others, is not read on
             taken = [max(token, 0) if g.grows else None for token, g in zip(drawn, growing, strict=True)]
             rows.model.append(taken)
-            self._take(growing, drawn, prompt_ids)
+            self.take(growing, drawn, prompt_ids)
             self.reached((shortest + offset + 1) / state.room)
             going = [row for row, growth in enumerate(growing) if growth.finish is None]
             done = offset == tokens - 1 or all(growing[row].waits for row in going)
@@ -169,7 +168,21 @@ class LanguageModelProposer:
                 break
             waited |= any(growth.waits for growth in growing)
         row_of = {growth.index: row for row, growth in enumerate(growing)}
-        return self._unread(rows) if waited else rows, [
+        return self._unread(rows) if waited else rows, self.continuations(grown, row_of, prompt_ids)
+
+    def growths(self, forks: Sequence[Fork], room: int, prompt_ids: Sequence[list[int]]) -> list[Growth]:
+        """The forks before they grow, of responses of at most `room` tokens."""
+        grown = [Growth(n, fork, room - len(fork.token_ids)) for n, fork in enumerate(forks)]
+        if self.chunk_ends:
+            for growth, written in zip(grown, self._written(prompt_ids, grown), strict=True):
+                growth.before = written
+        return grown
+
+    def continuations(
+        self, grown: Sequence[Growth], row_of: Mapping[int, int], prompt_ids: Sequence[list[int]]
+    ) -> list[Continuation]:
+        """What the forks have grown by; `row_of` has the new row of each that goes on, by its index."""
+        return [
             Continuation(
                 growth.token_ids,
                 growth.finish,
@@ -180,9 +193,16 @@ class LanguageModelProposer:
             for growth, written in zip(grown, self._written(prompt_ids, grown), strict=True)
         ]
 
-    def _take(self, growing: Sequence[_Growth], drawn: Sequence[int], prompt_ids: Sequence[list[int]]) -> None:
+    def stopped_by(self, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> str | None:
+        """The stop string before which a response is cut; None where it is not."""
+        (written,) = self._writer.written([prompt_ids], [token_ids])
+        cut = written.cut_before(self.stop)
+        inside = (string for string in self.stop if written.has_new([string], _NOTHING))
+        return next((string for string in inside if written.cut_before([string]) == cut), None)
+
+    def take(self, growing: Sequence[Growth], drawn: Sequence[int], prompt_ids: Sequence[list[int]]) -> None:
         """Add each row's token to its fork, unless that has ended or waits, and note whether it now does."""
-        unread: list[_Growth] = []
+        unread: list[Growth] = []
         for growth, token in zip(growing, drawn, strict=True):
             if not growth.grows:
                 continue
@@ -193,6 +213,9 @@ class LanguageModelProposer:
             if token in self.ends:
                 growth.finish = "eos"
                 continue
+            if token in self.stop_ids:
+                growth.finish = "stop"
+                continue
             growth.waits = len(growth.token_ids) >= growth.left
             unread.append(growth)
         if self.stop or self.chunk_ends:
@@ -201,10 +224,13 @@ class LanguageModelProposer:
                     growth.finish = "stop"
                 growth.waits |= written.has_new(self.chunk_ends, growth.before)
 
-    def _written(self, prompt_ids: Sequence[list[int]], grown: Sequence[_Growth]) -> list[Written]:
+    def _written(self, prompt_ids: Sequence[list[int]], grown: Sequence[Growth]) -> list[Written]:
         """What each fork's whole response has written."""
         prompts = [prompt_ids[growth.fork.row] for growth in grown]
-        return self._writer.written(prompts, [[*growth.fork.token_ids, *growth.token_ids] for growth in grown])
+        responses = [[*growth.fork.token_ids, *growth.token_ids] for growth in grown]
+        if self.stop_ids:
+            responses = [ids[:-1] if ids and ids[-1] in self.stop_ids else ids for ids in responses]
+        return self._writer.written(prompts, responses)
 
     def _unread(self, rows: SampledRows) -> SampledRows:
         """The rows with their last token marked as unread, as states require; rows that waited have read theirs."""

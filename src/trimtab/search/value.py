@@ -6,8 +6,8 @@ Both models of a pair keep their state, so a chunk costs only its new tokens. Co
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from trimtab.errors import VocabularyError
 from trimtab.models.chat import Turn
@@ -15,8 +15,8 @@ from trimtab.models.encoding import common_prefix
 from trimtab.models.language_model import DecodeState, LanguageModel
 from trimtab.models.shared_layers import share_lower_layers
 from trimtab.records import Prompt, PromptInput
-from trimtab.rewards.reward import Reward
-from trimtab.rewards.reward_values import scores_of
+from trimtab.rewards.reward import Scorer
+from trimtab.rewards.reward_values import scores_of, warn_of_unscored
 from trimtab.search.hypothesis import Hypothesis
 
 Combine = Literal["sum", "min"]
@@ -24,6 +24,7 @@ COMBINE: dict[Combine, Callable[[Sequence[float]], float]] = {"sum": sum, "min":
 _log = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class Value(Protocol):
     """Judges growing responses.
 
@@ -97,13 +98,20 @@ class ImplicitValue:
         self._read_as: dict[int, list[int]] = {}
         self._end = self._readable([tuned.vocabulary.end_id, untuned.vocabulary.end_id])[:1]
 
+    def __repr__(self) -> str:
+        return f"ImplicitValue({self.tuned.name}, {self.untuned.name})"
+
     def too_long(self, prompt: Prompt, room: int) -> str | None:
         return self.tuned.too_long(prompt.text, room) or self.untuned.too_long(prompt.text, room)
 
     def start(self, prompts: Sequence[Prompt], room: int) -> ImplicitState:
         texts = [prompt.text for prompt in prompts]
         untuned = self.untuned.start(texts, room)  # before the tuned one, which may reuse what it has computed
-        tuned, turns = self.tuned.start(texts, room), [self._turns(text) for text in texts]
+        return self.state(self.tuned.start(texts, room), untuned, texts)
+
+    def state(self, tuned: DecodeState, untuned: DecodeState, prompts: Sequence[PromptInput]) -> ImplicitState:
+        """A state of no responses yet, of models that have read the prompts."""
+        turns = [self._turns(prompt) for prompt in prompts]
         return ImplicitState(tuned, untuned, [[] for _ in prompts], [[] for _ in prompts], turns)
 
     def _turns(self, prompt: PromptInput) -> tuple[Turn, Turn]:
@@ -192,9 +200,11 @@ class NoState:
 
 @dataclass(eq=False)
 class RewardValue:
-    """Any reward as a value: it reads each candidate's whole text again in every step."""
+    """Any reward as a value: it reads each candidate's whole text again in every step. A candidate without a finite
+    number sets its prompt aside."""
 
-    reward: Reward
+    reward: Scorer
+    _warned: bool = field(default=False, init=False, repr=False)
 
     def start(self, prompts: Sequence[Prompt], room: int) -> NoState:
         return NoState()
@@ -205,8 +215,17 @@ class RewardValue:
     def advance(
         self, state: NoState, parents: Sequence[int], candidates: Sequence[Hypothesis]
     ) -> tuple[NoState, list[float]]:
-        prompts = [candidate.prompt.text for candidate in candidates]
-        return state, scores_of(self.reward, prompts, [candidate.text for candidate in candidates])
+        prompts, texts = [one.prompt.text for one in candidates], [one.text for one in candidates]
+        scores = scores_of(self.reward, prompts, texts)
+        self._warned = self._warned or warn_of_unscored(self.reward, texts, scores)
+        return state, scores
+
+
+def by_reward_alone(value: Value) -> bool:
+    """Whether rewards alone give a value, so that one that is not finite is their fault."""
+    if isinstance(value, WeightedValue):
+        return all(map(by_reward_alone, value.values))
+    return by_reward_alone(value.value) if isinstance(value, PerToken | StepValue) else isinstance(value, RewardValue)
 
 
 class PerToken:
@@ -240,7 +259,11 @@ class StepValue:
         self.value, self.combine, self.too_long = value, COMBINE[combine], value.too_long
 
     def start(self, prompts: Sequence[Prompt], room: int) -> StepState:
-        return StepState(self.value.start(prompts, room), [[] for _ in prompts])
+        return self.state(self.value.start(prompts, room), len(prompts))
+
+    def state(self, value: Any, rows: int) -> StepState:
+        """A state of no steps yet, around one of the value whose scores are combined."""
+        return StepState(value, [[] for _ in range(rows)])
 
     def advance(
         self, state: StepState, parents: Sequence[int], candidates: Sequence[Hypothesis]

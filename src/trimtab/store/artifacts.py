@@ -27,6 +27,7 @@ from trimtab.records import Record, read_jsonl
 from trimtab.store.blocks import Shard
 from trimtab.store.files import FREE_SPACE, broken_file, discard, is_sealed, seal, sync, write_json
 from trimtab.store.lock import suffix
+from trimtab.store.remote import mirror_of
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "tokenizers", "numpy")
 _log = logging.getLogger(__name__)
@@ -38,13 +39,15 @@ _WRITE_ERROR = re.compile(r"\(os error \d+\)|inline_container")
 class Artifact:
     """The output of one step: `folder` when complete, `partial` while it is written, `work` for what a kill leaves.
 
-    `digest` is a hash of `made_from`, which is saved in the folder together with the libraries' versions.
+    `digest` is a hash of `made_from`, which is saved in the folder together with the libraries' versions. `elsewhere`:
+    it is whole at the URL of the run directory, and was not downloaded, as nothing is to be made.
     """
 
     stage: str
     digest: str
     folder: Path
     made_from: Mapping[str, Any]
+    elsewhere: bool = False
 
     @property
     def partial(self) -> Path:
@@ -57,7 +60,7 @@ class Artifact:
     @property
     def whole(self) -> bool:
         """Whether the folder exists with all its files."""
-        return is_sealed(self.folder)
+        return self.elsewhere or is_sealed(self.folder)
 
     def records(self, kind: type[Record], name: str = "records") -> list[Record]:
         """The records in `<name>.jsonl`; RunError if the file is missing or damaged."""
@@ -79,10 +82,16 @@ class Artifact:
 
 
 class RunDirectory:
-    """The artifacts of one run. Creates the directory unless `create` is False."""
+    """The artifacts of one run. Creates the directory unless `create` is False.
+
+    Where it stands for a URL (`store/remote.py`), artifacts are downloaded when they are first asked for, unless
+    `create` is False, and uploaded when they are whole.
+    """
 
     def __init__(self, path: Path, *, create: bool = True) -> None:
         self.path = path
+        self._mirror = mirror_of(path)
+        self._reads_only = not create
         if create:
             _create(path)
 
@@ -95,7 +104,11 @@ class RunDirectory:
             "inputs": [artifact.digest for artifact in inputs],
         }
         digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:12]
-        return Artifact(stage, digest, self.path / f"{stage}-{digest}", made_from)
+        folder = self.path / f"{stage}-{digest}"
+        if self._mirror is not None and not self._reads_only:
+            self._mirror.settle(folder)
+        elsewhere = self._reads_only and self._mirror is not None and folder.name in self._mirror.artifacts
+        return Artifact(stage, digest, folder, made_from, elsewhere)
 
     @contextlib.contextmanager
     def working(self, artifact: Artifact, shard: Shard | None = None) -> Iterator[Path]:
@@ -131,6 +144,8 @@ class RunDirectory:
         artifact.partial.rename(artifact.folder)
         sync(self.path)  # before the work folder is deleted: a power cut must not lose both
         self.tidy(artifact)
+        if self._mirror is not None:
+            self._mirror.upload(artifact.folder)
 
     def tidy(self, artifact: Artifact) -> None:
         """Delete the work folder of a complete artifact."""

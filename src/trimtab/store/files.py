@@ -19,11 +19,19 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import platformdirs
+
 from trimtab.errors import RunError
 from trimtab.records import Generation, Pair, Prompt, Review, Score, lines_of
 
 SEAL = "files.json"
 FREE_SPACE = "free space or repair the folder, then run the same command again to resume"
+
+
+def cache_folder() -> Path:
+    """The folder that all runs share: the environment's TRIMTAB_CACHE, or `trimtab` in the user's cache directory."""
+    value = os.environ.get("TRIMTAB_CACHE")
+    return Path(value).expanduser() if value else platformdirs.user_cache_path("trimtab")
 
 
 def write_records(path: Path, records: Iterable[Review | Prompt | Generation | Pair | Score]) -> None:
@@ -34,6 +42,15 @@ def write_records(path: Path, records: Iterable[Review | Prompt | Generation | P
 def write_json(path: Path, values: Any) -> None:
     """Replace a JSON file atomically."""
     write_text(path, [json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n"])
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None where there is no such file, or it holds none."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return values if isinstance(values, dict) else None
 
 
 def write_text(path: Path, parts: Iterable[str], *, durable: bool = True) -> None:
@@ -92,9 +109,8 @@ def is_sealed(folder: Path) -> bool:
 
 def broken_file(folder: Path) -> str | None:
     """The first file that is missing or not of its sealed size; None if the folder is intact."""
-    try:
-        sizes: dict[str, int] = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    sizes: dict[str, int] | None = read_json(folder / SEAL)
+    if sizes is None:
         return SEAL
     for name, size in sizes.items():
         file = folder / name

@@ -11,9 +11,10 @@ from rich.console import Console
 
 from trimtab.errors import RunError
 from trimtab.store.blocks import Shard
-from trimtab.store.files import write_text
+from trimtab.store.files import read_json, write_text
 from trimtab.store.lock import LOCK, Holder, holder_of, suffix
 from trimtab.store.progress import Stage, Watch, duration, stage_table
+from trimtab.store.remote import NOTE_READ, address_of
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def read_statuses(folder: Path) -> list[Status]:
             stages = [Stage(**stage) for stage in values["stages"]]
         except (ValueError, TypeError, KeyError):
             raise RunError(f"{file} cannot be read: delete it, the next run writes a new one") from None
-        holder = holder_of(folder / f"{LOCK}{file.stem.removeprefix('status')}")
+        lock = folder / f"{LOCK}{file.stem.removeprefix('status')}"
+        holder = Holder.read(read_json(folder / NOTE_READ)) or holder_of(lock)
         if holder is not None and holder.alive is False:
             for stage in stages:
                 stage.state = "killed" if stage.state == "runs" else stage.state
@@ -68,15 +70,17 @@ def print_status(directory: Path, console: Console, *, as_json: bool) -> None:
     """
     statuses = read_statuses(directory)
     if not statuses:
-        raise RunError(f"{directory} holds no run: give the directory of one, such as runs/quickstart")
+        raise RunError(f"{address_of(directory)} holds no run: give the directory of one, such as runs/quickstart")
     now = time.time()
     if as_json:
         processes = [_process(status, now) for status in statuses]
-        console.print_json(json.dumps({"directory": str(directory), "processes": processes}))
+        console.print_json(json.dumps({"directory": address_of(directory), "processes": processes}))
         return
     for status in statuses:
         shard = "" if status.shard is None else f", shard {status.shard}"
-        console.print(f"{directory}{shard}: {state(status, now)}", highlight=False, markup=False, soft_wrap=True)
+        console.print(
+            f"{address_of(directory)}{shard}: {state(status, now)}", highlight=False, markup=False, soft_wrap=True
+        )
         console.print(stage_table(status.stages, clock(status, now), len(status.stages) + 1))
 
 

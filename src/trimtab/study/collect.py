@@ -9,7 +9,7 @@ from trimtab.assets.resolve import Assets
 from trimtab.evaluation.cells import Measured, MeasuredCell
 from trimtab.evaluation.coverage import answers, is_finite, too_long, without
 from trimtab.evaluation.divergence import Divergence
-from trimtab.models.load import load_tokenizer
+from trimtab.models.tokenizer import load_tokenizer
 from trimtab.records import Generation, Score
 from trimtab.rewards.thresholds import reward_at
 from trimtab.study.plan import StudyPlan

@@ -18,12 +18,14 @@ from trimtab.executors.workers import Workers
 from trimtab.pipeline.checks import check_steps
 from trimtab.pipeline.experiment_steps import steps
 from trimtab.pipeline.memory import memory_lines
+from trimtab.pipeline.reports import report_folder
 from trimtab.report.study_page import StudyFacts, write_study_report
 from trimtab.store.artifacts import RunDirectory
-from trimtab.store.files import link_to, replace_folder, write_json
+from trimtab.store.files import link_to, write_json
 from trimtab.store.lock import run_lock
 from trimtab.store.log import recording
 from trimtab.store.progress import Watch
+from trimtab.store.remote import runs_folder
 from trimtab.study.collect import collect, missing_numbers, name_of
 from trimtab.study.plan import StudyPlan, plan_study
 from trimtab.study.study_file import Run, Study
@@ -45,14 +47,14 @@ class Outcome:
 
 def run_study(
     study: Study,
-    runs: Path,
+    runs: str | Path,
     assets: Assets,
     watch: Watch,
     view: StudyView,
     jobs: int = 1,
     threads: int | None = None,
 ) -> Outcome:
-    """Make what is missing in the folder `runs`/`study.name`, then write its `report/`.
+    """Make what is missing in the folder or at the URL `runs`/`study.name`, then write its `report/`.
 
     With several `jobs`, as many processes work side by side, with `threads` threads each: their share of this
     process's, if not given. A task that fails stops what would be made from it, and nothing else.
@@ -60,7 +62,7 @@ def run_study(
     Raises:
         TrimtabError: the study cannot be begun, or its report not be written.
     """
-    directory = RunDirectory(runs / study.name)
+    directory = RunDirectory(runs_folder(runs) / study.name)
     threads = share_of_threads(jobs) if threads is None else threads
     with run_lock(directory.path) as previous, recording(directory.path, watch, previous):
         with workers_for(Setup(directory.path, assets), jobs, threads) as workers:
@@ -176,6 +178,6 @@ def _report(
     rows, comparisons = summarise_cells(cells, resamples=bootstrap, confidence=confidence, seed=first.seed)
     baseline = name_of(study, study.baseline, study.measured[0])
     facts = StudyFacts(study.name, study.source, baseline, first.reward.entry.unit, confidence, bootstrap, failures)
-    with replace_folder(directory.path / "report") as folder:
+    with report_folder(directory.path, study.runs[0].experiment, {}, {"study": study.source}) as folder:
         write_study_report(folder, facts, rows, comparisons)
     return rows

@@ -1,17 +1,20 @@
 """Preference tuning: pairs and a small model in, an ordinary model folder out."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.config.models import ModelConfig
 from trimtab.config.training import TuneConfig
-from trimtab.errors import ConfigurationError, DataError, ModelError
+from trimtab.errors import ConfigurationError, DataError, ModelError, check_type
 from trimtab.models.context import context_of
 from trimtab.models.load_options import quantization_of
+from trimtab.models.prompting import prompting_of, write_prompting
 from trimtab.models.roles import vocabulary_of
 from trimtab.records import Pair
+from trimtab.store.distributed import launched
 from trimtab.training.batches import arrange
 from trimtab.training.job import TrainingJob
 from trimtab.training.pair_trainer import PairTrainer
@@ -32,11 +35,12 @@ def tune(
     """Tune `model` towards the chosen responses and keep the weights of the best evaluation.
 
     Writes into the job's folder `model` (an ordinary transformers folder, an adapter merged into it), `adapter`
-    where there is one, and `log.jsonl`, one line for each logged step: `rewards/*` and `logps/*` of chosen and rejected
-    responses in nats, the former times beta; `eval_*` on the validation pairs. `model` is trained in place, on its
-    device and in its dtype, and emptied at the end; bfloat16 weights are trained under autocast. `small` gives the
-    template, start token and system message of text prompts. Progress counts batches. The same seed and number of
-    threads give the same result. All launched processes call this and share each batch; only the main one writes.
+    where there is one, each with how prompts are shown to it (`models.prompting`), and `log.jsonl`, one line for each
+    logged step: `rewards/*` and `logps/*` of chosen and rejected responses in nats, the former times beta; `eval_*` on
+    the validation pairs. `model` is trained in place, on its device and in its dtype, and emptied at the end; bfloat16
+    weights are trained under autocast. `small` gives the template, start token and system message of text prompts.
+    Progress counts batches. The same seed and number of threads give the same result. All launched processes call this
+    and share each batch; only the main one writes.
 
     Returns:
         The summary: counts of pairs, how the training went, and `eval_*` of the weights kept, those of `best_step`.
@@ -49,6 +53,15 @@ def tune(
         ConfigurationError: a tracker that is not installed, more `top_layers` than there are, or a `max_length` beyond
             the model's context.
     """
+    for name, pairs in (("train", train), ("validation", validation)):
+        check_type(name, pairs, Sequence, "a list of pairs")
+        for pair in pairs:
+            check_type(name, pair, Pair, "pairs, as trimtab.make_pairs makes them")
+    check_type("model", model, PreTrainedModel, "a model of transformers")
+    check_type("tokenizer", tokenizer, PreTrainedTokenizerBase, "the model's tokenizer")
+    check_type("config", config, TuneConfig, "a TuneConfig of trimtab.config.training")
+    check_type("job", job, TrainingJob, "a TrainingJob of trimtab.training.job, which has the folder")
+    check_type("small", small, ModelConfig | None, "a trimtab.ModelConfig")
     check_trackers(config.trackers)
     if quantization_of(model) is not None:
         raise ModelError("quantised weights cannot be tuned: drop quantization from the small model")
@@ -71,6 +84,9 @@ def tune(
         job,
         config.trackers,
     )
+    if launched().main:
+        for folder in filter(Path.is_dir, (job.folder / "model", job.folder / "adapter")):
+            write_prompting(folder, prompting_of(prompting))
     return {**_counts(*encoded), **outcome, **_best_evaluation(best)}
 
 

@@ -173,7 +173,7 @@ def unlike_vocabularies(world: World) -> Said:
 
 def checked_with_models(world: World) -> Said:
     name = f"small.name={half_written(world)}"
-    return trimtab(world.monkeypatch, "check", "quickstart", "--models", "--set", name)
+    return trimtab(world.monkeypatch, "check", "quickstart", "--quick", "--models", "--set", name)
 
 
 FAULTS = [
@@ -212,7 +212,7 @@ FAULTS = [
      "…smol has only pickled weights (*.bin), which can run code when read: convert them to safetensors, or set "
      "allow_pickle: true if you trust their origin"),
     (MODEL, "with weights cut short", small(half_written),
-     "…smol holds no causal language model (Error while deserializing header: …): name one"),
+     "…model.safetensors is cut off (2000 bytes): copy or download it again"),
     (MODEL, "with weights of other sizes", small(other_sizes), "…smol holds no causal language model (…): name one"),
     (MODEL, "with code of its own", small(with_code),
      "…smol holds no causal language model (The repository …smol contains custom code …): name one"),
@@ -220,7 +220,7 @@ FAULTS = [
      "…smol holds no causal language model (The checkpoint you are trying to load has model type `nonsense` …): name "
      "one"),
     (MODEL, "whose configuration is a list", small(rewritten("config.json", "[1]")),
-     "…smol holds no tokenizer (…): save one beside the weights"),
+     "…smol holds no causal language model (…): name one"),
     (MODEL, "with a tokenizer cut short", small(rewritten("tokenizer.json", '{"version": "1.0"')),
      "…smol holds no tokenizer (…): save one beside the weights"),
     (MODEL, "with a tokenizer of an unknown kind", small(odd_tokenizer),
@@ -258,7 +258,7 @@ FAULTS = [
      lambda world: command(world, "synthesize", classifier(world, 2, torch.nan), "reward.positive_label=1"),
      "the reward model …distilbert gives nan for 'This film is good.': its weights are broken, name another"),
     (REWARD, "that is no classifier", lambda world: command(world, "synthesize", f"reward.model={world.hub / 'smol'}"),
-     "…smol holds no ready classifier, its weights lack score.weight: name a fine-tuned one, or train one with "
+     "…smol holds no ready classifier but a LlamaForCausalLM: name a fine-tuned one, or train one with "
      "reward.training"),
     (ADAPTER, "for another model", lambda world: command(world, "synthesize", adapter(world, "other")),
      "the adapter in …adapter does not fit its model (Target modules …): name its own"),

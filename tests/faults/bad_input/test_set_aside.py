@@ -88,7 +88,7 @@ def test_a_reward_that_guides_and_gives_no_number_sets_the_prompt_aside(nothing:
         return [nothing if POISON in text else float(len(text)) for text in texts]
 
     broken = found(Search(2, 2, 4, 8), PROMPTS, of(1), lambda model: RewardValue(FunctionReward(lengths)))
-    assert [each.finish for each in broken["p1"]] == ["unvalued"]
+    assert [each.finish for each in broken["p1"]] == ["unrewarded"]
     assert all(math.isfinite(each.value) for name in ("p0", "p2") for each in broken[name])
 
 

@@ -1,0 +1,283 @@
+"""Which responses run: they wait in line, have rows in pools, step together, make way when memory runs out, and end.
+
+All of it belongs to the engine's thread.
+"""
+
+import gc
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import torch
+
+from trimtab.errors import RunError, TrimtabError
+from trimtab.models.language_model import DecodeState
+from trimtab.plugins.user_errors import fault_in
+from trimtab.search.hypothesis import Step
+from trimtab.serve.engine_choice import Choice, Entry
+from trimtab.serve.engine_reading import Reading, first_reading, last_reading, second_reading
+from trimtab.serve.engine_step import Judging, draw_tokens, is_out_of_memory
+from trimtab.serve.requests import CancelledError, Limits, RequestEnd, RequestFailed, ShutdownError
+from trimtab.serve.row_pool import RowPool
+
+SHORT = 512  # tokens of prompt and response: shorter ones are decoded together, longer ones in classes of 4 times that
+CALM_STEPS = 200  # without an error of memory, after which twice as many rows are tried again
+_log = logging.getLogger(__name__)
+
+
+class Schedule:
+    """Choices that wait or run. `ended` is called with each request that has its last event, and how it ended."""
+
+    def __init__(self, limits: Limits, ended: Callable[[Entry, str], None]) -> None:
+        self._limits, self._ended = limits, ended
+        self.row_limit = limits.rows
+        self.memory_cuts = 0
+        self.entries: list[Entry] = []
+        self.active: list[Choice] = []  # in the order in which they were admitted
+        self.waiting = 0  # requests of which no choice has begun
+        self._waiting: deque[Choice] = deque()
+        self._parked: deque[Choice] = deque()  # had rows before memory ran out
+        self._readings: deque[Reading] = deque()
+        self._pools: dict[Hashable, RowPool] = {}
+        self._calm = 0
+
+    @property
+    def rows(self) -> int:
+        """The most rows that the choices which run may take."""
+        return sum(choice.entry.search.candidates for choice in self.active)
+
+    def add(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        self._waiting.extend(entry.choices)
+
+    # -------------------------------------------------------------------------------------------------- between steps
+
+    def end_cancelled(self) -> None:
+        """End the requests that nobody reads any more."""
+        for entry in [entry for entry in self.entries if entry.handle.cancelled]:
+            self.fail(entry, CancelledError("the request was cancelled"))
+
+    def admit(self) -> None:
+        """Let as many choices begin as there are rows for, in the order in which they came."""
+        first: dict[Hashable, list[Choice]] = {}
+        while queue := self._parked or self._waiting:
+            choice = queue[0]
+            if self.active and self.rows + choice.entry.search.candidates > self.row_limit:
+                break
+            self.active.append(queue.popleft())
+            if choice.running is not None:
+                self._readings.append(second_reading(choice, self._limits.slice_tokens, self._begin))
+                continue
+            entry = choice.entry
+            alone = len(entry.prompt_ids) > self._limits.slice_tokens // 2 or entry.request.echo
+            first.setdefault(id(entry) if alone else id(entry.parts), []).append(choice)
+        self.waiting = sum(choice is choice.entry.choices[0] for choice in self._waiting)
+        for choices in first.values():
+            self._readings.append(first_reading(choices, self._limits.slice_tokens, self._begin))
+
+    def read(self) -> None:
+        """Read a slice of one prompt; prompts take turns."""
+        if not self._readings:
+            return
+        reading = self._readings.popleft()
+        if all(choice.entry.ended for choice in reading.choices):
+            return
+        try:
+            more = reading.go_on()
+        except Exception as error:  # noqa: BLE001 (an error in one request must not stop the others)
+            self._reading_failed(reading, error)
+            return
+        if more:
+            self._readings.append(reading)
+        for choice in reading.choices:
+            if choice.ended and not choice.entry.ended:
+                self._leave(choice)
+
+    def _begin(self, choice: Choice, state: DecodeState, rows: list[int], valued: Any) -> None:
+        if choice.entry.ended:
+            return
+        length = len(choice.entry.prompt_ids) + choice.entry.search.max_new_tokens
+        size = max(0, math.ceil(math.log(length / SHORT, 4)))
+        model = choice.entry.parts.model
+        choice.pool = self._pools.setdefault((id(model), state.kind, size), RowPool(model))
+        choice.rows, choice.valued = choice.pool.enter(state, rows), valued
+        choice.begin()
+
+    # ------------------------------------------------------------------------------------------------------- one step
+
+    def step(self) -> bool:
+        """Draw a token for every row; False where there is none."""
+        whole: list[Choice] = []
+        failed: list[tuple[list[Choice], Exception]] = []
+        pools = {key: [choice for choice in self.active if choice.pool is pool] for key, pool in self._pools.items()}
+        for key, choices in pools.items():
+            if not choices:
+                del self._pools[key]
+                continue
+            try:
+                draw_tokens(self._pools[key], choices)
+            except Exception as error:  # noqa: BLE001 (the engine goes on with other models)
+                failed.append((choices, error))
+                continue
+            whole += [choice for choice in choices if choice.chunk_done]
+        self._judge(whole)
+        for choices, reason in failed:
+            self._step_failed([choice for choice in choices if not choice.entry.ended], reason)
+        self._calm += 1
+        if self._calm >= CALM_STEPS and self.row_limit < self._limits.rows:
+            self.row_limit, self._calm = min(self._limits.rows, 2 * self.row_limit), 0
+        return bool(self._pools)
+
+    def _judge(self, whole: Sequence[Choice]) -> None:
+        """End a step of the search of each of these choices, whose chunks are whole."""
+        for choice in whole:
+            if choice.waited and choice.pool is not None:
+                choice.pool.read_again(choice.rows or ())
+            choice.grow()
+        for choice in whole:
+            if choice.entry.parts.value is None:
+                self._select(choice, None, None, 0)
+        groups = Judging.groups([choice for choice in whole if choice.entry.parts.value is not None])
+        without_memory: list[Judging] = []
+        while groups:
+            group = groups.pop()
+            error = self._judged(group)
+            if error is not None and len(group.choices) > 1:
+                groups += group.halves()
+            elif error is not None and is_out_of_memory(error):
+                without_memory.append(group)
+            elif error is not None:
+                self.fail(group.choices[0].entry, error)
+        if without_memory:
+            self._make_way({choice for group in without_memory for choice in group.choices})
+        for group in without_memory:
+            error = self._judged(group)
+            if error is not None:
+                self.fail(group.choices[0].entry, error)
+
+    def _judged(self, group: Judging) -> Exception | None:
+        """Judge the choices of a group that have not ended; the error where that fails, and nothing has changed."""
+        group.choices = [choice for choice in group.choices if not choice.entry.ended]
+        if not group.choices:
+            return None
+        try:
+            state, values = group.values()
+        except Exception as error:  # noqa: BLE001 (a reward may be a user's code; it is tried for each choice alone)
+            return error
+        first = 0
+        for choice, numbers in zip(group.choices, values, strict=True):
+            self._select(choice, numbers, state, first)
+            first += len(numbers)
+        return None
+
+    def _select(self, choice: Choice, values: Sequence[float] | None, state: Any, first: int) -> None:
+        """End a step with its values, and with the value's state of its candidates, from row `first` on."""
+        if choice.entry.ended:  # another choice of the same request has failed
+            return
+        try:
+            assert choice.running is not None and choice.pool is not None
+            step, free = choice.select(values)
+            choice.pool.free(free)
+            if not step.finished:
+                choice.valued = None if state is None else state.select([first + row for row in choice.running.rows])
+                return
+            self._finish(choice, step)
+        except Exception as error:  # noqa: BLE001 (an error in one request must not stop the others)
+            self.fail(choice.entry, error)
+
+    def _finish(self, choice: Choice, step: Step) -> None:
+        choice.rows, choice.pool, choice.valued = None, None, None
+        answer = choice.answer(step)
+        if choice.entry.request.logprobs is not None and not choice.wants_details:
+            self._readings.append(last_reading(choice, answer, self._limits.slice_tokens))
+            return
+        choice.finish(answer)
+        self._leave(choice)
+
+    # ------------------------------------------------------------------------------------------------------------ ends
+
+    def _leave(self, choice: Choice) -> None:
+        self.active.remove(choice)
+        entry = choice.entry
+        if all(other.ended for other in entry.choices):
+            entry.ended = True
+            self.entries.remove(entry)
+            self._ended(entry, "answered")
+            entry.handle.put(RequestEnd(entry.usage))
+
+    def fail(self, entry: Entry, error: Exception) -> None:
+        """End a request without an answer, and free its rows."""
+        if entry.ended:
+            return
+        entry.ended = True
+        self.entries.remove(entry)
+        for choice in entry.choices:
+            if choice.pool is not None and choice.rows is not None:
+                choice.pool.free(choice.rows)
+            choice.rows, choice.pool, choice.valued = None, None, None
+        self.active = [choice for choice in self.active if choice.entry is not entry]
+        for queue in (self._waiting, self._parked):
+            kept = [choice for choice in queue if choice.entry is not entry]
+            queue.clear()
+            queue.extend(kept)
+        self._ended(entry, "cancelled" if isinstance(error, CancelledError | ShutdownError) else "failed")
+        entry.handle.put(RequestFailed(_as_ours(error)))
+
+    # ----------------------------------------------------------------------------------------------- errors of a step
+
+    def _reading_failed(self, reading: Reading, error: Exception) -> None:
+        reading.choices = [choice for choice in reading.choices if not choice.entry.ended]
+        alone = len(reading.choices) == 1
+        if is_out_of_memory(error):
+            if alone and len(self.active) == 1:
+                self.fail(reading.choices[0].entry, error)
+                return
+            self._make_way(set(reading.choices))
+        elif alone:
+            self.fail(reading.choices[0].entry, error)
+            return
+        self._readings.extendleft(reversed(reading.again()))
+
+    def _step_failed(self, choices: Sequence[Choice], error: Exception) -> None:
+        if is_out_of_memory(error) and len(self.active) > 1:
+            self._make_way(set())
+            return
+        for choice in choices:
+            self.fail(choice.entry, error)
+
+    def _make_way(self, keep: set[Choice]) -> None:
+        """Memory has run out: all rows but those of `keep` are given up, and half as many may run from now on.
+
+        A choice that makes way waits in front of all others. Then its prompt and its responses so far are read again.
+        """
+        self.memory_cuts += 1
+        self.row_limit, self._calm = max(1, self.rows // 2), 0
+        ways = [choice for choice in self.active if choice.rows is not None and choice not in keep]
+        for choice in ways:
+            assert choice.pool is not None and choice.rows is not None
+            choice.pool.free(choice.rows)
+            choice.rows, choice.pool = None, None
+        self._parked.extendleft(reversed(ways))
+        self.active = [choice for choice in self.active if choice not in ways]
+        for key, pool in list(self._pools.items()):
+            if any(choice.pool is pool for choice in self.active):
+                pool.shrink()
+            else:
+                pool.drop()
+                del self._pools[key]
+        gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        _log.warning("memory has run out: %d rows may run now, %d responses wait", self.row_limit, len(self._parked))
+
+
+def _as_ours(error: Exception) -> TrimtabError:
+    """The error as one line for the client; the log has the traceback of what is no error of a user."""
+    if isinstance(error, TrimtabError):
+        return error
+    if is_out_of_memory(error):
+        return RunError("memory does not hold this request even alone: lower n, width, successors or max_tokens")
+    _log.error("a request has failed", exc_info=error)
+    return RunError(f"the request has failed {fault_in(error)}: the server's log has more")

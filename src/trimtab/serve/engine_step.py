@@ -1,0 +1,138 @@
+"""One step of the engine: a token for each row of a pool, and one call of a value for all chunks that are whole."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from trimtab.config.search import SamplingConfig
+from trimtab.models.device import on_device
+from trimtab.models.sampling import draw
+from trimtab.search.joint_states import join, kind_of
+from trimtab.serve.engine_choice import Choice
+from trimtab.serve.engine_tokens import details_of
+from trimtab.serve.row_pool import RowPool
+
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+"""In messages of what torch raises where the memory of a CPU runs out."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in NO_MEMORY)
+
+
+def draw_tokens(pool: RowPool, choices: Sequence[Choice]) -> None:
+    """Draw the next token of every row of the pool, all of which belong to `choices`.
+
+    Until the logits are computed nothing is changed, so that the step can be repeated after an error.
+    """
+    for choice in choices:
+        choice.fork()
+    flops = pool.model.flops
+    logits = pool.next_logits()
+    read = sum(len(choice.rows or ()) for choice in choices)
+    for choice in choices:
+        choice.entry.flops += (pool.model.flops - flops) * len(choice.rows or ()) / read
+    drawn = _drawn(logits, pool, choices)
+    details = [_details(logits, choice, tokens) for choice, tokens in zip(choices, drawn, strict=True)]
+    _fork_rows(pool, choices)
+    appended: list[int | None] = [None] * len(pool.ids)
+    for choice, tokens in zip(choices, drawn, strict=True):
+        for growth, row, token in zip(choice.growing, choice.rows or (), tokens, strict=True):
+            appended[row.place] = max(token, 0) if growth.grows else None
+    pool.append(appended)
+    for choice, tokens, more in zip(choices, drawn, details, strict=True):
+        pool.free(choice.take(tokens, more))
+
+
+def _drawn(logits: torch.Tensor, pool: RowPool, choices: Sequence[Choice]) -> list[list[int]]:
+    """The tokens of each choice's growing forks."""
+    groups: dict[SamplingConfig, list[int]] = {}
+    for index, choice in enumerate(choices):
+        groups.setdefault(choice.entry.request.sampling, []).append(index)
+    drawn: list[list[int]] = [[] for _ in choices]
+    for sampling, members in groups.items():
+        places = [[row.place for row in choices[index].sources()] for index in members]
+        numbers = np.concatenate([choices[index].numbers() for index in members])
+        flat = [place for row in places for place in row]
+        needed = sorted(set(flat))
+        if len(needed) == len(logits):
+            tokens = iter(draw(logits, flat, numbers, sampling, pool.ids))
+        else:
+            at = {place: row for row, place in enumerate(needed)}
+            part, seen = logits[on_device(needed, logits.device)], [pool.ids[place] for place in needed]
+            tokens = iter(draw(part, [at[place] for place in flat], numbers, sampling, seen))
+        for index, row in zip(members, places, strict=True):
+            drawn[index] = [next(tokens) for _ in row]
+    return drawn
+
+
+def _details(logits: torch.Tensor, choice: Choice, tokens: Sequence[int]) -> Any:
+    """Log-probabilities of the drawn tokens, where they are noted at each draw."""
+    count = choice.entry.request.logprobs
+    if count is None or not choice.wants_details or min(tokens) < 0:
+        return None
+    places = on_device([row.place for row in choice.sources()], logits.device)
+    return details_of(logits[places], tokens, count)
+
+
+def _fork_rows(pool: RowPool, choices: Sequence[Choice]) -> None:
+    """Give each fork a row of its own: its parent's to the first, a copy to each other."""
+    fresh = [(choice, choice.sources()) for choice in choices if choice.fresh]
+    parents = [row for _, rows in fresh for row in rows]
+    firsts = {id(row): index for index, row in reversed(list(enumerate(parents)))}
+    is_first = [firsts[id(row)] == index for index, row in enumerate(parents)]
+    copies = iter(pool.fork([row for row, first in zip(parents, is_first, strict=True) if not first]))
+    own = iter([row if first else next(copies) for row, first in zip(parents, is_first, strict=True)])
+    for choice, rows in fresh:
+        choice.rows, choice.fresh = [next(own) for _ in rows], False
+
+
+class Judging:
+    """Chunks that are whole, of choices that share a value and whose states join."""
+
+    def __init__(self, choices: Sequence[Choice]) -> None:
+        self.choices = list(choices)
+
+    @classmethod
+    def groups(cls, choices: Sequence[Choice]) -> list["Judging"]:
+        """The choices in groups that one call can judge each."""
+        groups: dict[Any, list[Choice]] = {}
+        for choice in choices:
+            value = choice.entry.parts.value
+            kind = None if value is None else kind_of(choice.valued)
+            key = (id(value), kind) if kind is not None else id(choice)
+            groups.setdefault(key, []).append(choice)
+        return [cls(group) for group in groups.values()]
+
+    def halves(self) -> list["Judging"]:
+        """The same choices in two groups."""
+        middle = len(self.choices) // 2
+        return [Judging(self.choices[:middle]), Judging(self.choices[middle:])]
+
+    def values(self) -> tuple[Any, list[list[float]]]:
+        """The value's new state, with a row for each candidate of all choices, and the candidates' values.
+
+        Nothing of the choices is changed, so that it can be repeated after an error.
+        """
+        parts = self.choices[0].entry.parts
+        assert parts.value is not None
+        state = self.choices[0].valued if len(self.choices) == 1 else join([choice.valued for choice in self.choices])
+        parents, candidates, first = [], [], 0
+        for choice in self.choices:
+            parents += [first + row for row in choice.parents]
+            candidates += choice.candidates
+            first += choice.beams
+        before = parts.guide_work()
+        after, values = parts.value.advance(state, parents, candidates)
+        tokens, flops = (now - then for now, then in zip(parts.guide_work(), before, strict=True))
+        read = [choice.guide_tokens for choice in self.choices]
+        for choice, count in zip(self.choices, read, strict=True):
+            share = count / sum(read) if any(read) else 1 / len(read)
+            choice.entry.guide += share * tokens
+            choice.entry.flops += share * flops
+        numbers = iter(values)
+        return after, [[next(numbers) for _ in choice.candidates] for choice in self.choices]
