@@ -158,7 +158,13 @@ def summarise(
             set_aside=len(unanswered),
             headroom=None,  # replaced below: it needs the rows of all decoders
         )
-    found = differences(counted, resamples=evaluate.bootstrap, confidence=evaluate.confidence, seed=seed)
+    return _compared(
+        guide, rows, differences(counted, resamples=evaluate.bootstrap, confidence=evaluate.confidence, seed=seed)
+    )
+
+
+def _compared(guide: GuideConfig, rows: Mapping[str, Row], found: Mapping[str, Mapping[str, Difference]]) -> list[Row]:
+    """The rows with what compares them with others."""
     best = best_decoder(guide, {name: row.reward for name, row in rows.items()})
     return [
         dataclasses.replace(
