@@ -171,7 +171,7 @@ def _compared(guide: GuideConfig, rows: Mapping[str, Row], found: Mapping[str, M
             row,
             headroom=_headroom(guide, guide.decoder(name), rows),
             against=found[name],
-            **_interval("to_best", found[name][best].reward if best in found[name] else None),
+            **_interval("to_best", found[name][best].reward if best is not None and best in found[name] else None),
         )
         for name, row in rows.items()
     ]
