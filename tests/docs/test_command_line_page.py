@@ -34,7 +34,9 @@ def test_command_lines_are_sound(
     ran, studied = note_runs(monkeypatch), []
     monkeypatch.setattr("trimtab.study.command.run_command", lambda path, *_: studied.append(path.stem))
     for command in COMMANDS:
-        monkeypatch.setattr("sys.argv", command[command.index("trimtab") :])  # of a launch, what each process runs
+        quick = ["--quick"] if "check" in command and "--quick" not in command else []  # the hub's data are too few
+        words = command[command.index("trimtab") :]  # of a launch, what each process runs
+        monkeypatch.setattr("sys.argv", [*words, *quick])
         capsys.readouterr()
         try:
             cli.main()
