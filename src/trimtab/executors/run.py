@@ -139,6 +139,8 @@ def run(
             made = partial(_made, maker, plan, wanted[-1], watch)
             for stage, tasks in _tasks(plan, wanted, experiment):
                 whole = torch.get_num_threads() if stage in TRAININGS else share_of_threads(count)
+                if stage in TRAININGS:
+                    workers.rest()
                 manner = Manner(workers.threads or threads or whole, count, shard, trace, made)
                 for error in Driver(tasks, directory, workers, watch, manner).run().values():
                     raise error
