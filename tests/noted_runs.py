@@ -26,9 +26,9 @@ def note_runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Experiment, str]]:
     return ran
 
 
-def without_the_pages_map(path_map: Path | None = None) -> Assets:
+def without_the_pages_map(path_map: Path | None = None, download: bool = True) -> Assets:
     """The path map that a page names is its reader's own."""
-    return Assets(path_map=path_map if path_map is not None and path_map.is_file() else None)
+    return Assets(path_map=path_map if path_map is not None and path_map.is_file() else None, download=download)
 
 
 def words_of(line: str) -> list[str]:

@@ -53,7 +53,7 @@ class TestCluster(Cluster):
     def __init__(self) -> None:
         self.client_port = free_port()
         head = {**NODE, "include_dashboard": False, "ray_client_server_port": self.client_port}
-        head["_system_config"] = {"automatic_object_spilling_enabled": False}
+        head["_system_config"] = {"local_fs_capacity_threshold": 0.001}  # no room beside the object store
         super().__init__(initialize_head=True, head_node_args=head)
         self.add_node(**NODE)
 
@@ -187,13 +187,15 @@ def test_what_no_worker_has_is_said_before_the_run_or_when_a_step_begins(
         return load_experiment(SHIPPED / "quickstart.yaml", [*SETTINGS, *sets])
 
     with RayWorkers(Setup(tmp_path, assets), cluster.address) as workers:
-        workers.check([(experiment().model_dump_json(), ["guide base", "tune"])])
-        for setting, reason in {
-            "guide.rows=10000000": r"there are 4\.0 GB: lower guide\.rows from 10000000 to \d+",
-            "large.attention=flash_attention_2": "guide base needs a GPU, and there is none: leave out large.attention",
-        }.items():
+        workers.check([(experiment().model_dump_json(exclude_unset=True), ["guide base", "tune"])])
+        for sets, reason in {
+            ("guide.rows=1000000", "data.test_prompts=1000000"):
+                r"takes about \d+\.\d GB, and there are 4\.0 GB: lower guide\.rows from 1000000 to \d+",
+            ("large.attention=flash_attention_2",):
+                "guide base needs a GPU, and there is none: leave out large.attention",
+        }.items():  # fmt: skip
             with pytest.raises(RunError, match=rf"^\S+ cpu \d: .*{reason}$"):
-                workers.check([(experiment(setting).model_dump_json(), ["guide base"])])
+                workers.check([(experiment(*sets).model_dump_json(exclude_unset=True), ["guide base"])])
 
     def refusal() -> str:
         with watching(quiet=True) as watch, pytest.raises(RunError) as caught:

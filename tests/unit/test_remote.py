@@ -361,6 +361,16 @@ def test_a_file_in_a_folder_is_replaced_atomically(tmp_path: Path, monkeypatch: 
     assert log.read_text() == "first\nsecond\n" and not (folder / "log.txt.tmp").exists()
 
 
+def test_no_bucket_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """s3fs makes the bucket of a path where it is told to make folders, and a misspelt one would hold the run."""
+    folder = url_folder.UrlFolder("unstable://bukcet/runs")
+    monkeypatch.setattr(folder, "_root", "bukcet/runs")  # as s3fs and gcsfs write it
+    monkeypatch.setattr(UnstableFiles, "makedirs", lambda *_, **__: pytest.fail("a bucket was made"))
+    folder.write_json("note.json", {}, create=True)
+    folder.write_json("note.json", {"a": 1})
+    assert folder.read_json("note.json") == {"a": 1}
+
+
 class Pages(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *_: object) -> None:
         pass

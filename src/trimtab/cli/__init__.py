@@ -123,7 +123,8 @@ def _print_report(made: "Run") -> None:
     if not console.is_terminal:  # a file has room for the table
         console = Console(width=max(console.width, 120))
     for table in terminal_tables(made.report, console.width, table_columns(made.experiment, made.report)):
-        console.print(table, "")
+        console.print(table)
+        console.print()
     # without markup: in a user's names `[red]` is no colour
     for prompt in made.set_aside[:MAX_SET_ASIDE]:
         print(f"{prompt.decoder}: prompt {one_line(prompt.prompt_id)} is set aside, {prompt.why}")

@@ -123,12 +123,15 @@ class RayWorkers:
         return self._parcels[artifact.digest]
 
     def check(self, wanted: Wanted) -> None:
-        """Raise RunError where no worker has the memory or the devices that a step needs."""
-        calls = [worker.actor.lacks.remote(wanted) for worker in self._workers.values()]
+        """Raise RunError where no worker has the memory or the devices that a step needs, or one lacks a plug-in."""
+        calls = {name: worker.actor.lacks.remote(wanted) for name, worker in list(self._workers.items())}
         answers = []
-        for call in calls:
+        for worker, call in calls.items():
             with contextlib.suppress(*DEATHS):
-                answers.append(ray.get(call))
+                try:
+                    answers.append(ray.get(call))
+                except exceptions.RayTaskError as error:  # such as a plug-in that is not installed there
+                    raise RunError(f"{worker} cannot read the experiment: {one_line(str(error.cause))}") from None
         for number, (_, names) in enumerate(wanted):
             for name in names:
                 reasons = [answer[number][name] for answer in answers if name in answer[number]]

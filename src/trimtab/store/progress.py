@@ -255,7 +255,7 @@ def stage_table(stages: list[Stage], now: float, height: int) -> Table:
         table.add_row(stage.name, share, stage.counts, pace(stage.rate), duration(stage.seconds(now)), rest)
     waiting = [stage.name for stage in stages if stage.state == "waits"]
     if waiting:
-        table.add_row(waiting[0], "waits" + (f", and {len(waiting) - 1} more" if waiting[1:] else ""))
+        table.add_row(waiting[0], "waits" + (f", {len(waiting) - 1} more" if waiting[1:] else ""))
     return with_workers(table, stages)
 
 

@@ -68,7 +68,7 @@ class UrlFolder:
         """Replace a JSON file; with `create`, FileExistsError where there is one, if the file system can tell."""
         data = json.dumps(values).encode()
         if create:
-            self._store(self._files.makedirs, self._root, exist_ok=True)
+            self._make_folder(self._path(name))
             self._store(self._files.pipe_file, self._path(name), data, mode="create")
         else:
             self._replace(name, lambda path: self._files.pipe_file(path, data))
@@ -85,10 +85,15 @@ class UrlFolder:
         """Replace a file atomically: object stores do so, folders by renaming."""
         path = self._path(name)
         target = f"{path}.tmp" if self._is_local else path
-        self._store(self._files.makedirs, path.rpartition("/")[0], exist_ok=True)
+        self._make_folder(path)
         self._store(send, target)
         if self._is_local:
             self._store(self._files.mv, target, path)
+
+    def _make_folder(self, path: str) -> None:
+        """Make the folder of a file. A path that begins with a bucket has none, and must not make a misspelt bucket."""
+        if path.startswith("/"):
+            self._store(self._files.makedirs, path.rpartition("/")[0], exist_ok=True)
 
     def _store(self, do: Callable[..., object], *arguments: Any, **options: Any) -> None:
         """Request something that no missing file explains."""
