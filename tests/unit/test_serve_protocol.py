@@ -94,7 +94,7 @@ def test_prompts_are_texts_or_ids_one_or_several() -> None:
         ("a", ["a"]), (["a", "b"], ["a", "b"]), ([1, 2], [(1, 2)]), ([[1], [2, 3]], [(1,), (2, 3)]),
     ):  # fmt: skip
         assert CompletionRequest.model_validate({"model": "m", "prompt": prompt}).prompts == prompts
-    for prompt in ([], [[]], [1, "a"], [-1], 5, {"a": 1}):
+    for prompt in ([], [[]], [1, "a"], [-1], [2**31], 5, {"a": 1}):
         assert refused({"model": "m", "prompt": prompt}, CompletionRequest).param is not None
 
 
