@@ -37,7 +37,7 @@ def test_a_run_goes_on_at_another_machine(small_run: SmallRun, tmp_path: Path) -
         return small_run.errors(tmp_path / machine)
 
     first = start("first")
-    while not list(remote.glob("quickstart/guide-*/files.json")):
+    while not list(remote.glob("quickstart/tune-*/files.json")):
         time.sleep(0.01)
     os.kill(first, signal.SIGKILL)
     assert small_run.wait(first) == -signal.SIGKILL
