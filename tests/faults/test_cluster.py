@@ -75,7 +75,7 @@ def title(process: psutil.Process) -> str:
         return ""
 
 
-def until(condition: object, seconds: float = 60.0) -> None:
+def until(condition: object, seconds: float = 300.0) -> None:
     assert callable(condition)
     end = time.monotonic() + seconds
     while not condition():
