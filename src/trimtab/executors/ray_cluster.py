@@ -165,8 +165,8 @@ def _own_cluster() -> str:
         return os.environ.get("RAY_ADDRESS") or str(canonicalize_bootstrap_address("auto"))
     except ConnectionError:
         raise ConfigurationError(
-            "--ray auto: no Ray cluster runs on this machine: start one by `ray start --head`, give the address of one, "
-            "or give --ray local"
+            "--ray auto: no Ray cluster runs on this machine: start one by `ray start --head`, give the address of "
+            "one, or give --ray local"
         ) from None
 
 

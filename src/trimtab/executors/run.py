@@ -132,14 +132,11 @@ def run(
             _check_earlier(plan, wanted, until, shard)
             if ray is None:
                 show_memory(watch, memory_lines(line, experiment, assets, jobs or 1))
-            missing = [step.name for step in wanted if step.stage != "report" and not plan.artifacts[step].whole]
-            workers.check([(experiment.model_dump_json(exclude_unset=True), missing)])
-            count = max(len(workers.all()), 1)
+            workers.check(_missing(plan, wanted, experiment))
             maker = StepMaker(Workspace(assets), directory.path)
             made = partial(_made, maker, plan, wanted[-1], watch)
             for stage, tasks in _tasks(plan, wanted, experiment):
-                whole = torch.get_num_threads() if stage in TRAININGS else share_of_threads(count)
-                manner = Manner(workers.threads or threads or whole, count, shard, trace, made)
+                manner = Manner(*_shares(workers, who, stage), shard, trace, made)
                 for error in Driver(tasks, directory, workers, watch, manner).run().values():
                     raise error
         if wanted[-1].stage == "report":
@@ -169,6 +166,19 @@ def workers_for(setup: Setup, who: WorkerOptions, *, spread: bool = False) -> Wo
 def share_of_threads(jobs: int) -> int:
     """The threads of each of `jobs` processes."""
     return max(torch.get_num_threads() // jobs, 1)
+
+
+def _shares(workers: Workers, who: WorkerOptions, stage: str) -> tuple[int, int]:
+    """The threads of each worker in a stage, and how many workers there are."""
+    count = max(len(workers.all()), 1)
+    whole = torch.get_num_threads() if stage in TRAININGS else share_of_threads(count)
+    return workers.threads or who.threads or whole, count
+
+
+def _missing(plan: Plan, wanted: Sequence[Step], experiment: Experiment) -> list[tuple[str, list[str]]]:
+    """The steps that are to be made, as `Workers.check` takes them."""
+    names = [step.name for step in wanted if step.stage != "report" and not plan.artifacts[step].whole]
+    return [(experiment.model_dump_json(exclude_unset=True), names)]
 
 
 def _tasks(plan: Plan, wanted: Sequence[Step], experiment: Experiment) -> Iterator[tuple[str, list[Task]]]:
