@@ -147,14 +147,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--blocks", type=int, default=64)
     parser.add_argument("--prompts", type=int, default=4, help="texts in a block")
     parser.add_argument("--tokens", type=int, default=40)
-    parser.add_argument("--ray", default="local", metavar="ADDRESS")
+    parser.add_argument("--ray", default="local", metavar="ADDRESS", help="a cluster; '' leaves Ray out")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     wait_briefly()
     torch.set_num_threads(1)
     blocks, assets = Blocks(options.blocks, options.prompts, options.tokens), Assets()
     figures: list[Figures] = []
-    for where, ray in (("here", None), ("ray", options.ray)):
+    for where, ray in [("here", None), *([("ray", options.ray)] if options.ray else [])]:
         for count in (1, 2):
             figures.append(measured(where, count, options.model, blocks, assets, _maker(count, ray)))
     asked, answered = weighed(options.model, Blocks(4, 1, 1), assets)
