@@ -115,10 +115,7 @@ def run(
         torch.cuda.set_device(launched().local)
     if not launched().main:
         return _help_to_tune(experiment, line, directory, assets)
-    wanted = line if shard is None and launched().alone else [step for step in line if step.stage == until]
-    if shard is not None:
-        wanted = [step for step in wanted if step.decodes]
-    results = None
+    wanted, results = _wanted(line, until, shard), None
     with (
         run_lock(directory.path, shard) as previous,
         recording(directory.path, watch, previous, shard),
@@ -166,6 +163,13 @@ def workers_for(setup: Setup, who: WorkerOptions, *, spread: bool = False) -> Wo
 def share_of_threads(jobs: int) -> int:
     """The threads of each of `jobs` processes."""
     return max(torch.get_num_threads() // jobs, 1)
+
+
+def _wanted(line: Sequence[Step], until: str, shard: Shard | None) -> Sequence[Step]:
+    """The steps to make: all of the line, or those of its last stage that shards or launched processes share."""
+    if shard is None and launched().alone:
+        return line
+    return [step for step in line if step.stage == until and (shard is None or step.decodes)]
 
 
 def _shares(workers: Workers, who: WorkerOptions, stage: str) -> tuple[int, int]:
