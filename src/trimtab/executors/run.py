@@ -99,9 +99,8 @@ def run(
     together make the step `tune` together; earlier artifacts must already exist. With `trace`, searches of the test
     prompts leave traces in the folder's `traces/`; what was decoded without one is decoded again.
 
-    With several `jobs`, as many worker processes share the blocks and steps of each stage, each with `threads` threads
-    (default: its share of this one's), or with a GPU of its own where several are visible. With `ray`, the address of a
-    Ray cluster, they are at most `jobs` workers of it: see `RayWorkers`.
+    With several `jobs`, as many processes share each stage's blocks and steps, each with `threads` threads (default:
+    its share of this one's), or a GPU of its own. With `ray`, a cluster's address, its workers do: see `RayWorkers`.
 
     Raises:
         TrimtabError: an error that the user can correct; finished work is kept, and the same call resumes.
