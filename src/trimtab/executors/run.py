@@ -99,9 +99,8 @@ def run(
     together make the step `tune` together; earlier artifacts must already exist. With `trace`, searches of the test
     prompts leave traces in the folder's `traces/`; what was decoded without one is decoded again.
 
-    With several `jobs`, as many worker processes share the blocks and steps of each stage, each with `threads` threads
-    (default: its share of this one's), or with a GPU of its own where several are visible. With `ray`, the address of a
-    Ray cluster, they are at most `jobs` workers of it: see `RayWorkers`.
+    With several `jobs`, as many processes share each stage's blocks and steps, each with `threads` threads (default:
+    its share of this one's), or a GPU of its own. With `ray`, a cluster's address, its workers do: see `RayWorkers`.
 
     Raises:
         TrimtabError: an error that the user can correct; finished work is kept, and the same call resumes.
@@ -127,14 +126,12 @@ def run(
             if ray is None:
                 show_memory(watch, memory_lines(line, experiment, assets, jobs or 1))
             workers.check(_missing(plan, wanted, experiment))
-            count = max(len(workers.all()), 1)
             maker = StepMaker(Workspace(assets), directory.path)
             made = partial(_made, maker, plan, wanted[-1], watch)
             for stage, tasks in _tasks(plan, wanted, experiment):
-                whole = torch.get_num_threads() if stage in TRAININGS else share_of_threads(count)
                 if stage in TRAININGS:
                     workers.rest()
-                manner = Manner(workers.threads or threads or whole, count, shard, trace, made)
+                manner = Manner(*_shares(workers, who, stage), shard, trace, made)
                 for error in Driver(tasks, directory, workers, watch, manner).run().values():
                     raise error
         if wanted[-1].stage == "report":
@@ -181,6 +178,13 @@ def workers_for(setup: Setup, who: WorkerOptions, *, spread: bool = False) -> Wo
 def share_of_threads(jobs: int) -> int:
     """The threads of each of `jobs` processes."""
     return max(torch.get_num_threads() // jobs, 1)
+
+
+def _shares(workers: Workers, who: WorkerOptions, stage: str) -> tuple[int, int]:
+    """The threads of each worker in a stage, and how many workers there are."""
+    count = max(len(workers.all()), 1)
+    whole = torch.get_num_threads() if stage in TRAININGS else share_of_threads(count)
+    return workers.threads or who.threads or whole, count
 
 
 def _tasks(plan: Plan, wanted: Sequence[Step], experiment: Experiment) -> Iterator[tuple[str, list[Task]]]:
