@@ -234,7 +234,7 @@ class RayWorkers:
             worker.end()
             self._look_again()  # before it is given anything else
             left = worker.place.name not in self._workers
-            reason = "its node has left the cluster" if left else _last_line(cause)
+            reason = "its node has left the cluster" if left else _reason(cause)
             outer.set_exception(WorkerDied(f"{worker.place.name} died: {reason}"))
 
     def _pass_on(self, notes: "Future[Any]") -> None:
@@ -267,6 +267,15 @@ def _full(name: str, error: BaseException) -> RunError:
         f"Ray's object store has no room for {name} ({_last_line(error)}): start Ray with a larger "
         "--object-store-memory, or have all nodes see the run directory"
     )
+
+
+def _reason(error: BaseException) -> str:
+    """Why a worker died whose node is still there, as far as Ray knows."""
+    if isinstance(error, exceptions.ActorUnavailableError):
+        return "it cannot be reached"
+    if isinstance(error, exceptions.OutOfMemoryError):
+        return "its node ran out of memory: take fewer workers (--jobs)"
+    return _last_line(error)
 
 
 def _last_line(error: BaseException) -> str:
