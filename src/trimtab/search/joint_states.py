@@ -70,7 +70,7 @@ def starting(value: Value, prompts: Sequence[Prompt], room: int, tokens: int) ->
         case PerToken():
             return (yield from starting(value.value, prompts, room, tokens))
         case StepValue():
-            return value.state((yield from starting(value.value, prompts, room, tokens)), len(prompts))
+            return StepState((yield from starting(value.value, prompts, room, tokens)), [[] for _ in prompts])
         case WeightedValue():
             states = []
             for part in value.values:

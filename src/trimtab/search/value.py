@@ -111,8 +111,9 @@ class ImplicitValue:
 
     def state(self, tuned: DecodeState, untuned: DecodeState, prompts: Sequence[PromptInput]) -> ImplicitState:
         """A state of no responses yet, of models that have read the prompts."""
-        turns = [self._turns(prompt) for prompt in prompts]
-        return ImplicitState(tuned, untuned, [[] for _ in prompts], [[] for _ in prompts], turns)
+        return ImplicitState(
+            tuned, untuned, [[] for _ in prompts], [[] for _ in prompts], list(map(self._turns, prompts))
+        )
 
     def _turns(self, prompt: PromptInput) -> tuple[Turn, Turn]:
         if self.same_vocabulary or not self.tuned.vocabulary.converses(prompt):
@@ -259,11 +260,7 @@ class StepValue:
         self.value, self.combine, self.too_long = value, COMBINE[combine], value.too_long
 
     def start(self, prompts: Sequence[Prompt], room: int) -> StepState:
-        return self.state(self.value.start(prompts, room), len(prompts))
-
-    def state(self, value: Any, rows: int) -> StepState:
-        """A state of no steps yet, around one of the value whose scores are combined."""
-        return StepState(value, [[] for _ in range(rows)])
+        return StepState(self.value.start(prompts, room), [[] for _ in prompts])
 
     def advance(
         self, state: StepState, parents: Sequence[int], candidates: Sequence[Hypothesis]
