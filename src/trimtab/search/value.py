@@ -107,15 +107,10 @@ class ImplicitValue:
     def start(self, prompts: Sequence[Prompt], room: int) -> ImplicitState:
         texts = [prompt.text for prompt in prompts]
         untuned = self.untuned.start(texts, room)  # before the tuned one, which may reuse what it has computed
-        return self.state(self.tuned.start(texts, room), untuned, texts)
+        tuned, turns = self.tuned.start(texts, room), [self.turns(text) for text in texts]
+        return ImplicitState(tuned, untuned, [[] for _ in prompts], [[] for _ in prompts], turns)
 
-    def state(self, tuned: DecodeState, untuned: DecodeState, prompts: Sequence[PromptInput]) -> ImplicitState:
-        """A state of no responses yet, of models that have read the prompts."""
-        return ImplicitState(
-            tuned, untuned, [[] for _ in prompts], [[] for _ in prompts], list(map(self._turns, prompts))
-        )
-
-    def _turns(self, prompt: PromptInput) -> tuple[Turn, Turn]:
+    def turns(self, prompt: PromptInput) -> tuple[Turn, Turn]:
         if self.same_vocabulary or not self.tuned.vocabulary.converses(prompt):
             return Turn(), Turn()
         return Turn() if self._base is None else self._base.vocabulary.turn(prompt), self.tuned.vocabulary.turn(prompt)
