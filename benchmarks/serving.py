@@ -210,7 +210,7 @@ def main() -> None:
         parts = parts_of("tiny", torch.float64, torch.device("cpu"))
         by_name = {DECODERS[name].name: part for name, part in parts.items()}
         given = [
-            replace(one, n=1 + number % 2) for name in DECODERS for number, one in enumerate(requests(name, 20, 20))
+            replace(one, n=1 + number % 2) for name in DECODERS for number, one in enumerate(requests(name, 6, 12))
         ]
         figures: Any = soak(lambda decoder: by_name[decoder.name], given, options.soak)
         Console().print(figures)

@@ -66,11 +66,12 @@ def starting(value: Value, prompts: Sequence[Prompt], room: int, tokens: int) ->
             texts = [prompt.text for prompt in prompts]
             pair = value.untuned, value.tuned  # in this order, since the tuned one may reuse what the other computes
             untuned, tuned = yield from side_by_side([model.starting(texts, room, tokens) for model in pair])
-            return value.state(tuned, untuned, texts)
+            turns = [value.turns(text) for text in texts]
+            return ImplicitState(tuned, untuned, [[] for _ in texts], [[] for _ in texts], turns)
         case PerToken():
             return (yield from starting(value.value, prompts, room, tokens))
         case StepValue():
-            return value.state((yield from starting(value.value, prompts, room, tokens)), len(prompts))
+            return StepState((yield from starting(value.value, prompts, room, tokens)), [[] for _ in prompts])
         case WeightedValue():
             states = []
             for part in value.values:

@@ -107,14 +107,10 @@ class ImplicitValue:
     def start(self, prompts: Sequence[Prompt], room: int) -> ImplicitState:
         texts = [prompt.text for prompt in prompts]
         untuned = self.untuned.start(texts, room)  # before the tuned one, which may reuse what it has computed
-        return self.state(self.tuned.start(texts, room), untuned, texts)
-
-    def state(self, tuned: DecodeState, untuned: DecodeState, prompts: Sequence[PromptInput]) -> ImplicitState:
-        """A state of no responses yet, of models that have read the prompts."""
-        turns = [self._turns(prompt) for prompt in prompts]
+        tuned, turns = self.tuned.start(texts, room), [self.turns(text) for text in texts]
         return ImplicitState(tuned, untuned, [[] for _ in prompts], [[] for _ in prompts], turns)
 
-    def _turns(self, prompt: PromptInput) -> tuple[Turn, Turn]:
+    def turns(self, prompt: PromptInput) -> tuple[Turn, Turn]:
         if self.same_vocabulary or not self.tuned.vocabulary.converses(prompt):
             return Turn(), Turn()
         return Turn() if self._base is None else self._base.vocabulary.turn(prompt), self.tuned.vocabulary.turn(prompt)
@@ -259,11 +255,7 @@ class StepValue:
         self.value, self.combine, self.too_long = value, COMBINE[combine], value.too_long
 
     def start(self, prompts: Sequence[Prompt], room: int) -> StepState:
-        return self.state(self.value.start(prompts, room), len(prompts))
-
-    def state(self, value: Any, rows: int) -> StepState:
-        """A state of no steps yet, around one of the value whose scores are combined."""
-        return StepState(value, [[] for _ in range(rows)])
+        return StepState(self.value.start(prompts, room), [[] for _ in prompts])
 
     def advance(
         self, state: StepState, parents: Sequence[int], candidates: Sequence[Hypothesis]

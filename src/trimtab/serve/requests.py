@@ -1,10 +1,8 @@
-"""What the server and the engine say to each other: requests, the events that answer them, limits and counters.
+"""What HTTP and engine say to each other, as plain data: requests, the events that answer them, limits and counters.
 
-Plain data, without HTTP and without models. `engine.Engine` is the `GenerationEngine`.
-
-    >>> request = GenerationRequest(id="r1", prompt="I really", decoder=DecoderConfig(width=4, successors=4, chunk=5))
-    >>> request.rows
-    16
+>>> request = GenerationRequest(id="r1", prompt="I really", decoder=DecoderConfig(width=4, successors=4, chunk=5))
+>>> request.rows
+16
 """
 
 from collections.abc import AsyncIterator, Iterator, Mapping
