@@ -65,7 +65,8 @@ class TestCluster(Cluster):
 
 def actors(raylet: int) -> list[psutil.Process]:
     children = psutil.Process(raylet).children(recursive=True)
-    return [child for child in children if title(child).startswith("ray::") and "IDLE" not in title(child)]
+    others = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
+    return [child for child in children if title(child).startswith("ray::") and not title(child).startswith(others)]
 
 
 def title(process: psutil.Process) -> str:
@@ -75,7 +76,7 @@ def title(process: psutil.Process) -> str:
         return ""
 
 
-def until(condition: object, seconds: float = 60.0) -> None:
+def until(condition: object, seconds: float = 300.0) -> None:
     assert callable(condition)
     end = time.monotonic() + seconds
     while not condition():
