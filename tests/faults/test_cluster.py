@@ -65,7 +65,8 @@ class TestCluster(Cluster):
 
 def actors(raylet: int) -> list[psutil.Process]:
     children = psutil.Process(raylet).children(recursive=True)
-    return [child for child in children if title(child).startswith("ray::") and "IDLE" not in title(child)]
+    others = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
+    return [child for child in children if title(child).startswith("ray::") and not title(child).startswith(others)]
 
 
 def title(process: psutil.Process) -> str:
@@ -75,7 +76,7 @@ def title(process: psutil.Process) -> str:
         return ""
 
 
-def until(condition: object, seconds: float = 60.0) -> None:
+def until(condition: object, seconds: float = 300.0) -> None:
     assert callable(condition)
     end = time.monotonic() + seconds
     while not condition():
@@ -135,7 +136,8 @@ def test_a_node_that_dies_in_mid_block_loses_nothing_and_one_that_joins_takes_wo
     assert small_run.wait(pid) == 0, small_run.errors(tmp_path)
     cluster.remove_node(joined)
     assert run_bytes(tmp_path) == whole
-    assert "doomed cpu 1 died: its node has left the cluster; what it worked on is given out again" in log(tmp_path)
+    reasons = "(its node has left the cluster|it cannot be reached)"  # Ray may notice the one or the other first
+    assert re.search(f": doomed cpu 1 died: {reasons}; what it worked on is given out again", log(tmp_path))
 
 
 def test_a_killed_driver_goes_on_to_the_same_bytes_and_leaves_no_process(

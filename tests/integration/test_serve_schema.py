@@ -11,7 +11,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from serving import RunningServer, serving
 
-EXAMPLES = 40
+EXAMPLES = 60
 MODELS = ["tiny", "tiny:bon-2", "tiny:cbs-2-2-3", "tiny:eft-0.5", "tiny:tuned"]
 
 

@@ -139,6 +139,17 @@ def test_drift(script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert figures["one pass, against float32"]["largest_a_value"] == 0  # the copies are the models themselves
 
 
+def test_executors(script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Here alone: tests/faults/test_cluster.py starts Ray."""
+    file = tmp_path / "executors.json"
+    options = ["--model", "lvwerra/gpt2-imdb", "--blocks", "3", "--prompts", "2", "--tokens", "3", "--ray", ""]
+    script("executors").main([*options, "--json", str(file)])
+    written = json.loads(file.read_text(encoding="utf-8"))
+    assert [(row["where"], row["workers"]) for row in written["figures"]] == [("here", 1), ("here", 2)]
+    assert all(row["decoding"] > 0 and row["driver_ms"] > 0 for row in written["figures"])
+    assert 0 < written["asked"] < 100_000 and 0 < written["answered"] < 100_000
+
+
 def test_training(script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """On equal batches the losses of float32 are TRL's."""
     sizes = ("--variant", "lora", "--pairs", "32", "--repeats", "1", "--dtype", "float32")

@@ -8,7 +8,7 @@ import pytest
 
 from trimtab.errors import RunError
 from trimtab.executors.driver import Driver, Manner, Task
-from trimtab.executors.work import Decoded, Made, Note, Work, WorkerDied
+from trimtab.executors.work import Decoded, Made, Note, Unfit, Work, WorkerDied
 from trimtab.pipeline.step import Step
 from trimtab.records import Generation
 from trimtab.store import blocks
@@ -188,3 +188,32 @@ def test_unlike_devices_are_warned_of_once(tmp_path: Path, caplog: pytest.LogCap
     assert warning.startswith("blocks are decoded by unlike devices (cpu; H200)")
     plan = blocks.recorded_plan(task.artifact.folder)
     assert plan is not None and plan.devices == {"cpu": [0, 2, 5], "H200": [1, 3], "A100": [4]}
+
+
+class Lacking(Executor):
+    """A worker that answers at once, and lacks what some steps need."""
+
+    def __init__(self, name: str, lacks: str) -> None:
+        self.name, self.lacks, self.given = name, lacks, list[str]()
+
+    def submit(self, fn: Any, /, *given: Any, **_: Any) -> "Future[Any]":
+        (work,) = given
+        self.given.append(work.step)
+        answer: Future[Any] = Future()
+        if work.step in self.lacks:
+            answer.set_exception(Unfit(f"{self.name}: {work.step} takes about 9.0 GB"))
+        else:
+            answer.set_result(Made("cpu"))
+        return answer
+
+
+def test_a_step_goes_to_a_worker_that_has_what_it_needs_and_fails_where_none_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    workers, small, large = FakeWorkers(), Lacking("small", "ab"), Lacking("large", "b")
+    monkeypatch.setattr(workers, "all", lambda: {"small": small, "large": large})
+    monkeypatch.setattr(workers, "work", lambda: None)
+    failed = driven(tasks(tmp_path, a="", b="", c="a", d="b"), workers)
+    assert set(failed) == {"b"} and failed["b"].endswith(": b takes about 9.0 GB")
+    assert sorted(small.given + large.given) == ["a", "a", "b", "b", "c"] and large.given.count("a") == 1
+    assert "small: a takes about 9.0 GB" in caplog.text  # a warning, which the terminal shows

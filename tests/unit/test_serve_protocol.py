@@ -8,13 +8,24 @@ import pydantic
 import pytest
 
 from trimtab.config.guide import DecoderConfig, GuideConfig
+from trimtab.errors import ModelError, TrimtabError
+from trimtab.serve.answer_state import AnswerState
 from trimtab.serve.api_errors import ApiError
 from trimtab.serve.body_faults import refusal_of
 from trimtab.serve.formats import completion_logprobs, offsets
 from trimtab.serve.model_names import ModelNames, decoder_named, decoders_of
 from trimtab.serve.protocol import UNSUPPORTED, ChatRequest, CompletionRequest
-from trimtab.serve.requests import Token
+from trimtab.serve.requests import (
+    ContextLengthError,
+    QueueFullError,
+    RequestFailed,
+    ShutdownError,
+    TextPiece,
+    Token,
+    TooManyRowsError,
+)
 from trimtab.serve.search_settings import CLIENT_SETTINGS, SETTINGS_SCHEMA, changed
+from trimtab.serve.service import refusal
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
 COMPLETION = {"model": "m", "prompt": "Hello"}
@@ -83,7 +94,7 @@ def test_prompts_are_texts_or_ids_one_or_several() -> None:
         ("a", ["a"]), (["a", "b"], ["a", "b"]), ([1, 2], [(1, 2)]), ([[1], [2, 3]], [(1,), (2, 3)]),
     ):  # fmt: skip
         assert CompletionRequest.model_validate({"model": "m", "prompt": prompt}).prompts == prompts
-    for prompt in ([], [[]], [1, "a"], [-1], 5, {"a": 1}):
+    for prompt in ([], [[]], [1, "a"], [-1], [2**31], 5, {"a": 1}):
         assert refused({"model": "m", "prompt": prompt}, CompletionRequest).param is not None
 
 
@@ -199,3 +210,34 @@ def test_likely_tokens_hold_the_sampled_one_and_no_infinity() -> None:
     assert shown["token_logprobs"] == [None, -9999.0]
     assert shown["top_logprobs"] == [None, {"c": -0.5, "\ufffd": -1.0, "b": -9999.0}]
     json.dumps(shown, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (QueueFullError("full", 2.3), 429, "rate_limit_exceeded"),
+        (ContextLengthError("long"), 400, "context_length_exceeded"),
+        (TooManyRowsError("many"), 400, "too_many_rows"),
+        (ShutdownError("ending"), 503, "shutting_down"),
+        (ModelError("no chat template"), 400, None),
+    ],
+)
+def test_what_the_engine_refuses_has_its_status(error: TrimtabError, status: int, code: str | None) -> None:
+    told = refusal(error, "messages")
+    assert (told.status, told.code, str(told)) == (status, code, str(error))
+    assert told.param == ("messages" if code == "context_length_exceeded" else None)
+    assert told.headers == {429: {"Retry-After": "3"}, 503: {"Retry-After": "5"}}.get(status, {})
+
+
+def test_a_request_that_fails_is_the_servers_fault() -> None:
+    state = AnswerState(prompts=2, n=2)
+    choice = state.take(1, TextPiece(1, "An oak"))
+    assert choice is state.choices[3] and choice.text == "An oak"
+    for error, status, code in (
+        (ModelError("logits are not finite"), 500, "request_failed"), (ShutdownError("ending"), 503, "shutting_down"),
+    ):  # fmt: skip
+        with pytest.raises(ApiError) as caught:
+            state.take(0, RequestFailed(error))
+        assert (caught.value.status, caught.value.code) == (status, code)
+        assert caught.value.body["error"]["type"] == "server_error"
+    assert not state.ended

@@ -142,18 +142,7 @@ def _found(address: str) -> str:
     """
     if address == "local":
         return address
-    there: str | None = address
-    if address == "auto":
-        from ray._private.services import canonicalize_bootstrap_address
-
-        try:
-            there = os.environ.get("RAY_ADDRESS") or canonicalize_bootstrap_address("auto")
-        except ConnectionError:
-            raise ConfigurationError(
-                "--ray auto: no Ray cluster runs on this machine: start one by `ray start --head`, give the address of "
-                "one, or give --ray local"
-            ) from None
-    assert there is not None
+    there = _own_cluster() if address == "auto" else address
     try:
         split = urlsplit(there if "://" in there else f"//{there}")
         host, port = split.hostname, split.port
@@ -166,6 +155,19 @@ def _found(address: str) -> str:
     except OSError as error:
         raise ConfigurationError(f"--ray {address}: no Ray cluster answers at {host}:{port} ({error})") from None
     return there
+
+
+def _own_cluster() -> str:
+    """The address of the cluster that this machine belongs to."""
+    from ray._private.services import canonicalize_bootstrap_address
+
+    try:
+        return os.environ.get("RAY_ADDRESS") or str(canonicalize_bootstrap_address("auto"))
+    except ConnectionError:
+        raise ConfigurationError(
+            "--ray auto: no Ray cluster runs on this machine: start one by `ray start --head`, give the address of "
+            "one, or give --ray local"
+        ) from None
 
 
 @contextlib.contextmanager

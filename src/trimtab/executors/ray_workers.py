@@ -12,20 +12,20 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import ray
 from ray import exceptions
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from trimtab.errors import RunError, one_line
+from trimtab.executors.actor_worker import ActorWorker, Hear
 from trimtab.executors.local import perform
 from trimtab.executors.packing import pack
-from trimtab.executors.ray_actor import RayActor
 from trimtab.executors.ray_cluster import Layout, Place, connected, living_nodes
 from trimtab.executors.ray_start import Hello, Start, versions
-from trimtab.executors.work import Setup, Wanted, Work, WorkerDied
+from trimtab.executors.work import Setup, Wanted, WorkerDied
 from trimtab.store.artifacts import Artifact
 from trimtab.store.files import write_text
 
@@ -60,14 +60,15 @@ class RayWorkers:
         self._layout: Layout | None = None
         self._token = setup.run / f".seen-{uuid.uuid4().hex[:12]}"
         self._put: Put = lambda event: None
-        self._starting: dict[str, _ActorWorker] = {}
-        self._workers: dict[str, _ActorWorker] = {}
+        self._starting: dict[str, ActorWorker] = {}
+        self._workers: dict[str, ActorWorker] = {}
         self._parcels: dict[str, Any] = {}
         self._refused: set[str] = set()  # nodes with other versions
         self._lost: RunError | None = None
         self._events: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._handle_events, daemon=True)
         self._stack = contextlib.ExitStack()
+        self._hear = Hear(self._later(self._admit), self._later(self._settle), self._later(self._pass_on))
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -138,9 +139,9 @@ class RayWorkers:
                 if reasons and len(reasons) == len(answers):
                     raise RunError(reasons[-1])
 
-    def later(self, call: Callable[[], None]) -> None:
-        """Handle something in the thread of events; Ray's own threads must not wait."""
-        self._events.put(call)
+    def _later(self, call: Callable[..., None]) -> Callable[..., None]:
+        """Has `call` called in the thread of events: Ray's own threads must not wait."""
+        return lambda *arguments: self._events.put(partial(call, *arguments))
 
     def _handle_events(self) -> None:
         due = time.monotonic()
@@ -175,7 +176,7 @@ class RayWorkers:
         used = {worker.place.node for worker in known.values()} | self._refused
         for place in self._layout.places([node for key, node in nodes.items() if key not in used], known):
             if self._jobs is None or len(self._workers) + len(self._starting) < self._jobs:
-                self._starting[place.name] = _ActorWorker(self, place, self._start_of(place))
+                self._starting[place.name] = ActorWorker(place, self._start_of(place), self._hear)
         self._put(None)
 
     def _start_of(self, place: Place) -> Start:
@@ -198,7 +199,7 @@ class RayWorkers:
         if not self._workers:
             _log.warning("the cluster has no free place for a worker yet: waiting for its cores or GPUs")
 
-    def admit(self, worker: "_ActorWorker", greeting: "Future[Hello]") -> None:
+    def _admit(self, worker: ActorWorker, greeting: "Future[Hello]") -> None:
         """Use a worker from now on, if it has the same versions as this process."""
         name = worker.place.name
         if self._starting.pop(name, None) is None:
@@ -216,7 +217,7 @@ class RayWorkers:
         self._workers[name] = worker
         self._put(None)
 
-    def settle(self, worker: "_ActorWorker", call: "Future[Any]", outer: "Future[Any]") -> None:
+    def _settle(self, worker: ActorWorker, call: "Future[Any]", outer: "Future[Any]") -> None:
         """Pass on what an actor gave back."""
         error = call.exception()
         cause = error.cause if isinstance(error, exceptions.RayTaskError) else error
@@ -233,10 +234,10 @@ class RayWorkers:
             worker.end()
             self._look_again()  # before it is given anything else
             left = worker.place.name not in self._workers
-            reason = "its node has left the cluster" if left else _last_line(cause)
+            reason = "its node has left the cluster" if left else _reason(cause)
             outer.set_exception(WorkerDied(f"{worker.place.name} died: {reason}"))
 
-    def pass_on(self, notes: "Future[Any]") -> None:
+    def _pass_on(self, notes: "Future[Any]") -> None:
         if notes.exception() is None:
             for note in notes.result():
                 self._put(note)
@@ -244,65 +245,6 @@ class RayWorkers:
     def _end_actors(self) -> None:
         for worker in [*self._workers.values(), *self._starting.values()]:
             worker.end()
-
-
-class _ActorWorker(Executor):
-    """One actor, started anew by the next `submit` where it has died."""
-
-    def __init__(self, workers: RayWorkers, place: Place, start: Start) -> None:
-        self._workers, self.place, self._start = workers, place, start
-        self.sees = False
-        self._making: Future[Any] | None = None
-        self._asked: Future[Any] | None = None
-        self._actor: Any = None
-        hello = self.actor.hello.remote().future()
-        hello.add_done_callback(lambda done: workers.later(lambda: workers.admit(self, done)))
-        self.actor.load.remote()
-
-    @property
-    def actor(self) -> Any:
-        """The handle of the actor, which is started where there is none."""
-        if self._actor is None:
-            place = self.place
-            kind = ray.remote(concurrency_groups={"notes": 1})(RayActor)
-            self._actor = kind.options(
-                name=f"{self._start.run.name}: {place.name}",
-                num_cpus=place.cores,
-                num_gpus=place.gpus,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(place.node, soft=False),
-            ).remote(self._start)
-        return self._actor
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        assert not kwargs, "actors are given positional arguments"
-        outer: Future[Any] = Future()
-        work = next((value for value in args if isinstance(value, Work)), None)
-        name = "call" if work is None else _task_name(work)
-        call = self.actor.call.options(name=name).remote(fn, *args).future()
-        if work is not None and work.kind == "make":
-            self._making = outer
-        call.add_done_callback(lambda done: self._workers.later(lambda: self._workers.settle(self, done, outer)))
-        return outer
-
-    def ask_progress(self) -> None:
-        """Have the notes of a training come; blocks bring theirs with them."""
-        asked = self._asked is not None and not self._asked.done()
-        if self._actor is None or self._making is None or self._making.done() or asked:
-            return
-        self._asked = self._actor.notes.remote().future()
-        self._asked.add_done_callback(lambda done: self._workers.later(lambda: self._workers.pass_on(done)))
-
-    def end(self) -> None:
-        """End the actor at once."""
-        actor, self._actor = self._actor, None
-        if actor is not None:
-            with contextlib.suppress(exceptions.RayError, ConnectionError):
-                ray.kill(actor)
-
-
-def _task_name(work: Work) -> str:
-    """What Ray's dashboard calls a work."""
-    return f"{work.step}: block {work.block}" if work.kind == "decode" else f"{work.step}: {work.kind}"
 
 
 def versions_fault(theirs: Mapping[str, str]) -> str:
@@ -325,6 +267,15 @@ def _full(name: str, error: BaseException) -> RunError:
         f"Ray's object store has no room for {name} ({_last_line(error)}): start Ray with a larger "
         "--object-store-memory, or have all nodes see the run directory"
     )
+
+
+def _reason(error: BaseException) -> str:
+    """Why a worker died whose node is still there, as far as Ray knows."""
+    if isinstance(error, exceptions.ActorUnavailableError):
+        return "it cannot be reached"
+    if isinstance(error, exceptions.OutOfMemoryError):
+        return "its node ran out of memory: take fewer workers (--jobs)"
+    return _last_line(error)
 
 
 def _last_line(error: BaseException) -> str:

@@ -19,11 +19,11 @@ from trimtab.executors.driver import Driver, Manner, Task
 from trimtab.executors.local import LocalWorkers
 from trimtab.executors.memory_errors import explain_memory_errors
 from trimtab.executors.options import WorkerOptions
-from trimtab.executors.work import Setup
+from trimtab.executors.work import Setup, Wanted
 from trimtab.executors.workers import InProcess, Workers
 from trimtab.models.load import quiet_libraries
 from trimtab.pipeline.checks import check_steps
-from trimtab.pipeline.experiment_steps import up_to
+from trimtab.pipeline.experiment_steps import STAGES, up_to
 from trimtab.pipeline.make import StepMaker, link_results
 from trimtab.pipeline.memory import check_jobs, memory_lines, spreads
 from trimtab.pipeline.step import Plan, Step, with_needs
@@ -99,9 +99,8 @@ def run(
     together make the step `tune` together; earlier artifacts must already exist. With `trace`, searches of the test
     prompts leave traces in the folder's `traces/`; what was decoded without one is decoded again.
 
-    With several `jobs`, as many worker processes share the blocks and steps of each stage, each with `threads` threads
-    (default: its share of this one's), or with a GPU of its own where several are visible. With `ray`, the address of a
-    Ray cluster, they are at most `jobs` workers of it: see `RayWorkers`.
+    With several `jobs`, as many processes share each stage's blocks and steps, each with `threads` threads (default:
+    its share of this one's), or a GPU of its own. With `ray`, a cluster's address, its workers do: see `RayWorkers`.
 
     Raises:
         TrimtabError: an error that the user can correct; finished work is kept, and the same call resumes.
@@ -109,16 +108,10 @@ def run(
     shard = Shard.parse(shard) if isinstance(shard, str) else shard
     who = WorkerOptions(jobs, threads, ray)
     _check_request(experiment, until, shard, who)
-    line = up_to(experiment, until)
-    directory = RunDirectory(runs_folder(runs) / experiment.name)
-    if not launched().alone and torch.cuda.is_available():
-        torch.cuda.set_device(launched().local)
+    line, directory = up_to(experiment, until), RunDirectory(runs_folder(runs) / experiment.name)
     if not launched().main:
         return _help_to_tune(experiment, line, directory, assets)
-    wanted = line if shard is None and launched().alone else [step for step in line if step.stage == until]
-    if shard is not None:
-        wanted = [step for step in wanted if step.decodes]
-    results = None
+    wanted, results = _wanted(line, until, shard), None
     with (
         run_lock(directory.path, shard) as previous,
         recording(directory.path, watch, previous, shard),
@@ -132,16 +125,13 @@ def run(
             _check_earlier(plan, wanted, until, shard)
             if ray is None:
                 show_memory(watch, memory_lines(line, experiment, assets, jobs or 1))
-            missing = [step.name for step in wanted if step.stage != "report" and not plan.artifacts[step].whole]
-            workers.check([(experiment.model_dump_json(exclude_unset=True), missing)])
-            count = max(len(workers.all()), 1)
+            workers.check(_missing(plan, wanted, experiment))
             maker = StepMaker(Workspace(assets), directory.path)
             made = partial(_made, maker, plan, wanted[-1], watch)
             for stage, tasks in _tasks(plan, wanted, experiment):
-                whole = torch.get_num_threads() if stage in TRAININGS else share_of_threads(count)
                 if stage in TRAININGS:
                     workers.rest()
-                manner = Manner(workers.threads or threads or whole, count, shard, trace, made)
+                manner = Manner(*_shares(workers, who, stage), shard, trace, made)
                 for error in Driver(tasks, directory, workers, watch, manner).run().values():
                     raise error
         if wanted[-1].stage == "report":
@@ -149,6 +139,23 @@ def run(
                 results = maker.report(wanted[-1], plan.inputs(wanted[-1]), advance)
     _leave_group()
     return Run(experiment, plan, watch, results)
+
+
+def _wanted(line: list[Step], until: str, shard: Shard | None) -> list[Step]:
+    """The steps that this call makes: all, or those of the last stage where others have made what comes before it."""
+    if shard is not None:
+        return [step for step in line if step.stage == until and step.decodes]
+    if launched().alone:
+        return line
+    if torch.cuda.is_available():
+        torch.cuda.set_device(launched().local)
+    return [step for step in line if step.stage == until]
+
+
+def _missing(plan: Plan, wanted: Sequence[Step], experiment: Experiment) -> Wanted:
+    """The names of the steps that workers are to make, with their experiment."""
+    missing = [step.name for step in wanted if step.stage != "report" and not plan.artifacts[step].whole]
+    return [(experiment.model_dump_json(exclude_unset=True), missing)]
 
 
 def workers_for(setup: Setup, who: WorkerOptions, *, spread: bool = False) -> Workers:
@@ -171,6 +178,13 @@ def workers_for(setup: Setup, who: WorkerOptions, *, spread: bool = False) -> Wo
 def share_of_threads(jobs: int) -> int:
     """The threads of each of `jobs` processes."""
     return max(torch.get_num_threads() // jobs, 1)
+
+
+def _shares(workers: Workers, who: WorkerOptions, stage: str) -> tuple[int, int]:
+    """The threads of each worker in a stage, and how many workers there are."""
+    count = max(len(workers.all()), 1)
+    whole = torch.get_num_threads() if stage in TRAININGS else share_of_threads(count)
+    return workers.threads or who.threads or whole, count
 
 
 def _tasks(plan: Plan, wanted: Sequence[Step], experiment: Experiment) -> Iterator[tuple[str, list[Task]]]:
@@ -226,15 +240,18 @@ def _check_earlier(plan: Plan, wanted: Sequence[Step], until: str, shard: Shard 
     if shard is None and launched().alone:
         return
     earlier = [step for step in with_needs(wanted) if step.stage != until]
-    missing = next((step for step in earlier if not plan.artifacts[step].whole), None)
-    if missing is None:
+    missing = [step for step in earlier if not plan.artifacts[step].whole]
+    if not missing:
         return
     reason = f"the shards of {until}" if shard is not None else "tune is launched as several processes"
-    raise RunError(f"{missing.name} has not been made: run `trimtab {earlier[-1].stage}` before {reason}")
+    stage = max((step.stage for step in missing), key=STAGES.index)
+    raise RunError(f"{missing[0].name} has not been made: run `trimtab {stage}` before {reason}")
 
 
 def _help_to_tune(experiment: Experiment, line: Sequence[Step], directory: RunDirectory, assets: Assets) -> Run:
     """Take part in the tuning as a launched process other than the main one, without any output."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(launched().local)
     plan = Plan(line, directory, assets)
     with explain_memory_errors(line, experiment, assets), quiet_libraries(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the main process shows the same ones

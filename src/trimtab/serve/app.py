@@ -34,7 +34,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     "5XX": {"model": ErrorBody, "description": "The request has no answer."},
 }
 _EVENTS = {
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    "content": {"text/event-stream": {}},
     "description": "The answer, or its events.",
 }
 

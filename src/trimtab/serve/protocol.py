@@ -53,6 +53,8 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
 }
 """Fields of other servers that this one does not have, each with values that ask for nothing."""
 StopString = Annotated[str, StringConstraints(min_length=1)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]  # tokenizers know no larger number
+Ids = Annotated[list[TokenId], Field(min_length=1)]
 
 
 class Body(BaseModel):
@@ -139,7 +141,7 @@ class GenerationBody(WholeBody):
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, ge=0.01, le=100)  # beyond, logits overflow
     stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] = []
-    stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=MAX_STOPS)] = []
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOPS)] = []
     stream: bool = False
     stream_options: StreamOptions | None = None
     return_token_ids: bool = False
@@ -200,9 +202,6 @@ class ChatRequest(GenerationBody):
     def top(self) -> int | None:
         """How many likely tokens to show beside each; None where no log-probabilities are asked for."""
         return (self.top_logprobs or 0) if self.logprobs else None
-
-
-Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
 class CompletionRequest(GenerationBody):

@@ -53,9 +53,7 @@ def load_service(options: ServeOptions) -> Service:
     assets = Assets(path_map=options.path_map)
     served = Served(_source(options, assets), assets, options.name)
     rows = served.rows(options.rows)
-    limits = Limits(
-        rows=rows, queue=options.queue, request_rows=min(options.request_rows, rows), context=options.context
-    )
+    limits = Limits(rows=rows, queue=options.queue, request_rows=options.request_rows, context=options.context)
     return service_of(served, Engine(RoleParts(served.roles, served.gold), limits), options.max_tokens)
 
 

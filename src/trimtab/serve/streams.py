@@ -113,7 +113,8 @@ async def _events(
             if isinstance(event, SearchStep):
                 yield _event(form.heading.chunk(form.chunk_kind, [], trimtab=step_of(event, choice.index)))
             elif isinstance(event, TextPiece):
-                clock.text()
+                if not event.prompt:
+                    clock.text()
                 yield _event({**form.piece(choice, event), **null_usage})
             elif isinstance(event, ChoiceEnd):
                 end = {**form.end(choice), **null_usage}

@@ -20,7 +20,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from trimtab.store.worker_lines import stages_with_workers, with_workers
+from trimtab.store.worker_lines import MAX_WORKER_LINES, with_workers
 
 Advance = Callable[[float, int], None]
 """Called with the units that are done, of which the last may be a fraction, and their total."""
@@ -245,7 +245,8 @@ def stage_table(stages: list[Stage], now: float, height: int) -> Table:
     for _ in range(3):
         table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
-    height -= len(stages_with_workers(stages))
+    working = working_of(stages)
+    height -= len(working)
     begun = [stage for stage in stages if stage.state != "waits"]
     for stage in begun[-(height - 1) :]:
         share = ProgressBar(total=stage.total, completed=stage.done) if stage.total else stage.state
@@ -256,7 +257,12 @@ def stage_table(stages: list[Stage], now: float, height: int) -> Table:
     waiting = [stage.name for stage in stages if stage.state == "waits"]
     if waiting:
         table.add_row(waiting[0], "waits" + (f", {len(waiting) - 1} more" if waiting[1:] else ""))
-    return with_workers(table, stages)
+    return with_workers(table, working)
+
+
+def working_of(stages: list[Stage]) -> list[tuple[str, list[str]]]:
+    """The stages whose workers are to be named, and these workers."""
+    return [(stage.name, stage.workers) for stage in stages if stage.workers][:MAX_WORKER_LINES]
 
 
 def name_width(names: Iterable[str]) -> int:

@@ -16,7 +16,7 @@ from trimtab.executors.options import WorkerOptions
 from trimtab.executors.run import share_of_threads, show_memory, workers_for
 from trimtab.executors.work import Setup, WorkerFault
 from trimtab.executors.workers import Workers
-from trimtab.pipeline.checks import check_steps
+from trimtab.pipeline.checks import check_lines
 from trimtab.pipeline.experiment_steps import steps
 from trimtab.pipeline.memory import memory_lines, spreads
 from trimtab.pipeline.reports import report_folder
@@ -67,8 +67,7 @@ def run_study(
     with run_lock(directory.path) as previous, recording(directory.path, watch, previous):
         spread = any(spreads(run.experiment) for run in study.runs)
         with workers_for(Setup(directory.path, assets), who, spread=spread) as workers:
-            for run in study.runs:
-                check_steps(steps(run.experiment), run.experiment, assets)
+            check_lines([(steps(run.experiment), run.experiment) for run in study.runs], assets)
             plan = plan_study(study, directory, assets)
             if who.ray is None:
                 _tell_memory(study, assets, watch, who.jobs or 1)

@@ -8,9 +8,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from trimtab.store.progress import MAX_NAME_WIDTH, Stage, duration, name_width, stage_table
+from trimtab.store.progress import MAX_NAME_WIDTH, Stage, duration, name_width, stage_table, working_of
 from trimtab.store.text_table import print_rows
-from trimtab.store.worker_lines import stages_with_workers, with_workers
+from trimtab.store.worker_lines import with_workers
 from trimtab.study.plan import StudyPlan, Task
 
 DONE = ("made", "used again")
@@ -38,12 +38,12 @@ class StudyView:
         table.add_column(overflow="fold", max_width=MAX_NAME_WIDTH)
         table.add_column(min_width=8, max_width=24)
         table.add_column(justify="right", no_wrap=True)
-        shown = _fitting(lines, height - 1 - len(stages_with_workers(stages)))
+        shown = _fitting(lines, height - 1 - len(working_of(stages)))
         for name, members in shown:
             table.add_row(*_row(name, members, now))
         if len(shown) < len(lines):
             table.add_row(f"and {len(lines) - len(shown)} more")
-        return with_workers(table, stages)
+        return with_workers(table, working_of(stages))
 
 
 def _lines(plan: StudyPlan, stages: Sequence[Stage]) -> list[Line]:
