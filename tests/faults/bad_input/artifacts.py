@@ -87,7 +87,7 @@ def judge_pickled(world: World) -> Said:
 
 def no_memory(world: World) -> Said:
     reason = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 99999999999 bytes."
-    world.monkeypatch.setattr("trimtab.preferences.synthesize.synthesize", Mock(side_effect=RuntimeError(reason)))
+    world.monkeypatch.setattr("trimtab.preferences.synthesize.scored", Mock(side_effect=RuntimeError(reason)))
     return command(world, "synthesize", "synthesize.samples=3")
 
 

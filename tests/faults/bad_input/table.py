@@ -110,9 +110,7 @@ CONFIGURATION = [
                                                                               "--shard", "1/2"),
      "guide.rows is auto, which depends on the machine, but all shards must cut the prompts into the same blocks: give "
      "a number, such as --set guide.rows=256"),
-    (SETTING, "no process at all", lambda world: command(world, "run", "--jobs", "0"), "jobs is 0: give at least 1"),
-    (SETTING, "a shard for several processes", lambda world: command(world, "guide", "--jobs", "2", "--shard", "1/2"),
-     "shard 1/2 with 2 jobs is not supported: use one job and more shards"),
+    (SETTING, "no process at all", lambda world: command(world, "run", "--jobs", "0"), "--jobs is 0: give at least 1"),
     (SETTING, "a share of min-p above 1", checked("guide.sampling.min_p=2"),
      "…: guide.sampling.min_p is 2: input should be less than or equal to 1"),
     (SETTING, "a repetition penalty of 0", checked("guide.sampling.repetition_penalty=0"),

@@ -16,7 +16,7 @@ from trimtab import cli
 
 # What every command of the table is given besides its own faults.
 SMALL = (
-    "reward.max_length=128", "reward.training=null", "reward.model=lvwerra/distilbert-imdb",
+    "reward.max_length=128", "reward.training=null", "reward.model=lvwerra/distilbert-imdb", "judge=sentiment",
     "reward.positive_label=POSITIVE", "data.reward_reviews=40", "data.reward_heldout=20", "data.judge_reviews=20",
     "data.tuning_prompts=8", "data.validation_prompts=4", "data.test_prompts=4", "guide.max_new_tokens=6",
     "guide.decoders=[{}]", "synthesize.samples=4", "synthesize.max_new_tokens=6", "evaluate.bootstrap=100",
