@@ -28,9 +28,9 @@ class Shape:
 GPT2, GPT2_XL = Shape(12, 12, 768), Shape(48, 25, 1600)
 
 
-def random_gpt2(shape: Shape, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+def random_gpt2(shape: Shape, dtype: torch.dtype, device: torch.device, seed: int = 0) -> PreTrainedModel:
     """A GPT-2 of this shape with its usual initial weights."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = GPT2Config(vocab_size=TOKENS, n_layer=shape.layers, n_head=shape.heads, n_embd=shape.width)
     with device:
         return GPT2LMHeadModel(config).to(dtype).eval()

@@ -22,6 +22,7 @@ from trimtab.config import fields
 from trimtab.config.experiment import Experiment
 from trimtab.config.faults import part_in
 from trimtab.config.models import Config
+from trimtab.config.reward import JudgeConfig
 from trimtab.plugins.registry import registry
 from trimtab.study.study_file import StudyConfig
 
@@ -32,6 +33,8 @@ REGISTERED = {
     fields.Strategy: "strategy",
     fields.RewardKind: "reward kind",
 }
+NAMES = {JudgeConfig: ["sentiment"]}
+"""Parts that are given by one of these names, too."""
 PAIR = {
     "type": "string",
     "description": "The name of a pair that `trimtab guides` lists; it sets `small` and `guide.tuned`.",
@@ -107,11 +110,13 @@ def schema() -> dict[str, Any]:
             del values["properties"][name]["type"]
             names = [entry.name for entry in registry(noun).values() if entry.name not in ("function", "service")]
             values["properties"][name]["anyOf"] = [{"enum": names}, {"type": "string"}]
-        if part.shorthand:
-            definitions[part.__name__] = {"anyOf": [{"type": "string"}, values], "description": values["description"]}
+        if part.shorthand or part in NAMES:
+            text = {"enum": NAMES[part]} if part in NAMES else {"type": "string"}
+            definitions[part.__name__] = {"anyOf": [text, values], "description": values["description"]}
     definitions["GuideConfig"]["properties"]["pair"] = PAIR
     del definitions["ModelConfig"]["anyOf"][1]["required"]  # `guide.tuned` may be an adapter alone
     del definitions["DecoderConfig"]["properties"]["name"]["default"]  # the name is made of the settings
+    definitions["Experiment"]["properties"]["judge"]["anyOf"].append({"enum": ["sentiment"]})  # a judge by its name
     del definitions["Experiment"]["required"]  # an experiment within a study has the study's name
     definitions["StudyConfig"]["properties"]["experiment"]["anyOf"][1] = {"$ref": "#/$defs/Experiment"}
     return {
@@ -137,8 +142,7 @@ def page(definitions: dict[str, Any]) -> str:
     sections = [INTRODUCTION]
     for part, paths in {**parts(Experiment), StudyConfig: ["study"]}.items():
         values = definitions[part.__name__]
-        if part.shorthand:
-            values = values["anyOf"][1]
+        values = values["anyOf"][1] if "anyOf" in values else values
         about = " ".join((inspect.getdoc(part) or "").split())
         where = f"`{'`, `'.join(paths)}`: " if paths not in ([""], ["study"]) else ""
         lines = [f"\n## {heading(part)}\n", f"{where}{linked(about)}\n"]
@@ -198,6 +202,8 @@ def type_of(facts: dict[str, Any]) -> str:
 
 def default_of(field: FieldInfo | None) -> str:
     """A default as it would be written; of a part what differs from the defaults in its own table."""
+    if field is not None and field.default_factory is not None:
+        return "depends"
     default = None if field is None else field.default
     if isinstance(default, Config):
         default = default.model_dump(mode="json", exclude_unset=True)

@@ -16,9 +16,9 @@ def note_runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Experiment, str]]:
     """From now on commands only note the experiment and the stage that they would run up to."""
     ran: list[tuple[Experiment, str]] = []
 
-    def noted(experiment: Experiment, runs: Path, assets: object, watch: object, until: str, *_: Any, **__: Any) -> Any:
+    def noted(experiment: Experiment, runs: str, assets: object, watch: object, until: str, *_: Any, **__: Any) -> Any:
         ran.append((experiment, until))
-        return SimpleNamespace(path=runs / experiment.name)
+        return SimpleNamespace(path=Path(runs) / experiment.name)
 
     monkeypatch.setattr("trimtab.executors.run.run", noted)
     monkeypatch.setattr("trimtab.assets.resolve.Assets", without_the_pages_map)
@@ -26,9 +26,9 @@ def note_runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Experiment, str]]:
     return ran
 
 
-def without_the_pages_map(path_map: Path | None = None) -> Assets:
+def without_the_pages_map(path_map: Path | None = None, download: bool = True) -> Assets:
     """The path map that a page names is its reader's own."""
-    return Assets(path_map=path_map if path_map is not None and path_map.is_file() else None)
+    return Assets(path_map=path_map if path_map is not None and path_map.is_file() else None, download=download)
 
 
 def words_of(line: str) -> list[str]:

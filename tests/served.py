@@ -41,9 +41,13 @@ DECODERS: dict[str, DecoderConfig] = {
         "vote": {"successors": 6, "vote": r"\w"},
         "rejecting": {"successors": 6, "reject": {"at": [3, 6]}},
         "by a function": {"width": 2, "successors": 2, "chunk": 2, "value": "served:vowels"},
-        "by both": {"successors": 3, "chunk": 3, "value": [{"by": "served:vowels", "steps": "sum"}, {"by": "implicit", "per_token": True}]},
+        "by both": {
+            "successors": 3,
+            "chunk": 3,
+            "value": [{"by": "served:vowels", "steps": "sum"}, {"by": "implicit", "per_token": True}],
+        },
     }.items()
-}  # fmt: skip
+}
 PROMPTS = ["I really", "This was the worst film that I have ever seen.", "x", "Here is a movie", "", "é 😀"]
 STOPS: list[tuple[str, ...]] = [(), (), (), ("e",), (" a", "i"), ("the worst",), ("\ufffd", "q")]
 SAMPLINGS = [

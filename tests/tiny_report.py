@@ -101,7 +101,10 @@ WIDE = {
 """Changes to rows by which every column is there and full."""
 
 
-def report(folder, text=SCRIPT, prompt="I <em>saw</em>", seconds=1.5, experiment=DEMO, seen=None, count=5, **changes):
+def report(
+    folder, text=SCRIPT, prompt="I <em>saw</em>", seconds=1.5, experiment=DEMO, seen=None, count=5, preliminary=False,
+    **changes,
+):  # fmt: skip
     """Write the report of `count` prompts with every decoder of an experiment; `changes` are made to every row. Gives
     the page, and in the list `seen` the rows."""
     decoders = experiment.guide.decoders
@@ -124,4 +127,5 @@ def report(folder, text=SCRIPT, prompt="I <em>saw</em>", seconds=1.5, experiment
     if seen is not None:
         seen += rows
     times = {"data": seconds, "tune": 2.0, f"guide {decoders[0].name}": 3.0, f"guide {decoders[-1].name}": 100.0}
-    return write_report(folder, experiment, rows, scores, generations, times, DETAILS)
+    rows = rows[:2] if preliminary else rows
+    return write_report(folder, experiment, rows, scores, generations, times, DETAILS, preliminary=preliminary)

@@ -68,9 +68,9 @@ def test_plugins_can_be_named_on_the_command_line(folder, monkeypatch, capsys):
 
 def test_entries_lists_every_entry_of_every_registry(folder, monkeypatch, capsys):
     out = printed(monkeypatch, capsys, "entries", "my-plugins.yaml")
-    names = {line.split("│")[2].strip() for line in out.splitlines() if line.startswith("│")}
+    names = set(re.findall(r"\w+", out))  # in a table, or one below the other where that is too wide
     assert {name for noun in REGISTRIES for name in registry(noun)} <= names
-    assert set(ADDED.values()) <= names and "arXiv 2310.12036" in " ".join(out.split())
+    assert set(ADDED.values()) <= names and {"arXiv", "2310", "12036"} <= names
 
 
 @pytest.mark.parametrize(("command", "noun"), [("tune", "loss"), ("pairs", "strategy")])

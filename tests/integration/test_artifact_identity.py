@@ -270,6 +270,7 @@ def ran(
     experiment: Experiment, folder: Path, assets: Assets, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
     """Run all steps but the report. Gives what each has read, and what its identity and those of its needs hold."""
+    unnoted, experiment = experiment, experiment.model_copy(deep=True)  # parts that are defaults are shared by all
     notes = Notes(experiment)
     with notes.taken(monkeypatch):
         plan = Plan(steps(experiment)[:-1], RunDirectory(folder), assets)
@@ -280,7 +281,7 @@ def ran(
         for step in plan.steps:
             # nothing that an earlier step has loaded hides what this one reads
             with notes.of(step.name):
-                carry_out_steps(plan, assets, [step], experiment=experiment)
+                carry_out_steps(plan, assets, [step], experiment=unnoted)
     return notes.read, identified
 
 

@@ -115,6 +115,19 @@ def test_models_are_shown_prompts_as_they_want_them(here: Path, monkeypatch: pyt
     assert (b.small.template, b.large.template) == ("chat", "{prompt}")
 
 
+def test_a_model_of_the_catalogue_is_looked_at_where_it_was_downloaded(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its tokenizer cannot be had without it."""
+    monkeypatch.setattr("trimtab.assets.resolve.Assets.present", lambda self, entry: here / "hub" / "encoder")
+    monkeypatch.setenv("TRIMTAB_PATH_MAP", "")
+    with pytest.raises(SystemExit):
+        trimtab(monkeypatch, "init", "a.yaml", "--reward", "sentence-transformers/all-MiniLM-L6-v2")
+    assert "all-MiniLM-L6-v2 is no classifier or reward model" in capsys.readouterr().err
+    trimtab(monkeypatch, "init", "a.yaml")  # whose small model has no chat template here
+    assert load_experiment(here / "a.yaml").small.template == "{prompt}"
+
+
 def test_each_kind_of_reward(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = json.loads((here / "hub/classifier/config.json").read_text())
     (here / "hub/scalar").mkdir()

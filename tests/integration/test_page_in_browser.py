@@ -171,11 +171,12 @@ STICKS_OUT = """() => {
 def pages(tmp_path_factory):
     """A page of each kind; the long ones with names of 80 characters, models of 96, and every column."""
     folder = tmp_path_factory.mktemp("pages")
-    for name in ("report", "long report", "study", "long study"):
+    for name in ("report", "long report", "preliminary", "study", "long study"):
         (folder / name).mkdir()
     return {
         "report": report(folder / "report"),
         "long report": report(folder / "long report", text=HARD, experiment=LONG, set_aside=1, **WIDE),
+        "preliminary": report(folder / "preliminary", count=20, preliminary=True),
         "study": study_report(folder / "study"),
         "long study": study_report(folder / "long study", long=True),
     }
@@ -216,7 +217,7 @@ def test_what_sticks_out_is_found(visit, pages):
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
-@pytest.mark.parametrize("kind", ["long report", "study", "long study"])
+@pytest.mark.parametrize("kind", ["long report", "preliminary", "study", "long study"])
 def test_axe_objects_to_no_page(visit, pages, kind, mode):
     page = visit(LAPTOP, mode, pages[kind])
     assert objections(page) == ""

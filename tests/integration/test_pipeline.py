@@ -67,7 +67,6 @@ def test_imdb_gpt2_runs_end_to_end_behind_a_path_map(
             "trimtab",
             "run",
             "imdb-gpt2",
-            "--quiet",
             "--runs",
             str(tmp_path),
             "--path-map",
@@ -77,8 +76,14 @@ def test_imdb_gpt2_runs_end_to_end_behind_a_path_map(
         ],
     )
     cli.main()
-    printed = capsys.readouterr().out
-    assert "cbs-4-4-5" in printed and "report.html" in printed
+    printed, told = capsys.readouterr()
+    assert "cbs-4-4-5" in printed and printed.splitlines()[-1].endswith("report.html")
+    assert max(map(len, printed.splitlines()[:-1])) <= 120  # the verdict is broken at words
+    # no terminal is here: a line at each stage's start and end, and no bar of a library's
+    for words in ("tune: begins\n", "tune: made after 0:0", "evaluate bon-16: begins\n", "report: made after"):
+        assert words in told
+    assert not re.search(r"\d%|it/s|\r|\x1b", told)
+    assert re.search(r"^base: reward .* \(preliminary: 1 of 9 decoders\)$", told, re.MULTILINE)
     rows = table(tmp_path / "imdb-gpt2")
     assert [row["decoder"] for row in rows] == [
         "base", "bon-16", "gold-bon-16", "bon-32", "gold-bon-32", "cbs-4-4-5", "eft-1", "untuned", "tuned",

@@ -29,7 +29,7 @@ def test_a_run_goes_on_at_another_machine(small_run: SmallRun, tmp_path: Path) -
 
     def start(machine: str) -> int:
         (tmp_path / machine).mkdir(exist_ok=True)
-        words = small_run.arguments("run", url)
+        words = small_run.arguments("evaluate", url)
         environment = {"TRIMTAB_CACHE": str(tmp_path / machine / "cache")}
         return small_run.warm.start(*words, errors=tmp_path / machine / "errors.txt", environment=environment)
 
@@ -37,7 +37,7 @@ def test_a_run_goes_on_at_another_machine(small_run: SmallRun, tmp_path: Path) -
         return small_run.errors(tmp_path / machine)
 
     first = start("first")
-    while not list(remote.glob("quickstart/guide-*/files.json")):
+    while not list(remote.glob("quickstart/tune-*/files.json")):
         time.sleep(0.01)
     os.kill(first, signal.SIGKILL)
     assert small_run.wait(first) == -signal.SIGKILL
@@ -48,12 +48,12 @@ def test_a_run_goes_on_at_another_machine(small_run: SmallRun, tmp_path: Path) -
     note.write_text(json.dumps({**json.loads(note.read_text()), "seen": time.time() - 3600}))
     assert small_run.wait(start("second")) == 0, errors("second")
     log = (remote / "quickstart" / "log.txt").read_text()
-    assert log.count("start: trimtab run") == 2 and log.count("was killed: resuming its run") == 1
+    assert log.count("start: trimtab evaluate") == 2 and log.count("was killed: resuming its run") == 1
     assert log.count("tune: runs") == 1 and log.count("downloaded tune-") == 1
     assert not note.exists()
 
     (tmp_path / "plain").mkdir()
-    assert small_run.finish("run", tmp_path / "plain") == 0
+    assert small_run.finish("evaluate", tmp_path / "plain") == 0
     assert run_bytes(remote) == run_bytes(tmp_path / "plain")
 
     assert small_run.wait(start("first")) == 0, errors("first")

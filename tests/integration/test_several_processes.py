@@ -192,7 +192,7 @@ def test_what_cannot_be_done_together_is_said_in_one_line(small_run: SmallRun, t
             "tune",
             "trimtab: data has not been made: run `trimtab pairs` before tune is launched as several processes\n",
         ),
-        ("guide", "trimtab: guide was launched as 2 processes: only `trimtab tune` can be\n"),
+        ("guide", "trimtab: guide was launched as 2 processes: only `trimtab tune` can be, without --ray\n"),
     ):
         folders = [tmp_path / stage / str(index) for index in range(2)]
         processes = []

@@ -134,14 +134,14 @@ def test_the_plan_says_what_was_made_and_what_the_rest_needs(
     options = ["--runs", str(tmp_path), "--path-map", str(hub), "--set", *SMALL]
     monkeypatch.setattr("sys.argv", ["trimtab", "plan", "quickstart", *options])
     cli.main()
-    lines = {line.split("  ")[1].strip(): line for line in capsys.readouterr().out.splitlines() if "  " in line.strip()}
+    lines = {line.strip().split("  ")[0]: line for line in capsys.readouterr().out.splitlines() if "  " in line.strip()}
     assert "missing" in lines["tune"] and not (tmp_path / "quickstart").exists(), "a plan makes nothing"
     monkeypatch.setattr("sys.argv", ["trimtab", "pairs", "quickstart", "--quiet", *options])
     cli.main()
     capsys.readouterr()
     monkeypatch.setattr("sys.argv", ["trimtab", "plan", "quickstart", *options])
     cli.main()
-    lines = {line.split("  ")[1].strip(): line for line in capsys.readouterr().out.splitlines() if "  " in line.strip()}
+    lines = {line.strip().split("  ")[0]: line for line in capsys.readouterr().out.splitlines() if "  " in line.strip()}
     assert "made" in lines["pairs"] and "missing" in lines["tune"] and "synthesize tuning" in lines["pairs"]
     assert "GB" in lines["guide bon-4"] and "e+" in lines["guide bon-4"]
     assert json.loads((tmp_path / "quickstart" / "status.json").read_text())["stages"][-1]["name"] == "pairs"

@@ -219,7 +219,7 @@ def test_a_worker_that_dies_costs_nothing(
 ) -> None:
     submit, killed = local._ProcessWorker.submit, list[str]()
 
-    def kill_once(worker: Any, fn: Any, work: Work) -> Any:
+    def kill_once(worker: Any, fn: Any, work: Work) -> Any:  # a study's workers never rest
         future = submit(worker, fn, work)
         if work.step == "tune" and not killed:
             killed.append(work.step)

@@ -4,6 +4,7 @@
 """
 
 import importlib
+import importlib.util
 import json
 import math
 import sys
@@ -176,3 +177,21 @@ def test_files_are_matched_by_the_names_of_their_steps(script: Script, tmp_path:
     then, now = made
     assert sorted(then) == sorted(now) and len(then) == 4
     assert [name for name in then if then[name] != now[name]] == ["study hinge: tune: records.jsonl"]
+
+
+def test_serving(script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Under a name of its own: a module of the tests is called `serving`, too."""
+    del script  # its fixture puts the scripts' folder in front
+    spec = importlib.util.spec_from_file_location("benchmark_serving", BENCHMARKS / "serving.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    sizes = ("--models", "tiny", "--clients", "2", "--requests", "2", "--tokens", "4", "--repeats", "1")
+    rows = main(module, monkeypatch, tmp_path / "serving.json", *sizes, "--dtype", "float32", "--device", "cpu")
+    assert [(row["workload"], row["clients"]) for row in rows] == [("base", 2), ("cbs", 2)]
+    for row in rows:
+        assert row["ratio"] == row["tokens_a_second"] / row["alone"]
+        assert 0 < row["first_token"] <= row["median"] <= row["p99"]
+    figures = main(module, monkeypatch, tmp_path / "soak.json", "--soak", "2")
+    assert figures["wrong"] == [] and figures["lost"] == 0 and figures["ends"]["answered"] > 0

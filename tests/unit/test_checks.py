@@ -13,7 +13,7 @@ from trimtab import cli
 from trimtab.assets.resolve import Assets
 from trimtab.config.file import load_experiment
 from trimtab.errors import ConfigurationError, DataError
-from trimtab.models import load
+from trimtab.models import load, roles
 from trimtab.pipeline.checks import check_steps
 from trimtab.pipeline.experiment_steps import steps, up_to
 
@@ -32,7 +32,8 @@ def write(tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TRIMTAB_PATH_MAP", str(hub))
-    monkeypatch.setattr(load, "load_causal_lm", _no_weights)
+    for module in (load, roles):
+        monkeypatch.setattr(module, "load_causal_lm", _no_weights)
     (tmp_path / "mine.py").write_text(REWARD)
     rows = [{"prompt": f"Name tree number {number}."} for number in range(8)]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -86,7 +87,7 @@ def cut_model(hub: Path) -> dict[str, Any]:
 
 def test_a_sound_experiment_is_said_to_be_so(write, monkeypatch, capsys):
     trimtab(monkeypatch, "check", str(write()))
-    first, data, small, large, memory = capsys.readouterr().out.splitlines()
+    first, data, large, small, memory = capsys.readouterr().out.splitlines()
     assert first == "mine: sound; decoders base, bon-2"
     assert data == "data: prompts.jsonl: 6 prompts to tune and validate on, 2 to test on"
     assert small.startswith("untuned: HuggingFaceTB/SmolLM2-135M-Instruct reads prompts of up to")

@@ -15,18 +15,18 @@ from trimtab.pipeline.step import Decoding, Plan, Step
 from trimtab.pipeline.workspace import Job
 from trimtab.records import Generation, Prompt
 from trimtab.store.artifacts import Artifact, RunDirectory
-from trimtab.store.blocks import Block
+from trimtab.store.blocks import Block, Within, ignored
 
 PROMPTS = [Prompt(f"p{number}", f"text {number}") for number in range(7)]
 WIDTH = {"decoder": {"width": 4}}
 
 
-def decode(prompts: Sequence[Prompt]) -> Block:
+def decode(prompts: Sequence[Prompt], *, within: Within = ignored) -> Block:
     records = [Generation(each.id, each.text, 0, [1], [2], f" {each.id}", "length") for each in prompts]
     return Block(records, {"large": 10.0 * len(prompts)}, 0.5)
 
 
-def dying(prompts: Sequence[Prompt]) -> Block:
+def dying(prompts: Sequence[Prompt], *, within: Within = ignored) -> Block:
     if prompts[0].id == "p6":
         raise KeyboardInterrupt
     return decode(prompts)

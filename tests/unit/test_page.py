@@ -148,6 +148,16 @@ def test_page_tells_the_whole_story(page):
         assert f"{decoder.name} 2!" not in text  # two examples were asked for
 
 
+def test_a_preliminary_page_says_so_and_shows_the_rows_that_there_are(tmp_path):
+    page = report(tmp_path, count=20, preliminary=True).read_text(encoding="utf-8")
+    elements = Elements(page)
+    text = re.sub(r"\s+", " ", "".join(elements.text))
+    assert "Preliminary: 2 of 5 decoders are measured." in text and "lifts the gold reward" in text
+    assert elements.open == [] and "figure" not in elements.tags and 'href="#figures"' not in page
+    rows = re.findall(r'<th scope="row"><span class="name">([^<]+)</span>', page)
+    assert set(rows) == {"base", "bon-2"}
+
+
 def test_examples_show_each_text_with_its_own_reward(page):
     who = r'<p class="who">(\S+) <span><span class="unseen">reward </span>(\S+)</span></p>'
     cards = re.findall(who + r'\s*<p class="text"[^>]*>(.*?)</p>', page)

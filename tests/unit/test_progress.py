@@ -119,7 +119,7 @@ def test_the_view_shows_all_stages_and_never_more_lines_than_there_are() -> None
         advance(10, 40)
         shown = text(list(watch.stages.values()), watch.stages["tune"].updated or 0)
         assert "data" in shown and "used again" in shown and "10/40" in shown and "left" in shown
-        assert "guide base" in shown and "waits, and 2 more" in shown
+        assert "guide base" in shown and "waits, 2 more" in shown
     many = [Stage(f"guide {number}", "made") for number in range(60)]
     assert len(text(many, 0.0, height=20).splitlines()) <= 20 and "guide 59" in text(many, 0.0, height=20)
 

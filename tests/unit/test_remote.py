@@ -2,9 +2,12 @@
 
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -356,6 +359,35 @@ def test_a_file_in_a_folder_is_replaced_atomically(tmp_path: Path, monkeypatch: 
     with run_lock(folder):
         assert (folder / "log.txt").read_text() == "first\nsecond\n"
     assert log.read_text() == "first\nsecond\n" and not (folder / "log.txt.tmp").exists()
+
+
+def test_no_bucket_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """s3fs makes the bucket of a path where it is told to make folders, and a misspelt one would hold the run."""
+    folder = url_folder.UrlFolder("unstable://bukcet/runs")
+    monkeypatch.setattr(folder, "_root", "bukcet/runs")  # as s3fs and gcsfs write it
+    monkeypatch.setattr(UnstableFiles, "makedirs", lambda *_, **__: pytest.fail("a bucket was made"))
+    folder.write_json("note.json", {}, create=True)
+    folder.write_json("note.json", {"a": 1})
+    assert folder.read_json("note.json") == {"a": 1}
+
+
+class Pages(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *_: object) -> None:
+        pass
+
+
+def test_a_web_server_that_lists_its_folders_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = runs_folder(f"file://{tmp_path}/pages/runs") / "demo"
+    run = RunDirectory(folder)
+    artifact = run.artifact("guide", {}, [])
+    with run_lock(folder), run.writing(artifact) as files:
+        write_text(files / "records.jsonl", ["words"])
+        link_to(folder / "tuned", Path(artifact.folder.name))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Pages, directory=str(tmp_path / "pages")))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    read = local_run(f"http://127.0.0.1:{server.server_port}/runs/demo", "guide")
+    server.shutdown()
+    assert read != folder and (read / "tuned" / "records.jsonl").read_text() == "words"
 
 
 def test_http_is_not_written() -> None:

@@ -71,6 +71,17 @@ def test_a_report_of_an_earlier_version_is_kept(run: RunDirectory) -> None:
     assert sorted(pages(run).values()) == ["new", "old"]
 
 
+def test_reports_of_a_study_are_told_apart_by_its_grid(run: RunDirectory) -> None:
+    """They name no artifacts: the folders of a study serve many cells."""
+    made(run, "data", {"seed": 0})
+    for betas in ([0.1, 1], [0.1, 2], [0.1, 2]):
+        with report_folder(run.path, experiment(), {}, {"study": {"grid": {"tune.beta": betas}}}) as folder:
+            (folder / "report.html").write_text("page")
+    found = {folder.name: folder.apart for folder in contents(run.path)}
+    assert found.pop("report") == "study.grid.tune.beta [0.1, 2]"
+    assert sorted(found.values()) == ["", "study.grid.tune.beta [0.1, 1]"]
+
+
 def test_only_what_differs_is_said_also_of_what_a_folder_was_made_from(run: RunDirectory) -> None:
     data = made(run, "data", {"data": {"test_prompts": 2}, "data is": ["a1"], "seed": 0})
     tuned = [

@@ -5,13 +5,14 @@ import io
 import re
 
 import pytest
+from rich.console import Console
 
 from tiny_report import SCRIPT
 from tiny_study_report import CHANGES, ROWS, facts, row, study_report, value
 from trimtab.report import study_plots
 from trimtab.report.palette import dark_colours
 from trimtab.report.study_page import write_study_report
-from trimtab.report.study_tables import terminal_table, text_of, write_tables
+from trimtab.report.study_tables import print_cells, text_of, write_tables
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,11 @@ def test_a_mean_of_one_seed_has_no_parentheses():
 
 
 def test_the_terminal_s_table_has_every_cell():
-    assert terminal_table(ROWS).row_count == 3
+    for width in (60, 80, 140):
+        console = Console(width=width, file=io.StringIO())
+        print_cells(ROWS, console)
+        printed = console.file.getvalue()
+        assert all(row.name in printed for row in ROWS) and "…" not in printed
 
 
 def test_tables_of_cells_on_no_axis_name_them(tmp_path):

@@ -30,6 +30,7 @@ from trimtab.executors.threads import wait_briefly
 from trimtab.pipeline.stages import COMMAND_WORDS
 from trimtab.plugins.load import load_plugins
 from trimtab.plugins.registry import registry
+from trimtab.serve.options import ServeOptions
 from trimtab.store.distributed import Terminated, first_to_fail, launched
 from trimtab.store.lock import command_line
 from trimtab.study.options import StudyOptions
@@ -82,6 +83,13 @@ def study(options: Every, how: Annotated[StudyOptions, tyro.conf.arg(name="")]) 
     run_command(options.path, experiment_file, options.overrides, options.runs, options.path_map, options.quiet, how)
 
 
+def serve(options: Annotated[ServeOptions, tyro.conf.arg(name="")]) -> None:
+    """Serve a run's models and decoders behind OpenAI's protocol."""
+    from trimtab.serve.command import run_command
+
+    run_command(options)
+
+
 @contextlib.contextmanager
 def _opened(options: Options, who: WorkerOptions) -> "Iterator[Callable[..., Run]]":
     """Inside, progress is shown. Gives `executors.run.run` for this experiment, which takes the stage to run up to."""
@@ -115,7 +123,8 @@ def _print_report(made: "Run") -> None:
     if not console.is_terminal:  # a file has room for the table
         console = Console(width=max(console.width, 120))
     for table in terminal_tables(made.report, console.width, table_columns(made.experiment, made.report)):
-        console.print(table, "")
+        console.print(table)
+        console.print()
     # without markup: in a user's names `[red]` is no colour
     for prompt in made.set_aside[:MAX_SET_ASIDE]:
         print(f"{prompt.decoder}: prompt {one_line(prompt.prompt_id)} is set aside, {prompt.why}")
@@ -131,6 +140,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     **{stage: _stage(stage) for stage in COMMAND_WORDS},
     "merge": merge,
     "study": study,
+    "serve": serve,
     "save": save,
     "push": push,
     "launch-config": launch_config,

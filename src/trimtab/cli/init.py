@@ -182,10 +182,13 @@ def reward_facts(reward: str, assets: "Assets") -> dict[str, Any]:
 
 def _tokenizer_folder(model: str, assets: "Assets") -> Path | None:
     """The folder of a model's tokenizer and configuration; None where it cannot be had without the weights."""
+    from trimtab.assets.catalog import find
+
     try:
         return assets.tokenizer(model)
     except AssetError:
-        return None
+        entry = find(model)
+        return None if entry is None else assets.present(entry)
 
 
 def _read_json(file: Path) -> dict[str, Any]:

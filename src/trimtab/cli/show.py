@@ -51,7 +51,7 @@ def check(
         from trimtab.assets.resolve import Assets
         from trimtab.pipeline.survey import print_survey
 
-        print_survey(experiments, Assets(path_map=path_map), Console(width=max(Console().width, 100)))
+        print_survey(experiments, Assets(path_map=path_map), Console())
 
 
 def _checked(experiments: Sequence[Experiment], path_map: Path | None) -> list[str]:
@@ -91,10 +91,9 @@ def plan(
     from rich.console import Console
 
     from trimtab.assets.resolve import Assets
-    from trimtab.pipeline.show_plan import plan_table
+    from trimtab.pipeline.show_plan import print_plan
 
-    table = plan_table(options.load(), runs, Assets(path_map=path_map))
-    Console(width=max(Console().width, 100)).print(table)
+    print_plan(options.load(), runs, Assets(path_map=path_map), Console())
 
 
 def entries(file: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[EXPERIMENT]")] = None) -> None:

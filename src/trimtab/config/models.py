@@ -30,17 +30,7 @@ DeviceMap = Literal["auto", "balanced", "sequential", "cpu", "disk"]
 Quantization = Literal["4bit", "8bit"]
 
 
-class _OneLineFaults(type(pydantic.BaseModel)):  # type: ignore[misc]  # pydantic names its metaclass nowhere
-    """A part that is made in Python refuses as one in a file does: all its faults, on one line."""
-
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return super().__call__(*args, **kwargs)
-        except pydantic.ValidationError as error:
-            raise ConfigurationError(f"{cls.__name__}: {'; '.join(faults_in(error, cls))}") from None
-
-
-class Config(pydantic.BaseModel, metaclass=_OneLineFaults):
+class Config(pydantic.BaseModel):
     """Base of all parts: frozen, no unknown keys, no NaN or infinity."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
@@ -48,6 +38,16 @@ class Config(pydantic.BaseModel, metaclass=_OneLineFaults):
     """Fields that do not change a result, and so take no part in hashes: where, how fast, under what name."""
     shorthand: ClassVar[str] = ""
     """The field that a text stands for, where it is given instead of all fields."""
+
+    def __init__(self, **values: Any) -> None:
+        """A part that is made in Python refuses as one in a file does: all its faults, on one line."""
+        try:
+            super().__init__(**values)
+        except pydantic.ValidationError as error:
+            raise ConfigurationError(f"{type(self).__name__}: {'; '.join(faults_in(error, type(self)))}") from None
+
+    # so that pydantic does not call it for the parts of a file
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @field_validator("*", mode="before")
     @classmethod

@@ -158,14 +158,20 @@ def summarise(
             set_aside=len(unanswered),
             headroom=None,  # replaced below: it needs the rows of all decoders
         )
-    found = differences(counted, resamples=evaluate.bootstrap, confidence=evaluate.confidence, seed=seed)
+    return _compared(
+        guide, rows, differences(counted, resamples=evaluate.bootstrap, confidence=evaluate.confidence, seed=seed)
+    )
+
+
+def _compared(guide: GuideConfig, rows: Mapping[str, Row], found: Mapping[str, Mapping[str, Difference]]) -> list[Row]:
+    """The rows with what compares them with others."""
     best = best_decoder(guide, {name: row.reward for name, row in rows.items()})
     return [
         dataclasses.replace(
             row,
             headroom=_headroom(guide, guide.decoder(name), rows),
             against=found[name],
-            **_interval("to_best", found[name][best].reward if best in found[name] else None),
+            **_interval("to_best", found[name][best].reward if best is not None and best in found[name] else None),
         )
         for name, row in rows.items()
     ]

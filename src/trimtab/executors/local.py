@@ -40,6 +40,13 @@ def perform(work: Work) -> Result:
     return perform_apart(work)
 
 
+def rest() -> None:
+    """`Worker.rest` of this process."""
+    from trimtab.executors.worker import rest_now
+
+    rest_now()
+
+
 class LocalWorkers:
     """`count` worker processes for one run. Worker n gets the n-th visible CUDA device; where there are fewer devices,
     several share one.
@@ -75,6 +82,10 @@ class LocalWorkers:
         self._put = put
 
     threads = None
+
+    def rest(self) -> None:
+        for worker in self._workers.values():
+            worker.submit(rest)
 
     def check(self, wanted: object) -> None:
         return  # the driver has compared this machine

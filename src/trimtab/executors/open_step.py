@@ -99,7 +99,7 @@ class OpenStep:
         """Take back what a worker that died was given."""
         self._at_work -= 1
         if work.kind == "decode":
-            self._waiting.appendleft(work.block)
+            self._waiting.append(work.block)  # behind the others, which it must not keep from being decoded
             self._within.pop(work.block, None)
         else:
             self._asked = False

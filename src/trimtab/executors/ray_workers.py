@@ -105,6 +105,9 @@ class RayWorkers:
     def work(self) -> None:
         return  # this process only drives
 
+    def rest(self) -> None:
+        return  # each worker has memory of its own, by which it was placed
+
     def parcel(self, artifact: Artifact) -> Any:
         """A reference to the artifact's files in the object store, where any worker does not see the run directory.
 

@@ -19,11 +19,11 @@ from trimtab.executors.driver import Driver, Manner, Task
 from trimtab.executors.local import LocalWorkers
 from trimtab.executors.memory_errors import explain_memory_errors
 from trimtab.executors.options import WorkerOptions
-from trimtab.executors.work import Setup
+from trimtab.executors.work import Setup, Wanted
 from trimtab.executors.workers import InProcess, Workers
 from trimtab.models.load import quiet_libraries
 from trimtab.pipeline.checks import check_steps
-from trimtab.pipeline.experiment_steps import up_to
+from trimtab.pipeline.experiment_steps import STAGES, up_to
 from trimtab.pipeline.make import StepMaker, link_results
 from trimtab.pipeline.memory import check_jobs, memory_lines, spreads
 from trimtab.pipeline.step import Plan, Step, with_needs
@@ -108,10 +108,7 @@ def run(
     shard = Shard.parse(shard) if isinstance(shard, str) else shard
     who = WorkerOptions(jobs, threads, ray)
     _check_request(experiment, until, shard, who)
-    line = up_to(experiment, until)
-    directory = RunDirectory(runs_folder(runs) / experiment.name)
-    if not launched().alone and torch.cuda.is_available():
-        torch.cuda.set_device(launched().local)
+    line, directory = up_to(experiment, until), RunDirectory(runs_folder(runs) / experiment.name)
     if not launched().main:
         return _help_to_tune(experiment, line, directory, assets)
     wanted, results = _wanted(line, until, shard), None
@@ -132,6 +129,8 @@ def run(
             maker = StepMaker(Workspace(assets), directory.path)
             made = partial(_made, maker, plan, wanted[-1], watch)
             for stage, tasks in _tasks(plan, wanted, experiment):
+                if stage in TRAININGS:
+                    workers.rest()
                 manner = Manner(*_shares(workers, who, stage), shard, trace, made)
                 for error in Driver(tasks, directory, workers, watch, manner).run().values():
                     raise error
@@ -140,6 +139,23 @@ def run(
                 results = maker.report(wanted[-1], plan.inputs(wanted[-1]), advance)
     _leave_group()
     return Run(experiment, plan, watch, results)
+
+
+def _wanted(line: list[Step], until: str, shard: Shard | None) -> list[Step]:
+    """The steps that this call makes: all, or those of the last stage where others have made what comes before it."""
+    if shard is not None:
+        return [step for step in line if step.stage == until and step.decodes]
+    if launched().alone:
+        return line
+    if torch.cuda.is_available():
+        torch.cuda.set_device(launched().local)
+    return [step for step in line if step.stage == until]
+
+
+def _missing(plan: Plan, wanted: Sequence[Step], experiment: Experiment) -> Wanted:
+    """The names of the steps that workers are to make, with their experiment."""
+    missing = [step.name for step in wanted if step.stage != "report" and not plan.artifacts[step].whole]
+    return [(experiment.model_dump_json(exclude_unset=True), missing)]
 
 
 def workers_for(setup: Setup, who: WorkerOptions, *, spread: bool = False) -> Workers:
@@ -164,24 +180,11 @@ def share_of_threads(jobs: int) -> int:
     return max(torch.get_num_threads() // jobs, 1)
 
 
-def _wanted(line: Sequence[Step], until: str, shard: Shard | None) -> Sequence[Step]:
-    """The steps to make: all of the line, or those of its last stage that shards or launched processes share."""
-    if shard is None and launched().alone:
-        return line
-    return [step for step in line if step.stage == until and (shard is None or step.decodes)]
-
-
 def _shares(workers: Workers, who: WorkerOptions, stage: str) -> tuple[int, int]:
     """The threads of each worker in a stage, and how many workers there are."""
     count = max(len(workers.all()), 1)
     whole = torch.get_num_threads() if stage in TRAININGS else share_of_threads(count)
     return workers.threads or who.threads or whole, count
-
-
-def _missing(plan: Plan, wanted: Sequence[Step], experiment: Experiment) -> list[tuple[str, list[str]]]:
-    """The steps that are to be made, as `Workers.check` takes them."""
-    names = [step.name for step in wanted if step.stage != "report" and not plan.artifacts[step].whole]
-    return [(experiment.model_dump_json(exclude_unset=True), names)]
 
 
 def _tasks(plan: Plan, wanted: Sequence[Step], experiment: Experiment) -> Iterator[tuple[str, list[Task]]]:
@@ -237,15 +240,18 @@ def _check_earlier(plan: Plan, wanted: Sequence[Step], until: str, shard: Shard 
     if shard is None and launched().alone:
         return
     earlier = [step for step in with_needs(wanted) if step.stage != until]
-    missing = next((step for step in earlier if not plan.artifacts[step].whole), None)
-    if missing is None:
+    missing = [step for step in earlier if not plan.artifacts[step].whole]
+    if not missing:
         return
     reason = f"the shards of {until}" if shard is not None else "tune is launched as several processes"
-    raise RunError(f"{missing.name} has not been made: run `trimtab {earlier[-1].stage}` before {reason}")
+    stage = max((step.stage for step in missing), key=STAGES.index)
+    raise RunError(f"{missing[0].name} has not been made: run `trimtab {stage}` before {reason}")
 
 
 def _help_to_tune(experiment: Experiment, line: Sequence[Step], directory: RunDirectory, assets: Assets) -> Run:
     """Take part in the tuning as a launched process other than the main one, without any output."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(launched().local)
     plan = Plan(line, directory, assets)
     with explain_memory_errors(line, experiment, assets), quiet_libraries(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the main process shows the same ones

@@ -16,6 +16,7 @@ from trimtab.config.experiment import Experiment
 from trimtab.errors import AssetError, TrimtabError
 from trimtab.executors.memory_errors import explain_memory_errors
 from trimtab.executors.work import Decoded, Made, Note, PutNote, Result, Setup, Work, WorkerFault
+from trimtab.models.allocator import give_back_freed_memory
 from trimtab.models.hardware import DTYPE_BYTES, default_device
 from trimtab.models.load import quiet_libraries
 from trimtab.pipeline.experiment_steps import steps
@@ -99,6 +100,13 @@ class Worker:
             self._opened = key, decoding, trace
         return self._opened[1:]
 
+    def rest(self) -> None:
+        """Free all language models."""
+        self._close()
+        self._maker.workspace.empty()
+        gc.collect()
+        give_back_freed_memory()
+
     def _close(self) -> None:
         if self._opened is not None:
             self._opened = None
@@ -166,6 +174,12 @@ def perform(work: Work) -> Result:
     """Do a `Work` in this process, which `begin` has made a worker."""
     assert _worker is not None, "this process is no worker"
     return _worker.perform(work)
+
+
+def rest_now() -> None:
+    """Have this process free its models."""
+    assert _worker is not None, "this process is no worker"
+    _worker.rest()
 
 
 def perform_apart(work: Work) -> Result:

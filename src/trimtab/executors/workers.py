@@ -47,6 +47,9 @@ class Workers(Protocol):
     def work(self) -> None:
         """Do this process's share of what was submitted."""
 
+    def rest(self) -> None:
+        """Have all workers free their models, since a training in one of them needs the machine's memory."""
+
     def check(self, wanted: Wanted) -> None:
         """Raise RunError where no worker has the memory or the devices for a step."""
 
@@ -76,6 +79,9 @@ class InProcess(Executor):
 
     def listen(self, put: Put) -> None:
         self._put = put
+
+    def rest(self) -> None:
+        return  # a training frees the models of its own process
 
     def check(self, wanted: Wanted) -> None:
         return  # the driver has compared this machine

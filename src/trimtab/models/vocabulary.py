@@ -219,8 +219,11 @@ class Vocabulary:
 class HasVocabulary(Protocol):
     """A model, or what is known of one that is not loaded: its tokens, and how many ids it reads and predicts."""
 
-    vocabulary: Vocabulary
-    name: str
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+
+    @property
+    def name(self) -> str: ...
 
     @property
     def vocab_size(self) -> int: ...

@@ -106,7 +106,8 @@ _CHECKED = (ModelConfig, RewardConfig, TrainingConfig, DecoderConfig, DataConfig
 
 
 def _data_line(config: DataConfig, prompts: KnownPrompts) -> str:
-    names = [config.reviews, config.preferences, config.instructions and config.instructions.name]
+    instructions = None if config.instructions is None else config.instructions.name
+    names = [config.reviews, config.preferences, instructions]
     counts = f"{len(prompts.tuning)} prompts to tune and validate on, {len(prompts.test)} to test on"
     if not prompts.whole:
         counts = "the first rows of it; the step data reads all"

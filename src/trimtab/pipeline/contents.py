@@ -58,7 +58,8 @@ def contents(run: Path) -> list[Folder]:
     Raises:
         RunError: what one was made from cannot be read.
     """
-    reports = {path.parent.name: read_if_any(path) for path in sorted(run.glob(f"{REPORT}*/{ARTIFACTS}"))}
+    pages = {path.parent for name in (SETTINGS, ARTIFACTS) for path in run.glob(f"{REPORT}*/{name}")}
+    reports = {folder.name: read_if_any(folder / ARTIFACTS) for folder in sorted(pages)}
     made = {path.parent.name: _read(path) for path in sorted(run.glob(f"*-????????????/{MADE_FROM}"))}
     names = {folder: step for artifacts in reports.values() for step, folder in artifacts.items()}
     names |= dict(_linked(run))

@@ -29,7 +29,7 @@ class StepMaker:
     """Makes steps, or blocks of them, in this process; what is loaded stays in the workspace for the next one."""
 
     def __init__(self, workspace: Workspace, run: Path) -> None:
-        self._workspace = workspace
+        self.workspace = workspace
         self._run = run
 
     def make(
@@ -67,7 +67,7 @@ class StepMaker:
         return Job(
             step=step,
             inputs=inputs,
-            workspace=self._workspace,
+            workspace=self.workspace,
             folder=artifact.partial,
             work=artifact.work,
             advance=advance,
@@ -80,12 +80,12 @@ class StepMaker:
     def report(self, step: Step, inputs: Inputs, advance: Advance) -> Any:
         """Write the report again. It replaces the earlier one, or is put beside it where that had other settings."""
         with report_folder(self._run, step.execution["experiment"], inputs) as folder, named(step):
-            job = Job(step, inputs, self._workspace, folder, folder, advance, self._run)
+            job = Job(step, inputs, self.workspace, folder, folder, advance, self._run)
             return step.make(job, **step.execution)
 
     def show(self, step: Step, inputs: Inputs, watch: Watch, decoder: str) -> None:
         """Show what the step `report` will say of the decoders that are measured so far, of which one is new."""
-        job = Job(step, inputs, self._workspace, self._run, self._run, lambda done, total: None, self._run)
+        job = Job(step, inputs, self.workspace, self._run, self._run, lambda done, total: None, self._run)
         show_preliminary(job, step.execution["experiment"], watch, decoder)
 
 

@@ -35,7 +35,7 @@ class Models:
     def __init__(self, assets: Assets) -> None:
         self._assets = assets
         self._outline = cache(lambda config: outline(config, assets))
-        self._done: set[tuple[ModelConfig, int, int]] = set()
+        self._done: dict[tuple[ModelConfig, int, int], Sequence[PromptInput]] = {}  # which keeps the ids
         self._read: dict[tuple[str, str, int], list[tuple[int, int, int]]] = {}
 
     @property
@@ -143,7 +143,7 @@ class Models:
         model = self._known(config)
         if model is None or not prompts or (config, id(prompts), room) in self._done:
             return
-        self._done.add((config, id(prompts), room))
+        self._done[config, id(prompts), room] = prompts
         # a token has at least a byte: others cannot be too long, and the first of them stand for all
         doubtful = [prompt for prompt in prompts if BYTES_A_TOKEN * about_tokens(prompt) + room > model.context]
         chosen = {id(one): one for one in (*doubtful[:MAX_ENCODED], *prompts[:CHECKED_PROMPTS])}

@@ -15,24 +15,30 @@ from typing import Any
 from trimtab.config.experiment import Experiment
 from trimtab.pipeline.decoded import ARTIFACTS, note_artifacts
 from trimtab.store.artifacts import Artifact
-from trimtab.store.files import replace_folder, write_json
+from trimtab.store.files import replace_folder, write_json, write_text
 
 REPORT = "report"
 SETTINGS = "settings.json"
 """The file in a report's folder that holds the settings of its experiment, but those that change no result."""
+EXPERIMENT = "experiment.json"
+"""The file in a report's folder that holds its whole experiment, which `trimtab serve` reads."""
 
 
 @contextlib.contextmanager
-def report_folder(run: Path, experiment: Experiment, artifacts: Mapping[str, Artifact]) -> Iterator[Path]:
-    """A folder to fill, which becomes the run's report if the block ends without an exception.
+def report_folder(
+    run: Path, experiment: Experiment, artifacts: Mapping[str, Artifact], more: Mapping[str, Any] | None = None
+) -> Iterator[Path]:
+    """A folder to fill, which becomes the report of a run or study if the block ends without an exception.
 
-    The report so far stays beside it where it is of another experiment or of other artifacts; else it is replaced.
+    The report so far stays beside it where it is of another experiment, of other artifacts, or of `more` settings that
+    differ; else it is replaced.
     """
     report, partial = run / REPORT, run / f"{REPORT}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     yield partial
-    write_json(partial / SETTINGS, experiment.hashed())
+    write_json(partial / SETTINGS, {**experiment.hashed(), **(more or {})})
+    write_text(partial / EXPERIMENT, [experiment.model_dump_json(exclude_unset=True), "\n"])
     note_artifacts(partial, {step: artifact.folder for step, artifact in artifacts.items()})
     shutil.rmtree(_kept(partial), ignore_errors=True)  # settings that were changed back
     if _kept(report) != _kept(partial):

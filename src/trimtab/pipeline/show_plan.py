@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
 from trimtab.assets.resolve import Assets
 from trimtab.config.experiment import Experiment
@@ -14,12 +12,13 @@ from trimtab.pipeline.step import Plan, Step
 from trimtab.store.artifacts import Artifact, RunDirectory
 from trimtab.store.blocks import finished, recorded_plan
 from trimtab.store.remote import local_run
+from trimtab.store.text_table import print_rows
 
 UNREADABLE = (OSError, ValueError, KeyError, AttributeError)
 
 
-def plan_table(experiment: Experiment, runs: str | Path, assets: Assets) -> Table:
-    """The steps of an experiment in its run directory; makes and loads nothing.
+def print_plan(experiment: Experiment, runs: str | Path, assets: Assets, console: Console) -> None:
+    """Print the steps of an experiment in its run directory; makes and loads nothing.
 
     FLOPs are of missing steps, estimated from the sizes of the models; memory is that of the device that models run on.
 
@@ -28,21 +27,18 @@ def plan_table(experiment: Experiment, runs: str | Path, assets: Assets) -> Tabl
     """
     line = steps(experiment)
     plan = Plan(line[:-1], RunDirectory(local_run(f"{runs}/{experiment.name}"), create=False), assets)
-    table = Table("step", "state", "needs", box=SIMPLE_HEAD)
-    table.add_column("FLOPs", justify="right")
-    table.add_column("memory", justify="right")
+    rows = []
     total = 0.0
     for step in plan.steps:
         artifact = plan.artifacts[step]
         flops = 0.0 if artifact.whole else _flops(step, assets)
         total += flops
         needs = ", ".join(need.name for need in step.needs)
-        table.add_row(Text(step.name), _state(artifact), Text(needs), _short(flops), _memory(step, assets))
+        rows.append([step.name, _state(artifact), needs, _short(flops), _memory(step, assets)])
     report = plan.directory.path / "report" / "report.html"
-    table.add_row(line[-1].name, "made" if report.is_file() else "missing", "all of them", "", "")
-    table.add_section()
-    table.add_row("in all", "", "", _short(total), "")
-    return table
+    rows.append([line[-1].name, "made" if report.is_file() else "missing", "all of them", "", ""])
+    rows.append(["in all", "", "", _short(total), ""])
+    print_rows(console, ["step", "state", "needs", "FLOPs", "memory"], rows, right=("FLOPs", "memory"))
 
 
 def _state(artifact: Artifact) -> str:
@@ -63,7 +59,7 @@ def _flops(step: Step, assets: Assets) -> float:
 
 def _memory(step: Step, assets: Assets) -> str:
     try:
-        return "" if step.memory is None else f"{step.memory(assets, 1).total / 1e9:.1f} GB"
+        return "" if step.memory is None else f"{step.memory(assets, 1).total / 1e9:.1f}\N{NO-BREAK SPACE}GB"
     except (TrimtabError, *UNREADABLE):
         return ""
 

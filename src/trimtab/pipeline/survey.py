@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from transformers import PreTrainedModel
 
 from trimtab.assets.resolve import Assets
@@ -22,6 +20,7 @@ from trimtab.models.attention import CACHE_ATTENTION
 from trimtab.models.load_options import quantization_of
 from trimtab.models.roles import Weights, load_language_model
 from trimtab.models.uncached_model import UncachedModel
+from trimtab.store.text_table import print_rows
 
 TRANSFORMERS = {ours: name for name, ours in CACHE_ATTENTION.items()}
 """What configurations call the implementations of attention that decoding puts in transformers' place."""
@@ -46,10 +45,11 @@ def print_survey(experiments: Sequence[Experiment], assets: Assets, console: Con
         AssetError: a model cannot be found or trusted.
         ModelError: it cannot play its part.
     """
-    table = Table("part", "model", "decoded", "device", "dtype", "attention")
-    for row in survey(experiments, assets):
-        table.add_row(*map(Text, (row.parts, row.name, row.decoded, row.device, row.dtype, row.attention)))
-    console.print(table)
+    columns = ["model", "part", "decoded", "device", "dtype", "attention"]
+    rows = [
+        [row.name, row.parts, row.decoded, row.device, row.dtype, row.attention] for row in survey(experiments, assets)
+    ]
+    print_rows(console, columns, rows)
 
 
 def survey(experiments: Sequence[Experiment], assets: Assets) -> Iterator[Survey]:

@@ -63,11 +63,10 @@ def write_report(
         preliminary: `rows` are those of the decoders that have been measured so far; no figures are drawn.
     """
     (folder / "figures").mkdir(parents=True, exist_ok=True)
+    columns, total = table_columns(experiment, rows), sum(stage_seconds.values())
     write_csv(rows, folder / "table.csv")
-    columns = table_columns(experiment, rows)
     write_markdown(rows, folder / "table.md", columns)
     write_differences(rows, folder / "differences.csv")
-    total = sum(stage_seconds.values())
     page = template("page.html.j2").render(
         experiment=experiment,
         lead=lead(experiment),
@@ -92,7 +91,6 @@ def write_report(
         ending=ending,
         gold_note=GOLD_NOTE if any(row.by_gold for row in rows) else "",
         number=number,
-        unit=experiment.reward.entry.unit,
         stages=times_by_stage(stage_seconds),
         total=duration(total),
         facts=facts(details),

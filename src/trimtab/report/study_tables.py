@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import rich.box
-import rich.table
-import rich.text
+from rich.console import Console
 
 from trimtab.errors import one_line
 from trimtab.evaluation.cells import CellRow, Comparison
 from trimtab.report.tables import csv_text, markdown_rows
 from trimtab.report.wording import number
 from trimtab.store.files import write_text
+from trimtab.store.text_table import print_rows
 
 
 @dataclass(frozen=True)
@@ -152,19 +151,14 @@ def _csv(rows: Sequence[CellRow]) -> str:
     return csv_text(lines)
 
 
-def terminal_table(rows: Sequence[CellRow]) -> rich.table.Table:
-    """The most important measures, for a terminal of 100 columns."""
+def print_cells(rows: Sequence[CellRow], console: Console) -> None:
+    """Print the most important measures, for a terminal."""
     measures = [name for name in ("reward", "diversity", "below", "judge", "kl") if name in measures_of(rows)]
-    table = rich.table.Table(
-        caption=rich.text.Text("mean (standard deviation over seeds); * on the frontier of reward and diversity"),
-        caption_justify="left",
-        box=rich.box.SIMPLE_HEAD,
-        show_edge=False,
-    )
-    for heading in ("cell", "seeds", *(MEASURES[name].heading for name in measures)):
-        table.add_column(heading, justify="left" if heading == "cell" else "right", no_wrap=heading == "cell")
-    for row in rows:
-        cells = [row.name + (" *" if row.frontier else ""), str(len(row.seeds))]
-        cells += [text_of(row, name, "spread") for name in measures]
-        table.add_row(*map(rich.text.Text, cells))
-    return table
+    headings = ["cell", "seeds", *(MEASURES[name].heading for name in measures)]
+    lines = [
+        [row.name + (" *" if row.frontier else ""), str(len(row.seeds)),
+         *(text_of(row, name, "spread") for name in measures)]
+        for row in rows
+    ]  # fmt: skip
+    print_rows(console, headings, lines, right=headings[1:])
+    console.print("mean (standard deviation over seeds); * on the frontier of reward and diversity")

@@ -115,7 +115,7 @@ def terminal_tables(
                 table.add_row(*(rich.text.Text(_cell(column, row, stacked)) for column in (name, *part)))
             table.add_section()
         tables.append(table)
-    return tables if len(parts) == 1 else [*tables, rich.text.Text(legend, style="table.caption")]
+    return tables if len(parts) == 1 else [*tables, rich.text.Text(legend)]
 
 
 def _parts(columns: Sequence[Column], rows: Sequence[Row], width: int, stacked: bool) -> list[list[Column]]:
@@ -155,11 +155,12 @@ def _legend(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     missing = f"; {left_out} responses without finite logits and scores left out" if left_out else ""
     gold = f"; {GOLD_NOTE}" if any(row.by_gold for row in rows) else ""
     names = {column.name for column in columns}
+    best = "to best: over the best decoder; " if "to_best" in names else ""
     headroom = "headroom: share of the gold pick's gain; " if "headroom" in names else ""
     cost = f"TFLOP, sec.: for one of {prompts} prompts" if "flops" in names else f"{prompts} responses"
     kl = ", KL from the untuned model" if "kl" in names else ""
     return (
-        f"mean [interval]; gain: over the same model unguided; {headroom}"
+        f"mean [interval]; gain: over the same model unguided; {best}{headroom}"
         f"diversity, fluency{kl}: nats; {cost}{missing}{gold}"
     )
 

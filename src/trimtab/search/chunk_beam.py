@@ -159,7 +159,8 @@ class Search:
 class RunningSearch:
     """The beams of a search while it runs, without the models that continue and judge them.
 
-    `unvalued` is the reason that a prompt is set aside for where a value is not finite. A step is `fork`, `grow` and `select`, in this order.
+    `unvalued` is the reason that a prompt is set aside for where a value is not finite.
+    A step is `fork`, `grow` and `select`, in this order.
 
     Attributes:
         rows: after `select`, the candidates of the step that go on, by their index among its forks.

@@ -52,10 +52,10 @@ class CompletionsProposer:
     sampling: SamplingConfig
     seed: int
     stop: Sequence[str] = ()
-    reached: Within = ignored
     tokens = False
 
     def __post_init__(self) -> None:
+        self.reached: Within = ignored
         self._id_of = {"": 0}
 
     def start(self, prompts: Sequence[Prompt], room: int) -> Texts:

@@ -109,7 +109,7 @@ class LanguageModelProposer:
     `stop`: strings that end a response, which is cut before the first of them. `chunk_ends`: strings that end a chunk
     before it has all its tokens. Both may hold special tokens, which texts are given without. `stop_ids`: tokens that
     end a response as a stop string does; their text is left out. `ignore_eos`: never end a response at an end token
-    (for measurements at equal lengths). `reached`: see `Proposer`.
+    (for measurements at equal lengths).
     """
 
     model: LanguageModel
@@ -118,11 +118,11 @@ class LanguageModelProposer:
     stop: Sequence[str] = ()
     chunk_ends: Sequence[str] = ()
     ignore_eos: bool = False
-    reached: Within = ignored
     stop_ids: frozenset[int] = frozenset()
     tokens = True
 
     def __post_init__(self) -> None:
+        self.reached: Within = ignored
         self.ends = frozenset() if self.ignore_eos else self.model.vocabulary.eos_ids
         self._writer = ResponseWriter(self.model.vocabulary, [*self.stop, *self.chunk_ends])
 

@@ -24,7 +24,7 @@ from trimtab.models.allocator import keep_freed_memory
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.records import PromptInput
 from trimtab.serve.engine_choice import Entry
-from trimtab.serve.engine_entry import check_fits, context_of, entry_of
+from trimtab.serve.engine_entry import check_fits, check_rows, context_of, entry_of
 from trimtab.serve.engine_handle import Handle
 from trimtab.serve.engine_parts import DecoderParts, PartsOf
 from trimtab.serve.engine_schedule import Schedule
@@ -81,6 +81,7 @@ class Engine:
         """
         try:
             self._check_open()
+            check_rows(request, self.limits)
             parts = self._parts(request.decoder)
             entry = entry_of(request, Handle(request, self._notify), parts, self._token_texts(parts))
             check_fits(entry, self.limits)

@@ -57,6 +57,7 @@ class Choice:
             after memory ran out.
         valued: the value's state, one row for each open beam.
         growing: what grows in this chunk, each with its row; empty between two chunks.
+        attempts: how often memory ran out since its last token while it ran alone.
         candidates, parents: after `grow`, the responses to be judged, and the open beam that each extends.
     """
 
@@ -72,6 +73,7 @@ class Choice:
         self.candidates: list[Hypothesis] = []
         self.parents: list[int] = []
         self.ended = False
+        self.attempts = 0
         self._key = prompt_key(prompt.id)
         self._grown: list[Growth] = []
         self._open: list[list[int]] = [[]]
@@ -126,6 +128,7 @@ class Choice:
     def take(self, drawn: Sequence[int], details: Sequence[Details] | None) -> list[Row]:
         """Add a token to each growing fork; the rows of those that have ended, which are free now."""
         assert self.rows is not None
+        self.attempts = 0
         self.entry.drawn += sum(growth.grows for growth in self.growing)
         if details is not None and drawn[0] != FAILED:
             self._details += details

@@ -81,18 +81,18 @@ def _check_settings(request: GenerationRequest, parts: DecoderParts) -> None:
         raise ConfigurationError(f"echo is {shown(request.echo)}, and a conversation cannot be echoed: leave it out")
 
 
-def check_fits(entry: Entry, limits: Limits) -> None:
-    """Check a request against the limits and the models' contexts.
-
-    Raises:
-        TooManyRowsError, ContextLengthError: it does not fit.
-    """
-    request, model = entry.request, entry.parts.model
-    most, rows = min(limits.request_rows, limits.rows), entry.search.candidates
-    if request.rows > limits.request_rows or rows > limits.rows:
+def check_rows(request: GenerationRequest, limits: Limits) -> None:
+    """Raise TooManyRowsError where a request asks for too many rows, before anything is made for each of them."""
+    if request.rows > limits.request_rows or request.rows // max(1, request.n) > limits.rows:
+        most = min(limits.request_rows, limits.rows)
         raise TooManyRowsError(
             f"width x successors x n is {request.rows} rows, and a request may have {most}: lower one of them"
         )
+
+
+def check_fits(entry: Entry, limits: Limits) -> None:
+    """Raise ContextLengthError where prompt and response exceed the limit, or a model's context."""
+    request, model = entry.request, entry.parts.model
     tokens, room = len(entry.prompt_ids), request.max_new_tokens
     if tokens + room > (limit := context_of(entry.parts, limits)):
         raise ContextLengthError(

@@ -23,6 +23,7 @@ from trimtab.serve.requests import CancelledError, Limits, RequestEnd, RequestFa
 from trimtab.serve.row_pool import RowPool
 
 SHORT = 512  # tokens of prompt and response: shorter ones are decoded together, longer ones in classes of 4 times that
+ATTEMPTS = 3  # to draw a token for a response that runs alone, where memory runs out
 CALM_STEPS = 200  # without an error of memory, after which twice as many rows are tried again
 _log = logging.getLogger(__name__)
 
@@ -231,7 +232,7 @@ class Schedule:
         reading.choices = [choice for choice in reading.choices if not choice.entry.ended]
         alone = len(reading.choices) == 1
         if is_out_of_memory(error):
-            if alone and len(self.active) == 1:
+            if alone and self._is_hopeless(reading.choices[0]):
                 self.fail(reading.choices[0].entry, error)
                 return
             self._make_way(set(reading.choices))
@@ -241,11 +242,16 @@ class Schedule:
         self._readings.extendleft(reversed(reading.again()))
 
     def _step_failed(self, choices: Sequence[Choice], error: Exception) -> None:
-        if is_out_of_memory(error) and len(self.active) > 1:
+        if is_out_of_memory(error) and choices and not self._is_hopeless(choices[0]):
             self._make_way(set())
             return
         for choice in choices:
             self.fail(choice.entry, error)
+
+    def _is_hopeless(self, choice: Choice) -> bool:
+        """Whether memory has run out for a choice that ran alone, several times without a token between them."""
+        choice.attempts += len(self.active) == 1
+        return choice.attempts >= ATTEMPTS
 
     def _make_way(self, keep: set[Choice]) -> None:
         """Memory has run out: all rows but those of `keep` are given up, and half as many may run from now on.

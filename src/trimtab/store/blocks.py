@@ -9,7 +9,7 @@ atomically. The plan (how the prompts are cut) is recorded beside the blocks by 
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -19,8 +19,12 @@ from trimtab.records import Generation, Prompt, lines_of
 from trimtab.store.files import write_json, write_text
 
 PLAN = "plan.json"
-Within = Callable[[float], None]
-"""Called with the share of a block that is done, from 0 to 1."""
+
+
+class Within(Protocol):
+    """Called with the share of a block that is done, from 0 to 1."""
+
+    def __call__(self, share: float, /) -> None: ...
 
 
 class Decode(Protocol):

@@ -175,7 +175,8 @@ def _claim(mirror: Mirror, this: Holder) -> Holder | None:
 def _held(mirror: Mirror, this: Holder) -> Iterator[None]:
     """Inside, the note at the URL is renewed. At the end uploads report, log and links, and deletes the note."""
     ended = threading.Event()
-    threading.Thread(target=_renew, args=(mirror, this, ended), daemon=True).start()
+    renewing = threading.Thread(target=_renew, args=(mirror, this, ended), daemon=True)
+    renewing.start()
     try:
         mirror.fetch_rest()
         yield
@@ -188,6 +189,7 @@ def _held(mirror: Mirror, this: Holder) -> Iterator[None]:
         raise
     finally:
         ended.set()
+        renewing.join()  # it must not write the note once more after it was deleted
         with contextlib.suppress(RunError):  # the next run from this folder knows the note
             mirror.check_writer()
             mirror.remote.delete(NOTE)

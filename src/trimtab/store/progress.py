@@ -32,6 +32,7 @@ REPORT_SECONDS = 0.5
 """Reports that follow each other faster, such as those of single tokens, count as one."""
 LINE_SECONDS = 30.0
 """The time between two lines about a stage where no terminal is."""
+MIN_NAME_WIDTH, MAX_NAME_WIDTH = 22, 26  # terminal columns for the name of a stage
 NOTEBOOK_SECONDS = 0.25
 """The shortest time between two updates of a notebook's view while a stage runs."""
 
@@ -239,7 +240,7 @@ def lines_of(watch: Watch, seconds: float = LINE_SECONDS) -> Iterator[None]:
 def stage_table(stages: list[Stage], now: float, height: int) -> Table:
     """The stages in at most `height` lines: the latest ones that have begun, and how many wait."""
     table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True, min_width=22)
+    table.add_column(overflow="fold", width=name_width(stage.name for stage in stages))
     table.add_column(min_width=8, max_width=24)  # the only column that shrinks in a narrow terminal
     for _ in range(3):
         table.add_column(justify="right", no_wrap=True)
@@ -255,13 +256,18 @@ def stage_table(stages: list[Stage], now: float, height: int) -> Table:
         table.add_row(stage.name, share, stage.counts, pace(stage.rate), duration(stage.seconds(now)), rest)
     waiting = [stage.name for stage in stages if stage.state == "waits"]
     if waiting:
-        table.add_row(waiting[0], "waits" + (f", and {len(waiting) - 1} more" if waiting[1:] else ""))
+        table.add_row(waiting[0], "waits" + (f", {len(waiting) - 1} more" if waiting[1:] else ""))
     return with_workers(table, working)
 
 
 def working_of(stages: list[Stage]) -> list[tuple[str, list[str]]]:
     """The stages whose workers are to be named, and these workers."""
     return [(stage.name, stage.workers) for stage in stages if stage.workers][:MAX_WORKER_LINES]
+
+
+def name_width(names: Iterable[str]) -> int:
+    """The width of a column of names that leaves room for the others at 80 columns; longer names take two lines."""
+    return min(max([MIN_NAME_WIDTH, *map(len, names)]), MAX_NAME_WIDTH)
 
 
 def duration(seconds: float | None) -> str:

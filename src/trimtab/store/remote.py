@@ -31,7 +31,7 @@ from trimtab.store.files import (
     sync,
     write_json,
     write_text,
-)  # fmt: skip
+)
 from trimtab.store.url_folder import UrlFolder
 
 LINKS = "links.json"
@@ -82,8 +82,8 @@ def local_run(run: str | Path, *stages: str) -> Path:
         ConfigurationError: the URL cannot be used.
         RunError: it cannot be read.
     """
-    protocol, _, path = str(run).partition("://")
-    if "://" not in str(run):
+    protocol, separator, path = str(run).partition("://")
+    if not separator:
         return Path(run)
     above, _, name = path.rstrip("/").rpartition("/")
     folder = runs_folder(f"{protocol}://{above}") / name
@@ -104,8 +104,7 @@ class Mirror:
 
     def __init__(self, url: str, folder: Path) -> None:
         self.remote, self.folder = UrlFolder(url), folder
-        self._sizes: dict[str, int] = {}
-        self._listed = False
+        self._sizes: dict[str, int] | None = None
         self._published: dict[Path, int] = {}
 
     @property
@@ -137,7 +136,7 @@ class Mirror:
         for path in sorted(folder.rglob("*"), key=lambda path: path.name == SEAL):
             if path.is_file():
                 self.remote.upload(path, path.relative_to(self.folder).as_posix())
-        self._sizes[last] = 0
+        self._listing()[last] = 0
         _log.info("uploaded %s to %s", folder.name, self.remote.url)
         self.publish()
 
@@ -167,7 +166,7 @@ class Mirror:
     def fetch_rest(self) -> None:
         """Download what is no artifact, and make the links; a log that is longer here stays."""
         (self.folder / NOTE_READ).unlink(missing_ok=True)
-        self._listed = False
+        self._sizes = None
         for name, size in self._listing().items():
             file = self._inside(name)
             longer = file.suffix in LOGS and file.is_file() and file.stat().st_size > size
@@ -210,14 +209,12 @@ class Mirror:
         """Download an artifact; one that is damaged counts as absent."""
         partial = folder.with_name(f"{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        try:
+        with contextlib.suppress(FileNotFoundError):
             for name in (SEAL, *(self.remote.read_json(f"{folder.name}/{SEAL}") or {})):
                 self.remote.download(f"{folder.name}/{name}", self._inside(f"{partial.name}/{name}"))
-        except FileNotFoundError:
-            pass
         if not is_sealed(partial):
             _log.warning("%s is damaged at %s: making it again", folder.name, self.remote.url)
-            del self._sizes[f"{folder.name}/{SEAL}"]
+            self._listing().pop(f"{folder.name}/{SEAL}", None)
             shutil.rmtree(partial, ignore_errors=True)
             return
         discard(folder)
@@ -228,8 +225,8 @@ class Mirror:
 
     def _listing(self) -> dict[str, int]:
         """The sizes of all files at the URL, as they were when they were first asked for, and of what was uploaded."""
-        if not self._listed:
-            self._sizes, self._listed = self.remote.sizes(), True
+        if self._sizes is None:
+            self._sizes = self.remote.sizes()
         return self._sizes
 
     def _inside(self, name: str) -> Path:

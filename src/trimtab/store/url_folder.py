@@ -68,7 +68,7 @@ class UrlFolder:
         """Replace a JSON file; with `create`, FileExistsError where there is one, if the file system can tell."""
         data = json.dumps(values).encode()
         if create:
-            self._store(self._files.makedirs, self._root, exist_ok=True)
+            self._make_folder(self._path(name))
             self._store(self._files.pipe_file, self._path(name), data, mode="create")
         else:
             self._replace(name, lambda path: self._files.pipe_file(path, data))
@@ -85,10 +85,15 @@ class UrlFolder:
         """Replace a file atomically: object stores do so, folders by renaming."""
         path = self._path(name)
         target = f"{path}.tmp" if self._is_local else path
-        self._store(self._files.makedirs, path.rpartition("/")[0], exist_ok=True)
+        self._make_folder(path)
         self._store(send, target)
         if self._is_local:
             self._store(self._files.mv, target, path)
+
+    def _make_folder(self, path: str) -> None:
+        """Make the folder of a file. A path that begins with a bucket has none, and must not make a misspelt bucket."""
+        if path.startswith("/"):
+            self._store(self._files.makedirs, path.rpartition("/")[0], exist_ok=True)
 
     def _store(self, do: Callable[..., object], *arguments: Any, **options: Any) -> None:
         """Request something that no missing file explains."""
@@ -99,16 +104,17 @@ class UrlFolder:
 
     def _request(self, do: Callable[..., T], *arguments: Any, **options: Any) -> T:
         """The result of a method of the file system, which is tried again where it fails."""
-        for pause in (*PAUSES, None):
+        pauses = iter(PAUSES if self.patient else ())
+        while True:
             try:
                 return do(*arguments, **options)
             except (FileNotFoundError, FileExistsError):
                 raise
             except Exception as error:  # noqa: BLE001 (the library behind a protocol has errors of its own)
-                if pause is None or not self.patient or isinstance(error, PermissionError | NotImplementedError):
+                final = isinstance(error, PermissionError | NotImplementedError)
+                if final or (pause := next(pauses, None)) is None:
                     raise self._refusal(error) from None
             time.sleep(pause)
-        raise AssertionError
 
     def _refusal(self, error: Exception) -> RunError:
         return RunError(

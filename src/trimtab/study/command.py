@@ -10,7 +10,7 @@ from trimtab.assets.resolve import Assets
 from trimtab.errors import StudyError
 from trimtab.models.hardware import visible_devices
 from trimtab.pipeline.memory import check_jobs, spreads
-from trimtab.report.study_tables import terminal_table
+from trimtab.report.study_tables import print_cells
 from trimtab.store.artifacts import RunDirectory
 from trimtab.store.progress import watching
 from trimtab.store.remote import local_run
@@ -18,7 +18,7 @@ from trimtab.study.options import StudyOptions
 from trimtab.study.plan import plan_study
 from trimtab.study.run import Outcome, run_study
 from trimtab.study.study_file import Study, load_study
-from trimtab.study.view import StudyView, cell_table, plan_table
+from trimtab.study.view import StudyView, print_plan
 
 
 def run_command(
@@ -73,14 +73,13 @@ def _print_plan(study: Study, runs: str | Path, assets: Assets) -> None:
     console = Console()
     plan = plan_study(study, RunDirectory(local_run(f"{runs}/{study.name}"), create=False), assets)
     console.print(f"{study.name}: {len(study.cells)} cells, {len(study.runs)} runs", highlight=False, markup=False)
-    console.print(plan_table(plan))
-    console.print(cell_table(plan))
+    print_plan(plan, console)
 
 
 def _print_outcome(outcome: Outcome) -> None:
-    console = Console(width=max(Console().width, 100))
+    console = Console()
     if outcome.rows:
-        console.print(terminal_table(outcome.rows))
+        print_cells(outcome.rows, console)
         page = outcome.report / "report.html"
         console.print(f"\n{page}", markup=False, highlight=False, soft_wrap=True)
     for run, reason in outcome.failures.items():

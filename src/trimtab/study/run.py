@@ -16,12 +16,13 @@ from trimtab.executors.options import WorkerOptions
 from trimtab.executors.run import share_of_threads, show_memory, workers_for
 from trimtab.executors.work import Setup, WorkerFault
 from trimtab.executors.workers import Workers
-from trimtab.pipeline.checks import check_steps
+from trimtab.pipeline.checks import check_lines
 from trimtab.pipeline.experiment_steps import steps
 from trimtab.pipeline.memory import memory_lines, spreads
+from trimtab.pipeline.reports import report_folder
 from trimtab.report.study_page import StudyFacts, write_study_report
 from trimtab.store.artifacts import RunDirectory
-from trimtab.store.files import link_to, replace_folder, write_json
+from trimtab.store.files import link_to, write_json
 from trimtab.store.lock import run_lock
 from trimtab.store.log import recording
 from trimtab.store.progress import Watch
@@ -66,8 +67,7 @@ def run_study(
     with run_lock(directory.path) as previous, recording(directory.path, watch, previous):
         spread = any(spreads(run.experiment) for run in study.runs)
         with workers_for(Setup(directory.path, assets), who, spread=spread) as workers:
-            for run in study.runs:
-                check_steps(steps(run.experiment), run.experiment, assets)
+            check_lines([(steps(run.experiment), run.experiment) for run in study.runs], assets)
             plan = plan_study(study, directory, assets)
             if who.ray is None:
                 _tell_memory(study, assets, watch, who.jobs or 1)
@@ -192,6 +192,6 @@ def _report(
     rows, comparisons = summarise_cells(cells, resamples=bootstrap, confidence=confidence, seed=first.seed)
     baseline = name_of(study, study.baseline, study.measured[0])
     facts = StudyFacts(study.name, study.source, baseline, first.reward.entry.unit, confidence, bootstrap, failures)
-    with replace_folder(directory.path / "report") as folder:
+    with report_folder(directory.path, study.runs[0].experiment, {}, {"study": study.source}) as folder:
         write_study_report(folder, facts, rows, comparisons)
     return rows

@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Sequence
 
-import rich.box
+from rich.console import Console
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from trimtab.store.progress import Stage, duration, stage_table, working_of
+from trimtab.store.progress import MAX_NAME_WIDTH, Stage, duration, name_width, stage_table, working_of
+from trimtab.store.text_table import print_rows
 from trimtab.store.worker_lines import with_workers
 from trimtab.study.plan import StudyPlan, Task
 
@@ -31,12 +32,12 @@ class StudyView:
         if self._plan is None:
             return stage_table(stages, now, height)
         table = Table.grid(padding=(0, 2))
-        table.add_column(no_wrap=True, min_width=22)
+        lines = _lines(self._plan, stages)
+        table.add_column(overflow="fold", width=name_width(name for name, _ in lines))
         table.add_column(justify="right", no_wrap=True)
-        table.add_column(no_wrap=True, overflow="ellipsis")
+        table.add_column(overflow="fold", max_width=MAX_NAME_WIDTH)
         table.add_column(min_width=8, max_width=24)
         table.add_column(justify="right", no_wrap=True)
-        lines = _lines(self._plan, stages)
         shown = _fitting(lines, height - 1 - len(working_of(stages)))
         for name, members in shown:
             table.add_row(*_row(name, members, now))
@@ -90,9 +91,15 @@ def _row(name: str, stages: Sequence[Stage], now: float) -> list[Text | Progress
     return [Text(name), f"{done}/{len(stages)}", Text(state), bar, left]
 
 
-def plan_table(plan: StudyPlan) -> Table:
-    """Each step: its artifacts, how many were made, and how many runs share one."""
-    table = Table("step", "artifacts", "made", "missing", "runs that share one", box=rich.box.SIMPLE_HEAD)
+def print_plan(plan: StudyPlan, console: Console) -> None:
+    """Print each step: its artifacts, how many were made, and how many runs share one; and each cell: the number of its
+    runs, and the steps that any of them lacks."""
+    print_rows(console, ["step", "artifacts", "made", "missing", "runs that share one"], _steps(plan))
+    print_rows(console, ["cell", "runs", "missing"], _cells(plan))
+
+
+def _steps(plan: StudyPlan) -> list[list[str]]:
+    rows = []
     by_step: dict[str, list[Task]] = {}
     for task in plan.tasks.values():
         by_step.setdefault(task.step.name, []).append(task)
@@ -101,17 +108,16 @@ def plan_table(plan: StudyPlan) -> Table:
         counts = [len(task.runs) for task in tasks]
         low, high = min(counts), max(counts)
         shared = str(low) if low == high else f"{low} to {high}"
-        table.add_row(Text(step), str(len(tasks)), str(made), str(len(tasks) - made), shared)
-    return table
+        rows.append([step, str(len(tasks)), str(made), str(len(tasks) - made), shared])
+    return rows
 
 
-def cell_table(plan: StudyPlan) -> Table:
-    """Each cell: the number of its runs, and the steps that any of them lacks."""
-    table = Table("cell", "runs", "missing", box=rich.box.SIMPLE_HEAD)
+def _cells(plan: StudyPlan) -> list[list[str]]:
+    rows = []
     for cell in plan.study.cells:
         runs = [run for run in plan.study.runs if run.cell is cell]
         needed = {digest: step for run in runs for step, digest in plan.artifacts[run.name].items()}
         missing = Counter(step for digest, step in needed.items() if not plan.tasks[digest].artifact.whole)
         listed = ", ".join(step if count == 1 else f"{count} {step}" for step, count in missing.items())
-        table.add_row(Text(cell.name), str(len(runs)), Text(listed or "nothing"))
-    return table
+        rows.append([cell.name, str(len(runs)), listed or "nothing"])
+    return rows

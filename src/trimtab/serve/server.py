@@ -1,0 +1,116 @@
+"""The server as a process: models, engine, application and uvicorn, put together and taken down in order."""
+
+import contextlib
+import json
+import logging
+import math
+import shlex
+import socket
+from collections.abc import Callable
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from trimtab.assets.resolve import Assets
+from trimtab.serve.app import application
+from trimtab.serve.engine import Engine
+from trimtab.serve.engine_parts import RoleParts
+from trimtab.serve.gate import GateSettings
+from trimtab.serve.loading import Served, Source, of_file, of_models, of_run
+from trimtab.serve.metrics import Metrics
+from trimtab.serve.options import ServeOptions
+from trimtab.serve.requests import Limits
+from trimtab.serve.service import Defaults, Service
+
+KEEP_ALIVE_SECONDS = 15  # how long a connection may wait for its next request
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_log = logging.getLogger("trimtab.serve")
+
+
+def serve(options: ServeOptions, key: str | None, listener: socket.socket, say: Callable[[str], None]) -> None:
+    """Load the models, say how to call them, and serve until SIGTERM or Ctrl-C."""
+    service = load_service(options)
+    try:
+        host, port = listener.getsockname()[:2]
+        if options.host not in LOOPBACK and key is None:
+            _log.warning("anybody who reaches %s:%d can send requests: set a key with --api-key-variable", host, port)
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        text = announcement(address, service.names.listed(), options.api_key_variable)
+        app = application(service, GateSettings(key, options.max_body, options.log_prompts))
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has stopped
+            Server(app, options.drain_seconds, lambda: say(text)).run(sockets=[listener])
+    finally:
+        service.engine.close()
+
+
+def replica(options: ServeOptions, key: str | None = None) -> ASGIApp:
+    """The application with its models loaded, for other servers of ASGI such as Ray Serve's replicas."""
+    return application(load_service(options), GateSettings(key, options.max_body, options.log_prompts))
+
+
+def load_service(options: ServeOptions) -> Service:
+    """What the routes answer with: the models loaded, and an engine over them."""
+    assets = Assets(path_map=options.path_map)
+    served = Served(_source(options, assets), assets, options.name)
+    rows = served.rows(options.rows)
+    limits = Limits(rows=rows, queue=options.queue, request_rows=options.request_rows, context=options.context)
+    return service_of(served, Engine(RoleParts(served.roles, served.gold), limits), options.max_tokens)
+
+
+def service_of(served: Served, engine: Engine, max_tokens: int | None) -> Service:
+    """What the routes answer with."""
+    guide = served.experiment.guide
+    metrics = Metrics()
+    metrics.watch(engine)
+    return Service(
+        engine,
+        served.names,
+        metrics,
+        Defaults(guide.sampling, guide.stop, guide.max_new_tokens if max_tokens is None else max_tokens),
+        served.conversations,
+    )
+
+
+class Server(uvicorn.Server):
+    """Serves an application; `ready` is called once connections are taken.
+
+    After a signal no connection is taken any more, and requests that run may go on for `drain_seconds`.
+    """
+
+    def __init__(self, app: ASGIApp, drain_seconds: float, ready: Callable[[], None] = lambda: None) -> None:
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=math.ceil(drain_seconds),
+        )
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+
+def _source(options: ServeOptions, assets: Assets) -> Source:
+    if options.large is not None:
+        return of_models(options.large, options.tuned, options.untuned, options.template)
+    assert options.source is not None
+    if options.source.is_dir():
+        return of_run(options.source)
+    return of_file(options.source, options.runs, assets)
+
+
+def announcement(address: str, names: list[str], key_variable: str | None) -> str:
+    """What the terminal says once the server answers: where, what, and a line that calls it."""
+    body = json.dumps({"model": names[-1], "prompt": "I really", "max_tokens": 40, "seed": 0})
+    key = f' -H "Authorization: Bearer ${key_variable}"' if key_variable else ""
+    return "\n".join(
+        [
+            f"trimtab serves {address}/v1",
+            f"models: {', '.join(names)}",
+            f"try: curl {address}/v1/completions{key} -H 'Content-Type: application/json' -d {shlex.quote(body)}",
+        ]
+    )
