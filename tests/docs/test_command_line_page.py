@@ -44,7 +44,7 @@ def test_command_lines_are_sound(
             else:
                 assert end.code in (0, None), (command, lines)
     assert [until for _, until in ran] == [
-        "report", "report", "tune", "guide", "guide", "report", "report", "guide", "tune", "report",
+        "report", "report", "tune", "guide", "guide", "report", "report", "report", "guide", "tune", "report",
     ]  # fmt: skip
     assert {experiment.name for experiment, _ in ran} == {"quickstart", "my-experiment"}
     assert studied == ["slic-study-cpu"]
