@@ -83,6 +83,20 @@ def test_commands_of_the_page_on_tuning_are_sound(monkeypatch: pytest.MonkeyPatc
     assert [until for _, until in ran] == ["tune", "pairs", "tune", "tune"]
 
 
+def test_commands_of_the_page_on_clusters_are_sound(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The real command line parses them, those of batch scripts too; a shard's number is the queue's to give."""
+    ran, studied = note_runs(monkeypatch), []
+    monkeypatch.setattr("trimtab.study.command.run_command", lambda path, *_: studied.append(path.stem))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.yaml").write_text("name: my\n", encoding="utf-8")
+    text = (DOCS / "cluster.md").read_text(encoding="utf-8").replace("$SLURM_ARRAY_TASK_ID", "1")
+    for line in re.findall(r"(?<!`)\btrimtab (?:run|guide|tune|study) [^`\n]*", text):
+        monkeypatch.setattr("sys.argv", re.sub(r'[")]', "", line).replace("$head", "10.0.0.1").split())
+        cli.main()
+    assert [until for _, until in ran].count("report") >= 4 and {"guide", "tune"} <= {until for _, until in ran}
+    assert studied == ["slic-study-cpu"] * 2
+
+
 def test_the_table_of_steps_is_the_list_of_steps() -> None:
     """Each stage in its order, with every function that makes its steps."""
     rows = [
