@@ -118,6 +118,7 @@ class Driver:
         except BaseException as error:
             for step in self._open.values():
                 step.abandon(error)
+                self._watch.end(step.name, "stopped")
             raise
 
     def _put(self, event: object) -> None:
