@@ -155,15 +155,16 @@ def test_status_from_another_terminal(
     pid = stopped(small_run, tmp_path, "tune", "run")
     output = status()
     assert f"process {pid} on " in output and "is working on it" in output
-    assert "guide base" in output and "waits, and 10 more" in output
+    assert "guide bon-4" in output and "waits, 8 more" in output
     values = json.loads(status("--json"))["processes"][0]
     assert values["process"]["pid"] == pid and values["process"]["alive"] is True
     states = {stage["name"]: stage["state"] for stage in values["stages"]}
-    assert (states["data"], states["tune"], states["guide base"]) == ("made", "runs", "waits")
+    assert (states["data"], states["tune"], states["guide bon-4"]) == ("made", "runs", "waits")
     assert "made" not in states["report"]
     os.kill(pid, signal.SIGKILL)
     small_run.wait(pid)
-    assert "died; to resume: trimtab run quickstart" in status()
+    output = status()
+    assert f"killed, process {pid} on " in output and "; to resume: trimtab run quickstart" in output
     assert small_run.finish("run", tmp_path) == 0
     assert "finished, last update 0:0" in status()
     states = {stage["name"]: stage["state"] for stage in json.loads(status("--json"))["processes"][0]["stages"]}
