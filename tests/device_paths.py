@@ -27,7 +27,7 @@ from trimtab.models.cached_model import CachedModel
 from trimtab.models.emulated import emulate
 from trimtab.models.families import CausalModel, language_model_of
 from trimtab.models.hardware import default_device
-from trimtab.models.language_model import sequence_log_probabilities
+from trimtab.models.language_model import joined, sequence_log_probabilities
 from trimtab.models.load import load_classifier
 from trimtab.models.roles import Weights, load_language_model
 from trimtab.models.sampling import draw
@@ -105,7 +105,9 @@ def _emulated(there: There) -> list[float]:
                           [[60, 61], [70], [80, 81, 82]])  # fmt: skip
     found = Search(max_new_tokens=3).run(PROMPTS[:2], LanguageModelProposer(model, SAMPLING, SEED), None)
     tokens = [token for group in found for token in group[0].token_ids]
-    return [*(log for row in logs for log in row), *tokens, *_ways(base, tuned, untuned)]
+    both = joined([model.start([text], room=6) for text in ("I really", "x")])
+    beside = model.next_logits(both)[:, :5].flatten().tolist()
+    return [*(log for row in logs for log in row), *tokens, *beside, *_ways(base, tuned, untuned)]
 
 
 def _read_anew(there: There) -> list[float]:
@@ -116,7 +118,8 @@ def _read_anew(there: There) -> list[float]:
 
 
 def _read(there: There) -> list[float]:
-    """Log-probabilities of rows that are forked, cut back and continued, by cached, biased, capped and other heads."""
+    """Log-probabilities of rows that are forked, cut back, continued and put beside others, by cached, biased, capped
+    and other heads."""
     found: list[float] = []
     makers = [llama, gpt2, CACHED["gemma2"], REREAD["gpt-neo"]]
     for make in makers:
@@ -128,6 +131,8 @@ def _read(there: There) -> list[float]:
         found += [log for row in (*logs, *more) for log in row]
         found += model.next_logits(children)[:, :5].flatten().tolist()
         found += model.next_logits(cut.select([1, 0, 1]))[:, :5].flatten().tolist() + _ways(model)
+        both = joined([model.start_ids(ROWS[:2], room=4), model.start_ids(ROWS[2:], room=4)])
+        found += model.next_logits(both)[:, :5].flatten().tolist()
     return found
 
 

@@ -134,6 +134,9 @@ SOUND = {
     "rewards.model_reward.ValueHead.__call__: torch.arange(len(ids), device=device)",
     "rewards.model_reward.ValueHead.__call__: mask.sum(dim=1).to(device)",
     "rewards.sequence_logits.SequenceLogits.__call__: order.argsort().to(parts[0].device)",
+    # indices of index_copy_ and index_select, which the stand-in takes from any device
+    "models.kv_cache.SlotLayer.put: places.to(mine.device)",
+    "models.kv_cache.SlotLayer.put: rows.to(theirs.device)",
     # transformers takes masks to the device of the texts
     "rewards.model_reward.ValueHead.__call__: mask.to(device)",
     "rewards.sequence_logits.SequenceLogits._read: mask.to(model.device)",

@@ -158,7 +158,7 @@ def card_of(place: Path, kind: str) -> str:
                 (folder / "model").mkdir()
                 (folder / "summary.json").write_text(json.dumps({"steps": 3}))
     (place / "tuned").symlink_to(Path(tune.folder.name) / "model")
-    return card(place, tuned_guide(place), adapter=False)
+    return card(place, tuned_guide(place), adapter=False, name="me/guide")
 
 
 @pytest.mark.parametrize("kind", CARDS)

@@ -99,7 +99,7 @@ class SlotLayer(CacheLayerMixin):
             if used > self.filled:
                 mine[:, :, self.filled : used] = 0
             at, of = places.to(mine.device), rows.to(theirs.device)
-            mine[:, :, :used].index_copy_(0, at, theirs[:, :, :used].index_select(0, of).to(mine.device))
+            mine[:, :, :used].index_copy_(0, at, theirs[:, :, :used].index_select(0, of))
             mine[:, :, used : self.filled].index_fill_(0, at, 0)  # the row's last owner may have left NaN there
         self.filled = max(self.filled, used)
 
