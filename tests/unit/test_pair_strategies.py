@@ -224,7 +224,8 @@ def test_mistakes_are_named():
 
 def test_the_docs_show_every_strategy_with_the_settings_that_it_uses():
     settings = {"margin": "`margin`", "threshold": "`threshold`", "bins": "`low`, `high`, `bins`"}
-    rows = [line.split(" | ") for line in DOCS.read_text(encoding="utf-8").splitlines() if line.startswith("| `") and "{" not in line]
+    lines = DOCS.read_text(encoding="utf-8").splitlines()
+    rows = [line.split(" | ") for line in lines if line.startswith("| `") and "{" not in line]
     shown = {row[0].strip("| `"): row[-1].strip(" |") for row in rows[1:]}
     own = {name: entry for name, entry in STRATEGIES.items() if entry.own}
     assert shown == {name: "".join(settings[bound] for bound in entry.uses) for name, entry in own.items()}

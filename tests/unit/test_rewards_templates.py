@@ -4,7 +4,7 @@ import pytest
 
 from chat_styles import STYLES, chat_tokenizer
 from trimtab.config.reward import RewardConfig
-from trimtab.errors import DataError
+from trimtab.errors import ConfigurationError, DataError
 from trimtab.models.chat import ChatTemplate
 from trimtab.records import Message
 from trimtab.rewards.conversations import conversation, starling_text, template_text, ultrarm_text
@@ -44,7 +44,7 @@ def test_places_are_filled_once_in_any_order(template, text):
 
 @pytest.mark.parametrize("template", ["{prompt}", "{response}", "", "prompt response", "{ prompt } {response}", "Chat"])
 def test_a_template_without_both_is_refused(template):
-    with pytest.raises(ValueError, match=r"must hold \{prompt\} and \{response\}, or be chat"):
+    with pytest.raises(ConfigurationError, match=r"must hold \{prompt\} and \{response\}, or be chat"):
         RewardConfig(model="me/judge", definition="scalar", template=template)
 
 

@@ -223,7 +223,7 @@ def test_reviews_of_one_label_are_refused(encoder, tmp_path):
 
 @pytest.mark.parametrize("words", [(0, 5), (9, 5)])
 def test_snippet_lengths_out_of_order_are_refused(words):
-    with pytest.raises(ValueError, match="the smaller first"):
+    with pytest.raises(ConfigurationError, match="the smaller first"):
         RewardTrainingConfig(snippet_words=words)
 
 
