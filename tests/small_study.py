@@ -9,6 +9,7 @@ from small_run import TIMES
 EXPERIMENT = {
     "checkpoint_seconds": 0,
     "large": None,
+    "judge": "sentiment",
     "reward": {"model": "lvwerra/distilbert-imdb", "positive_label": "POSITIVE", "max_length": 64},
     "data": {
         "reward_reviews": 40, "reward_heldout": 20, "judge_reviews": 20, "tuning_prompts": 8, "validation_prompts": 4,
