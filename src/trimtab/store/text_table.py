@@ -1,6 +1,6 @@
 """A table for a terminal of any width, in which no name is cut.
 
->>> print_rows(Console(width=20), ["name", "what"], [["me/tiny", "of a few layers"]])
+>>> print_rows(Console(width=14), ["name", "what"], [["me/tiny", "of a few layers"]])
 me/tiny
   what: of a few
     layers
