@@ -12,6 +12,8 @@ from tiny_hub import tiny_hub
 from trimtab import cli
 from trimtab.assets.resolve import Assets
 from trimtab.config.experiment import Experiment
+from trimtab.config.training import TuneConfig
+from trimtab.errors import RunError
 from trimtab.executors import local
 from trimtab.executors.options import WorkerOptions
 from trimtab.executors.run import run as run_steps
@@ -23,6 +25,7 @@ from trimtab.study.plan import plan_study
 from trimtab.study.run import Outcome, run_study
 from trimtab.study.study_file import Study, load_study
 from trimtab.study.view import StudyView
+from trimtab.training import preference
 
 
 @pytest.fixture(scope="module")
@@ -149,14 +152,22 @@ def command(monkeypatch: pytest.MonkeyPatch, hub: Path, folder: Path, *more: str
 def test_a_cell_that_fails_leaves_the_others_finished(
     hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save_study(tmp_path, {"tune.lora.top_layers": [9, 1]}, overrides={"evaluate.kl_samples": 0})
+    tune = preference.tune
+
+    def diverging(train: Any, validation: Any, model: Any, tokenizer: Any, config: TuneConfig, *others: Any) -> Any:
+        if config.lora is not None and config.lora.top_layers == 2:
+            raise RunError("the loss is NaN: lower tune.learning_rate")
+        return tune(train, validation, model, tokenizer, config, *others)
+
+    monkeypatch.setattr(preference, "tune", diverging)
+    save_study(tmp_path, {"tune.lora.top_layers": [2, 1]}, overrides={"evaluate.kl_samples": 0})
     assert command(monkeypatch, hub, tmp_path) == 1
     output = capsys.readouterr()
-    why = "tune: tune.lora.top_layers is 9 and the model has 2 layers: give fewer"
+    why = "tune: the loss is NaN: lower tune.learning_rate"
     assert (
-        output.err.startswith(f"trimtab: 1 of 2 runs failed, such as 9 ({why}): ") and len(output.err.splitlines()) == 1
+        output.err.startswith(f"trimtab: 1 of 2 runs failed, such as 2 ({why}): ") and len(output.err.splitlines()) == 1
     )
-    assert f"9 failed: {why}" in output.out
+    assert f"2 failed: {why}" in output.out
     assert [row["cell"] for row in table(tmp_path, "table.csv")] == ["untuned", "1"]
     page = (tmp_path / "two" / "report" / "report.html").read_text(encoding="utf-8")
     assert why in page and why in (tmp_path / "two" / "report" / "table.md").read_text()
