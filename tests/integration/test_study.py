@@ -181,9 +181,9 @@ def test_a_dry_run_leaves_nothing_and_says_what_is_missing(
     assert command(monkeypatch, hub, tmp_path, "--dry-run") == 0
     text = capsys.readouterr().out
     assert not (tmp_path / "two").exists()
-    assert (
-        "two: 2 cells, 4 runs" in text
-        and "2 tune, guide untuned, 2 guide tuned, evaluate untuned, 2 evaluate tuned" in text
+    assert "two: 2 cells, 4 runs" in text
+    assert all(
+        part in text for part in ("2 tune", "guide untuned", "2 guide tuned", "evaluate untuned", "2 evaluate tuned")
     )
     assert command(monkeypatch, hub, whole, "--dry-run") == 0
     assert capsys.readouterr().out.count("nothing") == 2
