@@ -243,7 +243,7 @@ def test_a_worker_that_dies_costs_nothing(
 
 
 TINY = [
-    "reward.training=null", "reward.model=lvwerra/distilbert-imdb", "reward.positive_label=POSITIVE",
+    "reward.training=null", "reward.model=lvwerra/distilbert-imdb", "reward.positive_label=POSITIVE", "judge=sentiment",
     "reward.max_length=128", "data.reward_reviews=24", "data.reward_heldout=8", "data.judge_reviews=16",
     "data.sft_reviews=12", "data.sft_heldout=4", "data.tuning_prompts=8", "sft.max_length=24", "sft.lora.top_layers=1",
     "tune.lora.top_layers=1", "synthesize.max_new_tokens=8", "guide.max_new_tokens=8", "guide.unprompted=8",
