@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from trimtab.assets.resolve import Assets
 from trimtab.config.experiment import Experiment
-from trimtab.executors.driver import Driver, Manner, Task
+from trimtab.executors.driver import Driver
+from trimtab.executors.tasks import Manner, Task
 from trimtab.executors.work import Setup
 from trimtab.executors.workers import InProcess
 from trimtab.pipeline.step import Plan, Step

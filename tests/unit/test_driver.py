@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from trimtab.errors import RunError
-from trimtab.executors.driver import Driver, Manner, Task
+from trimtab.executors.driver import Driver
+from trimtab.executors.tasks import Manner, Task
 from trimtab.executors.work import Decoded, Made, Note, Unfit, Work, WorkerDied
 from trimtab.pipeline.step import Step
 from trimtab.records import Generation

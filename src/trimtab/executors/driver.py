@@ -11,53 +11,22 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
 from dataclasses import dataclass
 from typing import Any
 
 from trimtab.errors import RunError, TrimtabError
 from trimtab.executors.open_step import OpenStep
+from trimtab.executors.tasks import Manner, Task
 from trimtab.executors.work import Decoded, Note, Result, Unfit, Work
 from trimtab.executors.workers import Workers
-from trimtab.pipeline.step import Step
-from trimtab.store.artifacts import Artifact, RunDirectory
-from trimtab.store.blocks import Shard
+from trimtab.store.artifacts import RunDirectory
 from trimtab.store.progress import Watch
 
 MAX_AGAIN = 3
 """How often a block or a step is given out again after its worker has died."""
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Task:
-    """A step to carry out: what it makes and reads, its experiment as JSON, and what progress calls it."""
-
-    step: Step
-    artifact: Artifact
-    inputs: Mapping[str, Artifact]
-    experiment: str
-    name: str
-
-
-@dataclass(frozen=True)
-class Manner:
-    """How tasks are carried out.
-
-    Args:
-        threads: threads of each worker.
-        jobs: how many workers share the machine's devices.
-        shard: decode only the blocks of this shard, and leave steps open for the others.
-        traced: write the steps of each search into the run directory.
-        made: called with each task whose artifact is whole, made now or earlier.
-    """
-
-    threads: int
-    jobs: int = 1
-    shard: Shard | None = None
-    traced: bool = False
-    made: Callable[[Task], None] = lambda task: None
 
 
 @dataclass

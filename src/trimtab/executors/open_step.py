@@ -3,9 +3,10 @@
 import contextlib
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 from trimtab.executors.packing import unpack
+from trimtab.executors.tasks import Manner, Task
 from trimtab.executors.work import Decoded, Made, Note, Result, Work
 from trimtab.pipeline.merge import note_shard
 from trimtab.pipeline.traces import blocks_without_trace, is_searched, trace_file
@@ -13,10 +14,6 @@ from trimtab.store import blocks
 from trimtab.store.artifacts import RunDirectory
 from trimtab.store.files import append_text, empty_folder
 from trimtab.store.progress import Watch
-
-if TYPE_CHECKING:
-    from trimtab.executors.driver import Manner, Task
-
 
 ErrorT = TypeVar("ErrorT", bound=BaseException)
 
@@ -27,7 +24,7 @@ class OpenStep:
     With `traces_only` the artifact is whole, and blocks are decoded again for the steps of their searches.
     """
 
-    def __init__(self, task: "Task", directory: RunDirectory, watch: Watch, manner: "Manner", name: str) -> None:
+    def __init__(self, task: Task, directory: RunDirectory, watch: Watch, manner: Manner, name: str) -> None:
         self.task, self.name, self.workers = task, name, list[str]()
         self.traces_only = False
         self.advance = watch.begin(name)
@@ -43,7 +40,7 @@ class OpenStep:
         self._within: dict[int, float] = {}  # of the blocks that workers have: how many of their prompts are done
 
     @classmethod
-    def begun(cls, task: "Task", directory: RunDirectory, watch: Watch, manner: "Manner") -> Self:
+    def begun(cls, task: Task, directory: RunDirectory, watch: Watch, manner: Manner) -> Self:
         """Begin a task whose artifact is not whole."""
         step = cls(task, directory, watch, manner, task.name)
         if manner.shard is not None:
@@ -56,7 +53,7 @@ class OpenStep:
         return step
 
     @classmethod
-    def for_traces(cls, task: "Task", directory: RunDirectory, watch: Watch, manner: "Manner") -> Self | None:
+    def for_traces(cls, task: Task, directory: RunDirectory, watch: Watch, manner: Manner) -> Self | None:
         """The blocks of a whole artifact whose searches are not in its trace; None where there are none."""
         if not is_searched(task.step):
             return None
@@ -191,5 +188,5 @@ class OpenStep:
         )  # fmt: skip
 
 
-def _trace_file(directory: RunDirectory, task: "Task") -> Path:
+def _trace_file(directory: RunDirectory, task: Task) -> Path:
     return trace_file(directory.path, task.step.parts["decoder"].name, task.artifact.digest)

@@ -15,10 +15,11 @@ import torch
 from trimtab.assets.resolve import Assets
 from trimtab.config.experiment import Experiment
 from trimtab.errors import ConfigurationError, RunError
-from trimtab.executors.driver import Driver, Manner, Task
+from trimtab.executors.driver import Driver
 from trimtab.executors.local import LocalWorkers
 from trimtab.executors.memory_errors import explain_memory_errors
 from trimtab.executors.options import WorkerOptions
+from trimtab.executors.tasks import Manner, Task
 from trimtab.executors.work import Setup, Wanted
 from trimtab.executors.workers import InProcess, Workers
 from trimtab.models.load import quiet_libraries

@@ -10,10 +10,10 @@ from pathlib import Path
 from trimtab.assets.resolve import Assets
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.cells import CellRow, summarise_cells
-from trimtab.executors import driver
-from trimtab.executors.driver import Driver, Manner
+from trimtab.executors.driver import Driver
 from trimtab.executors.options import WorkerOptions
 from trimtab.executors.run import share_of_threads, show_memory, workers_for
+from trimtab.executors.tasks import Manner, Task
 from trimtab.executors.work import Setup, WorkerFault
 from trimtab.executors.workers import Workers
 from trimtab.pipeline.checks import check_lines
@@ -98,7 +98,7 @@ def carry_out_study(
     """
     values = {run.name: run.experiment.model_dump_json(exclude_unset=True) for run in plan.study.runs}
     tasks = [
-        driver.Task(
+        Task(
             task.step,
             task.artifact,
             {step: plan.tasks[digest].artifact for step, digest in task.inputs.items()},

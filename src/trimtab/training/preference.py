@@ -53,15 +53,7 @@ def tune(
         ConfigurationError: a tracker that is not installed, more `top_layers` than there are, or a `max_length` beyond
             the model's context.
     """
-    for name, pairs in (("train", train), ("validation", validation)):
-        check_type(name, pairs, Sequence, "a list of pairs")
-        for pair in pairs:
-            check_type(name, pair, Pair, "pairs, as trimtab.make_pairs makes them")
-    check_type("model", model, PreTrainedModel, "a model of transformers")
-    check_type("tokenizer", tokenizer, PreTrainedTokenizerBase, "the model's tokenizer")
-    check_type("config", config, TuneConfig, "a TuneConfig of trimtab.config.training")
-    check_type("job", job, TrainingJob, "a TrainingJob of trimtab.training.job, which has the folder")
-    check_type("small", small, ModelConfig | None, "a trimtab.ModelConfig")
+    _check_arguments(train, validation, model, tokenizer, config, job, small)
     check_trackers(config.trackers)
     if quantization_of(model) is not None:
         raise ModelError("quantised weights cannot be tuned: drop quantization from the small model")
@@ -88,6 +80,27 @@ def tune(
         for folder in filter(Path.is_dir, (job.folder / "model", job.folder / "adapter")):
             write_prompting(folder, prompting_of(prompting))
     return {**_counts(*encoded), **outcome, **_best_evaluation(best)}
+
+
+def _check_arguments(
+    train: Sequence[Pair],
+    validation: Sequence[Pair],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    config: TuneConfig,
+    job: TrainingJob,
+    small: ModelConfig | None,
+) -> None:
+    """Raise ConfigurationError for arguments of `tune` of other types."""
+    for name, pairs in (("train", train), ("validation", validation)):
+        check_type(name, pairs, Sequence, "a list of pairs")
+        for pair in pairs:
+            check_type(name, pair, Pair, "pairs, as trimtab.make_pairs makes them")
+    check_type("model", model, PreTrainedModel, "a model of transformers")
+    check_type("tokenizer", tokenizer, PreTrainedTokenizerBase, "the model's tokenizer")
+    check_type("config", config, TuneConfig, "a TuneConfig of trimtab.config.training")
+    check_type("job", job, TrainingJob, "a TrainingJob of trimtab.training.job, which has the folder")
+    check_type("small", small, ModelConfig | None, "a trimtab.ModelConfig")
 
 
 def _check_lengths(encoded: EncodedPairs, model: PreTrainedModel, config: TuneConfig) -> None:
