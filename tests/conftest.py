@@ -12,6 +12,7 @@ import pytest
 from trimtab.executors.threads import wait_briefly
 from trimtab.plugins.registry import REGISTRIES, Registry
 
+collect_ignore = ["clients"]  # programs that tests start, in environments of their own
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 wait_briefly()  # before torch is imported

@@ -133,7 +133,7 @@ def test_what_steer_is_given_is_checked(more: dict[str, Any], line: str) -> None
         (None, "prompt 1 is empty and must be a text or a list of messages"),
         (3, "prompt 1 is 3 and must be a text or a list of messages"),
         (b"I really", "prompt 1 is b'I really' and must be a text or a list of messages"),
-        ({"I", "you"}, ": give a list of texts, or of lists of messages"),
+        (frozenset({"I"}), ": give a list of texts, or of lists of messages"),
         (pd.DataFrame({"prompt": ["I"]}), ": give a list of texts, or of lists of messages"),
         ([3], "prompt 1 is 3 and must be a text"),
         (["I", None], "prompt 2 is empty and must be a text or a list of messages"),
