@@ -28,7 +28,7 @@ def test_its_cells_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "experiments").symlink_to(ROOT / "experiments", target_is_directory=True)
     notebook = nbformat.read(FILE, as_version=4)
     (cell,) = [cell for cell in notebook.cells if "settings = [" in cell.source]
-    cell.source = cell.source.replace('["data.test_prompts=48"]', repr(SETTINGS))
+    cell.source = cell.source.replace('["seed=1"]', repr(SETTINGS))
     assert repr(SETTINGS) in cell.source
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path / "examples")}}).execute()
     printed = ["".join(output.get("text", "") for output in cell.get("outputs", [])) for cell in notebook.cells]

@@ -41,8 +41,8 @@ def path_map(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_hub(tmp_path_factory.mktemp("hub"))
 
 
-def quickstart(*more: str) -> Experiment:
-    return load_experiment(PLACES / "quickstart.yaml", [*SMALL, *READY_REWARD, *more])
+def imdb_cpu(*more: str) -> Experiment:
+    return load_experiment(PLACES / "imdb-cpu.yaml", [*SMALL, *READY_REWARD, *more])
 
 
 def finished(experiment: Experiment, folder: Path, path_map: Path) -> Finished:
@@ -93,13 +93,11 @@ def test_imdb_gpt2_runs_end_to_end_behind_a_path_map(
     assert (tmp_path / "imdb-gpt2/report/table.md").read_text().count("|") > 40
 
 
-def test_quickstart_gives_the_same_table_twice_but_for_times(tmp_path: Path, path_map: Path) -> None:
+def test_it_gives_the_same_table_twice_but_for_times(tmp_path: Path, path_map: Path) -> None:
     tables = []
     for name in ("one", "two"):
-        finished(quickstart(), tmp_path / name, path_map)
-        tables.append(
-            [{k: v for k, v in row.items() if k != "seconds"} for row in table(tmp_path / name / "quickstart")]
-        )
+        finished(imdb_cpu(), tmp_path / name, path_map)
+        tables.append([{k: v for k, v in row.items() if k != "seconds"} for row in table(tmp_path / name / "imdb-cpu")])
     assert tables[0] == tables[1]
     by_name = {row["decoder"]: row for row in tables[0]}
     assert list(by_name) == ["base", "bon-16", "gold-bon-16", "cbs-4-4-5", "untuned", "tuned", "eft-0.5", "eft-2"]
@@ -109,10 +107,10 @@ def test_quickstart_gives_the_same_table_twice_but_for_times(tmp_path: Path, pat
 
 
 def test_changing_one_decoder_runs_only_what_follows_from_it(tmp_path: Path, path_map: Path) -> None:
-    finished(quickstart(), tmp_path, path_map)
-    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "quickstart").iterdir()}
-    finished(quickstart("guide.decoders.3.chunk=4"), tmp_path, path_map)
-    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "quickstart").iterdir()}
+    finished(imdb_cpu(), tmp_path, path_map)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "imdb-cpu").iterdir()}
+    finished(imdb_cpu("guide.decoders.3.chunk=4"), tmp_path, path_map)
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "imdb-cpu").iterdir()}
     made = sorted(name.partition("-")[0] for name in after if after[name] != before.get(name) and "-" in name)
     assert made == ["evaluate", "guide", "report"]  # the earlier report is kept
 
@@ -120,7 +118,7 @@ def test_changing_one_decoder_runs_only_what_follows_from_it(tmp_path: Path, pat
 def test_a_killed_decoding_goes_on_at_its_open_block(
     tmp_path: Path, path_map: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = finished(quickstart(), tmp_path / "whole", path_map)
+    whole = finished(imdb_cpu(), tmp_path / "whole", path_map)
     from trimtab.search.decoders import Decoder
 
     sound = Decoder.decode
@@ -134,8 +132,8 @@ def test_a_killed_decoding_goes_on_at_its_open_block(
 
     monkeypatch.setattr(Decoder, "decode", dies)
     with pytest.raises(KeyboardInterrupt):
-        finished(quickstart(), tmp_path / "killed", path_map)
-    resumed = finished(quickstart(), tmp_path / "killed", path_map)
+        finished(imdb_cpu(), tmp_path / "killed", path_map)
+    resumed = finished(imdb_cpu(), tmp_path / "killed", path_map)
     # base and untuned are one block of 6 prompts, bon-16 and cbs-4-4-5 two of 3; the second of bon-16 is decoded twice
     assert [len(prompts) for prompts in calls] == [6, 6, 3, 3, 3, 3, 3, 6, 6, 6]
     for decoder in whole.experiment.guide.decoders:
@@ -144,7 +142,7 @@ def test_a_killed_decoding_goes_on_at_its_open_block(
 
 
 def test_records_agree_along_the_line(tmp_path: Path, path_map: Path) -> None:
-    line = finished(quickstart(), tmp_path, path_map)
+    line = finished(imdb_cpu(), tmp_path, path_map)
     samples = line.samples("tuning").records(Generation)
     assert len(samples) == 12 * line.experiment.synthesize.samples
     assert all(sample.reward is not None and len(sample.token_ids) <= 8 for sample in samples)
@@ -174,7 +172,7 @@ def test_eft_over_a_base_of_another_vocabulary_is_refused_in_one_line(
         [
             "trimtab",
             "run",
-            "quickstart",
+            "imdb-cpu",
             "--quiet",
             "--runs",
             str(tmp_path),
@@ -195,7 +193,7 @@ def test_eft_over_a_base_of_another_vocabulary_is_refused_in_one_line(
 
 def test_unprompted_samples_start_from_the_named_token(tmp_path: Path, path_map: Path) -> None:
     more = ["synthesize.unprompted=true", "small.start_token=<start>", "pairs.strategy=random", "pairs.total=20"]
-    experiment = quickstart(*more, "guide.decoders=[{model: large}]")
+    experiment = imdb_cpu(*more, "guide.decoders=[{model: large}]")
     line = finished(experiment, tmp_path, path_map)
     samples = line.samples("tuning").records(Generation)
     assert {(sample.prompt_id, sample.prompt, tuple(sample.prompt_ids)) for sample in samples} == {
@@ -226,8 +224,8 @@ def test_an_unknown_model_is_named_before_anything_runs(tmp_path: Path, path_map
     from trimtab.errors import AssetError
 
     with pytest.raises(AssetError, match="nobody/nothing"):
-        finished(quickstart("large.name=nobody/nothing"), tmp_path, path_map)
-    assert not [path for path in (tmp_path / "quickstart").iterdir() if path.is_dir()]
+        finished(imdb_cpu("large.name=nobody/nothing"), tmp_path, path_map)
+    assert not [path for path in (tmp_path / "imdb-cpu").iterdir() if path.is_dir()]
 
 
 def test_the_table_fills_row_by_row_while_blocks_are_counted_by_tokens(
@@ -236,7 +234,7 @@ def test_the_table_fills_row_by_row_while_blocks_are_counted_by_tokens(
     """The first number once came when all decoders had decoded, and a block of a quarter of an hour showed nothing."""
     monkeypatch.setattr("trimtab.executors.worker.NOTE_SECONDS", 0.0)
     watch, shown, pages, counted = Watch(), list[str](), dict[str, str](), list[float]()
-    page, assets = tmp_path / "quickstart/report/report.html", Assets(cache=tmp_path / "cache", path_map=path_map)
+    page, assets = tmp_path / "imdb-cpu/report/report.html", Assets(cache=tmp_path / "cache", path_map=path_map)
 
     def listen(stage: Stage) -> None:
         if stage.name == "guide bon-16" and stage.in_progress:
@@ -248,7 +246,7 @@ def test_the_table_fills_row_by_row_while_blocks_are_counted_by_tokens(
     watch.listeners.append(listen)
     watch.show = lambda table, line: shown.append(f"{line} {table.row_count}")
     settings = ["evaluate.threshold={deviations: 0}"]  # of the untuned model's rewards, which come second
-    run(quickstart(*settings), tmp_path, assets, watch)
+    run(imdb_cpu(*settings), tmp_path, assets, watch)
     assert [line.split(":")[0] for line in shown] == [
         "base", "untuned", "bon-16", "gold-bon-16", "cbs-4-4-5", "tuned", "eft-0.5", "eft-2"
     ]  # fmt: skip
@@ -263,13 +261,13 @@ def test_the_table_fills_row_by_row_while_blocks_are_counted_by_tokens(
     assert len({done for done in counted if done % 1}) >= 10  # of 2 blocks of 8 tokens
 
     # a trace of a finished run shows that it works
-    run(quickstart(*settings), tmp_path, assets, watch, until="guide", trace=True)
+    run(imdb_cpu(*settings), tmp_path, assets, watch, until="guide", trace=True)
     traced = watch.stages["guide cbs-4-4-5 (trace)"]
     assert watch.stages["guide cbs-4-4-5"].state == "used again"
     assert (traced.state, traced.counts) == ("made", "6/6") and shown[-1].startswith("eft-2")
 
     # a run of other settings fills the page anew, and keeps the report so far
     pages.clear()
-    run(quickstart(*settings, "guide.decoders.3.chunk=4"), tmp_path, assets, watch)
+    run(imdb_cpu(*settings, "guide.decoders.3.chunk=4"), tmp_path, assets, watch)
     assert shown[-1].startswith("cbs-4-4-4") and len(shown) == 9
     assert len(list(page.parents[1].glob("report-*"))) == 1

@@ -33,7 +33,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     [
         (
             ["check", "quickstrat"],
-            "there is no file quickstrat: give the path of an experiment file, or one of chat, imdb-gpt2",
+            "there is no file quickstrat: give the path of an experiment file, or one of chat, imdb-cpu, imdb-gpt2",
         ),
         (["check", "quickstart", "--set", "tune.betta=1"], "tune.betta is unknown: did you mean beta?"),
         (["check", "quickstart", "--set", "tune.beta=-1", "guide.rows=0"], "tune.beta is -1: input should be greater"),

@@ -137,7 +137,7 @@ def test_times_and_rates_are_readable() -> None:
 
 def test_the_memory_is_said_and_a_lack_of_it_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assets = Assets(cache=tmp_path / "cache", path_map=tiny_hub(tmp_path / "hub"))
-    experiment = load_experiment(SHIPPED / "quickstart.yaml", ["guide.rows=128", "small.dtype=float32"])
+    experiment = load_experiment(SHIPPED / "imdb-cpu.yaml", ["guide.rows=128", "small.dtype=float32"])
     monkeypatch.setattr(budget, "machine_memory", lambda spread: (8e9, 4e9, "this machine"))
     (line,) = budget.memory_lines(steps(experiment), experiment, assets)
     assert line.startswith("memory: about 0.7 GB at most, in ") and line.endswith(
@@ -160,7 +160,7 @@ def test_the_memory_is_said_and_a_lack_of_it_warned_of(tmp_path: Path, monkeypat
     fits = worst.fitting(4e9)
     assert f"lower guide.rows from 128 to {fits}" in "\n".join(warnings)
     for rows, fit in ((fits, True), (fits + 17, False)):
-        lower = load_experiment(SHIPPED / "quickstart.yaml", [f"guide.rows={rows}"])
+        lower = load_experiment(SHIPPED / "imdb-cpu.yaml", [f"guide.rows={rows}"])
         need = {each.step: each for each in budget.memory_needs(steps(lower), assets)}["guide bon-16"]
         assert (need.total <= 4e9) is fit
 
@@ -171,7 +171,7 @@ def test_rows_are_what_the_device_has_room_for(
 ) -> None:
     assets = Assets(cache=tmp_path / "cache", path_map=tiny_hub(tmp_path / "hub"))
     settings = ["guide.rows=auto", "synthesize.rows=auto", "small.dtype=float32", "large.dtype=float32"]
-    experiment = load_experiment(SHIPPED / "quickstart.yaml", settings)
+    experiment = load_experiment(SHIPPED / "imdb-cpu.yaml", settings)
     monkeypatch.setattr(budget, "device_type", lambda: "cuda" if accelerator else "cpu")
     bon = experiment.guide.decoder("bon-16")
 
@@ -202,7 +202,7 @@ def test_memory_is_that_of_the_rows_that_there_are(tmp_path: Path) -> None:
             "data.reviews=null", "reward={by: math:isfinite}", "tune.batch_size=32", "guide.decoders=[{successors: 4}]",
             "pairs.per_prompt=1",
         ]  # fmt: skip
-        experiment = load_experiment(SHIPPED / "quickstart.yaml", settings)
+        experiment = load_experiment(SHIPPED / "imdb-cpu.yaml", settings)
         return {need.step: need for need in budget.memory_needs(steps(experiment), assets)}
 
     short, long = needs(2), needs(200)

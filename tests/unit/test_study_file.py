@@ -82,8 +82,8 @@ def test_what_has_a_reference_is_measured_unless_decoders_are_named(tmp_path):
     assert study(tmp_path, grid=grid).measured == ("tuned",)
     assert study(tmp_path, grid=grid, measure=["untuned"]).measured == ("untuned",)
     planned = study(tmp_path, experiment="quickstart", grid=grid)
-    assert planned.measured == ("bon-16", "gold-bon-16", "cbs-4-4-5", "tuned", "eft-0.5", "eft-2")
-    assert [each.name for each in planned.decoders(planned.runs[0])][:2] == ["base", "bon-16"]
+    assert planned.measured == ("bon-8", "gold-bon-8", "cbs-4-4-5", "tuned", "eft-2")
+    assert [each.name for each in planned.decoders(planned.runs[0])][:2] == ["base", "bon-8"]
 
 
 def test_an_experiment_s_path_is_looked_up_beside_the_study(tmp_path):

@@ -103,7 +103,7 @@ CONFIGURATION = [
     (SETTING, "one term of EFT and several", checked("guide.decoders.6.emulate=[{weight: 1}]"),
      "…: guide.decoders.6: beta is the one term of emulated fine-tuning and emulate gives several: drop one of them"),
     (SETTING, "a pick from a shortened list", checked("guide.decoders.1.n_best=2"),
-     "…: guide.decoders: gold-bon-16 picks from all of bon-16's candidates: drop its n_best"),
+     "…: guide.decoders: gold-bon-8 picks from all of bon-8's candidates: drop its n_best"),
     (SETTING, "a budget of nothing", checked("guide.decoders.1.budget=0"),
      "…: guide.decoders.1.budget is 0: input should be greater than 0"),
     (SETTING, "shards of blocks that each machine cuts", lambda world: command(world, "guide", "guide.rows=auto",
@@ -153,8 +153,8 @@ CONFIGURATION = [
     (SETTING, "an empty stop string", checked("guide.stop=['']"),
      "…: guide.stop.0 is '': string should have at least 1 character"),
     (FILE, "that is not there", lambda world: trimtab(world.monkeypatch, "check", "quickstrat"),
-     "there is no file quickstrat: give the path of an experiment file, or one of chat, imdb-gpt2, quickstart, "
-     "search-options, slic-gpt2, …"),
+     "there is no file quickstrat: give the path of an experiment file, or one of chat, imdb-cpu, imdb-gpt2, "
+     "quickstart, search-options, slic-gpt2, …"),
     (FILE, "that is a folder", lambda world: trimtab(world.monkeypatch, "check", str(world.bad)),
      "…bad is no file: give the path of an experiment file"),
     (FILE, "that is a list", in_file("- name: mine\n"),
