@@ -68,6 +68,8 @@ def service_of(served: Served, engine: Engine, max_tokens: int | None) -> Servic
         metrics,
         Defaults(guide.sampling, guide.stop, guide.max_new_tokens if max_tokens is None else max_tokens),
         served.conversations,
+        served.gold,
+        served.experiment.reward.entry.unit,
     )
 
 
