@@ -24,7 +24,7 @@ from trimtab.serve.requests import (
     Token,
     TooManyRowsError,
 )
-from trimtab.serve.search_settings import CLIENT_SETTINGS, SETTINGS_SCHEMA, changed
+from trimtab.serve.search_settings import CLIENT_SETTINGS, FLAGS, SETTINGS_SCHEMA, changed
 from trimtab.serve.service import refusal
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}

@@ -22,10 +22,10 @@ export function shown(number) {
   return number.toFixed(2).replace("-", "−");
 }
 
-const UNITS = [[1e15, "PFLOP"], [1e12, "TFLOP"], [1e9, "GFLOP"], [1e6, "MFLOP"], [1e3, "kFLOP"]];
+const PREFIXES = [[1e15, " P"], [1e12, " T"], [1e9, " G"], [1e6, " M"], [1e3, " k"]];
 
-/** A number of floating-point operations with its unit. */
-export function flops(number) {
-  const [size, unit] = UNITS.find(([least]) => number >= least) ?? [1, "FLOP"];
-  return `${(number / size).toPrecision(3)} ${unit}`;
+/** A large number in three digits and a prefix, such as `1.62 T`. */
+export function large(number) {
+  const [size, prefix] = PREFIXES.find(([least]) => number >= least) ?? [1, ""];
+  return `${(number / size).toPrecision(3)}${prefix}`;
 }

@@ -47,7 +47,7 @@ function state() {
 }
 
 function add() {
-  const panel = new Panel(served.data, served.trimtab, page);
+  const panel = new Panel(served.data, served.trimtab.reward, page);
   panels.push(panel);
   answers.append(panel.section);
   addButton.disabled = panels.length >= MOST_PANELS;
@@ -92,6 +92,7 @@ async function start() {
   keyForm.hidden = true;
   form.hidden = false;
   as.hidden = !served.trimtab.chat;
+  document.getElementById("settings").open = matchMedia("(min-width: 60rem)").matches;
   prompt.focus();
   await open();
 }

@@ -1,19 +1,23 @@
 // One decoder: its name and search, what it writes, what that is worth and has cost, and how it came to it.
 
 import { events, model, Refusal } from "./client.js";
-import { element, flops, newId, shown } from "./elements.js";
+import { element, large, newId, shown } from "./elements.js";
 import { SEARCH, Sliders } from "./settings.js";
 import { SearchTree } from "./tree.js";
 
 const CHUNK_OF_WHOLE_ANSWERS = 0;
+const FACTS = [
+  "Value", "Reward", "Tokens returned", "Tokens drawn", "Time", "First text", "FLOPs", "Finish", "Decoder",
+];
 
 export class Panel {
   /**
-   * `cards`: the listed models. `facts`: what holds for all of them. `page` has `ask(panel)`, which gives prompt and
+   * `cards`: the listed models. `reward`: the unit of the reward, null where there is none. `page` has `ask(panel)`, which gives prompt and
    * sampling or null, `say(text)` and `changed(panel)`, called where the panel begins, ends or is removed.
    */
-  constructor(cards, facts, page) {
-    this.facts = facts;
+  constructor(cards, reward, page) {
+    this.reward = reward;
+    this.facts = new Map();
     this.page = page;
     this.cards = new Map(cards.map((card) => [card.id, card]));
     this.#build();
@@ -76,7 +80,7 @@ export class Panel {
   }
 
   #body({ prompt, as, sampling }) {
-    const { model: name, ...settings } = this.decoder;
+    const { model: name, ...settings } = this.decoder, { width, successors } = this.sliders.values;
     if (settings.chunk === CHUNK_OF_WHOLE_ANSWERS) settings.chunk = null;
     const { max_tokens, ...drawing } = sampling;
     const asked = as === "chat"
@@ -84,7 +88,7 @@ export class Panel {
       : { prompt, max_tokens };
     return {
       model: name, ...asked, ...drawing, stream: true, stream_options: { include_usage: true },
-      trimtab: { ...settings, steps: true, reward: this.facts.reward !== null },
+      trimtab: { ...settings, steps: width * successors > 1, reward: this.reward !== null },
     };
   }
 
@@ -93,6 +97,7 @@ export class Panel {
     this.text.setAttribute("aria-busy", "true");
     this.settled.textContent = this.tentative.textContent = "";
     this.fault.hidden = true;
+    this.facts.clear();
     this.numbers.replaceChildren();
     this.report = this.usage = this.reason = null;
     this.branches.replaceWith((this.branches = element("ul", { role: "tree", "aria-label": "Candidates" })));
@@ -117,7 +122,7 @@ export class Panel {
 
   #grow(step) {
     this.tree.add(step);
-    this.search.hidden = this.tree.count < 2;
+    this.search.hidden = false;
     this.searched.textContent = `Search: ${plural(this.tree.steps, "step")}, ${plural(this.tree.count, "candidate")}`;
   }
 
@@ -127,10 +132,10 @@ export class Panel {
     this.tentative.textContent = "";
     this.tree.finish(this.settled.textContent);
     if (value !== null) this.#fact("Value", shown(value));
-    if (report.rewards) this.#fact("Reward", reward === null ? "none" : `${shown(reward)} ${this.facts.reward}`);
+    if (report.rewards) this.#fact("Reward", reward === null ? "none" : `${shown(reward)} ${this.reward}`);
     this.#fact("Tokens returned", usage.completion_tokens);
     this.#fact("Tokens drawn", report.tokens_drawn);
-    this.#fact("Arithmetic", flops(report.flops));
+    this.#fact("FLOPs", large(report.flops));
     this.#fact("Finish", this.reason);
     this.#fact("Decoder", report.decoder);
     return `has ended: ${plural(usage.completion_tokens, "token")}${value === null ? "" : `, value ${shown(value)}`}`;
@@ -145,7 +150,8 @@ export class Panel {
   }
 
   #fact(name, value) {
-    this.numbers.append(element("div", {}, element("dt", {}, name), element("dd", {}, String(value))));
+    this.facts.set(name, element("div", {}, element("dt", {}, name), element("dd", {}, String(value))));
+    this.numbers.replaceChildren(...FACTS.filter((each) => this.facts.has(each)).map((each) => this.facts.get(each)));
   }
 
   #own() {
