@@ -98,8 +98,11 @@ def write(page: Page) -> None:
 
 
 def ended(page: Page) -> None:
-    expect(page.locator("#write")).to_have_text("Write", timeout=SECONDS)
-    expect(page.locator(".numbers > div, .fault:not([hidden])").first).to_be_visible(timeout=SECONDS)
+    page.wait_for_function("""() => {
+        const panels = [...document.querySelectorAll('.panel')], done = '.numbers > div, .fault:not([hidden])'
+        return panels.length && panels.every(each => !each.matches('.writing') && each.querySelector(done))
+    }""")
+    expect(page.locator("#write")).to_have_text("Write")
 
 
 def facts(panel: Locator) -> dict[str, str]:
@@ -340,7 +343,7 @@ def test_a_server_with_a_key_asks_for_it_and_a_full_one_says_when_to_try_again(v
         assert objections(page) == ""
         field.fill("wrong")
         page.keyboard.press("Enter")
-        expect(page.locator("#fault")).to_have_text(re.compile("key is missing or wrong"))
+        expect(page.locator("#fault:not([hidden])")).to_have_text(re.compile("key is missing or wrong"))
         field.fill("secret-key")
         page.keyboard.press("Enter")
         expect(page.get_by_role("textbox", name="Prompt")).to_be_focused()

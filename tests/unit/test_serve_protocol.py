@@ -188,7 +188,7 @@ def test_clients_name_no_code_no_file_and_no_pattern(settings: dict, monkeypatch
 
 
 def test_the_schema_has_the_settings_that_clients_may_set() -> None:
-    assert {*SETTINGS_SCHEMA["properties"]} == {*CLIENT_SETTINGS, "steps"}
+    assert {*SETTINGS_SCHEMA["properties"]} == {*CLIENT_SETTINGS, *FLAGS}
     assert "$ref" not in json.dumps(SETTINGS_SCHEMA)
 
 

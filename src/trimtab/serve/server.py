@@ -114,5 +114,6 @@ def announcement(address: str, names: list[str], key_variable: str | None) -> st
             f"trimtab serves {address}/v1",
             f"models: {', '.join(names)}",
             f"try: curl {address}/v1/completions{key} -H 'Content-Type: application/json' -d {shlex.quote(body)}",
+            f"or open {address}/ in a browser",
         ]
     )

@@ -72,24 +72,24 @@ async function open() {
   sampling.values = asked.sampling;
   const chosen = asked.decoders.slice(0, MOST_PANELS).map((decoder) => [add(), decoder]);
   await Promise.all(chosen.map(([panel, decoder]) => panel.choose(decoder).then(
-    () => panel.write(), (error) => panel.fail(error.message),
+    () => panels.includes(panel) && panel.write(), (error) => panel.fail(error.message),
   )));
 }
 
 async function start() {
-  fault.hidden = true;
+  const asking = !keyForm.hidden;
+  fault.hidden = keyForm.hidden = true;
   try {
     served = await models();
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     const locked = error.status === 401;
     fault.textContent = error.message;
-    fault.hidden = locked && keyForm.hidden; // nobody was asked for a key before
+    fault.hidden = locked && !asking; // nobody was asked for a key before
     keyForm.hidden = !locked;
     if (locked) document.getElementById("key").focus();
     return;
   }
-  keyForm.hidden = true;
   form.hidden = false;
   as.hidden = !served.trimtab.chat;
   document.getElementById("settings").open = matchMedia("(min-width: 60rem)").matches;
