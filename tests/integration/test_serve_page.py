@@ -65,6 +65,7 @@ def visit(browser: Browser, server: RunningServer) -> Iterator[Visit]:
         page.on("dialog", lambda dialog: (faults.append(dialog.message), dialog.dismiss()))
         page.on("request", lambda asked: faults.append(asked.url) if not asked.url.startswith(address) else None)
         page.goto(f"{address}/{fragment}")
+        page.wait_for_selector(".panel, #key-form:not([hidden])")
         return page
 
     yield at

@@ -58,7 +58,7 @@ export class SearchTree {
     this.root = new Node(null);
     this.root.append = (child) => place.append(child.item);
     this.beams = new Map([[0, this.root]]);
-    this.alive = new Set();
+    this.open = new Set(); // branches to fold once no kept candidate is below them
     place.addEventListener("click", (event) => this.#clicked(event));
     place.addEventListener("keydown", (event) => this.#pressed(event));
   }
@@ -70,13 +70,14 @@ export class SearchTree {
 
   /** Add a step; candidates come best first. */
   add({ number, candidates }) {
-    const beams = new Map();
+    const beams = new Map(), grown = new Set();
     this.last = [];
     for (const candidate of candidates) {
       const parent = this.beams.get(candidate.parent);
       const node = candidate.held ? parent : new Node(parent, candidate);
       if (!candidate.held) {
         parent.append(node);
+        if (parent.parent) grown.add(parent);
         this.count += 1;
       }
       node.judge(candidate);
@@ -88,7 +89,7 @@ export class SearchTree {
     this.beams = beams;
     this.best = this.last[0];
     this.steps = number + 1;
-    this.#unfold(this.last);
+    this.#unfold(this.last, grown);
     const first = this.place.querySelector("[role=treeitem]");
     if (first && !this.place.querySelector("[tabindex='0']")) first.tabIndex = 0;
   }
@@ -102,12 +103,12 @@ export class SearchTree {
     for (let node = leaf; node.parent; node = node.parent) node.item.classList.add("path");
   }
 
-  #unfold(leaves) {
-    const alive = new Set();
-    for (const leaf of leaves) for (let node = leaf.parent; node?.parent; node = node.parent) alive.add(node);
-    for (const node of this.alive) if (!alive.has(node) && !node.chosen) node.open(false);
-    for (const node of alive) if (!node.chosen) node.open(true);
-    this.alive = alive;
+  /** Fold up what does not lead to `leaves`; `grown` stay open until the next step. */
+  #unfold(leaves, grown = new Set()) {
+    for (const leaf of leaves) for (let node = leaf.parent; node.parent; node = node.parent) grown.add(node);
+    for (const node of this.open) if (!grown.has(node) && !node.chosen) node.open(false);
+    for (const node of grown) if (!node.chosen) node.open(true);
+    this.open = grown;
   }
 
   #clicked(event) {
