@@ -110,7 +110,7 @@ export class Panel {
 
   #take(event, milliseconds) {
     const choice = event.choices[0], piece = choice?.delta?.content ?? choice?.text ?? "";
-    if (piece && !this.settled.textContent) this.#fact("First text", `${Math.round(milliseconds)} ms`);
+    if (piece && !this.settled.textContent) this.#fact("First text", time(milliseconds));
     this.settled.append(piece);
     this.reason = choice?.finish_reason ?? this.reason;
     this.usage = event.usage ?? this.usage;
@@ -146,7 +146,7 @@ export class Panel {
     this.text.removeAttribute("aria-busy");
     this.button.textContent = "Write";
     this.section.classList.remove("writing");
-    if (this.fault.hidden) this.#fact("Time", `${Math.round(milliseconds).toLocaleString("en")} ms`);
+    if (this.fault.hidden) this.#fact("Time", time(milliseconds));
   }
 
   #fact(name, value) {
@@ -208,4 +208,5 @@ export class Panel {
   }
 }
 
+const time = (milliseconds) => `${Math.round(milliseconds).toLocaleString("en")} ms`;
 const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;

@@ -11,7 +11,7 @@ class Node {
     this.children = [];
     this.chosen = false; // a reader has opened or closed it
     if (!parent) return;
-    const row = newId(), added = this.text.slice(parent.text.length);
+    const row = newId(), added = this.text.slice(parent.text.length).replaceAll("\n", "↵");
     this.worth = element("span", { class: "worth" }, shown(candidate.value));
     this.fate = element("span", { class: "fate" });
     const words = element("span", { class: "added", dir: "auto" }, added || "(no text)");
