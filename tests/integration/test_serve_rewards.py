@@ -4,6 +4,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import httpx
@@ -102,6 +103,24 @@ def test_a_reward_that_is_no_number_is_null(server: RunningServer) -> None:
         assert server.post("/v1/completions", {**ASKED, "prompt": PROMPT}).json()["trimtab"]["rewards"] == [None, None]
 
 
+def test_a_reward_is_loaded_once_between_steps_and_scores_beside_them(server: RunningServer) -> None:
+    """While a library loads a model, the default dtype of the whole process may be that of its weights."""
+    threads: list[str] = []
+
+    def noted(texts: Sequence[str]) -> list[float]:
+        threads.append(threading.current_thread().name)
+        return [0.0] * len(texts)
+
+    def load() -> Reward:
+        threads.append(threading.current_thread().name)
+        return FunctionReward(noted)
+
+    with rewarded_by(server, SharedReward(load)):
+        for _ in range(2):
+            assert server.post("/v1/completions", {**ASKED, "prompt": PROMPT}).status_code == 200
+    assert threads == ["trimtab-engine", "trimtab-reward_0", "trimtab-reward_0"]
+
+
 def test_a_slow_reward_holds_no_other_request_up(server: RunningServer) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
@@ -111,17 +130,21 @@ def test_a_slow_reward_holds_no_other_request_up(server: RunningServer) -> None:
         return [1.0] * len(texts)
 
     found: list[httpx.Response] = []
-    asking = threading.Thread(target=lambda: found.append(server.post("/v1/completions", {**ASKED, "prompt": PROMPT})))
+    ask = partial(server.post, "/v1/completions", {**ASKED, "prompt": PROMPT})
+    asking = [threading.Thread(target=lambda: found.append(ask())) for _ in range(2)]
     with rewarded_by(server, SharedReward(lambda: FunctionReward(slow))):
         try:
-            asking.start()
+            for thread in asking:
+                thread.start()
             assert begun.wait(30)
+            assert server.idle()  # both have been decoded, and wait for their scores
             other = server.post("/v1/completions", {**ASKED, "prompt": PROMPT, "trimtab": {}})
             assert other.status_code == 200 and not found
         finally:
             go_on.set()
-            asking.join()
-    assert found[0].json()["trimtab"]["rewards"] == [1.0, 1.0]
+            for thread in asking:
+                thread.join()
+    assert [answer.json()["trimtab"]["rewards"] for answer in found] == [[1.0, 1.0]] * 2
 
 
 class Counted:

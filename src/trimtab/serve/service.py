@@ -137,7 +137,8 @@ class Service:
     async def scorer(self, body: GenerationBody, requests: Sequence[GenerationRequest]) -> Scorer | None:
         """What gives the rewards of the choices of these requests; None where `body` asks for none.
 
-        The reward is loaded here, so that no search is run for an answer that cannot be scored.
+        The reward is loaded here, so that no search is run for an answer that cannot be scored; and between two steps,
+        since libraries change the default dtype of the whole process while they load a model.
 
         Raises:
             ApiError: there is no reward, it cannot be loaded, or it cannot read a prompt.
@@ -156,8 +157,9 @@ class Service:
             with _reward_faults():
                 return await reward.scores(texts, responses)
 
-        with _reward_faults():
-            await reward.load()
+        if not reward.loaded:
+            with _reward_faults():
+                await run_sync(self.engine.between_steps, reward)
         return scores
 
     async def submit(self, requests: Sequence[GenerationRequest], prompt: str) -> list[RequestHandle]:
@@ -211,6 +213,8 @@ def _reward_faults() -> Iterator[None]:
     """Inside, an error of the reward is the server's: the client's request is sound."""
     try:
         yield
+    except ShutdownError as error:
+        raise refusal(error, "prompt") from None
     except (TrimtabError, MemoryError, torch.OutOfMemoryError) as error:
         raise ApiError(500, one_line(str(error) or "memory ran out"), code="reward_failed") from None
 

@@ -25,8 +25,7 @@ class SharedReward:
 
     def __init__(self, load: Callable[[], Reward]) -> None:
         self._load, self._lock = load, threading.Lock()
-        self._loaded: Reward | None = None
-        self._scorer: Reward | None = None
+        self._reward: Reward | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="trimtab-reward")
 
     def __call__(self) -> Reward:
@@ -35,28 +34,23 @@ class SharedReward:
         Raises:
             TrimtabError: it cannot be loaded.
         """
-        with self._lock:
-            self._loaded = self._loaded or self._load()
-        return _View(self._loaded, self._lock)
+        reward = self._reward
+        if reward is None:  # else it may be at work, for which nobody has to wait here
+            with self._lock:
+                reward = self._reward = self._reward or self._load()
+        return _View(reward, self._lock)
 
-    async def load(self) -> None:
-        """Load it in a thread, where that has not been done.
-
-        Raises:
-            TrimtabError: it cannot be loaded.
-        """
-        if self._scorer is None:
-            self._scorer = await asyncio.get_running_loop().run_in_executor(self._thread, self)
+    @property
+    def loaded(self) -> bool:
+        return self._reward is not None
 
     async def scores(self, prompts: Sequence[PromptInput], responses: Sequence[str]) -> list[float | None]:
         """The reward of each prompt and response, None where it has no finite one; scored in a thread of its own.
 
         Raises:
-            TrimtabError: it cannot be loaded, or fails.
+            TrimtabError: it fails.
         """
-        await self.load()
-        assert self._scorer is not None
-        scoring = asyncio.get_running_loop().run_in_executor(self._thread, self._scorer.score, prompts, responses)
+        scoring = asyncio.get_running_loop().run_in_executor(self._thread, self().score, prompts, responses)
         return [score if math.isfinite(score) else None for score in await scoring]
 
 
