@@ -15,7 +15,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 from trimtab.config.guide import DecoderConfig
 from trimtab.errors import TrimtabError
@@ -35,7 +35,6 @@ from trimtab.serve.requests import (
     Limits,
     QueueFullError,
     RefusedError,
-    Result,
     ShutdownError,
     Token,
 )
@@ -43,6 +42,7 @@ from trimtab.serve.requests import (
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 60.0
 MAX_NAMES, OTHER = 100, "other"
 """So many decoders are counted by name, and all others together."""
+Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
 
 

@@ -7,16 +7,12 @@
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Literal, Protocol, TypeAlias
 
 from trimtab.config.guide import DecoderConfig
 from trimtab.config.search import SamplingConfig
 from trimtab.errors import TrimtabError
 from trimtab.records import Finish, PromptInput
-
-Result = TypeVar("Result")
-
-# --------------------------------------------------------------------------------------------------------- requests
 
 
 @dataclass(frozen=True)
@@ -289,7 +285,7 @@ class GenerationEngine(Protocol):
     def tokenize(self, prompt: PromptInput, decoder: DecoderConfig) -> list[Token]:
         """The prompt as the decoder's model reads it, template included."""
 
-    def between_steps(self, call: Callable[[], Result]) -> Result:
+    def between_steps(self, call: Callable[[], Any]) -> Any:
         """The result of a call in the engine's thread, between two steps: for what must not run beside one."""
 
     def context(self, decoder: DecoderConfig) -> int:
