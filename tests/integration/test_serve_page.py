@@ -323,13 +323,15 @@ def test_no_script_but_the_pages_own_runs_and_none_is_inline(visit: Visit, serve
     assert page.evaluate("window.hit") is None
 
 
-def test_files_of_the_page_do_not_wait_for_the_engine(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_and_the_list_of_models_do_not_wait_for_the_engine(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def untouched(*_: object) -> None:
         raise AssertionError("the engine was asked")
 
-    for name in ("submit", "context", "counters", "tokenize"):
+    for name in ("submit", "context", "counters", "tokenize", "between_steps"):
         monkeypatch.setattr(server.engine, name, untouched)
-    for path in ("/", "/page/page.js", "/page/house.css"):
+    for path in ("/", "/page/page.js", "/page/house.css", "/v1/models"):
         assert server.get(path).status_code == 200
     for path in ("/page/nothing.js", "/page/..%2fgate.py", "/page/../gate.py", "/page/"):
         assert server.get(path).status_code == 404, path

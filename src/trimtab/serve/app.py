@@ -13,6 +13,7 @@ from sse_starlette import EventSourceResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
+from trimtab.config.guide import DecoderConfig
 from trimtab.errors import TrimtabError, shown
 from trimtab.records import PromptInput
 from trimtab.report.decoder_words import description
@@ -103,14 +104,16 @@ def _add_models(app: FastAPI, service: Service) -> None:
             id=name,
             created=service.started,
             description=description(decoder),
-            max_model_len=service.engine.context(decoder),
+            max_model_len=service.engine.context(DecoderConfig(model=decoder.model, emulate=decoder.terms)),
             trimtab=DecoderFacts.model_validate(decoder, from_attributes=True),
         )
 
+    listed = [card(name) for name in service.names.listed()]  # now, while no step keeps the engine
+
     @app.get("/v1/models")
-    def models() -> ModelList:
+    async def models() -> ModelList:
         """The models, each a decoder; others go by names such as NAME:cbs-2-4-8."""
-        return ModelList(data=[card(name) for name in service.names.listed()], trimtab=service.facts)
+        return ModelList(data=listed, trimtab=service.facts)
 
     @app.get("/v1/models/{model:path}")
     def model(model: str) -> ModelCard:
