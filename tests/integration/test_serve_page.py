@@ -416,6 +416,8 @@ def test_a_stopped_answer_frees_its_rows(visit: Visit, server: RunningServer) ->
     page.locator("#write").click()
     expect(panels(page)[1].locator("[role=treeitem]").first).to_be_visible()
     assert server.engine.counters().rows > 0
+    waiting = panels(page)[0].get_by_text("16 answers are being written; the best one is shown at their end.")
+    expect(waiting).to_be_visible()
     stop = panels(page)[1].get_by_role("button", name="Stop")
     stop.click()
     expect(panels(page)[1].locator(".numbers")).to_contain_text("stopped by you")
@@ -424,7 +426,7 @@ def test_a_stopped_answer_frees_its_rows(visit: Visit, server: RunningServer) ->
     page.locator("#write").click()
     ended(page)
     assert server.idle()
-    assert cancelled() == before + 2
+    assert cancelled() == before + 2 and waiting.count() == 0
     assert page.locator("#status").inner_text() == "tiny:bon-16 stopped"
 
 

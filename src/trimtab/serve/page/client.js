@@ -21,7 +21,10 @@ export class Refusal extends Error {
 export const models = async () => (await asked("v1/models")).json();
 
 /** One model, of the list or not. */
-export const model = async (name) => (await asked(`v1/models/${name.split("/").map(encodeURIComponent).join("/")}`)).json();
+export const model = async (name) => {
+  const path = name.split("/").map(encodeURIComponent).join("/");
+  return (await asked(`v1/models/${path}`)).json();
+};
 
 /** The events of a streamed answer, as they come. */
 export async function* events(route, body, signal) {

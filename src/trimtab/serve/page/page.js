@@ -116,7 +116,8 @@ addButton.addEventListener("click", () => add().name.focus());
 linkButton.addEventListener("click", async () => {
   last ??= written(state());
   history.replaceState(null, "", last);
-  const copied = navigator.clipboard && (await navigator.clipboard.writeText(location.href).then(() => true, () => false));
+  const copying = navigator.clipboard?.writeText(location.href).then(() => true, () => false);
+  const copied = await copying; // a page that is not at a safe address has no clipboard
   page.say(copied ? "The link is copied." : "The link is in the browser's address bar.");
 });
 document.getElementById("skip").addEventListener("click", (event) => {

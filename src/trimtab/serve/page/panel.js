@@ -12,8 +12,9 @@ const FACTS = [
 
 export class Panel {
   /**
-   * `cards`: the listed models. `reward`: the unit of the reward, null where there is none. `page` has `ask(panel)`, which gives prompt and
-   * sampling or null, `say(text)` and `changed(panel)`, called where the panel begins, ends or is removed.
+   * `cards`: the listed models. `reward`: the unit of the reward, null where there is none. `page` has `ask()`, which
+   * gives route, prompt and sampling, or null; `say(text)`; `changed()`, called where the panel begins or ends; and
+   * `removed(panel)`.
    */
   constructor(cards, reward, page) {
     this.reward = reward;
@@ -74,7 +75,7 @@ export class Panel {
       } else throw error;
     } finally {
       this.#end(performance.now() - started);
-      this.page.changed(this);
+      this.page.changed();
       this.page.say(`${this.name.value} ${ended}`);
     }
   }
@@ -103,9 +104,13 @@ export class Panel {
     this.branches.replaceWith((this.branches = element("ul", { role: "tree", "aria-label": "Candidates" })));
     this.tree = new SearchTree(this.branches);
     this.search.hidden = true;
+    const { width, successors, chunk } = this.sliders.values;
+    const samples = chunk === CHUNK_OF_WHOLE_ANSWERS ? width * successors : 1; // which share no text before they end
+    const words = `${samples} answers are being written; the best one is shown at their end.`;
+    this.waiting.textContent = samples > 1 ? words : "";
     this.button.textContent = "Stop";
     this.section.classList.add("writing");
-    this.page.changed(this);
+    this.page.changed();
   }
 
   #take(event, milliseconds) {
@@ -143,6 +148,7 @@ export class Panel {
 
   #end(milliseconds) {
     this.stopping = null;
+    this.waiting.textContent = "";
     this.text.removeAttribute("aria-busy");
     this.button.textContent = "Write";
     this.section.classList.remove("writing");
@@ -191,6 +197,7 @@ export class Panel {
     this.settled = element("span", { class: "settled" });
     this.tentative = element("span", { class: "tentative" });
     this.text = element("p", { class: "text", dir: "auto" }, this.settled, this.tentative);
+    this.waiting = element("p", { class: "words" });
     this.fault = element("p", { class: "fault", hidden: true });
     this.numbers = element("dl", { class: "numbers" });
     this.searched = element("summary");
@@ -202,7 +209,7 @@ export class Panel {
         this.button, remove),
       this.words,
       element("details", {}, element("summary", {}, "Search settings"), sliders),
-      this.text, this.fault, this.numbers, this.search,
+      this.text, this.waiting, this.fault, this.numbers, this.search,
     );
     this.#describe();
   }
