@@ -13,7 +13,7 @@ from serving import RunningServer, serving
 from trimtab import cli
 from trimtab.config.file import parse_experiment
 from trimtab.serve.options import ServeOptions
-from trimtab.serve.search_settings import CLIENT_SETTINGS
+from trimtab.serve.search_settings import CLIENT_SETTINGS, FLAGS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
@@ -60,7 +60,7 @@ def test_the_page_names_every_option_route_setting_and_code(server: RunningServe
         assert flag in PAGE or option.name in ("source", "template", "runs", "path_map"), flag
     for route in server.get("/openapi.json").json()["paths"]:
         assert route.replace("{model}", "NAME") in PAGE, route
-    for name in (*CLIENT_SETTINGS, "steps"):
+    for name in (*CLIENT_SETTINGS, *FLAGS):
         assert re.search(rf"[`\"]{name}[`\"]", PAGE), name
     for file in ("trimtab.service", "Dockerfile", "nginx.conf", "ray_serve.py"):
         assert (ROOT / "examples/serving" / file).is_file()

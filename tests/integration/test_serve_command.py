@@ -149,13 +149,13 @@ def test_a_file_that_tunes_wants_its_tuned_model(models: dict[str, Path], tmp_pa
 
 
 def started(*arguments: str, environment: dict[str, str] | None = None) -> tuple[subprocess.Popen, list[str]]:
-    """A server in a process of its own, and the three lines that it says once it answers."""
+    """A server in a process of its own, and the four lines that it says once it answers."""
     process = subprocess.Popen(
         [sys.executable, "-m", "trimtab", "serve", *arguments, "--port", "0"], text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **(environment or {})},
     )  # fmt: skip
     assert process.stdout is not None and process.stderr is not None
-    lines = [process.stdout.readline().rstrip("\n") for _ in range(3)]
+    lines = [process.stdout.readline().rstrip("\n") for _ in range(4)]
     assert all(lines), process.stderr.read()
     return process, lines
 
@@ -167,6 +167,7 @@ def test_the_command_says_how_to_call_it_and_lets_running_requests_end(models: d
         address = re.fullmatch(r"trimtab serves (http://127\.0\.0\.1:\d+)/v1", lines[0])
         assert address is not None
         assert lines[1].startswith("models: tiny, tiny:base, ")
+        assert lines[3] == f"or open {address[1]}/ in a browser"
         curl = shlex.split(lines[2].removeprefix("try: ").replace("$TINY_KEY", "secret-key"))
         assert curl[0] == "curl"
         headers = dict(curl[n + 1].split(": ") for n, word in enumerate(curl) if word == "-H")

@@ -54,4 +54,5 @@ def test_the_document_names_every_route(server: RunningServer) -> None:
             assert {"200", "4XX", "5XX"} <= {*operation["responses"]}
             assert operation["summary"] and operation["description"]
     settings_of = document["components"]["schemas"]["ChatRequest"]["properties"]["trimtab"]["properties"]
-    assert {"width", "successors", "chunk", "steps"} <= {*settings_of}
+    assert {"width", "successors", "chunk", "steps", "reward"} <= {*settings_of}
+    assert "rewards" in document["components"]["schemas"]["SearchReport"]["properties"]

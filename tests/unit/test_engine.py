@@ -214,7 +214,7 @@ def test_refusals_name_the_limit(parts: RoleParts) -> None:
     # while the engine's thread is held up, two requests wait and the third is refused
     own = parts(DECODERS["base"])
     blocked._parts = lambda decoder: own  # type: ignore[method-assign]
-    held = threading.Thread(target=lambda: blocked._in_thread(gate.wait))
+    held = threading.Thread(target=lambda: blocked.between_steps(gate.wait))
     held.start()
     handles = [blocked.submit(request("base")), blocked.submit(request("base"))]
     with pytest.raises(QueueFullError, match=r"2 requests wait already: ask again in \d+ seconds") as refusal:

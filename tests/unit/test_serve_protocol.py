@@ -24,7 +24,7 @@ from trimtab.serve.requests import (
     Token,
     TooManyRowsError,
 )
-from trimtab.serve.search_settings import CLIENT_SETTINGS, SETTINGS_SCHEMA, changed
+from trimtab.serve.search_settings import CLIENT_SETTINGS, FLAGS, SETTINGS_SCHEMA, changed
 from trimtab.serve.service import refusal
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
@@ -188,7 +188,7 @@ def test_clients_name_no_code_no_file_and_no_pattern(settings: dict, monkeypatch
 
 
 def test_the_schema_has_the_settings_that_clients_may_set() -> None:
-    assert {*SETTINGS_SCHEMA["properties"]} == {*CLIENT_SETTINGS, "steps"}
+    assert {*SETTINGS_SCHEMA["properties"]} == {*CLIENT_SETTINGS, *FLAGS}
     assert "$ref" not in json.dumps(SETTINGS_SCHEMA)
 
 

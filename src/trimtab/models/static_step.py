@@ -56,7 +56,8 @@ class CudaGraphs:
                 for _ in range(WARM_UPS):
                     step()
             torch.cuda.current_stream().wait_stream(stream)
-            with torch.cuda.graph(graph, pool=self._pool):
+            # other threads may use the device meanwhile, such as the one in which a server scores answers
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 hidden = step()
 
         def replay() -> torch.Tensor:

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from trimtab.serve.api_errors import ApiError
 from trimtab.serve.requests import (
@@ -17,6 +18,9 @@ from trimtab.serve.requests import (
     Token,
     Usage,
 )
+
+Scorer: TypeAlias = Callable[[Sequence[str]], Awaitable[list[float | None]]]
+"""Gives the rewards of all choices, given their texts; raises ApiError where it cannot."""
 
 
 @dataclass
@@ -32,12 +36,16 @@ class Choice:
 
 
 class AnswerState:
-    """The choices of `prompts` prompts, `n` of each, in order; choice i of prompt p has index p·n + i."""
+    """The choices of `prompts` prompts, `n` of each, in order; choice i of prompt p has index p·n + i.
 
-    def __init__(self, prompts: int, n: int) -> None:
+    `scorer` gives their rewards, where the request asks for them; `rewards` holds them after `score`.
+    """
+
+    def __init__(self, prompts: int, n: int, scorer: Scorer | None = None) -> None:
         self.choices = [Choice(index) for index in range(prompts * n)]
         self.usages: list[Usage] = []
-        self._n = n
+        self.rewards: list[float | None] | None = None
+        self._n, self._scorer = n, scorer
 
     def take(self, prompt: int, event: Event) -> Choice | None:
         """Add an event of one prompt's request; the choice that it belongs to, if it belongs to one.
@@ -60,6 +68,15 @@ class AnswerState:
             choice.text += event.text
             choice.tokens += event.tokens
         return choice
+
+    async def score(self) -> None:
+        """Have the choices scored, once all have ended.
+
+        Raises:
+            ApiError: the reward fails.
+        """
+        if self._scorer is not None:
+            self.rewards = await self._scorer([choice.text for choice in self.choices])
 
     @property
     def ended(self) -> bool:

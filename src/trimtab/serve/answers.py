@@ -21,6 +21,8 @@ class SearchReport(BaseModel):
     `decoder`: its settings in a name. `seed`: the same seed and prompt get the same answer. `values`: what the search
     ranked each choice by, null where it had no value. `tokens_drawn`: sampled tokens of all candidates. `guide_tokens`:
     tokens that the guides read. `flops`: forward FLOPs of all models; of what several requests shared, this one's part.
+    `rewards`: each choice's gold reward where the request asks for it, null where that is not finite; scoring is not
+    part of `flops`.
     """
 
     decoder: str
@@ -29,6 +31,7 @@ class SearchReport(BaseModel):
     tokens_drawn: int = 0
     guide_tokens: int = 0
     flops: float = 0.0
+    rewards: list[float | None] | None = None
 
 
 class TopLogprob(BaseModel):
@@ -121,6 +124,30 @@ class Completion(BaseModel):
     trimtab: SearchReport
 
 
+class DecoderFacts(BaseModel):
+    """The settings of a decoder that clients most often change, as `docs/search-settings.md` explains them."""
+
+    width: int
+    successors: int
+    chunk: int | None
+    beta: float | None
+
+
+class ServerFacts(BaseModel):
+    """What holds for all models of the server.
+
+    `chat`: whether the models have a chat template. `reward`: the unit of the gold reward, null where there is none to
+    ask for. The others are what a request gets that does not set them.
+    """
+
+    chat: bool
+    reward: str | None
+    temperature: float
+    top_p: float
+    top_k: int
+    max_tokens: int
+
+
 class ModelCard(BaseModel):
     """A model of the list: a decoder. `description` says what it does."""
 
@@ -130,6 +157,7 @@ class ModelCard(BaseModel):
     owned_by: Literal["trimtab"] = "trimtab"
     description: str
     max_model_len: int | None
+    trimtab: DecoderFacts
 
 
 class ModelList(BaseModel):
@@ -137,6 +165,7 @@ class ModelList(BaseModel):
 
     object: Literal["list"] = "list"
     data: list[ModelCard]
+    trimtab: ServerFacts
 
 
 class Tokens(BaseModel):

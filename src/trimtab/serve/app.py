@@ -13,16 +13,18 @@ from sse_starlette import EventSourceResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
+from trimtab.config.guide import DecoderConfig
 from trimtab.errors import TrimtabError, shown
 from trimtab.records import PromptInput
 from trimtab.report.decoder_words import description
 from trimtab.serve.answer_state import AnswerState
-from trimtab.serve.answers import ChatCompletion, Completion, Health, ModelCard, ModelList, Tokens
+from trimtab.serve.answers import ChatCompletion, Completion, DecoderFacts, Health, ModelCard, ModelList, Tokens
 from trimtab.serve.api_errors import ApiError, ErrorBody
 from trimtab.serve.body_faults import refusal_of
 from trimtab.serve.formats import ChatFormat, CompletionFormat, Format
 from trimtab.serve.gate import Gate, GateSettings
 from trimtab.serve.metrics import Metrics
+from trimtab.serve.page_files import add_page
 from trimtab.serve.protocol import ChatRequest, CompletionRequest, TokenizeRequest
 from trimtab.serve.requests import GenerationRequest
 from trimtab.serve.service import Service, refusal
@@ -53,6 +55,7 @@ def application(service: Service, settings: GateSettings) -> ASGIApp:
     _add_generation(app, service)
     _add_models(app, service)
     _add_operations(app, service)
+    add_page(app)
     return Gate(app, settings, service.metrics)
 
 
@@ -85,8 +88,9 @@ async def _answered(
     service: Service, request: Request, body: Asked, requests: list[GenerationRequest], form: Format, clock: Clock
 ) -> Any:
     """The answer, or its events; FastAPI checks the former against the route's model."""
+    scorer = await service.scorer(body, requests)
     handles = await service.submit(requests, "messages" if isinstance(body, ChatRequest) else "prompt")
-    state = AnswerState(len(requests), body.n)
+    state = AnswerState(len(requests), body.n, scorer)
     if body.stream:
         return stream(handles, state, form, clock, body.include_usage)
     return await whole_answer(request, handles, state, form, clock)
@@ -100,13 +104,16 @@ def _add_models(app: FastAPI, service: Service) -> None:
             id=name,
             created=service.started,
             description=description(decoder),
-            max_model_len=service.engine.context(decoder),
+            max_model_len=service.engine.context(DecoderConfig(model=decoder.model, emulate=decoder.terms)),
+            trimtab=DecoderFacts.model_validate(decoder, from_attributes=True),
         )
 
+    listed = [card(name) for name in service.names.listed()]  # now, while no step keeps the engine
+
     @app.get("/v1/models")
-    def models() -> ModelList:
+    async def models() -> ModelList:
         """The models, each a decoder; others go by names such as NAME:cbs-2-4-8."""
-        return ModelList(data=[card(name) for name in service.names.listed()])
+        return ModelList(data=listed, trimtab=service.facts)
 
     @app.get("/v1/models/{model:path}")
     def model(model: str) -> ModelCard:

@@ -107,6 +107,20 @@ class Engine:
         ids = vocabulary.encode_prompt(prompt_of(prompt, "the prompt"), parts.model.template)
         return list(self._token_texts(parts).tokens(ids))
 
+    def between_steps(self, call: Callable[[], Result]) -> Result:
+        """The result of a call in the engine's thread, which owns the models, between two steps.
+
+        Raises:
+            ShutdownError: the engine is closing, or closed; and what `call` raises.
+        """
+        future: Future[Result] = Future()
+        with self._wake:
+            if self._closing:
+                raise ShutdownError("the server is shutting down")
+            self._calls.append((call, future))
+            self._wake.notify()
+        return future.result()
+
     def context(self, decoder: DecoderConfig) -> int:
         """How many tokens prompt and response may have together."""
         return context_of(self._parts(decoder), self.limits)
@@ -151,17 +165,7 @@ class Engine:
             self._wake.notify()
 
     def _parts(self, decoder: DecoderConfig) -> DecoderParts:
-        return self._in_thread(lambda: self._parts_of(decoder))
-
-    def _in_thread(self, call: Callable[[], Result]) -> Result:
-        """The result of a call in the engine's thread, which owns the models, between two steps."""
-        future: Future[Result] = Future()
-        with self._wake:
-            if self._closing:
-                raise ShutdownError("the server is shutting down")
-            self._calls.append((call, future))
-            self._wake.notify()
-        return future.result()
+        return self.between_steps(lambda: self._parts_of(decoder))
 
     def _token_texts(self, parts: DecoderParts) -> TokenTexts:
         vocabulary = parts.model.vocabulary
@@ -212,7 +216,7 @@ class Engine:
             except TrimtabError as error:
                 future.set_exception(error)
             except Exception as error:  # noqa: BLE001 (a plug-in's value may be a user's code; the caller gets the error)
-                _log.exception("a decoder cannot be made")
+                _log.exception("a decoder or a reward cannot be made")
                 future.set_exception(error)
 
     def _receive(self) -> None:

@@ -42,7 +42,15 @@ class Heading:
             tokens_drawn=usage.drawn,
             guide_tokens=usage.guide,
             flops=usage.flops,
+            rewards=state.rewards,
         )
+
+    def whole(self, state: AnswerState, choices: Sequence[Any]) -> dict[str, Any]:
+        """The fields of an answer that is not streamed."""
+        return {
+            "id": self.id, "created": self.created, "model": self.model, "choices": choices,
+            "usage": usage_of(state), "trimtab": self.report(state),
+        }  # fmt: skip
 
 
 def usage_of(state: AnswerState) -> answers.Usage:
@@ -80,15 +88,7 @@ class ChatFormat:
 
     def whole(self, state: AnswerState) -> answers.ChatCompletion:
         """The answer that is not streamed."""
-        heading = self.heading
-        return answers.ChatCompletion(
-            id=heading.id,
-            created=heading.created,
-            model=heading.model,
-            choices=[self._choice(choice) for choice in state.choices],
-            usage=usage_of(state),
-            trimtab=heading.report(state),
-        )
+        return answers.ChatCompletion(**self.heading.whole(state, [self._choice(choice) for choice in state.choices]))
 
     def _choice(self, choice: Choice) -> answers.ChatChoice:
         assert choice.end is not None
@@ -137,15 +137,7 @@ class CompletionFormat:
 
     def whole(self, state: AnswerState) -> answers.Completion:
         """The answer that is not streamed."""
-        heading = self.heading
-        return answers.Completion(
-            id=heading.id,
-            created=heading.created,
-            model=heading.model,
-            choices=[self._choice(choice) for choice in state.choices],
-            usage=usage_of(state),
-            trimtab=heading.report(state),
-        )
+        return answers.Completion(**self.heading.whole(state, [self._choice(choice) for choice in state.choices]))
 
     def _choice(self, choice: Choice) -> answers.CompletionChoice:
         assert choice.end is not None

@@ -17,11 +17,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from trimtab.errors import one_line
 from trimtab.serve.api_errors import ApiError
 from trimtab.serve.metrics import Metrics
+from trimtab.serve.page_files import PREFIX
 
 BODY_SECONDS = 30  # how long a client may take to send its body
 MAX_DISCARDED_BYTES = 2**26  # of a body that is too large, read before it is refused
 OPEN_ROUTES = ("/", "/health", "/openapi.json")
-"""Routes that need no key: they tell nothing about models or requests."""
+"""Routes that need no key, like the files of the page: they tell nothing about models or requests."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _log = logging.getLogger("trimtab.serve.access")
 
@@ -79,7 +80,7 @@ class Gate:
     def _check_key(self, path: str, headers: Mapping[str, str]) -> None:
         """Raise ApiError where the request needs a key and brings none, or another."""
         key = self._settings.key
-        if key is None or path in OPEN_ROUTES:
+        if key is None or path in OPEN_ROUTES or path.startswith(PREFIX):
             return
         kind, _, token = headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), key.encode()):

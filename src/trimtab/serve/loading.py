@@ -2,8 +2,9 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,8 +24,8 @@ from trimtab.pipeline.memory import decoding_rows
 from trimtab.pipeline.reports import EXPERIMENT
 from trimtab.pipeline.step import Plan
 from trimtab.rewards.load import load_reward
-from trimtab.rewards.reward import Reward
 from trimtab.serve.model_names import EXAMPLES, ModelNames, decoder_named, decoders_of
+from trimtab.serve.shared_reward import SharedReward
 from trimtab.store.artifacts import RunDirectory
 from trimtab.store.files import is_sealed
 
@@ -134,13 +135,13 @@ class Served:
             self.missing,
         )
 
-    @property
-    def gold(self) -> Callable[[], Reward] | None:
-        """Loads the gold reward; None where the experiment trains one and this has not been done."""
+    @cached_property
+    def gold(self) -> SharedReward | None:
+        """The gold reward; None where the experiment trains one and this has not been done."""
         config, folder = self.experiment.reward, self._folders.get("reward")
         if config.training is not None and folder is None:
             return None
-        return lambda: load_reward(config, self._assets, folder)
+        return SharedReward(lambda: load_reward(config, self._assets, folder))
 
     @property
     def conversations(self) -> bool:

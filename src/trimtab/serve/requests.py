@@ -5,16 +5,14 @@
 16
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from trimtab.config.guide import DecoderConfig
 from trimtab.config.search import SamplingConfig
 from trimtab.errors import TrimtabError
 from trimtab.records import Finish, PromptInput
-
-# --------------------------------------------------------------------------------------------------------- requests
 
 
 @dataclass(frozen=True)
@@ -286,6 +284,9 @@ class GenerationEngine(Protocol):
 
     def tokenize(self, prompt: PromptInput, decoder: DecoderConfig) -> list[Token]:
         """The prompt as the decoder's model reads it, template included."""
+
+    def between_steps(self, call: Callable[[], Any]) -> Any:
+        """The result of a call in the engine's thread, between two steps: for what must not run beside one."""
 
     def context(self, decoder: DecoderConfig) -> int:
         """How many tokens prompt and response may have together."""

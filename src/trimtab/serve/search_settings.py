@@ -9,7 +9,7 @@ matching a client's pattern can take any time.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 
@@ -24,8 +24,11 @@ CLIENT_SETTINGS = (
     "width", "successors", "chunk", "beta", "value", "duplicates", "groups", "pool", "reject", "chunk_ends",
 )  # fmt: skip
 """The fields of a decoder's configuration that a client may set."""
-STEPS = "steps"
-"""The field that asks a stream for every step of the search."""
+FLAGS = {
+    "steps": "Stream every step of the search.",
+    "reward": "Score the choices by the gold reward of what is served.",
+}
+"""Fields that change nothing in the search: they ask for more to be shown."""
 
 
 def _schema() -> dict[str, Any]:
@@ -40,22 +43,23 @@ def _schema() -> dict[str, Any]:
         return [inlined(part) for part in value] if isinstance(value, list) else value
 
     properties = {name: inlined(whole["properties"][name]) for name in CLIENT_SETTINGS}
-    properties[STEPS] = {"type": "boolean", "default": False, "description": "Stream every step of the search."}
+    for name, description in FLAGS.items():
+        properties[name] = {"type": "boolean", "default": False, "description": description}
     return {"properties": properties, "additionalProperties": False}
 
 
 SETTINGS_SCHEMA = _schema()
 
 
-def wants_steps(settings: Mapping[str, Any]) -> bool:
-    """Whether the request asks for the steps of the search.
+def wants(settings: Mapping[str, Any], flag: Literal["steps", "reward"]) -> bool:
+    """Whether the request asks for one of `FLAGS`.
 
     Raises:
         ApiError: the field is neither true nor false.
     """
-    wanted = settings.get(STEPS, False)
+    wanted = settings.get(flag, False)
     if not isinstance(wanted, bool):
-        raise ApiError(400, f"trimtab.{STEPS} is {shown(wanted)}: give true or false", param=f"trimtab.{STEPS}")
+        raise ApiError(400, f"trimtab.{flag} is {shown(wanted)}: give true or false", param=f"trimtab.{flag}")
     return wanted
 
 
@@ -65,12 +69,12 @@ def changed(decoder: DecoderConfig, settings: Mapping[str, Any]) -> DecoderConfi
     Raises:
         ApiError: a setting is unknown, or wrong, or names code.
     """
-    settings = {name: value for name, value in settings.items() if name != STEPS}
+    settings = {name: value for name, value in settings.items() if name not in FLAGS}
     if not settings:
         return decoder
     for name in settings:
         if name not in CLIENT_SETTINGS:
-            remedy = suggestion(name, [*CLIENT_SETTINGS, STEPS])
+            remedy = suggestion(name, [*CLIENT_SETTINGS, *FLAGS])
             raise ApiError(400, f"trimtab.{name} is no setting of a search: {remedy}", param=f"trimtab.{name}")
     if "value" in settings:
         _refuse_code(settings["value"])

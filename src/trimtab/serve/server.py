@@ -68,6 +68,8 @@ def service_of(served: Served, engine: Engine, max_tokens: int | None) -> Servic
         metrics,
         Defaults(guide.sampling, guide.stop, guide.max_new_tokens if max_tokens is None else max_tokens),
         served.conversations,
+        served.gold,
+        served.experiment.reward.entry.unit,
     )
 
 
@@ -112,5 +114,6 @@ def announcement(address: str, names: list[str], key_variable: str | None) -> st
             f"trimtab serves {address}/v1",
             f"models: {', '.join(names)}",
             f"try: curl {address}/v1/completions{key} -H 'Content-Type: application/json' -d {shlex.quote(body)}",
+            f"or open {address}/ in a browser",
         ]
     )

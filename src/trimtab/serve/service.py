@@ -1,20 +1,24 @@
 """Between HTTP and the engine: a client's request becomes requests of the engine, or a refusal."""
 
+import contextlib
 import math
 import secrets
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import pydantic
+import torch
 from anyio.to_thread import run_sync
 
 from trimtab.config.guide import DecoderConfig
 from trimtab.config.search import SamplingConfig
-from trimtab.errors import DataError, TrimtabError, shown
+from trimtab.errors import DataError, TrimtabError, one_line, shown
 from trimtab.messages import prompt_of
 from trimtab.records import Message, PromptInput
+from trimtab.serve.answer_state import Scorer
+from trimtab.serve.answers import ServerFacts
 from trimtab.serve.api_errors import ApiError
 from trimtab.serve.formats import Heading
 from trimtab.serve.metrics import OTHER, Metrics
@@ -29,7 +33,8 @@ from trimtab.serve.requests import (
     RequestHandle,
     ShutdownError,
 )
-from trimtab.serve.search_settings import changed, wants_steps
+from trimtab.serve.search_settings import changed, wants
+from trimtab.serve.shared_reward import SharedReward
 
 PROMPTS_PER_REQUEST = 128
 SHUTDOWN_RETRY_SECONDS = 5
@@ -49,7 +54,8 @@ class Service:
     """What the routes answer with.
 
     `conversations`: whether all models have a chat template. Without, a conversation of one message of the user is
-    read as its text, in the models' own templates, and others are refused.
+    read as its text, in the models' own templates, and others are refused. `reward`: what scores answers where clients
+    ask for it, `reward_unit` the unit of its numbers.
     """
 
     engine: GenerationEngine
@@ -57,6 +63,8 @@ class Service:
     metrics: Metrics
     defaults: Defaults = field(default_factory=Defaults)
     conversations: bool = True
+    reward: SharedReward | None = None
+    reward_unit: str = "points"
     started: int = field(default_factory=lambda: int(time.time()))
 
     def decoder(self, body: GenerationBody) -> DecoderConfig:
@@ -107,7 +115,7 @@ class Service:
             logprobs=body.top,
             echo=isinstance(body, CompletionRequest) and body.echo,
             stream=body.stream,
-            trace=wants_steps(body.trimtab),
+            trace=wants(body.trimtab, "steps"),
         )
         if first.trace and not first.stream:
             raise ApiError(400, "trimtab.steps are events of a stream: give stream: true", param="trimtab.steps")
@@ -125,6 +133,34 @@ class Service:
             shows_ids=body.return_token_ids,
             top=body.top,
         )
+
+    async def scorer(self, body: GenerationBody, requests: Sequence[GenerationRequest]) -> Scorer | None:
+        """What gives the rewards of the choices of these requests; None where `body` asks for none.
+
+        The reward is loaded here, so that no search is run for an answer that cannot be scored; and between two steps,
+        since libraries change the default dtype of the whole process while they load a model.
+
+        Raises:
+            ApiError: there is no reward, it cannot be loaded, or it cannot read a prompt.
+        """
+        if not wants(body.trimtab, "reward"):
+            return None
+        reward, prompts = self.reward, [request.prompt for request in requests for _ in range(request.n)]
+        if reward is None:
+            message = "trimtab.reward: what is served has no gold reward (a finished run has one): leave it out"
+            raise ApiError(400, message, param="trimtab.reward")
+        texts = [prompt for prompt in prompts if not isinstance(prompt, tuple)]
+        if len(texts) < len(prompts):
+            raise ApiError(400, "the gold reward reads texts: give the prompt as a text, not as ids", param="prompt")
+
+        async def scores(responses: Sequence[str]) -> list[float | None]:
+            with _reward_faults():
+                return await reward.scores(texts, responses)
+
+        if not reward.loaded:
+            with _reward_faults():
+                await run_sync(self.engine.between_steps, reward)
+        return scores
 
     async def submit(self, requests: Sequence[GenerationRequest], prompt: str) -> list[RequestHandle]:
         """Hand the requests to the engine; all are taken on, or none. `prompt` is the field that holds their prompts.
@@ -149,6 +185,19 @@ class Service:
         listed = self.names.known(decoder.name)
         return decoder.name if listed else OTHER
 
+    @property
+    def facts(self) -> ServerFacts:
+        """What holds for all models, as clients see it."""
+        sampling = self.defaults.sampling
+        return ServerFacts(
+            chat=self.conversations,
+            reward=None if self.reward is None else self.reward_unit,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            max_tokens=self.defaults.max_new_tokens,
+        )
+
     def _sampling(self, body: GenerationBody) -> SamplingConfig:
         try:
             return SamplingConfig.model_validate({**self.defaults.sampling.model_dump(), **body.sampling})
@@ -157,6 +206,17 @@ class Service:
             name = str(fault["loc"][0])
             message = f"{name} is {shown(fault['input'])}: {fault['msg'].removeprefix('Value error, ')}"
             raise ApiError(400, message, param=name) from None
+
+
+@contextlib.contextmanager
+def _reward_faults() -> Iterator[None]:
+    """Inside, an error of the reward is the server's: the client's request is sound."""
+    try:
+        yield
+    except ShutdownError as error:
+        raise refusal(error, "prompt") from None
+    except (TrimtabError, MemoryError, torch.OutOfMemoryError) as error:
+        raise ApiError(500, one_line(str(error) or "memory ran out"), code="reward_failed") from None
 
 
 def refusal(error: TrimtabError, prompt: str) -> ApiError:

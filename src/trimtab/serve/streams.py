@@ -75,6 +75,7 @@ async def _collected(handles: Sequence[RequestHandle], state: AnswerState, clock
             clock.text()
     finally:
         await events.aclose()
+    await state.score()
 
 
 async def _hung_up(request: Request) -> None:
@@ -123,6 +124,7 @@ async def _events(
                 else:
                     yield _event(end)
         clock.end(state)
+        await state.score()
         if last is not None:
             yield _event({**last, "trimtab": form.heading.report(state).model_dump()})
         if include_usage:
