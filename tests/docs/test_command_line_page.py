@@ -40,7 +40,7 @@ def test_command_lines_are_sound(
             if command[1] in OF_A_RUN:  # parsed, and refused for want of a run
                 assert end.code == 2 and len(lines) == 1, (command, lines)
             elif command[1] == "check" and "--quick" not in command:  # the tiny reviews are fewer than the real ones
-                assert end.code == 2 and lines[-1].startswith("trimtab: data.tuning_prompts asks for 192"), lines
+                assert end.code == 2 and lines[-1].startswith("trimtab: data.tuning_prompts asks for 128"), lines
             else:
                 assert end.code in (0, None), (command, lines)
     assert [until for _, until in ran] == [
