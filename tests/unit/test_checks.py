@@ -98,7 +98,7 @@ def test_a_sound_experiment_is_said_to_be_so(write, monkeypatch, capsys):
 
 LATE: list[tuple[str, Callable[[Path], dict[str, Any]], str]] = [
     ("a data set that is not there", lambda hub: {"data": {"instructions": "nowhere.jsonl"}},
-     "dataset 'nowhere.jsonl' is no local path"),
+     "there is no file nowhere.jsonl in "),
     ("no column of prompts", lambda hub: {"data": instructions("a.jsonl", *[{"txt": f"{n}"} for n in range(9)])},
      "a.jsonl, row 1 has no column of prompts (its columns: txt): name it in columns.prompt"),
     ("too few prompts", lambda hub: {"data": {"tuning_prompts": 40}},

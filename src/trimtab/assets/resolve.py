@@ -11,6 +11,7 @@ from trimtab.assets.catalog import CATALOG, Entry, Kind, find
 from trimtab.assets.digests import content_digest
 from trimtab.assets.download import download, making, sha256_of
 from trimtab.assets.hub import NOT_DOWNLOADED, TOKENIZERS, from_hub
+from trimtab.assets.rows import kind_of
 from trimtab.config.yaml_values import read_mapping, text_wanted
 from trimtab.errors import AbsentError, AssetError, check_type, shown
 from trimtab.store.files import cache_folder
@@ -147,6 +148,8 @@ class Assets:
         entry = find(name)
         if entry is not None and entry.kind == kind:
             return self.catalogued(entry.name)
+        if kind == "dataset" and kind_of(local):
+            raise AssetError(f"there is no file {name} in {Path.cwd()}: give the path of a file that is there")
         names = ", ".join(other.name for other in CATALOG.values() if other.kind == kind)
         raise AssetError(
             f"{kind} {name!r} is no local path, not in the path map, not to be had from the model hub ({reason}) and "
