@@ -115,6 +115,8 @@ LATE: list[tuple[str, Callable[[Path], dict[str, Any]], str]] = [
      "and 255 new ones exceed large's context of 256"),
     ("a model that is not there", lambda hub: {"large": {"name": "nobody/nothing"}},
      "model 'nobody/nothing' is no local path"),
+    ("a name of a model with a slip", lambda hub: {"large": {"name": "google/gemma-3-27Om"}},
+     "did you mean google/gemma-3-270m? Else give a folder"),
     ("a model cut off", lambda hub: {"large": cut_model(hub)},
      "cut/model.safetensors is cut off (3000 bytes): copy or download it again"),
     ("no chat template", lambda hub: {"large": {"name": "google/gemma-3-270m", "template": "chat"}},

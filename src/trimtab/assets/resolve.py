@@ -3,6 +3,7 @@
 It loads no model and reads no data set: it says where they lie, and downloads or converts them where needed.
 """
 
+import difflib
 import logging
 import os
 from pathlib import Path
@@ -150,10 +151,12 @@ class Assets:
             return self.catalogued(entry.name)
         if kind == "dataset" and kind_of(local):
             raise AssetError(f"there is no file {name} in {Path.cwd()}: give the path of a file that is there")
-        names = ", ".join(other.name for other in CATALOG.values() if other.kind == kind)
+        names = [other.name for other in CATALOG.values() if other.kind == kind]
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.9)
         raise AssetError(
             f"{kind} {name!r} is no local path, not in the path map, not to be had from the model hub ({reason}) and "
-            f"not in the catalogue ({names}): give a folder, or map the name to one"
+            f"not in the catalogue ({', '.join(names)}): {f'did you mean {close[0]}? Else ' if close else ''}"
+            "give a folder, or map the name to one"
         )
 
     def _warn_of_two_meanings(self, name: str) -> None:
