@@ -12,8 +12,9 @@ from chat_styles import chat_tokenizer
 from tiny import llama
 from tiny_hub import save_causal_lm, save_classifier, save_encoder
 from trimtab import cli
-from trimtab.cli.init import SMALL
+from trimtab.cli.init import FEWEST_PROMPTS, SMALL, split
 from trimtab.config.file import load_experiment
+from trimtab.report.verdict import MIN_PROMPTS
 
 QUESTIONS = [f"Which {thing} do you like?" for thing in ("tree", "river", "song", "film", "bird", "stone", "word")]
 REWARD = "def score(prompts, responses):\n    return [float(len(response)) for response in responses]\n"
@@ -113,6 +114,11 @@ def test_models_are_shown_prompts_as_they_want_them(here: Path, monkeypatch: pyt
     a, b = load_experiment(here / "a.yaml"), load_experiment(here / "b.yaml")
     assert (a.small.template, a.large.template) == ("{prompt}", "chat")
     assert (b.small.template, b.large.template) == ("chat", "{prompt}")
+    trimtab(monkeypatch, "init", "c.yaml")
+    hints = [
+        "A base model continues" in Path(name).read_text(encoding="utf-8") for name in ("a.yaml", "b.yaml", "c.yaml")
+    ]
+    assert hints == [True, True, False]
 
 
 def test_a_model_of_the_catalogue_is_looked_at_where_it_was_downloaded(
@@ -156,6 +162,11 @@ def test_names_that_yaml_would_read_otherwise_stay_texts(here: Path, monkeypatch
     assert experiment.name == "my-first-try" and experiment.data.instructions.columns.prompt == "yes"
 
 
+def test_forty_prompts_are_enough_for_a_verdict() -> None:
+    assert FEWEST_PROMPTS == MIN_PROMPTS
+    assert [split(count)["test"] for count in (39, 40, 60, 90)] == [13, 20, 20, 30]
+
+
 BAD = {
     "a column that is not there": (["--prompts", "asked.csv", "--column", "ask"], "no column ask (its columns: a, b)"),
     "no column of prompts": (["--prompts", "asked.csv"], "no column of prompts (its columns: a, b): name it as"),
@@ -163,9 +174,11 @@ BAD = {
     "an empty file": (["--prompts", "empty.csv"], "empty.csv cannot be read (it is empty): give a header"),
     "an empty text": (["--prompts", "empty.txt"], "empty.txt holds no instructions: give at least one row"),
     "a header alone": (["--prompts", "header.csv"], "header.csv holds no instructions: give at least one row"),
+    "cells between semicolons": (["--prompts", "semicolons.csv"], "a;prompt, one name: put commas between the cells"),
+    "one prompt": (["--prompts", "one.txt"], "one.txt holds 1 different prompt: give at least 3"),
     "too few prompts": (["--prompts", "two.txt"], "two.txt holds 2 different prompts: give at least 3"),
-    "no such file": (["--prompts", "nowhere.csv"], "'nowhere.csv' is no local path"),
-    "no such file of rewards": (["--reward", "nowhere.py:score"], "there is no Python module nowhere.py here"),
+    "no such file": (["--prompts", "nowhere.csv"], "there is no file nowhere.csv in "),
+    "no such file of rewards": (["--reward", "nowhere.py:score"], "there is no file nowhere.py: give the path"),
     "a reward that is no function": (["--reward", "rewards.py:WEIGHT"], "rewards.py has no function WEIGHT"),
     "a reward of too many arguments": (["--reward", "rewards.py:three"], "it must take texts, or prompts and"),
     "a file of rewards alone": (["--reward", "rewards.py"], "--reward: rewards.py is a file: name the function in it"),
@@ -184,6 +197,8 @@ def test_what_cannot_be_is_one_line_and_nothing_is_written(
     case: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("asked.csv").write_text("a,b\nWhy?,\nHow?,1\n")
+    Path("semicolons.csv").write_text("a;prompt\n1;Why?\n2;How?\n")
+    Path("one.txt").write_text("Why?\n")
     Path("empty.csv").touch()
     Path("empty.txt").touch()
     Path("header.csv").write_text("prompt\n")

@@ -82,7 +82,7 @@ LOADING: list[tuple[Call, str]] = [
 REWARDS: list[tuple[Call, str]] = [
     (lambda: trimtab.Guide.by_reward(3), "the reward function int cannot be called: give a function of texts"),
     (lambda: trimtab.Guide.by_reward("cheerful"), "RewardConfig: by: 'cheerful' is no reward: give a function as"),
-    (lambda: trimtab.Guide.by_reward("nowhere.py:score"), "there is no Python module nowhere.py here or installed"),
+    (lambda: trimtab.Guide.by_reward("nowhere.py:score"), "there is no file nowhere.py: give the path"),
     (lambda: trimtab.Guide.by_reward({"modle": "a"}), "RewardConfig: modle is unknown: did you mean model?"),
     (lambda: trimtab.Guide.by_reward(lambda: []), "has the arguments (): it must take texts"),
     (lambda: trimtab.FunctionReward(None), "the reward function NoneType cannot be called: give a function of texts"),

@@ -98,7 +98,7 @@ def test_a_sound_experiment_is_said_to_be_so(write, monkeypatch, capsys):
 
 LATE: list[tuple[str, Callable[[Path], dict[str, Any]], str]] = [
     ("a data set that is not there", lambda hub: {"data": {"instructions": "nowhere.jsonl"}},
-     "dataset 'nowhere.jsonl' is no local path"),
+     "there is no file nowhere.jsonl in "),
     ("no column of prompts", lambda hub: {"data": instructions("a.jsonl", *[{"txt": f"{n}"} for n in range(9)])},
      "a.jsonl, row 1 has no column of prompts (its columns: txt): name it in columns.prompt"),
     ("too few prompts", lambda hub: {"data": {"tuning_prompts": 40}},
@@ -115,6 +115,8 @@ LATE: list[tuple[str, Callable[[Path], dict[str, Any]], str]] = [
      "and 255 new ones exceed large's context of 256"),
     ("a model that is not there", lambda hub: {"large": {"name": "nobody/nothing"}},
      "model 'nobody/nothing' is no local path"),
+    ("a name of a model with a slip", lambda hub: {"large": {"name": "google/gemma-3-27Om"}},
+     "did you mean google/gemma-3-270m? Else give a folder"),
     ("a model cut off", lambda hub: {"large": cut_model(hub)},
      "cut/model.safetensors is cut off (3000 bytes): copy or download it again"),
     ("no chat template", lambda hub: {"large": {"name": "google/gemma-3-270m", "template": "chat"}},

@@ -62,6 +62,9 @@ def test_decoders_name_themselves() -> None:
         ({"evaluate": {"threshold": {"quantile": 0.5}}}, "threshold is relative to the untuned model's rewards"),
         ({"widht": 1}, "widht is unknown"),
         ({"guide": {"decoders": [{"widht": 4}]}}, "did you mean width?"),
+        ({"test_prompts": 9}, "test_prompts is unknown: did you mean data.test_prompts?"),
+        ({"max_new_tokens": 9}, "did you mean synthesize.max_new_tokens or guide.max_new_tokens?"),
+        ({"tune": {"rank": 9}}, "tune.rank is unknown: did you mean tune.lora.rank?"),
         ({"tune": {"lora": {"rnak": 4}}}, "tune.lora.rnak is unknown: did you mean rank?"),
     ],
 )

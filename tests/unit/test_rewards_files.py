@@ -199,7 +199,7 @@ def test_a_file_that_cannot_be_imported_is_one_line_with_the_place(tmp_path, mon
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("nowhere.py:score", "there is no Python module nowhere.py here or installed"),
+        ("nowhere.py:score", "there is no file nowhere.py: give the path"),
         ("nowhere_at_all:score", "there is no Python module nowhere_at_all"),
         ("json.nowhere:score", "there is no Python module json.nowhere"),
         ("..x:score", r"there is no Python module \.\.x"),

@@ -79,7 +79,7 @@ def test_a_function_is_found_by_module_and_by_file(tmp_path: Path, monkeypatch: 
     ("name", "fault"),
     [
         ("nowhere_at_all:f", "there is no Python module nowhere_at_all here or installed"),
-        ("no/such.py:f", "there is no Python module no/such.py here"),
+        ("no/such.py:f", "there is no file no/such.py: give the path"),
         ("math:cheerful", "math has no function cheerful"),
         ("broken.py:f", "broken.py cannot be imported"),
     ],

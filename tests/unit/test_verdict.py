@@ -95,6 +95,7 @@ def test_too_few_prompts_for_a_verdict_are_said_and_nothing_else():
     rows = [dataclasses.replace(each, prompts=3) for each in quickstart_rows()]
     for words_said in (verdict.verdict(QUICKSTART, rows), verdict.headline(QUICKSTART, rows)):
         assert words_said.startswith("3 prompts are too few for a verdict, which takes at least 20: on them ")
+        assert words_said.count("too few") == 1 and " On them tuning changed" in words_said
         assert "lifts" not in words_said and "judge" not in words_said and "1.23 [0.98, 1.50] nats" in words_said
     assert "from fewer than 20" in said(QUICKSTART, rows)["How surely"][0]
     enough = [dataclasses.replace(each, prompts=20) for each in quickstart_rows()]

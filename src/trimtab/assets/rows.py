@@ -35,6 +35,7 @@ STANDARD_INPUT = "-"
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
 _BINARY = (".parquet", ".arrow")
 _SEPARATORS = {".csv": (",", "commas"), ".tsv": ("\t", "tabs")}
+_OTHER_SEPARATOR = re.compile(r"[;|\t]")
 _NO_SPACE = re.compile(r"\S")
 _DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 
@@ -49,7 +50,8 @@ class NamedRow:
     @property
     def columns(self) -> str:
         """The names of the row's columns, for messages."""
-        return ", ".join(self.values) or "none"
+        one = len(self.values) == 1 and _OTHER_SEPARATOR.search("".join(self.values))
+        return (", ".join(self.values) or "none") + (", one name: put commas between the cells" if one else "")
 
     def column(self, names: Iterable[str]) -> str | None:
         """The first of these names that is a column of the row."""

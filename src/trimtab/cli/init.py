@@ -28,6 +28,8 @@ TEMPLATE = Path(__file__).with_name("experiment.yaml.j2")
 SMALL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 REWARD = "trimtab.rewards.concise:concise"
 MAX_TEST, MAX_VALIDATION, MAX_TUNING = 64, 16, 128
+FEWEST_PROMPTS = 20
+"""From how many test prompts on the report gives a verdict: its `MIN_PROMPTS`, which takes long to import."""
 _CHAT_NAME = re.compile(r"instruct|chat|(?<![a-z])it(?![a-z])", re.IGNORECASE)
 _PLAIN_TEXT = re.compile(r"[A-Za-z0-9./_][\w./:@+-]*")
 
@@ -125,17 +127,22 @@ def read_prompts(prompts: str, column: str | None, assets: "Assets") -> "list[Pr
         message = str(error).replace("mend data.instructions.columns", "give one of them as --column")
         raise DataError(message.replace("name it in columns.prompt", "name it as --column")) from None
     if len(found) < 3:
-        raise DataError(f"{prompts} holds {len(found)} different prompts: give at least 3, and better 100")
+        noun = "prompt" if len(found) == 1 else "prompts"
+        raise DataError(f"{prompts} holds {len(found)} different {noun}: give at least 3, and better 100")
     return found
 
 
 def split(count: int) -> dict[str, int]:
     """How many of so many prompts are for what: a third to test on, up to `MAX_TEST`, most others to tune on.
 
-    >>> split(192), split(3)
-    ({'test': 64, 'validation': 16, 'tuning': 112}, {'test': 1, 'validation': 1, 'tuning': 1})
+    Where half of them suffice for a verdict, no fewer than it takes are for testing.
+
+    >>> split(192), split(40), split(3)
+    ({'test': 64, 'validation': 16, 'tuning': 112}, {'test': 20, 'validation': 3, 'tuning': 17}, \
+{'test': 1, 'validation': 1, 'tuning': 1})
     """
-    test = min(max(count // 3, 1), MAX_TEST)
+    least = FEWEST_PROMPTS if count >= 2 * FEWEST_PROMPTS else 1
+    test = min(max(count // 3, least), MAX_TEST)
     validation = min(max(count // 12, 1), MAX_VALIDATION)
     return {"test": test, "validation": validation, "tuning": min(count - test - validation, MAX_TUNING)}
 

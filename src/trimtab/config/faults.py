@@ -45,7 +45,7 @@ def _fault(entry: Any, model: "type[Config]", prefix: Sequence[str]) -> str:
     if kind == "extra_forbidden":
         part = _follow(location[:-1], model)[1]
         path = ".".join(str(step) or "''" for step in (*prefix, *location))
-        return f"{path} is unknown: {suggestion(str(location[-1]), part.model_fields)}"
+        return f"{path} is unknown: {_instead(path, part)}"
     path = ".".join(map(str, (*prefix, *_follow(location, model)[0])))
     message = entry["msg"].removeprefix("Value error, ")
     if kind == "string_type":
@@ -55,6 +55,15 @@ def _fault(entry: Any, model: "type[Config]", prefix: Sequence[str]) -> str:
     if kind in ("value_error", "missing", "invalid_key"):
         return f"{path}: {message}" if path else message
     return f"{path} is {shown(entry['input'], MAX_VALUE_CHARACTERS)}: {message}"
+
+
+def _instead(path: str, part: "type[Config]") -> str:
+    """What to write for an unknown field of `part`: a field of one of its parts that has just this name, or a close
+    one of its own."""
+    name = path.rpartition(".")[2]
+    inner = {key: part_in(field.annotation) for key, field in part.model_fields.items()}
+    homes = [f"{path.removesuffix(name)}{key}.{name}" for key, sub in inner.items() if sub and name in sub.model_fields]
+    return f"did you mean {' or '.join(homes)}?" if homes else suggestion(name, part.model_fields)
 
 
 def _follow(location: Sequence[int | str], model: "type[Config]") -> tuple[list[int | str], Any]:

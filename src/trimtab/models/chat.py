@@ -78,7 +78,7 @@ class ChatTemplate:
         if tokenizer.chat_template is None:
             raise ModelError(
                 f"{self._name} has no chat template: save one as chat_template.jinja beside its tokenizer, "
-                "or give its prompts as plain text"
+                "or give its prompts as plain text, with a template that has {prompt} in it"
             )
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:

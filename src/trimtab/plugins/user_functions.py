@@ -129,6 +129,8 @@ def _temporary_folder() -> Path:
 
 def _spec_at(location: str) -> ModuleSpec:
     spec = find_module(location)
+    if spec is None and location.endswith(".py"):
+        raise ConfigurationError(f"there is no file {location}: give the path of the file that holds the function")
     if spec is None:
         raise ConfigurationError(
             f"there is no Python module {location} here or installed: give module:function or file.py:function"

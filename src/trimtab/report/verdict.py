@@ -95,7 +95,7 @@ def verdict(experiment: Experiment, rows: Sequence[Row]) -> str:
         sentences.append(f"{', '.join(parts)}; {judged}.")
     if not any(finding.few for finding in compared):
         sentences += between(experiment, rows)
-    return " ".join(sentences) or NOTHING
+    return _joined(sentences) or NOTHING
 
 
 def headline(experiment: Experiment, rows: Sequence[Row]) -> str:
@@ -104,7 +104,21 @@ def headline(experiment: Experiment, rows: Sequence[Row]) -> str:
         _change(experiment, finding) + ("." if finding.few else f"; {_judgement(experiment, finding)}.")
         for finding in findings(experiment, rows)
     ]
-    return " ".join(sentences) or NOTHING
+    return _joined(sentences) or NOTHING
+
+
+def _joined(sentences: Sequence[str]) -> str:
+    """The sentences as one text, which says only once that the prompts are too few.
+
+    >>> _joined(["3 prompts are too few: on them A rose.", "3 prompts are too few: on them B fell."])
+    '3 prompts are too few: on them A rose. On them B fell.'
+    """
+    said, before = [], ""
+    for sentence in sentences:
+        few, on_them, change = sentence.partition(": on them ")
+        said.append(f"On them {change}" if on_them and few == before else sentence)
+        before = few
+    return " ".join(said)
 
 
 def _change(experiment: Experiment, finding: Finding) -> str:

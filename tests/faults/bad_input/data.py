@@ -189,7 +189,7 @@ FAULTS = [
     (PAIRS, "with messages for a model without a chat template",
      pairs({"prompt": [{"role": "user", "content": "Hi"}]}, stage="tune"),
      "…smol has no chat template: save one as chat_template.jinja beside its tokenizer, or give its prompts as plain "
-     "text"),
+     "text, with a template that has {prompt} in it"),
     (PAIRS, "with a test prompt of 100,000 characters", long_test_prompts,
      "a prompt of … tokens and 6 new ones exceed large's context of 256: shorten the prompt or lower max_new_tokens"),
     (PAIRS, "with too few test prompts",

@@ -185,7 +185,7 @@ FAULTS = [
      "…smol holds no causal language model (Error while deserializing header: …): name one"),
     (MODEL, "without a chat template, for conversations", lambda world: command(world, "tune", "small.template=chat"),
      "…smol has no chat template: save one as chat_template.jinja beside its tokenizer, or give its prompts as plain "
-     "text"),
+     "text, with a template that has {prompt} in it"),
     (REWARD, "by a function that is not there",
      lambda world: command(world, "reward", "reward={by: nowhere_at_all:score}"),
      "there is no Python module nowhere_at_all here or installed: give module:function or file.py:function"),
