@@ -260,6 +260,16 @@ def test_a_full_queue_says_when_to_come_again(server: RunningServer) -> None:
         assert small.idle()
 
 
+def access_log(caplog: pytest.LogCaptureFixture, count: int) -> list[str]:
+    """The lines of the access log, once there are `count` of them: an answer is logged after the client has it."""
+    for _ in range(200):
+        lines = [record.getMessage() for record in caplog.records if record.name == "trimtab.serve.access"]
+        if len(lines) >= count:
+            break
+        time.sleep(0.05)
+    return lines
+
+
 def test_no_prompt_and_no_key_is_logged(
     server: RunningServer, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
@@ -267,7 +277,7 @@ def test_no_prompt_and_no_key_is_logged(
     secret = "the-prompt-of-nobody"
     for body in ({"prompt": secret}, {"prompt": secret, "tools": [secret]}, {"prompt": secret, "n": secret}):
         server.post("/v1/completions", {"model": "tiny", **body}, headers={"Authorization": f"Bearer {secret}"})
-    lines = [record.getMessage() for record in caplog.records if record.name == "trimtab.serve.access"]
+    lines = access_log(caplog, 3)
     assert len(lines) == 3 and all("/v1/completions" in line for line in lines)
     assert "returned=" in lines[0] and "refused=tools" in lines[1]
     assert secret not in caplog.text
@@ -283,11 +293,7 @@ def test_the_log_says_which_streams_were_cut(server: RunningServer, caplog: pyte
     with httpx.stream("POST", f"{server.url}/completions", json=body, timeout=60) as answer:
         next(answer.iter_raw())
     assert server.idle()
-    for _ in range(100):
-        lines = [record.getMessage() for record in caplog.records]
-        if lines:
-            break
-        time.sleep(0.05)
+    lines = access_log(caplog, 1)
     assert len(lines) == 1 and "cut=True" in lines[0] and "returned=" not in lines[0]
 
 
