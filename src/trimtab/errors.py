@@ -130,5 +130,14 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     >>> suggestion("betta", ["beta", "loss"]), suggestion("xyz", ["beta", "loss"])
     ('did you mean beta?', 'known are beta, loss')
     """
-    close = difflib.get_close_matches(name, known := list(known), n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+    return meant(name, known := list(known), 0.5) or f"known are {', '.join(known)}"
+
+
+def meant(name: str, known: Iterable[str], likeness: float) -> str:
+    """A question for the closest known name; empty where none is as like as `likeness`, between 0 and 1 (`difflib`).
+
+    >>> meant("betta", ["beta", "loss"], 0.6), meant("xyz", ["beta", "loss"], 0.6)
+    ('did you mean beta?', '')
+    """
+    close = difflib.get_close_matches(name, known, n=1, cutoff=likeness)
+    return f"did you mean {close[0]}?" if close else ""

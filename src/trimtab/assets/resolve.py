@@ -3,7 +3,6 @@
 It loads no model and reads no data set: it says where they lie, and downloads or converts them where needed.
 """
 
-import difflib
 import logging
 import os
 from pathlib import Path
@@ -14,7 +13,7 @@ from trimtab.assets.download import download, making, sha256_of
 from trimtab.assets.hub import NOT_DOWNLOADED, TOKENIZERS, from_hub
 from trimtab.assets.rows import kind_of
 from trimtab.config.yaml_values import read_mapping, text_wanted
-from trimtab.errors import AbsentError, AssetError, check_type, shown
+from trimtab.errors import AbsentError, AssetError, check_type, meant, shown
 from trimtab.store.files import cache_folder
 
 _log = logging.getLogger(__name__)
@@ -152,10 +151,10 @@ class Assets:
         if kind == "dataset" and kind_of(local):
             raise AssetError(f"there is no file {name} in {Path.cwd()}: give the path of a file that is there")
         names = [other.name for other in CATALOG.values() if other.kind == kind]
-        close = difflib.get_close_matches(name, names, n=1, cutoff=0.9)
+        question = meant(name, names, 0.9)
         raise AssetError(
             f"{kind} {name!r} is no local path, not in the path map, not to be had from the model hub ({reason}) and "
-            f"not in the catalogue ({', '.join(names)}): {f'did you mean {close[0]}? Else ' if close else ''}"
+            f"not in the catalogue ({', '.join(names)}): {f'{question} Else ' if question else ''}"
             "give a folder, or map the name to one"
         )
 

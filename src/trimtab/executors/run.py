@@ -110,6 +110,7 @@ def run(
     who = WorkerOptions(jobs, threads, ray)
     _check_request(experiment, until, shard, who)
     line, directory = up_to(experiment, until), RunDirectory(runs_folder(runs) / experiment.name)
+    _take_device()
     if not launched().main:
         return _help_to_tune(experiment, line, directory, assets)
     wanted, results = _wanted(line, until, shard), None
@@ -142,14 +143,18 @@ def run(
     return Run(experiment, plan, watch, results)
 
 
+def _take_device() -> None:
+    """Each of several launched processes works on the CUDA device of its local rank."""
+    if not launched().alone and torch.cuda.is_available():
+        torch.cuda.set_device(launched().local)
+
+
 def _wanted(line: list[Step], until: str, shard: Shard | None) -> list[Step]:
     """The steps that this call makes: all, or those of the last stage where others have made what comes before it."""
     if shard is not None:
         return [step for step in line if step.stage == until and step.decodes]
     if launched().alone:
         return line
-    if torch.cuda.is_available():
-        torch.cuda.set_device(launched().local)
     return [step for step in line if step.stage == until]
 
 
@@ -251,8 +256,6 @@ def _check_earlier(plan: Plan, wanted: Sequence[Step], until: str, shard: Shard 
 
 def _help_to_tune(experiment: Experiment, line: Sequence[Step], directory: RunDirectory, assets: Assets) -> Run:
     """Take part in the tuning as a launched process other than the main one, without any output."""
-    if torch.cuda.is_available():
-        torch.cuda.set_device(launched().local)
     plan = Plan(line, directory, assets)
     with explain_memory_errors(line, experiment, assets), quiet_libraries(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the main process shows the same ones

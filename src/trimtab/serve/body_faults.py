@@ -1,10 +1,9 @@
 """Words what pydantic finds wrong with a request's body: which field, what it is, and what to do."""
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
-from trimtab.errors import shown
+from trimtab.errors import meant, shown
 from trimtab.serve.api_errors import ApiError
 from trimtab.serve.protocol import UNSUPPORTED, ChatRequest, CompletionRequest, TokenizeRequest
 
@@ -46,8 +45,7 @@ def _words(fault: Any, path: Sequence[Any]) -> str:
         name = str(path[-1])
         if name in UNSUPPORTED:
             return "is not supported: leave it out"
-        close = difflib.get_close_matches(name, _FIELDS, n=1)
-        return f"is unknown: {f'did you mean {close[0]}?' if close else 'leave it out'}"
+        return f"is unknown: {meant(name, _FIELDS, 0.6) or 'leave it out'}"
     if kind == "missing":
         return "is missing: give it"
     if kind == "json_invalid" or (not path and kind == "model_attributes_type"):
