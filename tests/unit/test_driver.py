@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from trimtab.errors import RunError
+from trimtab.executors import open_step
 from trimtab.executors.driver import Driver
 from trimtab.executors.tasks import Manner, Task
 from trimtab.executors.work import Decoded, Made, Note, Unfit, Work, WorkerDied
@@ -16,7 +17,7 @@ from trimtab.store import blocks
 from trimtab.store.artifacts import RunDirectory
 from trimtab.store.blocks import Block
 from trimtab.store.files import seal
-from trimtab.store.progress import Watch
+from trimtab.store.progress import Stage, Watch
 
 
 def tasks(folder: Path, decoding: str = "", **needs: str) -> list[Task]:
@@ -218,3 +219,42 @@ def test_a_step_goes_to_a_worker_that_has_what_it_needs_and_fails_where_none_has
     assert set(failed) == {"b"} and failed["b"].endswith(": b takes about 9.0 GB")
     assert sorted(small.given + large.given) == ["a", "a", "b", "b", "c"] and large.given.count("a") == 1
     assert "small: a takes about 9.0 GB" in caplog.text  # a warning, which the terminal shows
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_what_needs_a_step_whose_blocks_were_all_decoded_before_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, traced: bool
+) -> None:
+    """A process was killed between the last block and the merge: there is nothing to give out for this step."""
+    monkeypatch.setattr(open_step, "is_searched", lambda step: step.decodes)
+    monkeypatch.setattr(open_step, "blocks_without_trace", lambda *given: [0, 2])
+    monkeypatch.setattr(open_step, "_trace_file", lambda *given: tmp_path / "trace.jsonl")
+    made = tasks(tmp_path, decoding="a", a="", b="a")
+    work = made[0].artifact.work
+    work.mkdir()
+    blocks.ensure_plan(work, 3, 1)
+    for number in range(3):
+        record = Generation(f"p{number}", "", 0, [], [], "", "stop")
+        blocks.write_block(work, number, Block([record], {}, 1.0), "cpu")
+    workers = FakeWorkers()
+    manner = Manner(threads=1, traced=traced)
+    assert Driver(made, RunDirectory(tmp_path), workers, Watch(), manner).run() == {}
+    assert workers.order == (["a0", "a2", "b"] if traced else ["b"])
+    assert all(task.artifact.whole for task in made)
+
+
+def test_a_signal_while_a_step_begins_stops_it(tmp_path: Path) -> None:
+    """It comes after the step was said to run, and before anything else knows of it."""
+    watch = Watch()
+
+    def interrupt(stage: Stage) -> None:
+        if stage.state == "runs":
+            raise KeyboardInterrupt
+
+    watch.listeners.append(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        driven(tasks(tmp_path, a=""), FakeWorkers(), watch)
+    assert watch.stages["a"].state == "stopped"
+    with pytest.raises(KeyboardInterrupt), watch("report"):
+        pass
+    assert watch.stages["report"].state == "stopped"

@@ -87,7 +87,7 @@ class Driver:
         except BaseException as error:
             for step in self._open.values():
                 step.abandon(error)
-                self._watch.end(step.name, "stopped")
+            self._watch.stop()  # a signal may come while a step begins, before it counts as open
             raise
 
     def _put(self, event: object) -> None:
@@ -138,11 +138,14 @@ class Driver:
         at_work = {running.open_step.task.artifact.digest for running in self._running.values()}
         untouched = (step for digest, step in self._open.items() if digest not in at_work)
         begun = itertools.chain([] if own is None else [own], untouched)
-        others = sorted(self._open.values(), key=lambda step: -step.waiting)
-        for step in itertools.chain(begun, self._begin_ready(), others):
+        for step in itertools.chain(begun, self._begin_ready(), self._most_waiting()):
             if (worker, step.task.artifact.digest) not in self._unfit and (work := step.take()) is not None:
                 return step, work
         return None
+
+    def _most_waiting(self) -> Iterable[OpenStep]:
+        """All open steps, that with most waiting blocks first; a generator, since beginning a task may open others."""
+        yield from sorted(self._open.values(), key=lambda step: -step.waiting)
 
     def _begin_ready(self) -> Iterable[OpenStep]:
         """Begin the first ready task, if any; a generator, so that nothing begins unless it is asked for."""
@@ -152,6 +155,7 @@ class Driver:
             self._open[task.artifact.digest] = step
             if step.over:  # all blocks had been decoded before
                 self._finish(step)
+                self._find_ready()  # what is made from it
             else:
                 yield step
 

@@ -117,11 +117,10 @@ class Watch:
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[Advance]:
-        advance = self.begin(name)
         try:
-            yield advance
+            yield self.begin(name)
         except BaseException:
-            self.end(name, "stopped")
+            self.stop()
             raise
         self.end(name, "made")
 
@@ -143,6 +142,12 @@ class Watch:
     def end(self, name: str, state: State) -> None:
         """End a stage that has begun."""
         self._change(self.stages[name], state)
+
+    def stop(self) -> None:
+        """End all stages that run, unfinished: an error or a signal ends the work on them."""
+        for stage in self.stages.values():
+            if stage.state == "runs":
+                self._change(stage, "stopped")
 
     def _change(self, stage: Stage, state: State) -> None:
         stage.state, stage.updated = state, time.time()
