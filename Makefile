@@ -10,7 +10,7 @@ quickstart: $(READY)
 	$(VENV)/bin/trimtab run quickstart --jobs 2
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup
+	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup --durations 40
 
 test-fast: $(READY)
 	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup -m "not real"

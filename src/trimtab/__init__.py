@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from trimtab.search.chunk_beam import Search as Search
     from trimtab.search.guide import Guide as Guide
     from trimtab.search.guided_model import GuidedModel as GuidedModel
+    from trimtab.serve.run_decoder import load_run as load_run
     from trimtab.store.progress import watching as watching
     from trimtab.training.preference import tune as tune
 
@@ -52,6 +53,7 @@ _MODULES = {
     "load": "models.open_model",
     "load_experiment": "config.file",
     "load_reward": "rewards.load",
+    "load_run": "serve.run_decoder",
     "make_pairs": "preferences.pairs",
     "run": "executors.run",
     "tune": "training.preference",

@@ -82,8 +82,11 @@ def records(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_judge_that_goes_down_stops_the_run_and_what_was_made_is_used_again(tmp_path: Path, path_map: Path) -> None:
-    """Down in the middle of synthesis and again while decoders are scored; the third run ends as one without faults."""
-    down_at = {3, 12}
+    """Down in the middle of synthesis and again while decoders are scored; the third run ends as one without faults.
+
+    It is asked once before all else.
+    """
+    down_at = {4, 13}
     asked: list[Any] = []
     judge = rewards(lambda prompt, response: len(set(response)) - 0.1 * len(prompt))
 
@@ -106,9 +109,9 @@ def test_a_judge_that_goes_down_stops_the_run_and_what_was_made_is_used_again(tm
     assert records(tmp_path / "cut") == records(tmp_path / "whole")
     assert any(name.startswith("synthesize") for name in seen[0])
     assert any(name.startswith("tune") for name in seen[1])
-    kept = {json.dumps(body) for body in asked[:2]}
+    kept = {json.dumps(body) for body in asked[1:3]}
     # of what the judge had answered in the first run, only the open block was asked for again
-    assert sum(json.dumps(body) in kept for body in asked[3 : len(asked) // 2]) <= 2
+    assert sum(json.dumps(body) in kept for body in asked[4 : len(asked) // 2]) <= 2
 
 
 def test_pairs_are_made_of_answers_to_several_turns(tmp_path: Path, path_map: Path) -> None:

@@ -107,10 +107,15 @@ def test_without_options_it_writes_a_sound_experiment(
     assert "experiment: sound; decoders base, bon-8, gold-bon-8" in capsys.readouterr().out
 
 
-def test_models_are_shown_prompts_as_they_want_them(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_are_shown_prompts_as_they_want_them(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """By the tokenizer's chat template where it is to be had, else by the model's name."""
     trimtab(monkeypatch, "init", "a.yaml", "--small", "me/base", "--large", SMALL)
+    assert "not checked" not in capsys.readouterr().out
     trimtab(monkeypatch, "init", "b.yaml", "--small", "far/away-1B-it", "--large", "far/away-9B")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("not checked: ")]
+    assert [line.split()[2] for line in lines] == ["far/away-1B-it", "far/away-9B"]
     a, b = load_experiment(here / "a.yaml"), load_experiment(here / "b.yaml")
     assert (a.small.template, a.large.template) == ("{prompt}", "chat")
     assert (b.small.template, b.large.template) == ("chat", "{prompt}")

@@ -14,13 +14,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+import trimtab
 from serving import RunningServer, save_models
 from small_run import SmallRun
 from tiny_hub import save_preferences
 from trimtab.assets.resolve import Assets
 from trimtab.cli import main
 from trimtab.config.guide import DecoderConfig
-from trimtab.errors import RunError
+from trimtab.errors import ConfigurationError, RunError
 from trimtab.serve.gate import GateSettings
 from trimtab.serve.loading import Served, of_file, of_models, of_run
 from trimtab.serve.requests import Limits
@@ -56,6 +57,27 @@ def test_a_finished_run_lends_its_models_its_decoders_and_its_reward(finished: t
     assert served.gold is not None and served.gold().score(["a"], ["b"])
     assert not served.conversations
     assert served.rows("auto") >= 16 and served.rows(7) == 7
+
+
+def test_a_decoder_of_a_run_is_loaded_in_one_line(finished: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It decodes as what `Guide.steer` makes of the run's models and settings."""
+    run, path_map = finished
+    monkeypatch.setenv("TRIMTAB_PATH_MAP", str(path_map))
+    made = of_run(run).experiment
+    assert made.large is not None
+    large = trimtab.load(made.large)
+    guide = trimtab.Guide(str(run / "tuned"), made.small.name)
+    search = trimtab.Search(width=2, successors=2, chunk=3, max_new_tokens=made.guide.max_new_tokens)
+    by_hand = guide.steer(large, search=search, sampling=made.guide.sampling, seed=made.seed)
+    loaded = trimtab.load_run(run, "cbs-2-2-3")
+    ((one, *_),), ((other, *_),) = (guided.hypotheses(["This film"]) for guided in (loaded, by_hand))
+    assert (one.text, one.value) == (other.text, other.value) and one.text
+    assert trimtab.load_run(run, "gold-bon-4").generate(["This film", "I"])
+    assert trimtab.load_run(run, "bon-3").search.successors == 3, "another search of the same models"
+    with pytest.raises(ConfigurationError, match=r"has no decoder cbs-2-2: did you mean cbs-2-2-3\?"):
+        trimtab.load_run(run, "cbs-2-2")
+    with pytest.raises(RunError, match="is no finished run"):
+        trimtab.load_run(run.parent, "base")
 
 
 def test_a_run_that_has_no_report_or_lacks_a_model_is_refused(finished: tuple[Path, Path], tmp_path: Path) -> None:

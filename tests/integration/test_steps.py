@@ -20,7 +20,7 @@ from trimtab.assets.resolve import Assets
 from trimtab.config.experiment import Experiment
 from trimtab.config.file import load_experiment
 from trimtab.config.reward import RewardConfig
-from trimtab.errors import ConfigurationError, RunError
+from trimtab.errors import ConfigurationError, ModelError, RunError
 from trimtab.models import hardware
 from trimtab.models.hardware import default_device, pick_dtype
 from trimtab.models.roles import Weights
@@ -59,6 +59,66 @@ def test_a_stage_without_steps_is_named() -> None:
     with pytest.raises(ConfigurationError, match="nothing to synthesize: its stages are data, reward, pairs, tune"):
         up_to(existing, "synthesize")
     assert [step.name for step in up_to(experiment(), "pairs")][-1] == "pairs"
+
+
+FUNCTION = """
+def good(prompts, responses):
+    return [len(response) for response in responses]
+
+def nothing(prompts, responses):
+    [len(response) for response in responses]
+
+def unsure(texts):
+    return [None for text in texts]
+"""
+PREFERENCES = "data.preferences=ZHZisZZ/imdb_preference"
+
+
+def with_function(folder: Path, name: str, *more: str) -> Experiment:
+    """An experiment whose reward is a function, in a file that is written."""
+    (folder / "mine.py").write_text(FUNCTION, encoding="utf-8")
+    rest = [each for each in SETTINGS if not each.startswith(("reward.", "judge"))]
+    return load_experiment(
+        cli.SHIPPED / "quickstart.yaml", [*rest, f"reward={{by: '{folder}/mine.py:{name}'}}", "judge=null", *more]
+    )
+
+
+def test_functions_and_services_are_tried_before_anything_that_takes_long(tmp_path: Path) -> None:
+    def first(experiment: Experiment) -> list[str]:
+        line = [step.name for step in steps(experiment)]
+        return line[: line.index("try functions") + 1] if "try functions" in line else []
+
+    assert first(with_function(tmp_path, "good")) == ["data", "reward", "try functions"]
+    assert first(with_function(tmp_path, "good", PREFERENCES)) == ["data", "pairs", "reward", "try functions"]
+    assert first(experiment("reward={by: 'http://127.0.0.1:9/'}")) == ["data", "reward", "try functions"]
+    assert first(experiment()) == [], "a ready classifier's files are checked"
+    valued = "guide.decoders=[{}, {successors: 2, value: {by: 'mine.py:good'}}]"
+    assert first(experiment(valued)) == ["data", "try functions"]
+
+
+def test_a_function_that_gives_nothing_stops_the_run_before_the_tuning(tmp_path: Path, hub: Path) -> None:
+    assets = Assets(cache=tmp_path / "cache", path_map=hub)
+    broken = with_function(tmp_path, "nothing", PREFERENCES)
+    with pytest.raises(ModelError, match=r"mine.py:nothing gave None for 2 texts: it must give a list of numbers"):
+        run(broken, tmp_path, assets, Watch(), until="tune")
+    assert not [*(tmp_path / "quickstart").glob("tune-*")] and [*(tmp_path / "quickstart").glob("pairs-*")]
+    valued = f"guide.decoders=[{{}}, {{successors: 2, value: {{by: '{tmp_path}/mine.py:nothing'}}}}]"
+    with pytest.raises(ModelError, match=r"mine.py:nothing gave None for 2 texts"):
+        run(with_function(tmp_path, "good", valued), tmp_path, assets, Watch(), until="reward")
+
+
+def test_a_function_that_sets_both_responses_aside_is_warned_of(tmp_path: Path, hub: Path) -> None:
+    """It may give real ones a number."""
+    assets, lines = Assets(cache=tmp_path / "cache", path_map=hub), list[str]()
+    watch = Watch()
+    watch.print = lines.append
+    run(with_function(tmp_path, "unsure"), tmp_path, assets, watch, until="reward")
+    (line,) = [line for line in lines if "warning" in line]
+    assert "mine.py:unsure gave none of 2 responses a finite number" in line
+    (trial,) = (tmp_path / "quickstart").glob("trial-????????????")
+    assert json.loads((trial / "report.json").read_text()) == {
+        f"the reward function {tmp_path}/mine.py:unsure": ["nan", "nan"]
+    }
 
 
 def test_from_the_command_line_to_one_step_of_the_search_are_at_most_eight_frames(

@@ -173,6 +173,22 @@ def test_a_cell_that_fails_leaves_the_others_finished(
     assert why in page and why in (tmp_path / "two" / "report" / "table.md").read_text()
 
 
+def test_a_cell_whose_function_fails_is_not_tuned(hub: Path, tmp_path: Path) -> None:
+    """It would be called for the first time after the tuning, since the pairs exist."""
+    (tmp_path / "mine.py").write_text(
+        "def good(texts):\n    return list(map(len, texts))\n\n\ndef bad(texts):\n    return texts[7]\n"
+    )
+    kinds = {
+        name: {"reward": {"by": f"{tmp_path}/mine.py:{name}"}, "tune.beta": beta}
+        for name, beta in (("good", 0.1), ("bad", 1.0))
+    }
+    changes = {"data.preferences": "ZHZisZZ/imdb_preference", "evaluate.kl_samples": 0}
+    outcome = run(load_study(save_study(tmp_path, {"kind": kinds}, overrides=changes)), tmp_path, hub)
+    assert [*outcome.failures] == ["bad"]
+    assert outcome.failures["bad"].startswith("try functions: the reward function ")
+    assert made(tmp_path)["tune"] == made(tmp_path)["trial"] == 1
+
+
 def test_a_dry_run_leaves_nothing_and_says_what_is_missing(
     hub: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

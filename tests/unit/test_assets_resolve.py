@@ -132,7 +132,7 @@ def test_gguf_is_converted_once_by_content(tmp_path: Path, monkeypatch: pytest.M
     folder = Assets().model(str(one))
     assert (folder / "model.safetensors").read_text() == "a.gguf" and folder.is_relative_to(tmp_path / "cache")
     assert Assets().model(str(one)) == Assets().model(str(one / "a.gguf")) == folder
-    assert len(converted) == 1
+    assert len(converted) == 1 and folder.name.startswith("a-"), "messages show the folder, and so the name"
     (one / "a.gguf").write_text("other weights")
     assert Assets().model(str(one)) != folder
     folder_with(one, "b.gguf")
@@ -157,7 +157,8 @@ def test_the_catalogues_gguf_is_not_hashed_again(tmp_path: Path, monkeypatch: py
     entry = CATALOG["HuggingFaceTB/SmolLM2-135M-Instruct"]
     downloaded = f"HuggingFaceTB--SmolLM2-135M-Instruct-{entry.digest}"
     folder_with(assets.cache / "downloads" / downloaded, entry.files[0].name)
-    folder = folder_with(assets.cache / "converted" / entry.files[0].sha256[:16], "model.safetensors")
+    made = f"HuggingFaceTB--SmolLM2-135M-Instruct-{entry.files[0].sha256[:16]}"
+    folder = folder_with(assets.cache / "converted" / made, "model.safetensors")
     monkeypatch.setattr("trimtab.assets.resolve.sha256_of", lambda path: pytest.fail("hashed"))
     assert assets.model(entry.name) == folder
     assert assets.present(entry) == folder

@@ -217,6 +217,6 @@ def test_pairs_are_made_for_a_guide_that_is_tuned_already(write, monkeypatch, ca
     tuned = {"max_new_tokens": 4, "decoders": [{}], "rows": 2, "tuned": {"name": "HuggingFaceTB/SmolLM2-135M-Instruct"}}
     data = {"reviews": None, "preferences": "ZHZisZZ/imdb_preference", "test_prompts": 4}
     experiment = load_experiment(write(guide=tuned, data={**data, "instructions": None}, synthesize=None, tune=None))
-    assert [step.name for step in up_to(experiment, "pairs")][-1] == "pairs"
+    assert "pairs" in [step.name for step in up_to(experiment, "pairs")]
     with pytest.raises(ConfigurationError, match="so that `trimtab tune` has nothing to make: run guide"):
         up_to(experiment, "tune")

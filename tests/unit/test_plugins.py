@@ -228,3 +228,11 @@ def test_a_name_that_is_no_entry_is_one_line() -> None:
     with pytest.raises(ConfigurationError, match="'x' is no voice: known are loud"):
         voices["x"]
     assert "x" not in voices and voices.get("x") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("dpo", "write sigmoid for DPO"), ("SLiC-HF", "write hinge for SLiC-HF's hinge loss")]
+)
+def test_the_fields_word_for_an_entry_is_understood(name: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name!r} is no loss: {said}"):
+        registry("loss")[name]

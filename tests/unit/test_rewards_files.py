@@ -212,6 +212,14 @@ def test_a_function_that_is_not_there_is_named(name, said):
         named_function(name)
 
 
+def test_functions_that_are_there_are_named(tmp_path):
+    write(tmp_path / "mine.py", "from math import sin\ndef score(texts): return []\ndef longest(texts): return []\n")
+    for name, said in (("scores", "did you mean score?"), ("sin2", "known are score, longest")):
+        with pytest.raises(ConfigurationError) as refused:
+            named_function(f"{tmp_path}/mine.py:{name}")
+        assert str(refused.value).endswith(f"mine.py has no function {name}: {said}")
+
+
 def test_the_search_path_stays_but_for_the_files_folder_at_its_end(tmp_path, monkeypatch):
     write(tmp_path / "a" / "my_rewards.py", "def score(texts): return [1.0]\n")
     monkeypatch.chdir(tmp_path)

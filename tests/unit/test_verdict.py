@@ -9,6 +9,7 @@ from trimtab.evaluation.differences import Difference
 from trimtab.evaluation.metrics import Estimate
 from trimtab.report import overview as story
 from trimtab.report import verdict
+from trimtab.report.matrix import matrix
 
 
 def test_verdict_names_the_best_search_its_share_its_cost_and_the_judge():
@@ -209,3 +210,12 @@ def test_the_page_says_what_the_judge_judges_or_that_there_is_none():
     assert "has nothing to do with the gold reward" in said(planets, [reference(), row()])["How surely"][1]
     unjudged = [dataclasses.replace(each, judge=None) for each in (reference(), row())]
     assert said(planets, unjudged)["How surely"][1].startswith("No second judge")
+
+
+def test_the_pages_table_of_differences_calls_none_clear_where_prompts_are_few():
+    """Twenty are needed for a verdict; with fewer, no cell is bold."""
+    clear = Difference(Estimate(0.4, 0.2, 0.6), None, 96)
+    rows = [dataclasses.replace(each, against={"base": clear}) for each in quickstart_rows()]
+    assert matrix(QUICKSTART.guide, rows).rows[1][1][0] == ("0.40 [0.20, 0.60]", True)
+    few = matrix(QUICKSTART.guide, [dataclasses.replace(row, prompts=verdict.MIN_PROMPTS - 1) for row in rows])
+    assert few.few and not any(clear for _, cells in few.rows for _, clear in cells)

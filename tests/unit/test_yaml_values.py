@@ -165,3 +165,12 @@ def test_whole_numbers_name_a_decoder_as_whole_numbers():
     decoders = [{"successors": 4.0}, {"width": 2.0, "successors": 2, "chunk": 5.0}]
     made = parse_experiment({"name": "demo", "guide": {"decoders": decoders}}, origin=str(Path("demo")))
     assert [each.name for each in made.guide.decoders] == ["bon-4", "cbs-2-2-5"]
+
+
+@pytest.mark.parametrize("text", ["Question: {prompt}", "[{prompt}]", "{prompt}"])
+def test_a_template_that_yaml_takes_for_a_mapping_or_list_is_refused_with_the_remedy(tmp_path, text):
+    (tmp_path / "demo.yaml").write_text("name: demo\nsmall: {name: a}\n")
+    with pytest.raises(ConfigurationError, match=r"small\.template.*put it in quotation marks"):
+        load_experiment(tmp_path / "demo.yaml", [f"small.template={text}"])
+    made = load_experiment(tmp_path / "demo.yaml", [f'small.template="{text}"'])
+    assert made.small.template == text

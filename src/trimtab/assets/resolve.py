@@ -126,7 +126,8 @@ class Assets:
     def present(self, entry: Entry) -> Path | None:
         """Where an entry of the catalogue lies; None where it is not downloaded. Downloads nothing."""
         mapped = (self._paths[name] for name in (entry.name, *entry.aliases) if name in self._paths)
-        converted = (self._converted_folder(file.sha256) for file in entry.files if file.name.endswith(".gguf"))
+        ggufs = (file for file in entry.files if file.name.endswith(".gguf"))
+        converted = (self._converted_folder(entry.name, file.sha256) for file in ggufs)
         made = (folder for folder in (*converted, self._download_folder(entry)) if folder.is_dir())
         return next(mapped, None) or next(made, None)
 
@@ -171,8 +172,7 @@ class Assets:
     def _converted(self, gguf: Path) -> Path:
         entry = self.entry_of(gguf.parent)  # its download was checked, and need not be read again
         sha256 = sha256_of(gguf) if entry is None else next(f.sha256 for f in entry.files if f.name == gguf.name)
-        # The catalogue's files are quantised. Earlier versions rounded others to bfloat16, under the name without -2.
-        target = self._converted_folder(sha256) if entry else self._converted_folder(sha256, "-2")
+        target = self._converted_folder(gguf.stem if entry is None else entry.name, sha256)
         if target.is_dir():
             return target
         if not self.download:
@@ -189,8 +189,9 @@ class Assets:
     def _download_folder(self, entry: Entry) -> Path:
         return self.cache / "downloads" / f"{entry.name.replace('/', '--')}-{entry.digest}"
 
-    def _converted_folder(self, sha256: str, version: str = "") -> Path:
-        return self.cache / "converted" / f"{sha256[:16]}{version}"
+    def _converted_folder(self, name: str, sha256: str) -> Path:
+        """Messages show it, so that it has the model's name in it."""
+        return self.cache / "converted" / f"{name.replace('/', '--')}-{sha256[:16]}"
 
 
 def _snapshot(path: Path) -> Path:

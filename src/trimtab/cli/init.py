@@ -63,6 +63,7 @@ def init(
         raise ConfigurationError(f"{file} exists: give the name of a new file")
     if not file.parent.is_dir():
         raise ConfigurationError(f"{file} cannot be written, there is no folder {file.parent}: create it")
+    from trimtab.assets.catalog import find
     from trimtab.assets.resolve import Assets
     from trimtab.store.files import write_text
 
@@ -70,6 +71,9 @@ def init(
     text = experiment_text(file, prompts, column, reward, small, small if large is None else large, assets)
     parse_experiment(parse_yaml(text), origin=str(file))
     write_text(file, [text])
+    for name in dict.fromkeys((small, large or small)):
+        if find(name) is None and _tokenizer_folder(name, assets) is None:
+            print(f"not checked: {name} cannot be found from here, and how it is asked was guessed from its name")
     print(f"{file} is written. Next:\n  trimtab check {file}\n  trimtab run {file}")
 
 

@@ -118,4 +118,6 @@ def text_wanted(value: object) -> str:
         return "YAML takes it for a date: put a text in quotation marks"
     if value is None:
         return "YAML takes nothing, ~ and null for no value: give a text, in quotation marks if it is one of these"
+    if isinstance(value, dict | list):
+        return "YAML takes a text with a colon, brackets or braces for more than a text: put it in quotation marks"
     return "give a text"

@@ -16,7 +16,9 @@ from trimtab.errors import RunError, shown
 from trimtab.pipeline.decoded import ARTIFACTS, GENERATIONS, SCORES
 from trimtab.pipeline.reports import REPORT, SETTINGS, read_if_any
 
-STAGES = ("data", "reward", "judge", "sft", "synthesize", "pairs", "tune", "guide", "evaluate", "divergence", REPORT)
+STAGES = (
+    "data", "trial", "reward", "judge", "sft", "synthesize", "pairs", "tune", "guide", "evaluate", "divergence", REPORT,
+)  # fmt: skip
 MADE_FROM = "made_from.json"
 MAX_VALUE_CHARACTERS = 40  # characters of a setting's value that are shown
 

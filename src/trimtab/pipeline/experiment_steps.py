@@ -14,7 +14,7 @@ from trimtab.config.guide import DecoderConfig
 from trimtab.errors import ConfigurationError
 from trimtab.pipeline import flops, makers, memory
 from trimtab.pipeline.stages import COMMAND_WORDS
-from trimtab.pipeline.step import Code, DatasetName, Step
+from trimtab.pipeline.step import Code, DatasetName, Step, with_needs
 
 STAGES = list(COMMAND_WORDS)
 
@@ -42,8 +42,9 @@ def steps(experiment: Experiment) -> list[Step]:
     rest += [
         _divergence(experiment, decoder, decoded[decoder.name], untuned, tuned) for decoder in _diverging(experiment)
     ]
+    trial = _trial(experiment, data, reward, pairs)
     # what needs no tuning comes before it: a run has its first numbers early
-    line = list(dict.fromkeys([data, reward, *judges, *untuned, *first, *samples, *pairs, *tuned, *rest]))
+    line = list(dict.fromkeys([data, *trial, reward, *judges, *untuned, *first, *samples, *pairs, *tuned, *rest]))
     needs = tuple(sorted(line, key=lambda step: STAGES.index(step.stage)))
     return [*line, Step("report", makers.report, execution={"experiment": experiment}, needs=needs)]
 
@@ -80,6 +81,26 @@ def _reward(experiment: Experiment, data: Step) -> Step:
         execution=_checkpoints(experiment), code=_reward_code(experiment), needs=(data,),
         flops=partial(flops.of_reward, experiment),
     )  # fmt: skip
+
+
+def _trial(experiment: Experiment, data: Step, reward: Step, pairs: tuple[Step, ...]) -> list[Step]:
+    """A first call of the user's functions and services, with the steps that it needs; none where there are none.
+
+    Else a fault in them would show when the first texts are scored, perhaps after hours of tuning.
+    """
+    values = [value for decoder in experiment.guide.decoders for value in decoder.value]
+    functions = sorted({value.function for value in values if value.function is not None})
+    untried = experiment.reward.training is None and "model" not in experiment.reward.entry.reads
+    if not functions and not untried:
+        return []
+    unprompted, on_pairs = experiment.guide.unprompted, experiment.data.tests_on_pairs
+    source = () if unprompted is not None else pairs if on_pairs else (data,)
+    parts = {"reward": experiment.reward if untried else None, "unprompted": unprompted, "functions": functions,
+             "data": experiment.data if source is pairs else None}  # fmt: skip
+    code = (*map(Code, functions), *(_reward_code(experiment) if untried else ()))
+    needs = (*source, *((reward,) if untried else ()))
+    stage = "pairs" if source is pairs else "reward"
+    return with_needs([Step(stage, makers.tried, "try functions", "trial", parts, code=code, needs=needs)])
 
 
 def _judges(experiment: Experiment, data: Step) -> tuple[Step, ...]:

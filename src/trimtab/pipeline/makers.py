@@ -46,6 +46,27 @@ def ready_reward(job: "Job", reward: RewardConfig) -> None:
     write_json(job.folder / "report.json", {reward.kind: reward.label})
 
 
+def tried(
+    job: "Job", reward: RewardConfig | None, unprompted: int | None, data: DataConfig | None, functions: Sequence[str]
+) -> None:
+    """A note of what the user's functions and services give for two test prompts, each with a short response."""
+    from trimtab.rewards.function import FunctionReward
+    from trimtab.rewards.reward import name_of
+    from trimtab.rewards.reward_values import scores_of, warn_if_none_is_scored
+
+    prompts = [prompt.text for prompt in _test_prompts(job, unprompted, data)[: len(TRIED)]]
+    responses, given = TRIED[: len(prompts)], {}
+    for scorer in (*([] if reward is None else [job.reward(reward)]), *map(FunctionReward, functions)):
+        scores = scores_of(scorer, prompts, responses)
+        warn_if_none_is_scored(scorer, responses, scores)
+        given[name_of(scorer)] = [str(score) for score in scores]
+    write_json(job.folder / "report.json", given)
+
+
+TRIED = (" It is good.", " It is bad.")
+"""Responses that a run's rewards are first called with."""
+
+
 @contextlib.contextmanager
 def _training(
     job: "Job", seed: int, checkpoint_seconds: float, trackers: Path | None = None
@@ -187,7 +208,7 @@ def guide(
     """Generations of the test prompts by one decoder. `terms` are in the decoder's configuration already."""
     from trimtab.search.decoders import Decoder, within_its_budget
 
-    prompts, roles = _test_prompts(job, guide, data), job.roles(small, large, tuned)
+    prompts, roles = _test_prompts(job, guide.unprompted, data), job.roles(small, large, tuned)
     settled = within_its_budget(decoder, guide.max_new_tokens, roles, prompts)
     gold = None if reward is None else partial(job.reward, reward)
     ready = Decoder(settled, guide, seed, roles, gold, job.observe)
@@ -196,12 +217,12 @@ def guide(
     return Decoding(prompts, ready.decode, size)
 
 
-def _test_prompts(job: "Job", guide: GuideConfig, data: DataConfig | None) -> list[Prompt]:
-    """Prompts cut from test reviews, or instructions; those of an existing data set's test split; or none."""
+def _test_prompts(job: "Job", unprompted: int | None, data: DataConfig | None) -> list[Prompt]:
+    """Prompts cut from test reviews, or instructions; those of an existing data set's test split; or empty ones."""
     from trimtab.data.parts import prompts_to_test
 
-    if guide.unprompted is not None:
-        return [Prompt(f"unprompted-{number:05d}", "") for number in range(guide.unprompted)]
+    if unprompted is not None:
+        return [Prompt(f"unprompted-{number:05d}", "") for number in range(unprompted)]
     if data is not None:
         return prompts_to_test(job.input("pairs").records(Pair), data)
     return job.input("data").records(Prompt, "test")

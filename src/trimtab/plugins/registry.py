@@ -116,6 +116,9 @@ class Registry(dict[str, E]):
         return entry
 
     def __missing__(self, name: str) -> E:
+        for entry in self.values():  # the field's word for it, such as DPO
+            if str(name).lower() in re.findall(r"[\w-]+", entry.words.lower()):
+                raise ConfigurationError(f"{name!r} is no {self.noun}: write {entry.name} for {entry.words}")
         raise ConfigurationError(f"{name!r} is no {self.noun}: {suggestion(name, self)}")
 
     def discard(self, name: str) -> None:

@@ -21,10 +21,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
-from trimtab.errors import ConfigurationError
+from trimtab.errors import ConfigurationError, suggestion
 from trimtab.plugins.source_files import sources_hash
 from trimtab.plugins.user_errors import one_line_faults
 
@@ -48,9 +48,13 @@ def named_function(name: str) -> Callable[..., Any]:
         ConfigurationError: the module or file does not exist, cannot be imported, or has no such function.
     """
     location, _, attribute = name.rpartition(":")
-    function = vars(import_module(location)).get(attribute)
+    module = import_module(location)
+    function = vars(module).get(attribute)
     if not callable(function):
-        raise ConfigurationError(f"{name!r}: {location} has no function {attribute}")
+        own = [key for key, value in vars(module).items() if isinstance(value, FunctionType)
+               and value.__module__ == module.__name__ and not key.startswith("_")]  # fmt: skip
+        known = f": {suggestion(attribute, own)}" if own else ""
+        raise ConfigurationError(f"{name!r}: {location} has no function {attribute}{known}")
     return function
 
 

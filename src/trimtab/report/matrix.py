@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from trimtab.config.guide import GuideConfig
 from trimtab.evaluation.evaluate import Row
 from trimtab.report.columns import characters
+from trimtab.report.verdict import MIN_PROMPTS
 from trimtab.report.wording import interval
 
 MAX_COLUMNS = 8  # a laptop's page has room for no more
@@ -17,11 +18,15 @@ MAX_COLUMNS = 8  # a laptop's page has room for no more
 
 @dataclass(frozen=True)
 class Matrix:
-    """`names` of the columns' decoders; of each row its decoder and its cells: text, and whether it is clear."""
+    """`names` of the columns' decoders; of each row its decoder and its cells: text, and whether it is clear.
+
+    `few`: there are too few prompts for any to be clear.
+    """
 
     names: list[str]
     rows: list[tuple[str, list[tuple[str, bool]]]]
     left_out: bool
+    few: bool = False
 
     @property
     def characters(self) -> int:
@@ -43,9 +48,10 @@ def matrix(guide: GuideConfig, rows: Sequence[Row]) -> Matrix:
         columns = [row for row in compared if row.decoder in best]
     names = [row.decoder for row in columns]
     cells = [(row.decoder, [_cell(row, name) for name in names]) for row in compared]
-    return Matrix(names, cells, left_out=len(columns) < len(compared))
+    few = any(row.prompts < MIN_PROMPTS for row in compared)
+    return Matrix(names, cells, left_out=len(columns) < len(compared), few=few)
 
 
 def _cell(row: Row, other: str) -> tuple[str, bool]:
     found = row.against.get(other)
-    return ("", False) if found is None else (interval(*found.reward), found.clear)
+    return ("", False) if found is None else (interval(*found.reward), found.clear and row.prompts >= MIN_PROMPTS)

@@ -66,7 +66,7 @@ def _measured_steps(study: Study, run: Run) -> list[Step]:
     """The steps that the scores of a run's decoders need, in the experiment's order."""
     line, decoders = steps(run.experiment), study.decoders(run)
     names = {name for decoder in decoders for name in (f"evaluate {decoder.name}", f"evaluate {decoder.name} (KL)")}
-    needed = set(with_needs(step for step in line if step.name in names))
+    needed = set(with_needs(step for step in line if step.name in names or step.folder == "trial"))
     return [step for step in line if step in needed]
 
 

@@ -20,6 +20,7 @@ from trimtab.pipeline.checks import check_lines
 from trimtab.pipeline.experiment_steps import steps
 from trimtab.pipeline.memory import memory_lines, spreads
 from trimtab.pipeline.reports import report_folder
+from trimtab.pipeline.step import with_needs
 from trimtab.report.study_page import StudyFacts, write_study_report
 from trimtab.store.artifacts import RunDirectory
 from trimtab.store.files import link_to, write_json
@@ -97,18 +98,24 @@ def carry_out_study(
         The digests of the tasks that failed, each with the reason. What would be made from them is not tried.
     """
     values = {run.name: run.experiment.model_dump_json(exclude_unset=True) for run in plan.study.runs}
-    tasks = [
-        Task(
+    tasks = {
+        digest: Task(
             task.step,
             task.artifact,
             {step: plan.tasks[digest].artifact for step, digest in task.inputs.items()},
             values[task.runs[0]],
             task.name,
         )
-        for task in plan.tasks.values()
-    ]
-    watch.plan(task.name for task in tasks)
-    failed = Driver(tasks, directory, workers, watch, manner).run()
+        for digest, task in plan.tasks.items()
+    }
+    watch.plan(task.name for task in tasks.values())
+    # a run whose functions fail when they are tried makes nothing more
+    first = {step.name for step in with_needs(task.step for task in tasks.values() if task.step.folder == "trial")}
+    trial = [task for task in tasks.values() if task.step.name in first]
+    failed = Driver(trial, directory, workers, watch, manner).run()
+    lost = _failed_runs(plan, {digest: str(error) for digest, error in failed.items()})
+    rest = [task for digest, task in tasks.items() if not lost.keys() >= set(plan.tasks[digest].runs)]
+    failed |= Driver(rest, directory, workers, watch, manner).run()
     for digest, error in failed.items():
         if not isinstance(error, TrimtabError | WorkerFault):
             _log.error("unexpected error in %s", plan.tasks[digest].name, exc_info=error)
