@@ -116,7 +116,7 @@ def test_a_function_that_sets_both_responses_aside_is_warned_of(tmp_path: Path, 
     (line,) = [line for line in lines if "warning" in line]
     assert "mine.py:unsure gave none of 2 responses a finite number" in line
     (trial,) = (tmp_path / "quickstart").glob("trial-????????????")
-    assert json.loads((trial / "report.json").read_text()) == {
+    assert json.loads((trial / "tried.json").read_text()) == {
         f"the reward function {tmp_path}/mine.py:unsure": ["nan", "nan"]
     }
 

@@ -60,7 +60,7 @@ def tried(
         scores = scores_of(scorer, prompts, responses)
         warn_if_none_is_scored(scorer, responses, scores)
         given[name_of(scorer)] = [str(score) for score in scores]
-    write_json(job.folder / "report.json", given)
+    write_json(job.folder / "tried.json", given)
 
 
 TRIED = (" It is good.", " It is bad.")
