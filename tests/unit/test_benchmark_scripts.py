@@ -192,6 +192,6 @@ def test_serving(script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert [(row["workload"], row["clients"]) for row in rows] == [("base", 2), ("cbs", 2)]
     for row in rows:
         assert row["ratio"] == row["tokens_a_second"] / row["alone"]
-        assert 0 < row["first_token"] <= row["median"] <= row["p99"]
+        assert 0 < row["first_token"] <= row["median"] <= row["p99"] and row["rows_gain"] > 0
     figures = main(module, monkeypatch, tmp_path / "soak.json", "--soak", "2")
     assert figures["wrong"] == [] and figures["lost"] == 0 and figures["ends"]["answered"] > 0

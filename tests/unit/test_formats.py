@@ -197,6 +197,12 @@ def test_a_file_can_be_looked_at_as_it_is_read(tmp_path: Path) -> None:
     ]
 
 
+def test_semicolons_between_cells_that_hold_commas_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("question;source\nWho, in the end, is that?;web\n")
+    with pytest.raises(DataError, match=r"a\.csv has one column, question;source: put commas between the cells$"):
+        read_rows_of(tmp_path / "a.csv")
+
+
 def test_tabs_separate_the_cells_of_a_tsv_and_ndjson_is_json_lines(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text('prompt\tanswer\nIs it 1,5?\tNA\n"Two\nlines"\t007\n')
     (tmp_path / "b.TSV.gz").write_bytes(gzip.compress(b"prompt\tanswer\nx\t\n"))
