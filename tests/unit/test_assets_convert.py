@@ -136,6 +136,13 @@ def test_whole_weights_are_not_rounded(tmp_path: Path, scale: float) -> None:
         assert torch.equal(loaded.state_dict()[name], weight), name
 
 
+def test_without_a_terminal_no_bar_is_shown(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_gguf(tmp_path / "tiny.gguf", tiny.llama(seed=3, dtype=torch.float32))
+    capfd.readouterr()
+    Assets(cache=tmp_path / "cache").model(str(tmp_path / "tiny.gguf"))
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_folder_that_an_earlier_version_rounded_is_not_taken(tmp_path: Path) -> None:
     model = tiny.llama(seed=3, dtype=torch.float32)
     write_gguf(tmp_path / "tiny.gguf", model)

@@ -1,15 +1,21 @@
 """Turns a GGUF model, which takes up to a minute to parse, into a folder of safetensors that loads in a second."""
 
+import contextlib
+import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import gguf
 import torch
+import transformers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    modeling_gguf_pytorch_utils,
 )
 
 from trimtab.errors import AssetError
@@ -18,6 +24,23 @@ from trimtab.errors import AssetError
 _END_TEXTS = ("<|im_end|>", "<|endoftext|>", "<eos>", "<end_of_turn>", "<|eot_id|>", "<|end_of_text|>")
 
 
+@contextlib.contextmanager
+def _bars_on_terminals_alone() -> Iterator[None]:
+    """Inside, transformers shows progress bars on a terminal only; it reads GGUF files under one of tqdm's own."""
+    logs, bar = transformers.utils.logging, modeling_gguf_pytorch_utils.tqdm
+    shown = logs.is_progress_bar_enabled()
+    if not sys.stderr.isatty():
+        logs.disable_progress_bar()
+        modeling_gguf_pytorch_utils.tqdm = partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        modeling_gguf_pytorch_utils.tqdm = bar
+        if shown:
+            logs.enable_progress_bar()
+
+
+@_bars_on_terminals_alone()
 def convert_gguf(source: Path, target: Path) -> None:
     """Write the model of `source` to the folder `target`, which must exist.
 
