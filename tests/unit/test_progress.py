@@ -96,6 +96,16 @@ def test_without_a_terminal_a_stage_that_runs_is_told_of_again_and_again() -> No
     assert len(watch.listeners) == 0
 
 
+def test_a_state_of_two_words_takes_one_line() -> None:
+    console = Console(file=io.StringIO(), width=80, height=30, force_terminal=True)
+    with watching(console=console) as watch:
+        watch.plan(["synthesize validation", *map(str, range(20))])
+        watch.used_again("synthesize validation")
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue())  # type: ignore[attr-defined]
+    assert re.search(r"validation +used again *$", shown, re.MULTILINE), shown
+    assert re.search(r"^0 +waits, 19 more", shown, re.MULTILINE), shown
+
+
 def test_results_fill_below_the_stages_or_are_told_line_by_line() -> None:
     table = Table("decoder", "reward")
     table.add_row("base", "1.00")

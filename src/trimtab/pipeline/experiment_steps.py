@@ -93,13 +93,14 @@ def _trial(experiment: Experiment, data: Step, reward: Step, pairs: tuple[Step, 
     untried = experiment.reward.training is None and "model" not in experiment.reward.entry.reads
     if not functions and not untried:
         return []
-    unprompted, on_pairs = experiment.guide.unprompted, experiment.data.tests_on_pairs
-    source = () if unprompted is not None else pairs if on_pairs else (data,)
+    unprompted = experiment.guide.unprompted
+    on_pairs = unprompted is None and experiment.data.tests_on_pairs
+    source = pairs if on_pairs else (data,) if unprompted is None else ()
     parts = {"reward": experiment.reward if untried else None, "unprompted": unprompted, "functions": functions,
-             "data": experiment.data if source is pairs else None}  # fmt: skip
+             "data": experiment.data if on_pairs else None}  # fmt: skip
     code = (*map(Code, functions), *(_reward_code(experiment) if untried else ()))
     needs = (*source, *((reward,) if untried else ()))
-    stage = "pairs" if source is pairs else "reward"
+    stage = "pairs" if on_pairs else "reward"
     return with_needs([Step(stage, makers.tried, "try functions", "trial", parts, code=code, needs=needs)])
 
 

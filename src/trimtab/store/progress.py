@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from trimtab.store.worker_lines import MAX_WORKER_LINES, with_workers
+from trimtab.store.worker_lines import MAX_WORKER_LINES, Stacked, with_workers
 
 Advance = Callable[[float, int], None]
 """Called with the units that are done, of which the last may be a fraction, and their total."""
@@ -171,7 +171,7 @@ def throttled(seconds: float, update: Callable[[], None]) -> Callable[[Stage], N
     return listener
 
 
-View = Callable[[list[Stage], float, int], Table]
+View = Callable[[list[Stage], float, int], RenderableType]
 """Draws stages at a time in at most a number of lines."""
 
 
@@ -186,14 +186,10 @@ def watching(*, quiet: bool = False, console: Console | None = None, table: View
     console = console or Console(stderr=True)
     watch.print = lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def view() -> Table:
+    def view() -> Stacked:
         stages, below = list(watch.stages.values()), 0 if watch.results is None else watch.results.row_count + 4
-        shown = Table.grid()
-        shown.add_row((table or stage_table)(stages, time.time(), max(console.height - 3 - below, 5)))
-        if watch.results is not None:
-            shown.add_row("")
-            shown.add_row(watch.results)
-        return shown
+        shown = (table or stage_table)(stages, time.time(), max(console.height - 3 - below, 5))
+        return Stacked([shown] if watch.results is None else [shown, "", watch.results])
 
     if console.is_jupyter:  # in place; rich's own live view would need widgets
         from IPython.display import display
@@ -242,7 +238,7 @@ def lines_of(watch: Watch, seconds: float = LINE_SECONDS) -> Iterator[None]:
         watch.listeners.remove(change)
 
 
-def stage_table(stages: list[Stage], now: float, height: int) -> Table:
+def stage_table(stages: list[Stage], now: float, height: int) -> RenderableType:
     """The stages in at most `height` lines: the latest ones that have begun, and how many wait."""
     table = Table.grid(padding=(0, 2))
     table.add_column(overflow="fold", width=name_width(stage.name for stage in stages))

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -27,7 +27,7 @@ class StudyView:
     def shows(self, plan: StudyPlan) -> None:
         self._plan = plan
 
-    def __call__(self, stages: list[Stage], now: float, height: int) -> Table:
+    def __call__(self, stages: list[Stage], now: float, height: int) -> RenderableType:
         """A line for the tasks that cells share, one for each cell, and one for the report."""
         if self._plan is None:
             return stage_table(stages, now, height)
