@@ -201,7 +201,7 @@ _OWN = (
         name="seconds",
         narrow="sec.",
         function=_field("seconds"),
-        words="Wall seconds for one prompt, measured once.",
+        words="Wall seconds for one prompt, measured once; a gold pick counts the search that it picks from.",
         limits=f"Other work on the machine moves them: {NOISE}.",
         rounded=significant,
     ),
