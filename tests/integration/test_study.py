@@ -182,10 +182,12 @@ def test_a_cell_whose_function_fails_is_not_tuned(hub: Path, tmp_path: Path) -> 
         name: {"reward": {"by": f"{tmp_path}/mine.py:{name}"}, "tune.beta": beta}
         for name, beta in (("good", 0.1), ("bad", 1.0))
     }
+    training = {"snippet_words": [4, 10], "batch_size": 8, "frozen_layers": 1}
+    kinds["trained"] = {"reward": {"max_length": 64, "training": training}}  # it needs data, which the others do not
     changes = {"data.preferences": "ZHZisZZ/imdb_preference", "evaluate.kl_samples": 0}
     outcome = run(load_study(save_study(tmp_path, {"kind": kinds}, overrides=changes)), tmp_path, hub)
     assert [*outcome.failures] == ["bad"]
-    assert outcome.failures["bad"].startswith("try functions: the reward function ")
+    assert outcome.failures["bad"].startswith("trial reward: the reward function ")
     assert made(tmp_path)["tune"] == made(tmp_path)["trial"] == 1
 
 

@@ -221,6 +221,28 @@ def test_a_step_goes_to_a_worker_that_has_what_it_needs_and_fails_where_none_has
     assert "small: a takes about 9.0 GB" in caplog.text  # a warning, which the terminal shows
 
 
+def test_a_step_fails_where_the_only_worker_that_might_do_it_has_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a worker that comes again under its old name is asked again."""
+    workers, large = FakeWorkers(), FakeWorkers(deaths=1)
+    small = Lacking("small", "a")
+    present: dict[str, Any] = {"small": small, "large": large}
+    monkeypatch.setattr(workers, "all", lambda: present)
+    monkeypatch.setattr(workers, "listen", large.listen)
+
+    def leave() -> None:
+        present.pop("large", None)
+        large._put(None)
+        if large.open:
+            large.work()
+
+    monkeypatch.setattr(workers, "work", leave)
+    assert driven(tasks(tmp_path, a=""), workers) == {"a": "small: a takes about 9.0 GB"}
+    small.lacks, present["large"], large.deaths = "", large, 0
+    assert driven(tasks(tmp_path, a=""), workers) == {}
+
+
 @pytest.mark.parametrize("traced", [False, True])
 def test_what_needs_a_step_whose_blocks_were_all_decoded_before_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, traced: bool

@@ -217,5 +217,6 @@ def test_the_pages_table_of_differences_calls_none_clear_where_prompts_are_few()
     clear = Difference(Estimate(0.4, 0.2, 0.6), None, 96)
     rows = [dataclasses.replace(each, against={"base": clear}) for each in quickstart_rows()]
     assert matrix(QUICKSTART.guide, rows).rows[1][1][0] == ("0.40 [0.20, 0.60]", True)
-    few = matrix(QUICKSTART.guide, [dataclasses.replace(row, prompts=verdict.MIN_PROMPTS - 1) for row in rows])
+    shared = {"base": dataclasses.replace(clear, prompts=verdict.MIN_PROMPTS - 1)}
+    few = matrix(QUICKSTART.guide, [dataclasses.replace(row, against=shared) for row in rows])
     assert few.few and not any(clear for _, cells in few.rows for _, clear in cells)

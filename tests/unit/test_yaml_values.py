@@ -170,7 +170,7 @@ def test_whole_numbers_name_a_decoder_as_whole_numbers():
 @pytest.mark.parametrize("text", ["Question: {prompt}", "[{prompt}]", "{prompt}"])
 def test_a_template_that_yaml_takes_for_a_mapping_or_list_is_refused_with_the_remedy(tmp_path, text):
     (tmp_path / "demo.yaml").write_text("name: demo\nsmall: {name: a}\n")
-    with pytest.raises(ConfigurationError, match=r"small\.template.*put it in quotation marks"):
+    with pytest.raises(ConfigurationError, match=r"small\.template.*in quotation marks"):
         load_experiment(tmp_path / "demo.yaml", [f"small.template={text}"])
     made = load_experiment(tmp_path / "demo.yaml", [f'small.template="{text}"'])
     assert made.small.template == text

@@ -26,16 +26,18 @@ _END_TEXTS = ("<|im_end|>", "<|endoftext|>", "<eos>", "<end_of_turn>", "<|eot_id
 
 @contextlib.contextmanager
 def _bars_on_terminals_alone() -> Iterator[None]:
-    """Inside, transformers shows progress bars on a terminal only; it reads GGUF files under one of tqdm's own."""
-    logs, bar = transformers.utils.logging, modeling_gguf_pytorch_utils.tqdm
-    shown = logs.is_progress_bar_enabled()
-    if not sys.stderr.isatty():
-        logs.disable_progress_bar()
-        modeling_gguf_pytorch_utils.tqdm = partial(bar, disable=True)
+    """Inside, transformers shows progress bars on a terminal only. The one for GGUF files has no switch."""
+    logs, reader = transformers.utils.logging, vars(modeling_gguf_pytorch_utils)
+    bar, shown = reader.get("tqdm"), logs.is_progress_bar_enabled()
+    if sys.stderr.isatty() or bar is None:
+        yield
+        return
+    logs.disable_progress_bar()
+    reader["tqdm"] = partial(bar, disable=True)
     try:
         yield
     finally:
-        modeling_gguf_pytorch_utils.tqdm = bar
+        reader["tqdm"] = bar
         if shown:
             logs.enable_progress_bar()
 

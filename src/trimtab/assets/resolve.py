@@ -190,7 +190,7 @@ class Assets:
         return self.cache / "downloads" / f"{entry.name.replace('/', '--')}-{entry.digest}"
 
     def _converted_folder(self, name: str, sha256: str) -> Path:
-        """Messages show it, so that it has the model's name in it."""
+        """It has the model's name in it, since messages show it."""
         return self.cache / "converted" / f"{name.replace('/', '--')}-{sha256[:16]}"
 
 

@@ -73,7 +73,7 @@ def init(
     write_text(file, [text])
     for name in dict.fromkeys((small, large or small)):
         if find(name) is None and _tokenizer_folder(name, assets) is None:
-            print(f"not checked: {name} cannot be found from here, and how it is asked was guessed from its name")
+            print(f"not checked: {name} has no tokenizer that can be read here, so that its template is a guess")
     print(f"{file} is written. Next:\n  trimtab check {file}\n  trimtab run {file}")
 
 

@@ -119,5 +119,5 @@ def text_wanted(value: object) -> str:
     if value is None:
         return "YAML takes nothing, ~ and null for no value: give a text, in quotation marks if it is one of these"
     if isinstance(value, dict | list):
-        return "YAML takes a text with a colon, brackets or braces for more than a text: put it in quotation marks"
+        return "give one text; YAML takes `a: b`, [a] and {a} for a mapping or list unless they are in quotation marks"
     return "give a text"

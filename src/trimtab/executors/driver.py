@@ -51,17 +51,17 @@ class Driver:
                 self._twins.setdefault(task.artifact.digest, []).append(task)
         self._position = {digest: index for index, digest in enumerate(self._tasks)}
         self._directory, self._workers, self._watch, self._manner = directory, workers, watch, manner
-        self._sorter = graphlib.TopologicalSorter(
-            {
-                digest: {made.digest for made in task.inputs.values() if made.digest in self._tasks}
-                for digest, task in self._tasks.items()
-            }
-        )
+        self._needs = {
+            digest: {made.digest for made in task.inputs.values() if made.digest in self._tasks}
+            for digest, task in self._tasks.items()
+        }
+        self._sorter = graphlib.TopologicalSorter(self._needs)
+        self._finished: set[str] = set()
         self._ready: list[Task] = []  # those whose inputs were finished last come first
         self._open: dict[str, OpenStep] = {}
         self._running: dict[Future[Result], _Running] = {}
         self._last: dict[str, str] = {}  # the step that each worker worked on last
-        self._unfit: set[tuple[str, str]] = set()  # workers that lack what a step needs, each with the step
+        self._unfit: dict[tuple[str, str], Unfit] = {}  # worker and step: what the worker lacks for it
         self._again: dict[tuple[str, str, int], int] = {}
         self._failed: dict[str, Exception] = {}
         self._devices: list[str] = []
@@ -80,8 +80,11 @@ class Driver:
             while True:
                 self._find_ready()
                 self._give_out()
-                if not self._running and not (self._ready or self._open):
-                    return self._failed
+                if not self._running:
+                    self._fail_unfit()
+                    if not (self._ready or self._open):
+                        self._check_end()
+                        return self._failed
                 self._workers.work()
                 self._handle(self._events.get())
         except BaseException as error:
@@ -121,9 +124,22 @@ class Driver:
             self._manner.made(twin)
         step = OpenStep.for_traces(task, self._directory, self._watch, self._manner) if self._manner.traced else None
         if step is None:
-            self._sorter.done(task.artifact.digest)
+            self._done(task.artifact.digest)
         else:
             self._open[task.artifact.digest] = step
+
+    def _done(self, digest: str) -> None:
+        self._sorter.done(digest)
+        self._finished.add(digest)
+
+    def _check_end(self) -> None:
+        """Every task was made, or failed, or needs one that failed: no run may end well without its last steps."""
+        lost = set(self._failed)
+        for digest in graphlib.TopologicalSorter(self._needs).static_order():
+            if lost & self._needs[digest]:
+                lost.add(digest)
+        left = self._tasks.keys() - self._finished - lost
+        assert not left, [self._tasks[digest].name for digest in left]
 
     def _give_out(self) -> None:
         """Give work to every idle worker, as long as there is any."""
@@ -180,11 +196,16 @@ class Driver:
             running.open_step.workers.remove(running.worker)
             self._show(running.open_step)
             self._settle(running, event)
+        else:  # workers came or went; one that comes again may have what it lacked
+            present = self._workers.all()
+            self._unfit = {key: lacks for key, lacks in self._unfit.items() if key[0] in present}
 
     def _settle(self, running: _Running, future: "Future[Result]") -> None:
         """Take what a worker gave back: a result, or the reason why there is none."""
         step, work, error = running.open_step, running.work, future.exception()
         digest = step.task.artifact.digest
+        if isinstance(error, Unfit):
+            self._unfit[running.worker, digest] = error
         if error is None:
             try:
                 step.receive(work, future.result())
@@ -194,7 +215,7 @@ class Driver:
         elif isinstance(error, BrokenExecutor) and digest not in self._failed and self._may_go_again(digest, work):
             _log.warning("%s: %s; what it worked on is given out again", step.task.name, error)
             step.put_back(work)
-        elif isinstance(error, Unfit) and digest not in self._failed and self._others_may(running, digest):
+        elif isinstance(error, Unfit) and digest not in self._failed and self._others_may(digest):
             _log.warning("%s", error)
             step.put_back(work)
         elif isinstance(error, Exception):
@@ -206,9 +227,17 @@ class Driver:
         if step.over:
             self._finish(step)
 
-    def _others_may(self, running: _Running, digest: str) -> bool:
+    def _fail_unfit(self) -> None:
+        """Fail the open steps for which every worker that there is now lacks something, since others may have left."""
+        workers = self._workers.all()
+        for digest, step in [*self._open.items()]:
+            lacks = [self._unfit.get((worker, digest)) for worker in workers]
+            if lacks and lacks[0] is not None and None not in lacks:
+                self._fail(step, lacks[0])
+                self._finish(step)
+
+    def _others_may(self, digest: str) -> bool:
         """Whether there is a worker that has not said yet that it lacks what a step needs."""
-        self._unfit.add((running.worker, digest))
         return any((worker, digest) not in self._unfit for worker in self._workers.all())
 
     def _may_go_again(self, digest: str, work: Work) -> bool:
@@ -251,7 +280,7 @@ class Driver:
             return
         self._watch.end(step.name, "made")
         if step.traces_only or self._manner.shard is not None:
-            self._sorter.done(digest)
+            self._done(digest)
         else:
             self._complete(task)
 

@@ -212,8 +212,11 @@ def _made(maker: StepMaker, plan: Plan, last: Step, watch: Watch, task: Task) ->
 
 
 def _group(step: Step) -> str:
-    """Steps of one group can be worked on at the same time: each decoder is evaluated as soon as it has decoded."""
-    return "guide" if step.stage == "evaluate" else step.stage
+    """Steps of one group can be worked on at the same time: each decoder is evaluated as soon as it has decoded.
+
+    Nothing else begins before functions have been tried.
+    """
+    return "trial" if step.folder == "trial" else "guide" if step.stage == "evaluate" else step.stage
 
 
 def show_memory(watch: Watch, lines: Sequence[str]) -> None:

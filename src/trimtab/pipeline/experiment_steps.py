@@ -42,9 +42,9 @@ def steps(experiment: Experiment) -> list[Step]:
     rest += [
         _divergence(experiment, decoder, decoded[decoder.name], untuned, tuned) for decoder in _diverging(experiment)
     ]
-    trial = _trial(experiment, data, reward, pairs)
+    trials = _trials(experiment, data, reward, pairs)
     # what needs no tuning comes before it: a run has its first numbers early
-    line = list(dict.fromkeys([data, *trial, reward, *judges, *untuned, *first, *samples, *pairs, *tuned, *rest]))
+    line = list(dict.fromkeys([data, *trials, reward, *judges, *untuned, *first, *samples, *pairs, *tuned, *rest]))
     needs = tuple(sorted(line, key=lambda step: STAGES.index(step.stage)))
     return [*line, Step("report", makers.report, execution={"experiment": experiment}, needs=needs)]
 
@@ -83,25 +83,30 @@ def _reward(experiment: Experiment, data: Step) -> Step:
     )  # fmt: skip
 
 
-def _trial(experiment: Experiment, data: Step, reward: Step, pairs: tuple[Step, ...]) -> list[Step]:
-    """A first call of the user's functions and services, with the steps that it needs; none where there are none.
+def _trials(experiment: Experiment, data: Step, reward: Step, pairs: tuple[Step, ...]) -> list[Step]:
+    """A first call of the user's functions and of a reward service, each with the steps that it needs.
 
     Else a fault in them would show when the first texts are scored, perhaps after hours of tuning.
     """
-    values = [value for decoder in experiment.guide.decoders for value in decoder.value]
-    functions = sorted({value.function for value in values if value.function is not None})
-    untried = experiment.reward.training is None and "model" not in experiment.reward.entry.reads
-    if not functions and not untried:
-        return []
     unprompted = experiment.guide.unprompted
     on_pairs = unprompted is None and experiment.data.tests_on_pairs
     source = pairs if on_pairs else (data,) if unprompted is None else ()
-    parts = {"reward": experiment.reward if untried else None, "unprompted": unprompted, "functions": functions,
-             "data": experiment.data if on_pairs else None}  # fmt: skip
-    code = (*map(Code, functions), *(_reward_code(experiment) if untried else ()))
-    needs = (*source, *((reward,) if untried else ()))
-    stage = "pairs" if on_pairs else "reward"
-    return with_needs([Step(stage, makers.tried, "try functions", "trial", parts, code=code, needs=needs)])
+    test = {"unprompted": unprompted, "data": experiment.data if on_pairs else None}
+    stage, trials = "pairs" if on_pairs else "reward", []
+    if experiment.reward.training is None and "model" not in experiment.reward.entry.reads:
+        trials.append(
+            Step(
+                stage, makers.try_reward, "trial reward", "trial", parts={"reward": experiment.reward, **test},
+                code=_reward_code(experiment), needs=(*source, reward),
+            )
+        )  # fmt: skip
+    values = [value.function for decoder in experiment.guide.decoders for value in decoder.value]
+    for function in sorted(set(filter(None, values))):
+        parts = {"function": function, **test}
+        trials.append(
+            Step(stage, makers.try_value, f"trial {function}", "trial", parts, code=(Code(function),), needs=source)
+        )
+    return with_needs(trials)
 
 
 def _judges(experiment: Experiment, data: Step) -> tuple[Step, ...]:

@@ -29,6 +29,7 @@ from trimtab.store.files import write_json, write_records, write_text
 
 if TYPE_CHECKING:
     from trimtab.pipeline.workspace import Job
+    from trimtab.rewards.reward import Scorer
     from trimtab.training.job import TrainingJob
 
 
@@ -46,21 +47,27 @@ def ready_reward(job: "Job", reward: RewardConfig) -> None:
     write_json(job.folder / "report.json", {reward.kind: reward.label})
 
 
-def tried(
-    job: "Job", reward: RewardConfig | None, unprompted: int | None, data: DataConfig | None, functions: Sequence[str]
-) -> None:
-    """A note of what the user's functions and services give for two test prompts, each with a short response."""
+def try_reward(job: "Job", reward: RewardConfig, unprompted: int | None, data: DataConfig | None) -> None:
+    """A note that the gold reward gives numbers."""
+    _try(job, job.reward(reward), unprompted, data)
+
+
+def try_value(job: "Job", function: str, unprompted: int | None, data: DataConfig | None) -> None:
+    """A note that a function that values candidates gives numbers."""
     from trimtab.rewards.function import FunctionReward
+
+    _try(job, FunctionReward(function), unprompted, data)
+
+
+def _try(job: "Job", scorer: "Scorer", unprompted: int | None, data: DataConfig | None) -> None:
+    """Have two test prompts scored, each with a short response. Numbers are not kept, since they may change."""
     from trimtab.rewards.reward import name_of
     from trimtab.rewards.reward_values import scores_of, warn_if_none_is_scored
 
     prompts = [prompt.text for prompt in _test_prompts(job, unprompted, data)[: len(TRIED)]]
-    responses, given = TRIED[: len(prompts)], {}
-    for scorer in (*([] if reward is None else [job.reward(reward)]), *map(FunctionReward, functions)):
-        scores = scores_of(scorer, prompts, responses)
-        warn_if_none_is_scored(scorer, responses, scores)
-        given[name_of(scorer)] = [str(score) for score in scores]
-    write_json(job.folder / "tried.json", given)
+    responses = list(TRIED[: len(prompts)])
+    warn_if_none_is_scored(scorer, responses, scores_of(scorer, prompts, responses))
+    write_json(job.folder / "tried.json", {"tried": name_of(scorer)})
 
 
 TRIED = (" It is good.", " It is bad.")

@@ -40,6 +40,7 @@ class Entry:
     words: what it is, for the report's page and the model card.
     paper: its source, with the arXiv number.
     limits: a sentence about what it cannot do or needs.
+    also: other names for it in use, in small letters; they are not taken, and answered with its name.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Entry:
     words: str
     paper: str = ""
     limits: str = ""
+    also: Sequence[str] = ()
 
     @property
     def own(self) -> bool:
@@ -116,8 +118,8 @@ class Registry(dict[str, E]):
         return entry
 
     def __missing__(self, name: str) -> E:
-        for entry in self.values():  # the field's word for it, such as DPO
-            if str(name).lower() in re.findall(r"[\w-]+", entry.words.lower()):
+        for entry in self.values():
+            if str(name).lower() in entry.also:
                 raise ConfigurationError(f"{name!r} is no {self.noun}: write {entry.name} for {entry.words}")
         raise ConfigurationError(f"{name!r} is no {self.noun}: {suggestion(name, self)}")
 

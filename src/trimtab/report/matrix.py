@@ -48,10 +48,10 @@ def matrix(guide: GuideConfig, rows: Sequence[Row]) -> Matrix:
         columns = [row for row in compared if row.decoder in best]
     names = [row.decoder for row in columns]
     cells = [(row.decoder, [_cell(row, name) for name in names]) for row in compared]
-    few = any(row.prompts < MIN_PROMPTS for row in compared)
+    few = all(found.prompts < MIN_PROMPTS for row in compared for found in row.against.values())
     return Matrix(names, cells, left_out=len(columns) < len(compared), few=few)
 
 
 def _cell(row: Row, other: str) -> tuple[str, bool]:
     found = row.against.get(other)
-    return ("", False) if found is None else (interval(*found.reward), found.clear and row.prompts >= MIN_PROMPTS)
+    return ("", False) if found is None else (interval(*found.reward), found.clear and found.prompts >= MIN_PROMPTS)

@@ -22,7 +22,8 @@ def load_run(run: str | Path, decoder: str, assets: Assets | None = None) -> Gui
 
     Raises:
         RunError: the run has no report, or an artifact of it is not whole.
-        ConfigurationError: there is no such decoder, or it needs what the run does not have.
+        ConfigurationError: there is no such decoder, or it needs what cannot be loaded from the run; or the run's large
+            model is behind an endpoint.
         AssetError, ModelError: a model cannot be found or loaded.
 
     >>> load_run("runs/quickstart", "cbs-4-4-5").generate("I really")  # doctest: +SKIP
@@ -33,11 +34,15 @@ def load_run(run: str | Path, decoder: str, assets: Assets | None = None) -> Gui
     check_type("assets", assets, Assets | None, "a trimtab.Assets")
     served = Served(of_run(Path(run)), assets or Assets())
     names, guide = served.names, served.experiment.guide
-    config = names.decoders.get(decoder) or decoder_named(decoder, names.model)
+    own = {config.name: config for config in guide.decoders}
+    config = names.decoders.get(decoder) or own.get(decoder) or decoder_named(decoder, names.model)
     if config is None:
-        raise ConfigurationError(f"{run} has no decoder {decoder}: {suggestion(decoder, names.decoders)}")
-    if (lacking := served.missing(config)) is not None:
-        raise ConfigurationError(f"{decoder} needs {lacking}, which {run} does not have: name another decoder")
+        raise ConfigurationError(f"{run} has no decoder {decoder}: {suggestion(decoder, own)}")
+    needs = "the answers of another decoder" if config.best_of is not None else served.missing(config)
+    if needs is None and config.chunk_ends:
+        needs = "texts at which a chunk ends, which a GuidedModel does not know"
+    if needs is not None:
+        raise ConfigurationError(f"{decoder} cannot be loaded from {run}, since it needs {needs}: name another decoder")
     parts = RoleParts(served.roles, served.gold)(config)
     search = Search(**{name: vars(config)[name] for name in SEARCH_SETTINGS}, max_new_tokens=guide.max_new_tokens)
     return GuidedModel(parts.model, parts.value, search, guide.sampling, guide.stop, served.experiment.seed)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from trimtab.assets.resolve import Assets
 from trimtab.pipeline.experiment_steps import steps
 from trimtab.pipeline.step import Identities, Plan, Step, with_needs
+from trimtab.pipeline.traces import is_searched
 from trimtab.store.artifacts import Artifact, RunDirectory
 from trimtab.study.study_file import Run, Study
 
@@ -66,7 +67,10 @@ def _measured_steps(study: Study, run: Run) -> list[Step]:
     """The steps that the scores of a run's decoders need, in the experiment's order."""
     line, decoders = steps(run.experiment), study.decoders(run)
     names = {name for decoder in decoders for name in (f"evaluate {decoder.name}", f"evaluate {decoder.name} (KL)")}
-    needed = set(with_needs(step for step in line if step.name in names or step.folder == "trial"))
+    measured = with_needs(step for step in line if step.name in names)
+    values = {value.function for step in measured if is_searched(step) for value in step.parts["decoder"].value}
+    trials = [step for step in line if step.folder == "trial" and step.parts.get("function") in {None, *values}]
+    needed = set(with_needs([*measured, *trials]))
     return [step for step in line if step in needed]
 
 

@@ -20,7 +20,6 @@ from trimtab.pipeline.checks import check_lines
 from trimtab.pipeline.experiment_steps import steps
 from trimtab.pipeline.memory import memory_lines, spreads
 from trimtab.pipeline.reports import report_folder
-from trimtab.pipeline.step import with_needs
 from trimtab.report.study_page import StudyFacts, write_study_report
 from trimtab.store.artifacts import RunDirectory
 from trimtab.store.files import link_to, write_json
@@ -95,7 +94,8 @@ def carry_out_study(
     """Make all that is missing and can be made.
 
     Returns:
-        The digests of the tasks that failed, each with the reason. What would be made from them is not tried.
+        The digests of the tasks that failed, each with the reason. What would be made from them is not tried, and
+        nothing of runs whose functions failed when they were tried, or what those read.
     """
     values = {run.name: run.experiment.model_dump_json(exclude_unset=True) for run in plan.study.runs}
     tasks = {
@@ -110,11 +110,15 @@ def carry_out_study(
     }
     watch.plan(task.name for task in tasks.values())
     # a run whose functions fail when they are tried makes nothing more
-    first = {step.name for step in with_needs(task.step for task in tasks.values() if task.step.folder == "trial")}
-    trial = [task for task in tasks.values() if task.step.name in first]
-    failed = Driver(trial, directory, workers, watch, manner).run()
+    first = set[str]()
+    for digest in reversed([*plan.tasks]):  # each is after its inputs
+        if plan.tasks[digest].step.folder == "trial" or digest in first:
+            first |= {digest, *plan.tasks[digest].inputs.values()}
+    failed = Driver(
+        [task for digest, task in tasks.items() if digest in first], directory, workers, watch, manner
+    ).run()
     lost = _failed_runs(plan, {digest: str(error) for digest, error in failed.items()})
-    rest = [task for digest, task in tasks.items() if not lost.keys() >= set(plan.tasks[digest].runs)]
+    rest = [task for digest, task in tasks.items() if not lost.keys() >= {*plan.tasks[digest].runs}]
     failed |= Driver(rest, directory, workers, watch, manner).run()
     for digest, error in failed.items():
         if not isinstance(error, TrimtabError | WorkerFault):

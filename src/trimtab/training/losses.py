@@ -81,6 +81,7 @@ LOSSES.add(
         paper="Rafailov et al. 2023, arXiv 2305.18290",
         limits="Its gradient never vanishes: likelihoods of both responses may fall as long as the margin grows.",
         tag="dpo",
+        also=("dpo",),
     )
 )
 LOSSES.add(
@@ -91,6 +92,7 @@ LOSSES.add(
         paper="Zhao et al. 2023, arXiv 2305.10425",
         limits="A pair whose margin has reached 1 / beta nats is learned from no more.",
         tag="slic-hf",
+        also=("slic", "slic-hf"),
     )
 )
 LOSSES.add(
