@@ -8,8 +8,8 @@
 Each client sends its next request when the last one is answered. `alone` is `GuidedModel.generate`, one request after
 the other. Throughput is returned tokens a second; a ratio is throughput over that of `alone`, measured in turns, and
 `CPU ratio` the same by the process's own time, which other programs do not change. `rows' gain` is what the batch alone
-gives: tokens a second of transformers' forward pass over the rows of all clients, over those of one request's rows. First
-token: seconds from the request to its first text.
+gives: tokens a second of transformers' forward pass over the rows of all clients, over those of one request's rows.
+First token: seconds from the request to its first text.
 """
 
 import argparse
