@@ -21,7 +21,7 @@ from trimtab.config.experiment import Experiment
 from trimtab.config.guide import DecoderConfig
 from trimtab.config.search import SamplingConfig
 from trimtab.search.chunk_beam import Search
-from trimtab.search.decoders import SEARCH_SETTINGS
+from trimtab.search.decoders import search_settings
 from trimtab.search.guided_model import GuidedModel
 from trimtab.serve.app import application
 from trimtab.serve.command import bound_socket
@@ -99,7 +99,7 @@ class RunningServer:
         **sampling: Any,
     ) -> GuidedModel:  # fmt: skip
         parts = RoleParts(self.served.roles, self.served.gold)(decoder)
-        search = Search(**{name: vars(decoder)[name] for name in SEARCH_SETTINGS}, max_new_tokens=max_new_tokens)
+        search = Search(**search_settings(decoder), max_new_tokens=max_new_tokens)
         return GuidedModel(parts.model, parts.value, search, SAMPLING.model_copy(update=sampling), stop, seed)
 
     def get(self, path: str, **more: Any) -> httpx.Response:

@@ -246,9 +246,9 @@ def _values_in_csv(text: str, origin: str, separator: str, separators: str, most
         if repeated := _repeated(filter(None, header)):
             raise DataError(f"{origin} has two columns {repeated[0]}: rename one of them")
         for cells in islice(filter(None, lines), most):
-            if len(header) == 1 < len(cells) and _OTHER_SEPARATOR.search(header[0]):
-                raise DataError(f"{origin} has one column, {header[0]}: put {separators} between the cells")
             if len(cells) != len(header):
+                if len(header) == 1 and _OTHER_SEPARATOR.search(header[0]):
+                    raise DataError(f"{origin} has one column, {header[0]}: put {separators} between the cells")
                 raise DataError(
                     f"{origin}, line {lines.line_num} has {len(cells)} cells and the header {len(header)}: put cells "
                     f"with {separators} in quotation marks, or mend the row"

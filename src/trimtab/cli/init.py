@@ -3,6 +3,7 @@
 $ trimtab init my-questions.yaml --prompts questions.csv --column question --reward my_reward.py:score
 """
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -191,6 +192,7 @@ def reward_facts(reward: str, assets: "Assets") -> dict[str, Any]:
     return {"kind": "scalar" if len(labels) == 1 else "classifier", "positive_label": positive}
 
 
+@functools.cache  # the hub is asked once
 def _tokenizer_folder(model: str, assets: "Assets") -> Path | None:
     """The folder of a model's tokenizer and configuration; None where it cannot be had without the weights."""
     from trimtab.assets.catalog import find

@@ -88,10 +88,8 @@ def _trials(experiment: Experiment, data: Step, reward: Step, pairs: tuple[Step,
 
     Else a fault in them would show when the first texts are scored, perhaps after hours of tuning.
     """
-    unprompted = experiment.guide.unprompted
-    on_pairs = unprompted is None and experiment.data.tests_on_pairs
-    source = pairs if on_pairs else (data,) if unprompted is None else ()
-    test = {"unprompted": unprompted, "data": experiment.data if on_pairs else None}
+    source, on_pairs = _test_prompts(experiment, data, pairs)
+    test = {"unprompted": experiment.guide.unprompted, **on_pairs}
     stage, trials = "pairs" if on_pairs else "reward", []
     if experiment.reward.training is None and "model" not in experiment.reward.entry.reads:
         trials.append(
@@ -107,6 +105,15 @@ def _trials(experiment: Experiment, data: Step, reward: Step, pairs: tuple[Step,
             Step(stage, makers.try_value, f"trial {function}", "trial", parts, code=(Code(function),), needs=source)
         )
     return with_needs(trials)
+
+
+def _test_prompts(
+    experiment: Experiment, data: Step, pairs: tuple[Step, ...]
+) -> tuple[tuple[Step, ...], dict[str, Any]]:
+    """The steps that hold the test prompts, and the part `data` where these are the prompts of preference pairs."""
+    if experiment.guide.unprompted is not None:
+        return (), {}
+    return (pairs, {"data": experiment.data}) if experiment.data.tests_on_pairs else ((data,), {})
 
 
 def _judges(experiment: Experiment, data: Step) -> tuple[Step, ...]:
@@ -192,10 +199,9 @@ def _guide(
         return Step("guide", makers.best_of, name, parts=parts, needs=(decoded[decoder.best_of], reward))
     plain = guide.model_copy(update={"decoders": (), "tuned": None})
     parts = {"decoder": decoder, "guide": plain, "seed": experiment.seed}
-    needs: list[Step] = []
-    if guide.unprompted is None:
-        needs += pairs if experiment.data.tests_on_pairs else (data,)
-        parts |= {"data": experiment.data} if experiment.data.tests_on_pairs else {}
+    source_of_prompts, on_pairs = _test_prompts(experiment, data, pairs)
+    parts |= on_pairs
+    needs = [*source_of_prompts]
     if decoder.model == "large":
         parts["large"] = experiment.large
     if decoder.uses_small:

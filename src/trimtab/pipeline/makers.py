@@ -47,12 +47,12 @@ def ready_reward(job: "Job", reward: RewardConfig) -> None:
     write_json(job.folder / "report.json", {reward.kind: reward.label})
 
 
-def try_reward(job: "Job", reward: RewardConfig, unprompted: int | None, data: DataConfig | None) -> None:
+def try_reward(job: "Job", reward: RewardConfig, unprompted: int | None, data: DataConfig | None = None) -> None:
     """A note that the gold reward gives numbers."""
     _try(job, job.reward(reward), unprompted, data)
 
 
-def try_value(job: "Job", function: str, unprompted: int | None, data: DataConfig | None) -> None:
+def try_value(job: "Job", function: str, unprompted: int | None, data: DataConfig | None = None) -> None:
     """A note that a function that values candidates gives numbers."""
     from trimtab.rewards.function import FunctionReward
 

@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 from trimtab.config.guide import DecoderConfig, GuideConfig
 from trimtab.config.search import ValueConfig
@@ -27,8 +28,7 @@ from trimtab.store.blocks import Block, Within, ignored
 
 Observe = Callable[[Sequence[Prompt], Step], None]
 """Called with a block's prompts and with each step of its search."""
-SEARCH_SETTINGS = DecoderConfig.model_fields.keys() & {field.name for field in fields(Search)}
-"""The fields that a decoder's configuration and `Search` have in common."""
+_SEARCH_SETTINGS = DecoderConfig.model_fields.keys() & {field.name for field in fields(Search)}
 _log = logging.getLogger(__name__)
 
 
@@ -82,6 +82,11 @@ def _models_in(model: LanguageModel) -> list[CausalModel]:
         return [part for term in model.models for part in _models_in(term)]
     assert isinstance(model, CausalModel)
     return [model]
+
+
+def search_settings(config: DecoderConfig) -> dict[str, Any]:
+    """The settings that a decoder's configuration and `Search` have in common."""
+    return {name: vars(config)[name] for name in _SEARCH_SETTINGS}
 
 
 def decoder_value(config: DecoderConfig, model: LanguageModel | None, roles: Roles, gold: Reward | None) -> Value:
@@ -210,7 +215,7 @@ class Decoder(BlockDecoder):
         all_candidates = config.width * config.successors if config.chunk is None else config.width
         super().__init__(
             Search(
-                **{name: vars(config)[name] for name in SEARCH_SETTINGS},
+                **search_settings(config),
                 max_new_tokens=guide.max_new_tokens,
                 keep=all_candidates if config.n_best is None else config.n_best,
             ),

@@ -8,7 +8,7 @@ from trimtab.messages import prompt_of
 from trimtab.models.language_model import check_ids
 from trimtab.records import Prompt, PromptInput
 from trimtab.search.chunk_beam import Search
-from trimtab.search.decoders import SEARCH_SETTINGS
+from trimtab.search.decoders import search_settings
 from trimtab.search.guided_model import prompt_id
 from trimtab.search.proposer import LanguageModelProposer
 from trimtab.serve.engine_choice import Choice, Entry
@@ -52,8 +52,7 @@ def entry_of(request: GenerationRequest, handle: Handle, parts: DecoderParts, te
 
 def search_of(request: GenerationRequest) -> Search:
     """The search of a request; plain sampling that is streamed stops at each token, which gives the same tokens."""
-    settings = {name: vars(request.decoder)[name] for name in SEARCH_SETTINGS}
-    search = Search(**settings, max_new_tokens=max(1, request.max_new_tokens))
+    search = Search(**search_settings(request.decoder), max_new_tokens=max(1, request.max_new_tokens))
     if search.candidates > 1 or not (request.stream or request.trace):
         return search
     return Search(**{**{field.name: vars(search)[field.name] for field in fields(Search)}, "chunk": 1})

@@ -5,7 +5,7 @@ from pathlib import Path
 from trimtab.assets.resolve import Assets
 from trimtab.errors import ConfigurationError, check_type, suggestion
 from trimtab.search.chunk_beam import Search
-from trimtab.search.decoders import SEARCH_SETTINGS
+from trimtab.search.decoders import search_settings
 from trimtab.search.guided_model import GuidedModel
 from trimtab.serve.engine_parts import RoleParts
 from trimtab.serve.loading import Served, of_run
@@ -44,5 +44,5 @@ def load_run(run: str | Path, decoder: str, assets: Assets | None = None) -> Gui
     if needs is not None:
         raise ConfigurationError(f"{decoder} cannot be loaded from {run}, since it needs {needs}: name another decoder")
     parts = RoleParts(served.roles, served.gold)(config)
-    search = Search(**{name: vars(config)[name] for name in SEARCH_SETTINGS}, max_new_tokens=guide.max_new_tokens)
+    search = Search(**search_settings(config), max_new_tokens=guide.max_new_tokens)
     return GuidedModel(parts.model, parts.value, search, guide.sampling, guide.stop, served.experiment.seed)
