@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from serving_soak import soak
 from trimtab.config.guide import DecoderConfig
 from trimtab.models.cached_model import CachedModel
 from trimtab.models.hardware import default_device, pick_dtype
+from trimtab.models.threads import in_own_thread
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.search.guided_model import GuidedModel
 from trimtab.search.value import ImplicitValue
@@ -145,15 +147,16 @@ def together(engine: Engine, given: Sequence[GenerationRequest], clients: int) -
 
 def measure(parts: dict[str, DecoderParts], workload: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each number of clients; `alone` is measured before each, on the requests of one client in turn."""
-    rows = []
+    rows, decoder = [], DECODERS[workload]
     by_name = {DECODERS[name].name: part for name, part in parts.items()}
-    alone(parts[workload], requests(workload, 1, options.tokens))  # warms up
+    in_own_thread(partial(alone, parts[workload], requests(workload, 1, options.tokens)))  # warms up
     for clients in options.clients:
         count = max(options.requests, clients)
         sequential, served = [], []
         for _ in range(options.repeats):
-            sequential.append(alone(parts[workload], requests(workload, min(options.requests, count), options.tokens)))
-            engine = Engine(lambda decoder: by_name[decoder.name], Limits(rows=options.rows))
+            few = requests(workload, min(options.requests, count), options.tokens)
+            sequential.append(in_own_thread(partial(alone, parts[workload], few)))
+            engine = Engine(lambda asked: by_name[asked.name], Limits(rows=options.rows))
             served.append(together(engine, requests(workload, count, options.tokens), clients))
             engine.close()
             gc.collect()
@@ -164,7 +167,7 @@ def measure(parts: dict[str, DecoderParts], workload: str, options: argparse.Nam
             "tokens_a_second": many.throughput,
             "alone": one.throughput,
             "ratio": many.throughput / one.throughput,
-            "rows_gain": gain_of_rows(parts[workload], DECODERS[workload], clients, options.rows),
+            "rows_gain": in_own_thread(partial(gain_of_rows, parts[workload], decoder, clients, options.rows)),
             "cpu_ratio": (many.tokens / many.processor) / (one.tokens / one.processor),
             "first_token": statistics.median(many.first),
             "median": statistics.median(many.whole),
@@ -241,7 +244,7 @@ def main() -> None:
         Console().print(figures)
     else:
         device = torch.device(options.device) if options.device else default_device()
-        parts = parts_of(options.models, pick_dtype(options.dtype, device), device)
+        parts = in_own_thread(partial(parts_of, options.models, pick_dtype(options.dtype, device), device))
         figures = [row for name in options.workload or DECODERS for row in measure(parts, name, options)]
         Console(width=120).print(table(figures))
     if options.json is not None:

@@ -5,7 +5,7 @@
 
 Each client sends its next request when the last one is answered; all answers are streamed. Of several addresses
 (a server, two of them behind a proxy, vLLM's) each round measures one after the other, so that what else the machine
-does meets all of them. Throughput is returned tokens a second.
+does meets all of them. Throughput is returned tokens a second. All are asked for the same sampling.
 """
 
 import argparse
@@ -42,13 +42,14 @@ class Measured:
 
 
 async def client(
-    server: openai.AsyncOpenAI, model: str, tokens: int, numbers: Iterator[int], measured: Measured
+    server: openai.AsyncOpenAI, arguments: argparse.Namespace, numbers: Iterator[int], measured: Measured
 ) -> None:
     for number in numbers:
         started, first = time.monotonic(), 0.0
         stream = await server.completions.create(
-            model=model, prompt=f"{OPENINGS[number % len(OPENINGS)]} {number}", max_tokens=tokens, seed=number,
-            stream=True, stream_options={"include_usage": True},
+            model=arguments.model, prompt=f"{OPENINGS[number % len(OPENINGS)]} {number}", max_tokens=arguments.tokens,
+            seed=openai.NOT_GIVEN if arguments.no_seed else number, temperature=arguments.temperature, top_p=1.0,
+            extra_body={"top_k": arguments.top_k}, stream=True, stream_options={"include_usage": True},
         )  # fmt: skip
         async for chunk in stream:
             if chunk.choices and chunk.choices[0].text and not first:
@@ -59,11 +60,11 @@ async def client(
         measured.whole.append(time.monotonic() - started)
 
 
-async def load(url: str, model: str, tokens: int, clients: int, requests: int, measured: Measured) -> None:
-    """Answer `requests` requests of as many clients as said."""
-    numbers, started = iter(range(requests)), time.monotonic()
+async def load(url: str, clients: int, arguments: argparse.Namespace, measured: Measured) -> None:
+    """Have the requests of as many clients as said answered."""
+    numbers, started = iter(range(arguments.requests)), time.monotonic()
     async with openai.AsyncOpenAI(base_url=url, api_key=os.environ.get("API_KEY", "none"), timeout=3600) as server:
-        await asyncio.gather(*(client(server, model, tokens, numbers, measured) for _ in range(clients)))
+        await asyncio.gather(*(client(server, arguments, numbers, measured) for _ in range(clients)))
     measured.seconds += time.monotonic() - started
 
 
@@ -75,11 +76,14 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=32, help="of each round")
     parser.add_argument("--tokens", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--temperature", type=float, default=0.7)
+    parser.add_argument("--top-k", type=int, default=50)
+    parser.add_argument("--no-seed", action="store_true", help="else every request has one")
     arguments = parser.parse_args()
     for clients in arguments.clients:
         found = {url: Measured() for url in arguments.urls.split(",")}
         for _, url in itertools.product(range(arguments.rounds), found):
-            asyncio.run(load(url, arguments.model, arguments.tokens, clients, arguments.requests, found[url]))
+            asyncio.run(load(url, clients, arguments, found[url]))
         for url, measured in found.items():
             row = {name: round(value, 3) for name, value in measured.row().items()}
             print(json.dumps({"url": url, "clients": clients, **row}))

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,8 +24,10 @@ from trimtab.cli import main
 from trimtab.config.guide import DecoderConfig
 from trimtab.errors import ConfigurationError, RunError
 from trimtab.serve.gate import GateSettings
-from trimtab.serve.loading import Served, of_file, of_models, of_run
+from trimtab.serve.loading import Served, Source, of_file, of_models, of_run
+from trimtab.serve.options import ServeOptions
 from trimtab.serve.requests import Limits
+from trimtab.serve.server import load_service
 from warm import Warm
 
 
@@ -43,6 +46,20 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, P
         yield folder / "quickstart", small.path_map
     finally:
         warm.close()
+
+
+def test_models_are_loaded_by_a_thread_that_ends(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its helpers would slow down the engine's."""
+    threads: list[threading.Thread] = []
+
+    class Noting(Served):
+        def __init__(self, source: Source, assets: Assets, name: str | None = None) -> None:
+            threads.append(threading.current_thread())
+            super().__init__(source, assets, name)
+
+    monkeypatch.setattr("trimtab.serve.server.Served", Noting)
+    load_service(ServeOptions(large=str(models["large"]))).engine.close()
+    assert [thread.is_alive() for thread in threads] == [False]
 
 
 def test_a_finished_run_lends_its_models_its_decoders_and_its_reward(finished: tuple[Path, Path]) -> None:

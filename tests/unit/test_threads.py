@@ -6,16 +6,17 @@ import sys
 
 import pytest
 
-from trimtab.executors.threads import SPINS, wait_briefly
+from trimtab.executors.threads import SERVER_SPINS, SPINS, wait_briefly
 
 POLICY = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+PARSED = "import tyro; tyro.extras.subcommand_cli_from_dict = lambda *_, **__: exec({seen!r})"
 SEEN = "import os, sys; print('torch' in sys.modules, os.environ.get('GOMP_SPINCOUNT'))"
 
 
 @pytest.mark.parametrize(
     ("set_before", "after"),
     [
-        ({}, {"GOMP_SPINCOUNT": SPINS}),
+        ({}, {"GOMP_SPINCOUNT": str(SPINS)}),
         ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
         ({"GOMP_SPINCOUNT": ""}, {"GOMP_SPINCOUNT": ""}),
         ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
@@ -38,27 +39,30 @@ def plain_environment() -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "entry",
+    ("entry", "spins"),
     [
         # the command line, and what `accelerate launch` starts
-        "from trimtab import cli; cli.command_line = None; import tyro; "
-        "tyro.extras.subcommand_cli_from_dict = lambda *_, **__: exec({seen!r}); cli.main()",
-        "import tyro, runpy; tyro.extras.subcommand_cli_from_dict = lambda *_, **__: exec({seen!r}); "
-        "runpy.run_module('trimtab', run_name='__main__')",
+        (f"from trimtab import cli; cli.command_line = None; {PARSED}; cli.main()", SPINS),
+        (f"import runpy; {PARSED}; runpy.run_module('trimtab', run_name='__main__')", SPINS),
+        # a server's threads wait longer
+        (f"import sys; sys.argv[1:] = ['serve', 'runs']; from trimtab import cli; {PARSED}; cli.main()", SERVER_SPINS),
         # a worker of --jobs or of a study, before it imports what works
-        "import os, signal, threading; from trimtab.executors import local; signal.signal = lambda *_: None; "
-        "threading.Thread.start = lambda _: None; os.dup2 = lambda *_: None; from pathlib import Path; "
-        "from trimtab.executors.work import Setup; local.WarningHandler = lambda _: exec({seen!r}) or os._exit(0); "
-        "local._begin(local._Start(Setup(Path('/tmp'), None), 1, 1, None), None)",
+        (
+            "import os, signal, threading; from trimtab.executors import local; signal.signal = lambda *_: None; "
+            "threading.Thread.start = lambda _: None; os.dup2 = lambda *_: None; from pathlib import Path; "
+            "from trimtab.executors.work import Setup; local.WarningHandler = lambda _: exec({seen!r}) or os._exit(0); "
+            "local._begin(local._Start(Setup(Path('/tmp'), None), 1, 1, None), None)",
+            SPINS,
+        ),
     ],
-    ids=["command line", "module", "worker"],
+    ids=["command line", "module", "server", "worker"],
 )
-def test_every_entry_sets_it_before_torch_is_loaded(entry: str) -> None:
+def test_every_entry_sets_it_before_torch_is_loaded(entry: str, spins: int) -> None:
     printed = subprocess.run(
         [sys.executable, "-c", entry.format(seen=SEEN)],
         env=plain_environment(), check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
-    assert printed.split() == ["False", SPINS]
+    assert printed.split() == ["False", str(spins)]
 
 
 def test_the_library_reads_what_is_set_within_the_process() -> None:

@@ -26,7 +26,7 @@ from trimtab.cli.runs import runs
 from trimtab.cli.show import assets, check, entries, guides, launch_config, plan, status, trace
 from trimtab.errors import TrimtabError, one_line
 from trimtab.executors.options import WorkerOptions
-from trimtab.executors.threads import wait_briefly
+from trimtab.executors.threads import SERVER_SPINS, SPINS, wait_briefly
 from trimtab.pipeline.stages import COMMAND_WORDS
 from trimtab.plugins.load import load_plugins
 from trimtab.plugins.registry import registry
@@ -162,7 +162,7 @@ NAMED_IN_HELP = {"tune": ("loss", "tune.loss"), "pairs": ("strategy", "pairs.str
 
 def main() -> None:
     """The entry point: a user's mistake is one line and exit code 2; Ctrl-C and SIGTERM one line and 130 or 143."""
-    wait_briefly()  # before anything imports torch
+    wait_briefly(SERVER_SPINS if sys.argv[1:2] == ["serve"] else SPINS)  # before anything imports torch
     if sys.argv[1:] in (["--version"], ["-V"]):
         print(f"trimtab {version('trimtab')}")
         return

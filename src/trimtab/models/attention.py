@@ -76,6 +76,8 @@ def eager_attention(
     """`grouped_attention` in plain products, for models whose scores are capped at +-`softcap` (Gemma 2) or share their
     mass with a sink, one logit `s_aux` per head (gpt-oss)."""
     rows, heads, new, dimension = query.shape
+    if key.device.type == "cpu" and key.element_size() == 2:
+        key = key.contiguous()  # oneDNN would copy a cache's columns in use by itself, transposed: twice as slow
     folded = (query * (dimension**-0.5 if scaling is None else scaling)).reshape(rows, key.shape[1], -1, dimension)
     scores = (folded @ key.transpose(2, 3)).view(rows, heads, new, -1)
     if softcap is not None:

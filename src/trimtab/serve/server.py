@@ -12,6 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from trimtab.assets.resolve import Assets
+from trimtab.models.threads import in_own_thread
 from trimtab.serve.app import application
 from trimtab.serve.engine import Engine
 from trimtab.serve.engine_parts import RoleParts
@@ -51,7 +52,7 @@ def replica(options: ServeOptions, key: str | None = None) -> ASGIApp:
 def load_service(options: ServeOptions) -> Service:
     """What the routes answer with: the models loaded, and an engine over them."""
     assets = Assets(path_map=options.path_map)
-    served = Served(_source(options, assets), assets, options.name)
+    served = in_own_thread(lambda: Served(_source(options, assets), assets, options.name))
     rows = served.rows(options.rows)
     limits = Limits(rows=rows, queue=options.queue, request_rows=options.request_rows, context=options.context)
     return service_of(served, Engine(RoleParts(served.roles, served.gold), limits), options.max_tokens)

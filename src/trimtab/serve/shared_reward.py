@@ -11,7 +11,9 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
+from trimtab.models.threads import in_own_thread
 from trimtab.records import PromptInput
 from trimtab.rewards.reward import Reward, name_of
 
@@ -50,7 +52,8 @@ class SharedReward:
         Raises:
             TrimtabError: it fails.
         """
-        scoring = asyncio.get_running_loop().run_in_executor(self._thread, self().score, prompts, responses)
+        score = partial(self().score, prompts, responses)
+        scoring = asyncio.get_running_loop().run_in_executor(self._thread, in_own_thread, score)
         return [score if math.isfinite(score) else None for score in await scoring]
 
 

@@ -1,0 +1,47 @@
+"""Threads that compute in turns: none leaves helpers behind, which would slow down the next one."""
+
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from trimtab.models.threads import in_own_thread
+
+COUNTED = """
+import os, time, torch
+from trimtab.models.threads import in_own_thread
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+def compute():
+    torch.randn(1 << 20).exp_()
+    return threads()
+
+before = threads()
+within = in_own_thread(compute)
+end = time.monotonic() + 20
+while threads() > before and time.monotonic() < end:  # they end after it, in their own time
+    time.sleep(0.01)
+after = threads()
+print(before, within, after)
+"""
+
+
+def test_its_result_and_its_error_are_the_callers() -> None:
+    assert in_own_thread(lambda: threading.current_thread().name) != threading.current_thread().name
+    with pytest.raises(ZeroDivisionError):
+        in_own_thread(lambda: 1 // 0)
+
+
+def test_helpers_of_its_operations_end_with_it() -> None:
+    """In a process of its own, where no other thread has computed."""
+    done = subprocess.run(
+        [sys.executable, "-c", COUNTED],
+        env={"OMP_NUM_THREADS": "2", "PATH": ""},
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    before, within, after = map(int, done.stdout.split())
+    assert within >= before + 2 and after == before
