@@ -2,6 +2,7 @@
 
     python benchmarks/serving.py                                   # 1, 4, 16 and 64 clients, base and CBS 4/4/5
     python benchmarks/serving.py --workload cbs --clients 16 --json serving.json
+    python benchmarks/serving.py --models gemma                    # Gemma 3 270M under guides with another vocabulary
     python benchmarks/serving.py --models random                   # small models with random weights; no downloads
     python benchmarks/serving.py --soak 600                        # faults: clients that hang up, NaN, no memory
 
@@ -45,6 +46,8 @@ from trimtab.serve.engine_parts import DecoderParts
 from trimtab.serve.requests import GenerationRequest, Limits, RequestEnd, RequestFailed, TextPiece
 
 SHAPES = {"random": (Shape(6, 6, 384), Shape(2, 6, 384)), "tiny": (Shape(2, 2, 32), Shape(1, 2, 32))}
+EMBEDDED = {"smollm2": "cbs", "gemma": "cbs-cross"}
+"""Models that need no hub, and the workload of `benchmarks/search.py` that has them."""
 DECODERS = {"base": DecoderConfig(), "cbs": DecoderConfig(width=4, successors=4, chunk=5)}
 
 
@@ -64,10 +67,11 @@ class Measured:
 
 
 def parts_of(kind: str, dtype: torch.dtype, device: torch.device) -> dict[str, DecoderParts]:
-    """The decoders' parts. `smollm2`: SmolLM2 under two guides of its lowest 8 layers, as `benchmarks/search.py` has
-    them; `random`: models of a few layers with random weights; `tiny`: smaller ones yet."""
-    if kind == "smollm2":
-        models = load(workloads(50)["cbs"], dtype, device)
+    """The decoders' parts. `smollm2`: SmolLM2 under two guides of its lowest 8 layers, and `gemma`: Gemma 3 270M under
+    two of the whole SmolLM2, as `benchmarks/search.py` has them; `random`: models of a few layers with random weights;
+    `tiny`: smaller ones yet."""
+    if kind in EMBEDDED:
+        models = load(workloads(50)[EMBEDDED[kind]], dtype, device)
         given = models.base, models.tuned, models.untuned
         tokenizers = models.base_tokenizer, models.guide_tokenizer, models.guide_tokenizer
     else:
@@ -223,7 +227,7 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workload", choices=list(DECODERS), action="append", help="which decoders (default: all)")
-    parser.add_argument("--models", choices=["smollm2", *SHAPES], default="smollm2")
+    parser.add_argument("--models", choices=[*EMBEDDED, *SHAPES], default="smollm2")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--requests", type=int, default=32, help="for each number of clients, at least one a client")
     parser.add_argument("--tokens", type=int, default=50)

@@ -12,6 +12,7 @@ from trimtab.models.cached_model import CachedModel
 from trimtab.models.roles import Role, Roles
 from trimtab.search.guided_model import GuidedModel
 from trimtab.search.hypothesis import Hypothesis
+from trimtab.search.proposer import LanguageModelProposer
 from trimtab.serve.engine_entry import search_of
 from trimtab.serve.engine_parts import DecoderParts, RoleParts
 from trimtab.serve.requests import (
@@ -33,6 +34,7 @@ DECODERS: dict[str, DecoderConfig] = {
         "bon": {"successors": 5},
         "cbs": {"width": 3, "successors": 2, "chunk": 2},
         "cbs of long chunks": {"width": 2, "successors": 3, "chunk": 5},
+        "cbs of parts of sentences": {"width": 2, "successors": 3, "chunk": 6, "chunk_ends": ["e", " "]},
         "eft": {"beta": 0.5},
         "tuned": {"model": "tuned"},
         "cbs over eft": {"width": 2, "successors": 2, "chunk": 3, "beta": 1.0},
@@ -147,10 +149,20 @@ class Answer:
         return answer
 
 
+@dataclass(frozen=True, repr=False)
+class Delimited(GuidedModel):
+    """A guided model whose chunks may end early, as a run's decoder's may."""
+
+    chunk_ends: tuple[str, ...] = ()
+
+    def _proposer(self) -> LanguageModelProposer:
+        return replace(super()._proposer(), chunk_ends=self.chunk_ends)
+
+
 def guided(request: GenerationRequest, parts: DecoderParts) -> GuidedModel:
     """The guided model of Python that answers as the request's decoder does."""
-    search = search_of(replace(request, stream=False))
-    return GuidedModel(parts.model, parts.value, search, request.sampling, request.stop, request.seed)
+    search, ends = search_of(replace(request, stream=False)), request.decoder.chunk_ends
+    return Delimited(parts.model, parts.value, search, request.sampling, request.stop, request.seed, chunk_ends=ends)
 
 
 def expected(request: GenerationRequest, parts: DecoderParts) -> list[Hypothesis]:

@@ -4,7 +4,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +15,11 @@ from served import DECODERS, SAMPLINGS, Answer, expected, guided, random_request
 from tiny import full_log_probabilities
 from trimtab.errors import ConfigurationError, DataError, ModelError, RunError, TrimtabError
 from trimtab.models.language_model import sequence_log_probabilities
+from trimtab.serve import engine_schedule
 from trimtab.serve.engine import Engine
+from trimtab.serve.engine_choice import Choice
 from trimtab.serve.engine_parts import DecoderParts, RoleParts
+from trimtab.serve.engine_step import draw_tokens
 from trimtab.serve.requests import (
     CancelledError,
     ContextLengthError,
@@ -27,6 +30,7 @@ from trimtab.serve.requests import (
     TextPiece,
     TooManyRowsError,
 )
+from trimtab.serve.row_pool import RowPool
 
 EXACT = 1e-9
 
@@ -79,6 +83,45 @@ def test_many_requests_at_once_are_answered_as_each_alone(parts: RoleParts, coun
     engine.close()
     for request, answer in zip(requests, answers, strict=True):
         check_equal(request, answer, parts(request.decoder))
+
+
+def test_requests_wait_where_their_rows_would_exceed_the_limit(
+    parts: RoleParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And as many run as there is room for."""
+    drawn = rows_of_steps(monkeypatch)
+    candidates = DECODERS["cbs"].width * DECODERS["cbs"].successors
+    engine = Engine(parts, Limits(rows=3 * candidates - 1))
+    handles = [engine.submit(request("cbs", id=str(seed), seed=seed)) for seed in range(8)]
+    assert all(Answer.of(handle).error is None for handle in handles)
+    engine.close()
+    assert max(drawn) == (2 * candidates, 2 * candidates)
+
+
+def rows_of_steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """After each step: the rows of a pool, and those that belong to a choice which runs."""
+    seen: list[tuple[int, int]] = []
+
+    def noting(pool: RowPool, choices: Sequence[Choice]) -> None:
+        draw_tokens(pool, choices)
+        seen.append((len(pool), sum(len(choice.rows or ()) for choice in choices)))
+
+    monkeypatch.setattr(engine_schedule, "draw_tokens", noting)
+    return seen
+
+
+def test_rows_of_requests_that_end_early_leave_the_pool(parts: RoleParts, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = rows_of_steps(monkeypatch)
+    engine = Engine(parts)
+    handles = [engine.submit(request("cbs", id=str(seed), seed=seed, max_new_tokens=60)) for seed in range(6)]
+    while len(steps) < 8:
+        time.sleep(0.01)
+    for handle in handles[:2]:
+        handle.cancel()
+    errors = [Answer.of(handle).error for handle in handles]
+    engine.close()
+    assert [isinstance(error, CancelledError) for error in errors] == [True, True, *[False] * 4]
+    assert all(standing == owned for standing, owned in steps)
 
 
 def test_requests_that_come_one_by_one_join_those_that_run(parts: RoleParts, engine: Engine) -> None:
@@ -284,6 +327,8 @@ def test_costs_are_counted_and_nothing_is_lost_or_counted_twice() -> None:
     assert counters.drawn["cbs-3-2-2"] == usages["cbs"].drawn
     assert counters.returned["base"] == usages["base"].returned
     assert counters.steps > 0 and counters.step_seconds > 0
+    for name in ("bon", "cbs"):  # judged together, each has read what it reads alone
+        assert Answer.of(engine.submit(request(name, n=2))).usage.guide == pytest.approx(usages[name].guide)
     engine.close()
 
 
@@ -402,6 +447,36 @@ def test_where_memory_runs_out_rows_are_lowered_and_no_request_is_lost(
     monkeypatch.undo()
     for one, answer in zip(requests, answers, strict=True):
         check_equal(one, answer, parts(one.decoder))
+
+
+def test_after_memory_has_run_out_half_as_many_rows_run_and_then_again_as_many_as_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those that had made way go on in the order in which they came."""
+    parts, ended = tiny_parts(), list[str]()
+    finish = Choice.finish
+
+    def noting(self: Choice, *given: Any) -> None:
+        ended.append(self.entry.request.id)
+        finish(self, *given)
+
+    monkeypatch.setattr(Choice, "finish", noting)
+    model = parts(DECODERS["bon"]).model
+    memory = [9]  # rows
+    limited = out_of_memory_above(0, model.next_logits, lambda state: max(0, len(state.ids) - memory[-1]))
+    monkeypatch.setattr(model, "next_logits", limited)
+    engine = Engine(parts, Limits(rows=17))
+    requests = [request("bon", id=str(seed), seed=seed, max_new_tokens=20) for seed in range(6)]
+    handles = [engine.submit(one) for one in requests]
+    assert all(Answer.of(handle).error is None for handle in handles)
+    assert ended == [one.id for one in requests]
+    assert 5 <= engine.counters().row_limit <= 9  # half of 10, or of 15
+    memory.append(100)
+    monkeypatch.setattr(engine_schedule, "CALM_STEPS", 4)
+    for one in requests[:3]:
+        assert Answer.of(engine.submit(one)).error is None
+    assert engine.counters().row_limit == 17
+    engine.close()
 
 
 def test_a_request_that_memory_does_not_hold_alone_fails_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
