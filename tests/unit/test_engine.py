@@ -327,8 +327,9 @@ def test_costs_are_counted_and_nothing_is_lost_or_counted_twice() -> None:
     assert counters.drawn["cbs-3-2-2"] == usages["cbs"].drawn
     assert counters.returned["base"] == usages["base"].returned
     assert counters.steps > 0 and counters.step_seconds > 0
-    for name in ("bon", "cbs"):  # judged together, each has read what it reads alone
-        assert Answer.of(engine.submit(request(name, n=2))).usage.guide == pytest.approx(usages[name].guide)
+    # two choices are judged together: the guides have read the prompt once, and each choice once
+    one, two = (Answer.of(engine.submit(request("bon", n=n, max_new_tokens=4))).usage for n in (1, 2))
+    assert abs(two.drawn - 2 * one.drawn) <= 2 and one.guide < two.guide < 2 * one.guide
     engine.close()
 
 
