@@ -49,13 +49,21 @@ class Entry:
         return Usage(len(self.prompt_ids), self.returned, self.drawn, round(self.guide), self.flops)
 
 
+@dataclass(frozen=True)
+class ValuedRows:
+    """The rows of one choice's open beams in a state of its value, which other choices may share."""
+
+    state: Any
+    rows: Sequence[int]
+
+
 class Choice:
     """Choice `index` of a request. While it runs, `rows` are the rows of its open beams, or of what grows from them.
 
     Attributes:
         pool, rows: where its rows stand, and they; None while it waits for its first rows, or to have them made again
             after memory ran out.
-        valued: the value's state, one row for each open beam.
+        valued: the rows of its open beams in a state of the value, None where nothing values them.
         growing: what grows in this chunk, each with its row; empty between two chunks.
         attempts: how often memory ran out since its last token while it ran alone.
         candidates, parents: after `grow`, the responses to be judged, and the open beam that each extends.
@@ -66,7 +74,7 @@ class Choice:
         self.running: RunningSearch | None = None
         self.rows: list[Row] | None = None
         self.pool: RowPool | None = None
-        self.valued: Any = None
+        self.valued: ValuedRows | None = None
         self.growing: list[Growth] = []
         self.fresh = False  # the growing forks have drawn nothing yet, and share their parents' rows
         self.waited = False  # rows of this chunk have waited for longer ones, and have read their last token
@@ -155,11 +163,6 @@ class Choice:
         self._places = [more.row for more in grown]
         self.parents = [growth.fork.row for growth in self._grown]
         self.candidates = self.running.grow(grown)
-
-    @property
-    def beams(self) -> int:
-        """How many open beams the step before has kept: the rows of `valued`."""
-        return len(self._open)
 
     @property
     def guide_tokens(self) -> int:

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from trimtab.models.language_model import DecodeState
 from trimtab.records import PromptInput
 from trimtab.search.hypothesis import Hypothesis
 from trimtab.search.joint_states import starting
-from trimtab.serve.engine_choice import Choice, Entry
+from trimtab.serve.engine_choice import Choice, Entry, ValuedRows
 from trimtab.serve.engine_tokens import Details, prompt_details
 
 
@@ -48,8 +47,8 @@ class Reading:
                 entry.guide += share * (now - tokens)
 
 
-Begin = Callable[[Choice, DecodeState, list[int], Any], None]
-"""Called with a choice, a model's state, the choice's rows in it, and the value's state of its own."""
+Begin = Callable[[Choice, DecodeState, list[int], ValuedRows | None], None]
+"""Called with a choice, a model's state, the choice's rows in it, and its rows in the value's state."""
 
 
 def first_reading(choices: Sequence[Choice], tokens: int, begin: Begin) -> Reading:
@@ -74,7 +73,7 @@ def first_reading(choices: Sequence[Choice], tokens: int, begin: Begin) -> Readi
                 choice.send_echo()
         for choice in going:
             row = entries.index(choice.entry)
-            begin(choice, state, [row], None if valued is None else valued.select([row]))
+            begin(choice, state, [row], None if valued is None else ValuedRows(valued.select([row]), [0]))
         for choice in set(choices) - set(going):
             choice.finish_without_text()
 

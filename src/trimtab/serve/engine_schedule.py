@@ -7,7 +7,7 @@ import gc
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from trimtab.errors import RunError, TrimtabError
 from trimtab.models.language_model import DecodeState
 from trimtab.plugins.user_errors import fault_in
 from trimtab.search.hypothesis import Step
-from trimtab.serve.engine_choice import Choice, Entry
+from trimtab.serve.engine_choice import Choice, Entry, ValuedRows
 from trimtab.serve.engine_reading import Reading, first_reading, last_reading, second_reading
 from trimtab.serve.engine_step import Judging, draw_tokens, is_out_of_memory
 from trimtab.serve.requests import CancelledError, Limits, RequestEnd, RequestFailed, ShutdownError
@@ -96,7 +96,7 @@ class Schedule:
             if choice.ended and not choice.entry.ended:
                 self._leave(choice)
 
-    def _begin(self, choice: Choice, state: DecodeState, rows: list[int], valued: Any) -> None:
+    def _begin(self, choice: Choice, state: DecodeState, rows: list[int], valued: ValuedRows | None) -> None:
         if choice.entry.ended:
             return
         length = len(choice.entry.prompt_ids) + choice.entry.search.max_new_tokens
@@ -139,7 +139,7 @@ class Schedule:
             choice.grow()
         for choice in whole:
             if choice.entry.parts.value is None:
-                self._select(choice, None, None, 0)
+                self._select(choice, None)
         groups = Judging.groups([choice for choice in whole if choice.entry.parts.value is not None])
         without_memory: list[Judging] = []
         while groups:
@@ -167,26 +167,47 @@ class Schedule:
             state, values = group.values()
         except Exception as error:  # noqa: BLE001 (a reward may be a user's code; it is tried for each choice alone)
             return error
-        first = 0
+        first, kept = 0, dict[Choice, list[int]]()
         for choice, numbers in zip(group.choices, values, strict=True):
-            self._select(choice, numbers, state, first)
+            if self._select(choice, numbers):
+                assert choice.running is not None
+                kept[choice] = [first + row for row in choice.running.rows]
             first += len(numbers)
+        self._keep(state, {choice: rows for choice, rows in kept.items() if not choice.entry.ended})
         return None
 
-    def _select(self, choice: Choice, values: Sequence[float] | None, state: Any, first: int) -> None:
-        """End a step with its values, and with the value's state of its candidates, from row `first` on."""
+    def _select(self, choice: Choice, values: Sequence[float] | None) -> bool:
+        """End a step with its values; whether the search goes on."""
         if choice.entry.ended:  # another choice of the same request has failed
-            return
+            return False
         try:
-            assert choice.running is not None and choice.pool is not None
+            assert choice.pool is not None
             step, free = choice.select(values)
             choice.pool.free(free)
-            if not step.finished:
-                choice.valued = None if state is None else state.select([first + row for row in choice.running.rows])
-                return
-            self._finish(choice, step)
+            if step.finished:
+                self._finish(choice, step)
+            return not step.finished
         except Exception as error:  # noqa: BLE001 (an error in one request must not stop the others)
             self.fail(choice.entry, error)
+            return False
+
+    def _keep(self, state: Any, kept: Mapping[Choice, Sequence[int]]) -> None:
+        """Keep these rows of the value's state, side by side in one that all these choices share."""
+        if not kept:
+            return
+        try:
+            shared = None if state is None else state.select([row for rows in kept.values() for row in rows])
+        except Exception as error:  # noqa: BLE001 (memory may hold fewer, and a state may be a user's)
+            if len(kept) == 1:
+                self.fail(next(iter(kept)).entry, error)
+                return
+            for choice, rows in kept.items():
+                self._keep(state, {choice: rows})
+            return
+        first = 0
+        for choice, rows in kept.items():
+            choice.valued = ValuedRows(shared, range(first, first + len(rows)))
+            first += len(rows)
 
     def _finish(self, choice: Choice, step: Step) -> None:
         choice.rows, choice.pool, choice.valued = None, None, None

@@ -103,10 +103,29 @@ class Judging:
         groups: dict[Any, list[Choice]] = {}
         for choice in choices:
             value = choice.entry.parts.value
-            kind = None if value is None else kind_of(choice.valued)
+            assert choice.valued is not None
+            kind = kind_of(choice.valued.state)
             key = (id(value), kind) if kind is not None else id(choice)
             groups.setdefault(key, []).append(choice)
         return [cls(group) for group in groups.values()]
+
+    def _in_one_state(self) -> tuple[Any, dict[Choice, Sequence[int]]]:
+        """A state that holds all beams, and the rows of each choice's own: mostly the one that the last call left."""
+        rows: dict[Choice, Sequence[int]] = {}
+        shared: dict[int, tuple[Any, list[Choice]]] = {}
+        for choice in self.choices:
+            assert choice.valued is not None
+            rows[choice] = choice.valued.rows
+            shared.setdefault(id(choice.valued.state), (choice.valued.state, []))[1].append(choice)
+        if len(shared) == 1:
+            return next(iter(shared.values()))[0], rows
+        parts, first = [], 0
+        for state, choices in shared.values():
+            parts.append(state.select([row for choice in choices for row in rows[choice]]))
+            for choice in choices:
+                rows[choice] = range(first, first + len(rows[choice]))
+                first += len(rows[choice])
+        return join(parts), rows
 
     def halves(self) -> list["Judging"]:
         """The same choices in two groups."""
@@ -120,12 +139,11 @@ class Judging:
         """
         parts = self.choices[0].entry.parts
         assert parts.value is not None
-        state = self.choices[0].valued if len(self.choices) == 1 else join([choice.valued for choice in self.choices])
-        parents, candidates, first = [], [], 0
+        state, rows = self._in_one_state()
+        parents, candidates = [], []
         for choice in self.choices:
-            parents += [first + row for row in choice.parents]
+            parents += [rows[choice][beam] for beam in choice.parents]
             candidates += choice.candidates
-            first += choice.beams
         before = parts.guide_work()
         after, values = parts.value.advance(state, parents, candidates)
         tokens, flops = (now - then for now, then in zip(parts.guide_work(), before, strict=True))
