@@ -1,8 +1,10 @@
 """Threads that compute in turns: none leaves helpers behind, which would slow down the next one."""
 
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -33,6 +35,28 @@ def test_its_result_and_its_error_are_the_callers() -> None:
     assert in_own_thread(lambda: threading.current_thread().name) != threading.current_thread().name
     with pytest.raises(ZeroDivisionError):
         in_own_thread(lambda: 1 // 0)
+
+
+def test_ctrl_c_stops_what_it_does() -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def endless() -> None:
+        begun.set()
+        try:
+            while True:
+                time.sleep(0.01)
+        finally:
+            ended.set()
+
+    def interrupt() -> None:
+        assert begun.wait(60)
+        time.sleep(0.2)  # until the main thread waits for it
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        in_own_thread(endless)
+    assert ended.is_set()
 
 
 def test_helpers_of_its_operations_end_with_it() -> None:

@@ -8,9 +8,10 @@ waiting for it: on two processors, a second thread's forward passes then take 1.
 4
 """
 
+import ctypes
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -20,7 +21,7 @@ def in_own_thread(call: Callable[[], Result]) -> Result:
     """The result of a call in a thread that ends with it, and the helpers of its operations with the thread.
 
     Raises:
-        What `call` raises.
+        What `call` raises. Ctrl-C stops the call as it would in the caller's thread.
     """
     future: Future[Result] = Future()
 
@@ -30,8 +31,15 @@ def in_own_thread(call: Callable[[], Result]) -> Result:
         except BaseException as error:  # noqa: BLE001 (the caller gets it)
             future.set_exception(error)
 
-    # a daemon: Ctrl-C while a model is loaded ends the process at once
-    thread = threading.Thread(target=run, name="trimtab-own", daemon=True)
-    thread.start()
+    thread = threading.Thread(target=run, name="trimtab-own", daemon=True)  # a second Ctrl-C does not wait for it
+    try:
+        thread.start()
+        wait([future])  # an interrupted join would take the thread for ended
+    except KeyboardInterrupt as stop:
+        if thread.ident is None:  # it has not begun
+            raise
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(type(stop)))
+        wait([future])
+        raise
     thread.join()
     return future.result()
