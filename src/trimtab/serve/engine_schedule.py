@@ -12,13 +12,11 @@ from typing import Any
 
 import torch
 
-from trimtab.errors import RunError, TrimtabError
 from trimtab.models.language_model import DecodeState
-from trimtab.plugins.user_errors import fault_in
 from trimtab.search.hypothesis import Step
 from trimtab.serve.engine_choice import Choice, Entry, ValuedRows
 from trimtab.serve.engine_reading import Reading, first_reading, last_reading, second_reading
-from trimtab.serve.engine_step import Judging, draw_tokens, is_out_of_memory
+from trimtab.serve.engine_step import Judging, as_ours, draw_tokens, is_out_of_memory
 from trimtab.serve.requests import CancelledError, Limits, RequestEnd, RequestFailed, ShutdownError
 from trimtab.serve.row_pool import RowPool
 
@@ -245,7 +243,7 @@ class Schedule:
             queue.clear()
             queue.extend(kept)
         self._ended(entry, "cancelled" if isinstance(error, CancelledError | ShutdownError) else "failed")
-        entry.handle.put(RequestFailed(_as_ours(error)))
+        entry.handle.put(RequestFailed(as_ours(error)))
 
     # ----------------------------------------------------------------------------------------------- errors of a step
 
@@ -298,13 +296,3 @@ class Schedule:
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
         _log.warning("memory has run out: %d rows may run now, %d responses wait", self.row_limit, len(self._parked))
-
-
-def _as_ours(error: Exception) -> TrimtabError:
-    """The error as one line for the client; the log has the traceback of what is no error of a user."""
-    if isinstance(error, TrimtabError):
-        return error
-    if is_out_of_memory(error):
-        return RunError("memory does not hold this request even alone: lower n, width, successors or max_tokens")
-    _log.error("a request has failed", exc_info=error)
-    return RunError(f"the request has failed {fault_in(error)}: the server's log has more")

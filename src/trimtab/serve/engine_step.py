@@ -1,5 +1,6 @@
 """One step of the engine: a token for each row of a pool, and one call of a value for all chunks that are whole."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,8 +8,10 @@ import numpy as np
 import torch
 
 from trimtab.config.search import SamplingConfig
+from trimtab.errors import RunError, TrimtabError
 from trimtab.models.device import on_device
 from trimtab.models.sampling import draw
+from trimtab.plugins.user_errors import fault_in
 from trimtab.search.joint_states import join, kind_of
 from trimtab.serve.engine_choice import Choice
 from trimtab.serve.engine_tokens import details_of
@@ -17,11 +20,23 @@ from trimtab.serve.row_pool import RowPool
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 """In messages of what torch raises where the memory of a CPU runs out."""
 
+_log = logging.getLogger(__name__)
+
 
 def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in NO_MEMORY)
+
+
+def as_ours(error: Exception) -> TrimtabError:
+    """The error as one line for the client; the log has the traceback of what is no error of a user."""
+    if isinstance(error, TrimtabError):
+        return error
+    if is_out_of_memory(error):
+        return RunError("memory does not hold this request even alone: lower n, width, successors or max_tokens")
+    _log.error("a request has failed", exc_info=error)
+    return RunError(f"the request has failed {fault_in(error)}: the server's log has more")
 
 
 def draw_tokens(pool: RowPool, choices: Sequence[Choice]) -> None:
