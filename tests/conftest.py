@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 
+from trimtab.executors.collector import importing, set_apart
 from trimtab.executors.threads import wait_briefly
 from trimtab.plugins.registry import REGISTRIES, Registry
 
@@ -17,13 +18,19 @@ sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 wait_briefly()  # before torch is imported
 
-import torch  # noqa: E402
+with importing():
+    import torch
 
 torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--stand-in", type=int, default=0, metavar="N", help="run as with N accelerators")
+
+
+def pytest_collection_finish() -> None:
+    """Trainers and workers collect cycles often: let them pass over libraries and the tests themselves."""
+    set_apart()
 
 
 @pytest.fixture(autouse=True)

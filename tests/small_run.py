@@ -7,6 +7,7 @@ import csv
 import io
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from tiny_hub import tiny_hub
@@ -54,6 +55,14 @@ class SmallRun:
     def errors(folder: Path) -> str:
         """What the last command wrote to standard error."""
         return (folder / "errors.txt").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What a run that was never killed leaves, times apart, and the processor time that it took."""
+
+    files: dict[str, bytes]
+    seconds: float
 
 
 def run_bytes(folder: Path) -> dict[str, bytes]:

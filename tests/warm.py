@@ -49,6 +49,10 @@ class Warm:
         """The exit code of a command when it has ended; minus the signal's number where a signal killed it."""
         return self._ask({"wait": pid})
 
+    def processor_seconds(self, pid: int) -> float:
+        """The processor time of a command that was waited for, and of the processes that it waited for."""
+        return self._ask({"seconds": pid}) / 1000
+
     def close(self) -> None:
         assert self._server.stdin is not None
         self._server.stdin.close()
@@ -85,14 +89,19 @@ def _processor_seconds(process: psutil.Process) -> float:
 
 
 def serve() -> None:
-    """The server's side: a number for each request."""
+    """The server's side: a whole number for each request."""
+    milliseconds: dict[int, int] = {}
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     _warm_up()
     for line in sys.stdin:
         request = json.loads(line)
         if "wait" in request:
-            reply = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
+            pid, status, used = os.wait4(request["wait"], 0)
+            milliseconds[pid] = round(1000 * (used.ru_utime + used.ru_stime))
+            reply = os.waitstatus_to_exitcode(status)
+        elif "seconds" in request:
+            reply = milliseconds[request["seconds"]]
         else:
             reply = os.fork() or _command(request)
         print(reply, file=replies, flush=True)
@@ -104,8 +113,10 @@ def _warm_up() -> None:
     import trimtab.cli
     import trimtab.executors.run
     import trimtab.store.status  # noqa: F401
+    from trimtab.executors.collector import set_apart
 
     torch.set_num_threads(1)
+    set_apart()  # a collection in a child would copy the pages of all objects
 
 
 def _command(request: dict[str, Any]) -> int:

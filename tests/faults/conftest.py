@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from small_run import SmallRun, run_bytes
+from small_run import SmallRun, Whole, run_bytes
 from warm import Warm
 
 
@@ -23,8 +23,15 @@ def small_run(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
 
 
 @pytest.fixture(scope="session")
-def whole(small_run: SmallRun, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """All that a run that was never killed leaves, times apart."""
+def whole_run(small_run: SmallRun, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """A run that was never killed."""
     folder = tmp_path_factory.mktemp("whole")
-    assert small_run.finish("run", folder) == 0, small_run.errors(folder)
-    return run_bytes(folder)
+    pid = small_run.start("run", folder)
+    assert small_run.wait(pid) == 0, small_run.errors(folder)
+    return Whole(run_bytes(folder), small_run.warm.processor_seconds(pid))
+
+
+@pytest.fixture(scope="session")
+def whole(whole_run: Whole) -> dict[str, bytes]:
+    """All that a run that was never killed leaves, times apart."""
+    return whole_run.files

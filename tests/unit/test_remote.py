@@ -74,12 +74,15 @@ def test_paths_are_no_urls(tmp_path: Path) -> None:
 
 
 def test_an_artifact_is_uploaded_seal_last_and_is_the_same_on_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log goes before the seal: it has the steps of all that is whole at the URL."""
+    here().mkdir(parents=True)
+    (here() / "log.txt").write_text("data: runs\n")
     artifact = made()
     uploaded = [path.rpartition("demo/")[2] for path in UnstableFiles.uploaded]
-    assert uploaded[-1] == f"{artifact.folder.name}/{SEAL}" and len(uploaded) == 5
+    assert uploaded[-2:] == ["log.txt", f"{artifact.folder.name}/{SEAL}"] and len(uploaded) == 6
     on_machine(monkeypatch, "second")
     again = made("never made")
-    assert text_of(again) == "words" and again.folder != artifact.folder and len(UnstableFiles.uploaded) == 5
+    assert text_of(again) == "words" and again.folder != artifact.folder and len(UnstableFiles.uploaded) == 6
     left = {path.name for path in again.folder.parent.iterdir()} - {".mirror.lock"}
     assert left == {again.folder.name}
 

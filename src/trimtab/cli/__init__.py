@@ -25,6 +25,7 @@ from trimtab.cli.results import compare, export, merge, push, save
 from trimtab.cli.runs import runs
 from trimtab.cli.show import assets, check, entries, guides, launch_config, plan, status, trace
 from trimtab.errors import TrimtabError, one_line
+from trimtab.executors.collector import importing
 from trimtab.executors.options import WorkerOptions
 from trimtab.executors.threads import SERVER_SPINS, SPINS, wait_briefly
 from trimtab.pipeline.stages import COMMAND_WORDS
@@ -78,7 +79,8 @@ def _stage(name: str) -> Callable[..., None]:
 
 def study(options: Every, how: Annotated[StudyOptions, tyro.conf.arg(name="")]) -> None:
     """Run an experiment in every cell of a grid and with every seed; what cells have in common is made once."""
-    from trimtab.study.command import run_command
+    with importing():
+        from trimtab.study.command import run_command
 
     run_command(options.path, experiment_file, options.overrides, options.runs, options.path_map, options.quiet, how)
 
@@ -94,9 +96,10 @@ def serve(options: Annotated[ServeOptions, tyro.conf.arg(name="")]) -> None:
 def _opened(options: Options, who: WorkerOptions) -> "Iterator[Callable[..., Run]]":
     """Inside, progress is shown. Gives `executors.run.run` for this experiment, which takes the stage to run up to."""
     experiment = options.load()
-    from trimtab.assets.resolve import Assets
-    from trimtab.executors.run import run as run_steps
-    from trimtab.store.progress import watching
+    with importing():
+        from trimtab.assets.resolve import Assets
+        from trimtab.executors.run import run as run_steps
+        from trimtab.store.progress import watching
 
     with watching(quiet=options.quiet or not launched().main) as watch:
         assets = Assets(path_map=options.path_map)

@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
 
+from trimtab.executors.collector import importing
 from trimtab.executors.threads import wait_briefly
 from trimtab.executors.work import Note, Result, Setup, Work, WorkerDied
 from trimtab.models.hardware import visible_devices
@@ -224,7 +225,8 @@ def _begin(start: _Start, sender: "Connection[Any, Any]") -> None:
     logger = logging.getLogger("trimtab")
     logger.setLevel(logging.INFO)  # tracebacks of a user's code, too
     logger.addHandler(WarningHandler(lambda text: put(Note(warning=text))))
-    from trimtab.executors.worker import Worker, begin  # imports torch, which reads the environment
+    with importing():
+        from trimtab.executors.worker import Worker, begin  # imports torch, which reads the environment
 
     begin(Worker(start.setup, put))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 
+from trimtab.executors.collector import importing
 from trimtab.executors.ray_start import Hello, Start, versions
 from trimtab.executors.threads import wait_briefly
 from trimtab.executors.work import Note, Wanted
@@ -32,7 +33,8 @@ class RayActor:
         os.environ |= {"OMP_NUM_THREADS": str(self._start.threads), "TOKENIZERS_PARALLELISM": "false"}
         if self._start.folder.is_dir():
             os.chdir(self._start.folder)  # relative paths in the experiment are the driver's
-        from trimtab.executors.remote_worker import begin_remote  # imports torch, which reads the environment
+        with importing():
+            from trimtab.executors.remote_worker import begin_remote  # imports torch, which reads the environment
 
         self._worker = begin_remote(self._start, self._notes.put)
 

@@ -14,6 +14,7 @@ import torch
 
 from trimtab.config.experiment import Experiment
 from trimtab.errors import AssetError, TrimtabError
+from trimtab.executors.collector import set_apart
 from trimtab.executors.memory_errors import explain_memory_errors
 from trimtab.executors.work import Decoded, Made, Note, PutNote, Result, Setup, Work, WorkerFault
 from trimtab.models.allocator import give_back_freed_memory
@@ -104,7 +105,6 @@ class Worker:
         """Free all language models."""
         self._close()
         self._maker.workspace.empty()
-        gc.collect()
         give_back_freed_memory()
 
     def _close(self) -> None:
@@ -168,6 +168,7 @@ def begin(worker: Worker) -> None:
     """Make this process a worker."""
     global _worker
     _worker = worker
+    set_apart()
 
 
 def perform(work: Work) -> Result:

@@ -10,6 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from trimtab.executors.collector import setting_apart
 from trimtab.executors.work import Result, Setup, Wanted, Work
 from trimtab.executors.worker import Worker
 from trimtab.store.artifacts import Artifact
@@ -65,12 +66,14 @@ class InProcess(Executor):
         self._submitted: list[tuple[Future[Any], Callable[[], Any]]] = []
         self._worker = Worker(setup, lambda note: self._put(note))
         self.perform = self._worker.perform
+        self._apart = setting_apart()
 
     def __enter__(self) -> Self:
+        self._apart.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        return
+        self._apart.__exit__(None, None, None)
 
     def all(self) -> Mapping[str, Executor]:
         return {"this process": self}

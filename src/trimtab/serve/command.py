@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 
 from trimtab.errors import ConfigurationError
+from trimtab.executors.collector import importing
 from trimtab.serve.options import ServeOptions
 
 LIBRARIES = ("fastapi", "uvicorn", "sse_starlette", "prometheus_client")
@@ -29,8 +30,9 @@ def run_command(options: ServeOptions) -> None:
     _check(options)
     key = read_key(options.api_key_variable)
     with contextlib.closing(bound_socket(options.host, options.port)) as listener, _logging():
-        from trimtab.models.load import quiet_libraries
-        from trimtab.serve.server import serve
+        with importing():
+            from trimtab.models.load import quiet_libraries
+            from trimtab.serve.server import serve
 
         with quiet_libraries():
             serve(options, key, listener, print)

@@ -12,6 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from trimtab.assets.resolve import Assets
+from trimtab.executors.collector import set_apart
 from trimtab.models.threads import in_own_thread
 from trimtab.serve.app import application
 from trimtab.serve.engine import Engine
@@ -31,6 +32,7 @@ _log = logging.getLogger("trimtab.serve")
 def serve(options: ServeOptions, key: str | None, listener: socket.socket, say: Callable[[str], None]) -> None:
     """Load the models, say how to call them, and serve until SIGTERM or Ctrl-C."""
     service = load_service(options)
+    set_apart()  # models and libraries: a collection among answers would hold all of them up
     try:
         host, port = listener.getsockname()[:2]
         if options.host not in LOOPBACK and key is None:

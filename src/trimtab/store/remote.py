@@ -125,7 +125,9 @@ class Mirror:
                 self.upload(folder)
 
     def upload(self, folder: Path) -> None:
-        """Upload an artifact, its seal last, and what else has changed.
+        """Upload an artifact and what else has changed, the artifact's seal last.
+
+        So whoever finds a whole artifact at the URL finds its line in the log, too.
 
         Raises:
             RunError: the URL cannot be written, or another run has taken it over; the artifact stays here.
@@ -133,12 +135,13 @@ class Mirror:
         self.check_writer()
         last = f"{folder.name}/{SEAL}"
         self.remote.delete(last)  # of a damaged artifact
-        for path in sorted(folder.rglob("*"), key=lambda path: path.name == SEAL):
-            if path.is_file():
+        for path in folder.rglob("*"):
+            if path.is_file() and path.name != SEAL:
                 self.remote.upload(path, path.relative_to(self.folder).as_posix())
+        self.publish()
+        self.remote.upload(folder / SEAL, last)
         self._listing()[last] = 0
         _log.info("uploaded %s to %s", folder.name, self.remote.url)
-        self.publish()
 
     def publish(self) -> None:
         """Upload what is no artifact (report, log, status, traces) and has changed, and the list of links.
