@@ -19,7 +19,7 @@ import json
 import statistics
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -149,10 +149,21 @@ def together(engine: Engine, given: Sequence[GenerationRequest], clients: int) -
     return measured
 
 
+class Loaded:
+    """The parts of decoders that are loaded already, as the engine asks for them."""
+
+    def __init__(self, parts: Mapping[str, DecoderParts]) -> None:
+        self._parts = {DECODERS[name].name: part for name, part in parts.items()}
+
+    def __call__(self, decoder: DecoderConfig) -> DecoderParts:
+        return self._parts[decoder.name]
+
+    known = __call__
+
+
 def measure(parts: dict[str, DecoderParts], workload: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each number of clients; `alone` is measured before each, on the requests of one client in turn."""
     rows, decoder = [], DECODERS[workload]
-    by_name = {DECODERS[name].name: part for name, part in parts.items()}
     in_own_thread(partial(alone, parts[workload], requests(workload, 1, options.tokens)))  # warms up
     for clients in options.clients:
         count = max(options.requests, clients)
@@ -160,7 +171,7 @@ def measure(parts: dict[str, DecoderParts], workload: str, options: argparse.Nam
         for _ in range(options.repeats):
             few = requests(workload, min(options.requests, count), options.tokens)
             sequential.append(in_own_thread(partial(alone, parts[workload], few)))
-            engine = Engine(lambda asked: by_name[asked.name], Limits(rows=options.rows))
+            engine = Engine(Loaded(parts), Limits(rows=options.rows))
             served.append(together(engine, requests(workload, count, options.tokens), clients))
             engine.close()
             gc.collect()
@@ -240,11 +251,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.soak is not None:
         parts = parts_of("tiny", torch.float64, torch.device("cpu"))
-        by_name = {DECODERS[name].name: part for name, part in parts.items()}
         given = [
             replace(one, n=1 + number % 2) for name in DECODERS for number, one in enumerate(requests(name, 6, 12))
         ]
-        figures: Any = soak(lambda decoder: by_name[decoder.name], given, options.soak)
+        figures: Any = soak(Loaded(parts), given, options.soak)
         Console().print(figures)
     else:
         device = torch.device(options.device) if options.device else default_device()

@@ -434,7 +434,7 @@ def test_where_memory_runs_out_rows_are_lowered_and_no_request_is_lost(
     elif where == "judge":
         monkeypatch.setattr(value, "advance", out_of_memory_above(13, value.advance, lambda s, p, c: len(c)))
     else:
-        prompts = iter([0, 0, 0, 1, 0, 1])  # of the prompts that are read, the fourth and the sixth are too many
+        prompts = iter([0, 1, 0, 1])  # the second reading has no memory, and the fourth, of one of its prompts alone
         limited = out_of_memory_above(0, model._read, lambda _, feeds: max(map(len, feeds)) > 2 and next(prompts, 0))
         monkeypatch.setattr(model, "_read", limited)
     engine = Engine(parts)
@@ -491,4 +491,25 @@ def test_a_request_that_memory_does_not_hold_alone_fails_in_one_line(monkeypatch
     error = Answer.of(bad).error
     assert str(error) == "memory does not hold this request even alone: lower n, width, successors or max_tokens"
     check_equal(good, Answer.of(handle), parts(good.decoder))
+    engine.close()
+
+
+def test_a_decoder_that_is_known_needs_no_turn_of_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a step lasts, requests for it are taken on; only a decoder that is new waits for its parts to be made."""
+    parts = tiny_parts()
+    known = parts(DECODERS["cbs"])
+    engine, gate = Engine(parts), threading.Event()
+    held = threading.Thread(target=lambda: engine.between_steps(gate.wait))
+    held.start()
+    handle = engine.submit(request("cbs"))
+    assert engine.tokenize("I", DECODERS["cbs"]) and engine.context(DECODERS["cbs"]) > 0
+    waiting = threading.Thread(target=lambda: engine.context(DECODERS["eft"]))
+    waiting.start()
+    waiting.join(0.2)
+    assert waiting.is_alive()
+    gate.set()
+    waiting.join(30)
+    held.join()
+    assert not waiting.is_alive()
+    check_equal(handle.request, Answer.of(handle), known)
     engine.close()

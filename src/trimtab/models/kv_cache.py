@@ -15,6 +15,9 @@ from typing import Protocol
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+AHEAD = 32
+"""Columns that are filled with zeros at a time, instead of one column at each step."""
+
 
 class SlotLayer(CacheLayerMixin):
     """One layer's keys and values, [rows, heads, capacity, head dimension], allocated at the first write."""
@@ -50,9 +53,10 @@ class SlotLayer(CacheLayerMixin):
         assert self.columns is not None and self.keys is not None and self.values is not None
         if self.used > self.filled:
             # a shorter row's columns beyond its end are masked, but 0 * NaN would still spoil a sum
-            self.keys[:, :, self.filled : self.used] = 0
-            self.values[:, :, self.filled : self.used] = 0
-            self.filled = self.used
+            ahead = min(self.capacity, -(-self.used // AHEAD) * AHEAD)
+            self.keys[:, :, self.filled : ahead] = 0
+            self.values[:, :, self.filled : ahead] = 0
+            self.filled = ahead
         rows = torch.arange(key_states.shape[0], device=key_states.device)[:, None, None]
         heads = torch.arange(key_states.shape[1], device=key_states.device)[None, :, None]
         columns = self.columns.to(key_states.device)[:, None, :]  # layers may lie on several devices

@@ -49,8 +49,8 @@ _log = logging.getLogger(__name__)
 class Engine:
     """A `GenerationEngine` over the decoders that `parts_of` gives.
 
-    `submit` and `tokenize` ask the engine's thread for a decoder's parts, and so may wait for a step: from asyncio call
-    them in a thread (`asyncio.to_thread`).
+    `submit` and `tokenize` ask the engine's thread for the parts of a decoder that is new, and so may wait for a step:
+    from asyncio call them in a thread (`asyncio.to_thread`).
     """
 
     def __init__(self, parts_of: PartsOf, limits: Limits | None = None) -> None:
@@ -165,7 +165,8 @@ class Engine:
             self._wake.notify()
 
     def _parts(self, decoder: DecoderConfig) -> DecoderParts:
-        return self.between_steps(lambda: self._parts_of(decoder))
+        known = self._parts_of.known(decoder)
+        return self.between_steps(lambda: self._parts_of(decoder)) if known is None else known
 
     def _token_texts(self, parts: DecoderParts) -> TokenTexts:
         vocabulary = parts.model.vocabulary

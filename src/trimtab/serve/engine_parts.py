@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol
 
 from trimtab.config.guide import DecoderConfig
 from trimtab.errors import ConfigurationError
@@ -33,8 +33,16 @@ class DecoderParts:
 
 
 MAX_KEPT = 64  # decoders whose parts are kept; clients may make up others without end
-PartsOf: TypeAlias = Callable[[DecoderConfig], DecoderParts]
-"""Gives equal decoders the same objects, so that their rows are decoded together."""
+
+
+class PartsOf(Protocol):
+    """Gives equal decoders the same objects, so that their rows are decoded together."""
+
+    def __call__(self, decoder: DecoderConfig) -> DecoderParts:
+        """The parts of a decoder, made where they are missing: for the thread that owns the models."""
+
+    def known(self, decoder: DecoderConfig) -> DecoderParts | None:
+        """The parts if they are made. For any thread: no request has to wait for a step to hear of them."""
 
 
 class RoleParts:
@@ -56,19 +64,21 @@ class RoleParts:
             ConfigurationError: it is no decoder of single requests, or judged by a gold reward that is not there.
             VocabularyError: models whose logits are added have different vocabularies.
         """
+        if (known := self.known(decoder)) is not None:
+            return known
+        if decoder.model == "large" and self._roles.served is not None:
+            raise ConfigurationError("the large model is behind an endpoint, which cannot be served once more")
+        if len(self._parts) >= MAX_KEPT:  # those that run keep theirs
+            self._parts.clear()
+            self._models.clear()
+        key = model_key, _ = _keys(decoder)
+        if model_key not in self._models:
+            self._models[model_key] = emulated_model(decoder, self._roles)
+        return self._parts.setdefault(key, self._made(decoder, self._models[model_key]))
+
+    def known(self, decoder: DecoderConfig) -> DecoderParts | None:
         check_decoder(decoder)
-        model_key = decoder.model, decoder.terms
-        key = model_key, decoder.value if decoder.guided else None
-        if key not in self._parts:
-            if decoder.model == "large" and self._roles.served is not None:
-                raise ConfigurationError("the large model is behind an endpoint, which cannot be served once more")
-            if len(self._parts) >= MAX_KEPT:  # those that run keep theirs
-                self._parts.clear()
-                self._models.clear()
-            if model_key not in self._models:
-                self._models[model_key] = emulated_model(decoder, self._roles)
-            self._parts[key] = self._made(decoder, self._models[model_key])
-        return self._parts[key]
+        return self._parts.get(_keys(decoder))
 
     def _made(self, decoder: DecoderConfig, model: LanguageModel) -> DecoderParts:
         gold = self._gold_reward() if decoder.guided_by_gold else None
@@ -84,6 +94,11 @@ class RoleParts:
         if self._gold is None:
             self._gold = self._load_gold()
         return self._gold
+
+
+def _keys(decoder: DecoderConfig) -> tuple[object, object]:
+    """What decoders that write with one model have in common, and what those have that one value judges, too."""
+    return (decoder.model, decoder.terms), decoder.value if decoder.guided else None
 
 
 def check_decoder(decoder: DecoderConfig) -> None:
