@@ -139,3 +139,31 @@ def test_a_folder_survives_packing(tmp_path: Path) -> None:
     assert {name: (tmp_path / "b" / name).read_bytes() for name in files} == {
         "model/weights.bin": bytes(range(256)), "summary.json": b"{}", "model/empty": b"",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("failures", [1, 2, 3])
+def test_a_client_server_whose_process_dies_is_asked_again(
+    failures: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its process dies now and then while it starts; what fails three times is said in one line."""
+    tries = []
+
+    def init(address: str, **options: object) -> None:
+        tries.append(address)
+        if len(tries) <= failures:
+            raise ConnectionAbortedError("Initialization failure from server:\nStarting Ray client server failed.")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: tries.append("shutdown"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"ray://127.0.0.1:{listener.getsockname()[1]}"
+        if failures < 3:
+            with connected(address):
+                assert tries == [address] * (failures + 1)
+            assert tries[-1] == "shutdown"
+        else:
+            line = f"--ray {address}: .*client server failed"
+            with pytest.raises(ConfigurationError, match=line), connected(address):
+                pass
+            assert tries == [address] * 3
+    assert caplog.text.count("could not start its process: trying again") == min(failures, 2)

@@ -21,10 +21,13 @@ from trimtab.errors import ConfigurationError, RunError, one_line
 
 CONNECT_SECONDS = 10.0
 """How long an address may take to answer; Ray itself tries for minutes."""
+CLIENT_TRIES = 3
+"""How often a `ray://` address is asked for a process of its client server."""
 IDLE_SHARE = 0.25
 """The part of all cores that may stay idle, where nodes have unlike numbers of them, so that workers can be larger."""
 Node = Mapping[str, Any]
 """A node as `ray.nodes` lists it."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -125,13 +128,26 @@ def connected(address: str) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else each start warns of a change to come
     with _signals_kept():
         try:
-            ray.init(found, log_to_driver=False, logging_level=logging.ERROR)
+            _begin(found)
         except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
             raise ConfigurationError(f"--ray {address}: {one_line(str(error))}") from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _begin(address: str) -> None:
+    """Have this process be a driver. A process of Ray's client server that dies at its start is asked for again: the
+    server forks while its threads call gRPC, which now and then ends the child (Ray 2.60, seen on busy machines)."""
+    for left in reversed(range(CLIENT_TRIES)):
+        try:
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+            return
+        except ConnectionAbortedError:
+            if not left:
+                raise
+            _log.warning("Ray's client server at %s could not start its process: trying again", address)
 
 
 def _found(address: str) -> str:
