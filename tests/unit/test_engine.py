@@ -494,7 +494,7 @@ def test_a_request_that_memory_does_not_hold_alone_fails_in_one_line(monkeypatch
     engine.close()
 
 
-def test_a_decoder_that_is_known_needs_no_turn_of_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decoder_that_is_known_needs_no_turn_of_the_engine() -> None:
     """While a step lasts, requests for it are taken on; only a decoder that is new waits for its parts to be made."""
     parts = tiny_parts()
     known = parts(DECODERS["cbs"])

@@ -6,7 +6,7 @@ biases by distance are those of the model's code, whatever its family. Without a
 are transformers' own. transformers passes further arguments for other kernels and masks: hence each `**kwargs` here.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -29,8 +29,7 @@ tokens, 9 heads of 64, bfloat16 with AVX512-BF16, torch 2.13); beyond 256 column
 def _has_amx() -> bool:
     """Whether this CPU multiplies bfloat16 in tiles. Fused attention in bfloat16 is then the faster one at any length:
     3 times for the next token of one row, 2 of 16 rows, 1.2 of 256 (9 heads of 64, 48 columns, torch 2.13)."""
-    known: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.12 and later
-    return bool(known.get("amx_bf16"))
+    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
 def grouped_attention(

@@ -32,7 +32,6 @@ _log = logging.getLogger("trimtab.serve")
 def serve(options: ServeOptions, key: str | None, listener: socket.socket, say: Callable[[str], None]) -> None:
     """Load the models, say how to call them, and serve until SIGTERM or Ctrl-C."""
     service = load_service(options)
-    set_apart()  # models and libraries: a collection among answers would hold all of them up
     try:
         host, port = listener.getsockname()[:2]
         if options.host not in LOOPBACK and key is None:
@@ -55,6 +54,7 @@ def load_service(options: ServeOptions) -> Service:
     """What the routes answer with: the models loaded, and an engine over them."""
     assets = Assets(path_map=options.path_map)
     served = in_own_thread(lambda: Served(_source(options, assets), assets, options.name))
+    set_apart()  # models and libraries: a collection among answers would hold all of them up
     rows = served.rows(options.rows)
     limits = Limits(rows=rows, queue=options.queue, request_rows=options.request_rows, context=options.context)
     return service_of(served, Engine(RoleParts(served.roles, served.gold), limits), options.max_tokens)
