@@ -15,11 +15,11 @@ from rich.console import Console
 
 from trimtab.errors import RunError
 from trimtab.store import status as status_file
-from trimtab.store.distributed import Terminated
 from trimtab.store.lock import Holder
 from trimtab.store.log import recording
 from trimtab.store.progress import Watch
 from trimtab.store.status import print_status, read_statuses
+from trimtab.store.stopping import Terminated
 
 HOUR = 3600.0
 

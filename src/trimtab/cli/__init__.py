@@ -32,8 +32,9 @@ from trimtab.pipeline.stages import COMMAND_WORDS
 from trimtab.plugins.load import load_plugins
 from trimtab.plugins.registry import registry
 from trimtab.serve.options import ServeOptions
-from trimtab.store.distributed import Terminated, first_to_fail, launched
+from trimtab.store.distributed import first_to_fail, launched
 from trimtab.store.lock import command_line
+from trimtab.store.stopping import Terminated
 from trimtab.study.options import StudyOptions
 
 if TYPE_CHECKING:
@@ -212,15 +213,21 @@ def _print_error(line: str) -> None:
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
     """Inside, Ctrl-C and SIGTERM end the run in order, and a second one ends it at once."""
+    asked: list[KeyboardInterrupt] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         # a launcher passes on the Ctrl-C that its processes have received themselves
         signal.signal(number, signal.SIG_DFL if launched().alone else signal.SIG_IGN)
-        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        asked.append(Terminated() if number == signal.SIGTERM else KeyboardInterrupt())
+        raise asked[0]
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except Exception:
+        if asked:  # a library made an error of its own of it
+            raise asked[0] from None
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -14,6 +14,7 @@ from trimtab.executors.collector import setting_apart
 from trimtab.executors.work import Result, Setup, Wanted, Work
 from trimtab.executors.worker import Worker
 from trimtab.store.artifacts import Artifact
+from trimtab.store.stopping import stopping
 
 Put = Callable[[object], None]
 
@@ -101,6 +102,7 @@ class InProcess(Executor):
         while self._submitted:
             future, call = self._submitted.pop(0)
             try:
-                future.set_result(call())
+                with stopping():
+                    future.set_result(call())
             except Exception as error:  # noqa: BLE001 (as every executor does: whoever asks for the result gets it)
                 future.set_exception(error)

@@ -17,10 +17,6 @@ SHARDING = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpee
 T = TypeVar("T")
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: ends a run as Ctrl-C does."""
-
-
 @dataclass(frozen=True)
 class Launched:
     """A process's `index` among the `count` launched processes and `local` index on its machine, counted from 0.

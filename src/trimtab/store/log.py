@@ -20,10 +20,10 @@ from pathlib import Path
 from trimtab.errors import TrimtabError, one_line
 from trimtab.store.artifacts import LIBRARIES
 from trimtab.store.blocks import Shard
-from trimtab.store.distributed import Terminated
 from trimtab.store.lock import Holder, command_line, suffix
 from trimtab.store.progress import Stage, Watch, throttled
 from trimtab.store.status import write_status
+from trimtab.store.stopping import Terminated, stopping
 
 STATUS_SECONDS = 1.0
 """The shortest time between two updates of the status while a stage runs."""
@@ -49,7 +49,8 @@ def recording(folder: Path, watch: Watch, previous: Holder | None, shard: Shard 
         watch.listeners += listeners
         update_status()  # replaces the status of the session before
         try:
-            yield
+            with stopping():
+                yield
             _log.info("end")
         except BaseException as error:
             end = _end(error)
