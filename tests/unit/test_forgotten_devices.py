@@ -121,8 +121,6 @@ MODULES = (
 SOUND = {
     # an index on the processor: torch takes it along, and waits
     "models.attention.row_mask: torch.arange(len(starts), device=device)",
-    "models.kv_cache.SlotLayer.update: torch.arange(key_states.shape[0], device=key_states.device)",
-    "models.kv_cache.SlotLayer.update: torch.arange(key_states.shape[1], device=key_states.device)",
     "models.sampling.draw: on_device(rows, logits.device)",
     "models.sampling.penalized: on_device(rows[in_vocabulary], logits.device)",
     "models.sampling.penalized: on_device(tokens[in_vocabulary], logits.device)",

@@ -19,6 +19,27 @@ AHEAD = 32
 """Columns that are filled with zeros at a time, instead of one column at each step."""
 
 
+class Places:
+    """Where a read writes in each layer: row r's new tokens to columns[r], [rows, new].
+
+    Layers of the same shape and device write to the same places, which are computed once for all of them.
+    """
+
+    def __init__(self, columns: torch.Tensor) -> None:
+        self._columns = columns
+        self._flat: dict[tuple[int, int, torch.device], torch.Tensor] = {}
+
+    def of(self, states: torch.Tensor) -> torch.Tensor:
+        """Indices into `states.flatten(0, 2)` [rows * heads * capacity, dimension] by row, head and new token."""
+        _, heads, capacity, _ = states.shape
+        key = heads, capacity, states.device
+        if key not in self._flat:
+            columns = self._columns.to(states.device)  # layers may lie on several devices
+            firsts = torch.arange(len(columns) * heads, device=states.device).view(-1, heads, 1) * capacity
+            self._flat[key] = (firsts + columns[:, None]).flatten()
+        return self._flat[key]
+
+
 class SlotLayer(CacheLayerMixin):
     """One layer's keys and values, [rows, heads, capacity, head dimension], allocated at the first write."""
 
@@ -29,7 +50,7 @@ class SlotLayer(CacheLayerMixin):
         self.rows = rows
         self.capacity = capacity
         self.window = slice(0, rows)  # the rows that are being read into
-        self.columns: torch.Tensor | None = None
+        self.places: Places | None = None
         self.used = 0
         self.used_before = 0  # without the tokens that are being read
         self.filled = 0  # columns that hold numbers; memory beyond them has not been touched
@@ -50,19 +71,16 @@ class SlotLayer(CacheLayerMixin):
         """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        assert self.columns is not None and self.keys is not None and self.values is not None
+        assert self.places is not None and self.keys is not None and self.values is not None
         if self.used > self.filled:
             # a shorter row's columns beyond its end are masked, but 0 * NaN would still spoil a sum
             ahead = min(self.capacity, -(-self.used // AHEAD) * AHEAD)
             self.keys[:, :, self.filled : ahead] = 0
             self.values[:, :, self.filled : ahead] = 0
             self.filled = ahead
-        rows = torch.arange(key_states.shape[0], device=key_states.device)[:, None, None]
-        heads = torch.arange(key_states.shape[1], device=key_states.device)[None, :, None]
-        columns = self.columns.to(key_states.device)[:, None, :]  # layers may lie on several devices
         keys, values = self.keys[self.window], self.values[self.window]
-        keys[rows, heads, columns] = key_states
-        values[rows, heads, columns] = value_states
+        for old, new in ((keys, key_states), (values, value_states)):
+            old.view(-1, old.shape[3]).index_copy_(0, self.places.of(old), new.reshape(-1, old.shape[3]))
         return keys[:, :, : self.used], values[:, :, : self.used]
 
     def fork(self, rows: torch.Tensor, used: int, capacity: int, into: "SlotLayer | None" = None) -> "SlotLayer":
@@ -186,9 +204,9 @@ class SlotCache(Cache):
         """
         columns = starts[:, None] + torch.arange(count, device=starts.device)
         assert used <= self.capacity, f"{used} columns in a cache of {self.capacity}"
-        self.starts = starts[:, None, None, None]
+        self.starts, places = starts[:, None, None, None], Places(columns)
         for layer in self.slots:
-            layer.window, layer.columns, layer.used, layer.used_before = window, columns, used, used - count
+            layer.window, layer.places, layer.used, layer.used_before = window, places, used, used - count
         return columns
 
     def get_query_offset(self, layer_idx: int = 0) -> torch.Tensor:
