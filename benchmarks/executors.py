@@ -27,11 +27,11 @@ import torch
 from trimtab.assets.resolve import Assets
 from trimtab.config.experiment import Experiment
 from trimtab.executors.driver import Driver
+from trimtab.executors.idle_threads import wait_briefly
 from trimtab.executors.local import LocalWorkers
 from trimtab.executors.options import WorkerOptions
 from trimtab.executors.run import workers_for
 from trimtab.executors.tasks import Manner, Task
-from trimtab.executors.threads import wait_briefly
 from trimtab.executors.work import Setup, Work
 from trimtab.executors.workers import InProcess, Workers
 from trimtab.pipeline.experiment_steps import steps

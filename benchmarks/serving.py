@@ -36,7 +36,7 @@ from serving_soak import soak
 from trimtab.config.guide import DecoderConfig
 from trimtab.models.cached_model import CachedModel
 from trimtab.models.hardware import default_device, pick_dtype
-from trimtab.models.threads import in_own_thread
+from trimtab.models.own_thread import in_own_thread
 from trimtab.models.vocabulary import Vocabulary
 from trimtab.search.guided_model import GuidedModel
 from trimtab.search.value import ImplicitValue

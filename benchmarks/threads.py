@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from trimtab.executors.threads import wait_briefly
+from trimtab.executors.idle_threads import wait_briefly
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 ROWS, NARROW, WIDE = 2, 576, 1536

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from trimtab.executors.collector import importing, set_apart
-from trimtab.executors.threads import wait_briefly
+from trimtab.executors.idle_threads import wait_briefly
 from trimtab.plugins.registry import REGISTRIES, Registry
 
 collect_ignore = ["clients"]  # programs that tests start, in environments of their own

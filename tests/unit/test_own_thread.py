@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from trimtab.models.threads import in_own_thread
+from trimtab.models.own_thread import in_own_thread
 
 COUNTED = """
 import os, time, torch
-from trimtab.models.threads import in_own_thread
+from trimtab.models.own_thread import in_own_thread
 
 def threads():
     return len(os.listdir("/proc/self/task"))

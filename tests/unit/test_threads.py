@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from trimtab.executors.threads import SERVER_SPINS, SPINS, wait_briefly
+from trimtab.executors.idle_threads import SERVER_SPINS, SPINS, wait_briefly
 
 POLICY = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 PARSED = "import tyro; tyro.extras.subcommand_cli_from_dict = lambda *_, **__: exec({seen!r})"
@@ -68,7 +68,7 @@ def test_every_entry_sets_it_before_torch_is_loaded(entry: str, spins: int) -> N
 def test_the_library_reads_what_is_set_within_the_process() -> None:
     """GNU OpenMP shows its settings when it is loaded, as torch does it."""
     shown = subprocess.run(
-        [sys.executable, "-c", "from trimtab.executors.threads import wait_briefly; wait_briefly(); import torch; "
+        [sys.executable, "-c", "from trimtab.executors.idle_threads import wait_briefly; wait_briefly(); import torch; "
          "print(torch.__config__.parallel_info())"],
         env={**plain_environment(), "OMP_DISPLAY_ENV": "verbose"}, check=True, capture_output=True, text=True,
     )  # fmt: skip

@@ -26,8 +26,8 @@ from trimtab.cli.runs import runs
 from trimtab.cli.show import assets, check, entries, guides, launch_config, plan, status, trace
 from trimtab.errors import TrimtabError, one_line
 from trimtab.executors.collector import importing
+from trimtab.executors.idle_threads import SERVER_SPINS, SPINS, wait_briefly
 from trimtab.executors.options import WorkerOptions
-from trimtab.executors.threads import SERVER_SPINS, SPINS, wait_briefly
 from trimtab.pipeline.stages import COMMAND_WORDS
 from trimtab.plugins.load import load_plugins
 from trimtab.plugins.registry import registry

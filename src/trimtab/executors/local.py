@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from trimtab.executors.collector import importing
-from trimtab.executors.threads import wait_briefly
+from trimtab.executors.idle_threads import wait_briefly
 from trimtab.executors.work import Note, Result, Setup, Work, WorkerDied
 from trimtab.models.hardware import visible_devices
 from trimtab.store.artifacts import Artifact

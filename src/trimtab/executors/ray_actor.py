@@ -9,8 +9,8 @@ from typing import Any
 import ray
 
 from trimtab.executors.collector import importing
+from trimtab.executors.idle_threads import wait_briefly
 from trimtab.executors.ray_start import Hello, Start, versions
-from trimtab.executors.threads import wait_briefly
 from trimtab.executors.work import Note, Wanted
 
 

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 
 from trimtab.assets.resolve import Assets
 from trimtab.executors.collector import set_apart
-from trimtab.models.threads import in_own_thread
+from trimtab.models.own_thread import in_own_thread
 from trimtab.serve.app import application
 from trimtab.serve.engine import Engine
 from trimtab.serve.engine_parts import RoleParts

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from trimtab.models.threads import in_own_thread
+from trimtab.models.own_thread import in_own_thread
 from trimtab.records import PromptInput
 from trimtab.rewards.reward import Reward, name_of
 
