@@ -6,7 +6,7 @@
     ├── DataError
     ├── ModelError ── VocabularyError
     ├── EndpointError ── TooLongError
-    ├── RunError
+    ├── RunError ── TakenOverError
     └── StudyError
 
 `cli.main` prints the message of any of these and exits with `exit_code`. For its own faults the code uses `assert`.
@@ -67,6 +67,10 @@ class TooLongError(EndpointError):
 
 class RunError(TrimtabError):
     """A run directory that cannot be used."""
+
+
+class TakenOverError(RunError):
+    """Another process writes to the run directory's URL now: this run ends."""
 
 
 class StudyError(TrimtabError):

@@ -194,6 +194,36 @@ def test_a_worker_takes_any_function_and_starts_again_after_a_death(tmp_path: Pa
     assert no_child_is_left()
 
 
+def test_an_end_before_a_worker_has_come_to_its_work_says_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As that of a run of which everything is made."""
+    with LocalWorkers(Setup(tmp_path, Assets(cache=tmp_path / "cache")), 1, threads=1) as workers:
+        (worker,) = workers.all().values()
+        futures = [worker.submit(os.getpid) for _ in range(4)]
+    assert [future.cancelled() for future in futures[-2:]] == [True, True]
+    assert capfd.readouterr().err == "" and no_child_is_left()
+
+
+def test_ctrl_c_does_not_end_a_worker_that_has_just_begun(tmp_path: Path) -> None:
+    """It comes before the new process has said that it leaves Ctrl-C to its parent."""
+    with LocalWorkers(Setup(tmp_path, Assets(cache=tmp_path / "cache")), 1, threads=1) as workers:
+        (child,) = [each for each in psutil.Process().children() if "spawn_main" in " ".join(each.cmdline())]
+        child.send_signal(signal.SIGINT)
+        (worker,) = workers.all().values()
+        assert worker.submit(os.getpid).result() == child.pid
+
+
+def test_a_worker_s_death_is_told_whatever_its_log_holds(tmp_path: Path) -> None:
+    with LocalWorkers(Setup(tmp_path, Assets(cache=tmp_path / "cache")), 1, threads=1) as workers:
+        (worker,) = workers.all().values()
+        worker.submit(os.write, 2, b"half a \xe2\x82\n").result()
+        with pytest.raises(WorkerDied, match=r"^worker 1 ended with code 3 "):
+            worker.submit(os._exit, 3).result()
+        with pytest.raises(WorkerDied, match=r"^worker 1 was killed by signal 40: "):
+            worker.submit(signal.raise_signal, 40).result()
+
+
 DRIVER = """
 import os, sys, time
 from pathlib import Path

@@ -14,7 +14,7 @@ import pytest
 from trimtab.errors import ConfigurationError, RunError
 from trimtab.records import Generation, Prompt, read_jsonl
 from trimtab.store.artifacts import RunDirectory, read_seconds
-from trimtab.store.blocks import Block, Shard, ensure_plan, finished, merge_blocks, write_block
+from trimtab.store.blocks import Block, Plan, Shard, ensure_plan, finished, merge_blocks, write_block
 from trimtab.store.files import SEAL, write_text
 
 PROMPTS = [Prompt(f"p{number}", f"text {number}") for number in range(7)]
@@ -24,9 +24,10 @@ def decode_share(work, prompts, size, decode, shard=None):
     """What the driver and its workers do."""
     plan = ensure_plan(work, len(prompts), size)
     for number in range(plan.blocks):
-        if (shard is None or shard.owns(number)) and not finished(work, number):
+        if (shard is None or shard.owns(number)) and not finished(work, plan, number):
             start = number * plan.prompts_a_block
-            write_block(work, number, decode(prompts[start : start + plan.prompts_a_block]), f"device {number % 2}")
+            block = decode(prompts[start : start + plan.prompts_a_block])
+            write_block(work, plan, number, block, f"device {number % 2}")
 
 
 def decode(prompts: Sequence[Prompt]) -> Block:
@@ -125,6 +126,16 @@ def test_blocks_are_cut_as_whoever_began_cut_them(tmp_path: Path) -> None:
     assert merged(tmp_path) == plain(tmp_path / "plain")
     plan = {"prompts": 7, "prompts_a_block": 3, "blocks": 3, "devices": {"device 0": [0, 2], "device 1": [1]}}
     assert json.loads((tmp_path / "plan.json").read_text()) == plan
+
+
+def test_a_block_of_another_plan_is_not_taken_for_one_of_this(tmp_path: Path) -> None:
+    """Also where it has as many prompts: the last of three blocks of 3, and the third of seven of 1."""
+    decode_share(tmp_path, PROMPTS, 3, decode)
+    plan = Plan.of(len(PROMPTS), 3)
+    assert all(finished(tmp_path, plan, number) for number in range(3))
+    for size in (1, 2, 4, 7):
+        other = Plan.of(len(PROMPTS), size)
+        assert not any(finished(tmp_path, other, number) for number in range(other.blocks))
 
 
 @pytest.mark.parametrize("left", [0, 1, 30, -1, -2, -20])

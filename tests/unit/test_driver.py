@@ -1,16 +1,22 @@
 """The order in which a driver gives tasks to workers, and which tasks a failure stops."""
 
+import gc
+import sys
+import weakref
 from concurrent.futures import Executor, Future
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
-from trimtab.errors import RunError
+from trimtab.assets.resolve import Assets
+from trimtab.errors import RunError, TakenOverError
 from trimtab.executors import open_step
 from trimtab.executors.driver import Driver
 from trimtab.executors.tasks import Manner, Task
-from trimtab.executors.work import Decoded, Made, Note, Unfit, Work, WorkerDied
+from trimtab.executors.work import Decoded, Made, Note, Setup, Unfit, Work, WorkerDied
+from trimtab.executors.workers import InProcess
+from trimtab.pipeline.make import named
 from trimtab.pipeline.step import Step
 from trimtab.records import Generation
 from trimtab.store import blocks
@@ -254,10 +260,10 @@ def test_what_needs_a_step_whose_blocks_were_all_decoded_before_is_made(
     made = tasks(tmp_path, decoding="a", a="", b="a")
     work = made[0].artifact.work
     work.mkdir()
-    blocks.ensure_plan(work, 3, 1)
+    plan = blocks.ensure_plan(work, 3, 1)
     for number in range(3):
         record = Generation(f"p{number}", "", 0, [], [], "", "stop")
-        blocks.write_block(work, number, Block([record], {}, 1.0), "cpu")
+        blocks.write_block(work, plan, number, Block([record], {}, 1.0), "cpu")
     workers = FakeWorkers()
     manner = Manner(threads=1, traced=traced)
     assert Driver(made, RunDirectory(tmp_path), workers, Watch(), manner).run() == {}
@@ -280,3 +286,53 @@ def test_a_signal_while_a_step_begins_stops_it(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), watch("report"):
         pass
     assert watch.stages["report"].state == "stopped"
+
+
+def test_a_run_that_was_taken_over_begins_no_further_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process writes to its URL now, and makes the other steps, too."""
+
+    def upload(step: open_step.OpenStep) -> NoReturn:
+        raise TakenOverError("s3://bucket/runs was taken over")
+
+    monkeypatch.setattr(open_step.OpenStep, "finish", upload)
+    workers, watch = FakeWorkers(), Watch()
+    with pytest.raises(TakenOverError):
+        driven(tasks(tmp_path, a="", b=""), workers, watch)
+    assert workers.order == ["a"] and watch.stages["a"].state == "stopped"
+
+
+class Large:
+    """Stands for a model."""
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_what_a_failed_step_had_loaded_is_freed(tmp_path: Path, hidden: bool) -> None:
+    """A study keeps the error until its end, and the next step needs the memory."""
+    loaded: list[weakref.ref[Large]] = []
+
+    def training() -> NoReturn:
+        model = Large()
+        loaded.append(weakref.ref(model))
+        raise MemoryError
+
+    def explained() -> NoReturn:
+        try:
+            training()
+        except MemoryError as error:
+            raise RunError("there is not enough memory") from (None if hidden else error)
+
+    workers = InProcess(Setup(tmp_path, Assets()))
+    future = workers.submit(explained)
+    workers.work()
+    gc.collect()
+    assert isinstance(future.exception(), RunError) and loaded[0]() is None
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_code_that_ends_the_process_fails_its_step(code: int) -> None:
+    """As `sys.exit(0)` in a plug-in, which would end a study well without its other runs."""
+    with (
+        pytest.raises(RunError, match=rf"^evaluate cbs failed .*\(SystemExit: {code}\): mend it"),
+        named(Step("evaluate", print, "evaluate cbs")),
+    ):
+        sys.exit(code)

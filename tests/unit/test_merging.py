@@ -13,7 +13,7 @@ from trimtab.errors import ConfigurationError, RunError, TrimtabError
 from trimtab.pipeline.merge import difference, merge_shards
 from trimtab.pipeline.step import Decoding, Plan, Step
 from trimtab.pipeline.workspace import Job
-from trimtab.records import Generation, Prompt
+from trimtab.records import Generation, Prompt, read_jsonl
 from trimtab.store.artifacts import Artifact, RunDirectory
 from trimtab.store.blocks import Block, Within, ignored
 
@@ -32,7 +32,9 @@ def dying(prompts: Sequence[Prompt], *, within: Within = ignored) -> Block:
     return decode(prompts)
 
 
-def run(folder: Path, *shards: str, parts: dict[str, object] = WIDTH, model: str = "weights", by=decode) -> Path:
+def run(
+    folder: Path, *shards: str, parts: dict[str, object] = WIDTH, model: str = "weights", by=decode, size: int = 3
+) -> Path:
     """Make what a guide is tuned from, and decode with each of the shards; without any, the plain run."""
 
     def tune(job: Job) -> None:
@@ -41,7 +43,7 @@ def run(folder: Path, *shards: str, parts: dict[str, object] = WIDTH, model: str
 
     tuned = Step("tune", tune)
     guide = Step(
-        "guide", lambda job, **_: Decoding(PROMPTS, by, 3), "guide cbs", parts=parts, needs=(tuned,), decodes=True
+        "guide", lambda job, **_: Decoding(PROMPTS, by, size), "guide cbs", parts=parts, needs=(tuned,), decodes=True
     )
     assets = Assets(cache=folder / "cache")
     for shard in shards or [None]:
@@ -58,6 +60,57 @@ def artifact_bytes(folder: Path) -> dict[str, bytes]:
         for file in made.rglob("*")
         if file.is_file() and file.name not in ("seconds.json", "files.json")
     }
+
+
+def prompt_ids(folder: Path) -> list[str]:
+    (made,) = folder.glob("guide-????????????")
+    return [record.prompt_id for record in read_jsonl(made / "records.jsonl", Generation)]
+
+
+def test_who_comes_after_shards_takes_their_blocks_as_they_cut_them(tmp_path: Path) -> None:
+    """Also where its own settings would cut the prompts in another way: none is lost, and none is decoded again."""
+    decoded: list[int] = []
+
+    def counting(prompts: Sequence[Prompt], *, within: Within = ignored) -> Block:
+        decoded.append(len(prompts))
+        return decode(prompts)
+
+    run(tmp_path, "1/2", size=2, by=counting)
+    run(tmp_path, "2/2", size=3, by=counting)  # it was asked for other rows
+    assert decoded == [2, 2, 2, 1]
+    run(tmp_path, size=5, by=counting)
+    assert len(decoded) == 4 and prompt_ids(tmp_path) == [prompt.id for prompt in PROMPTS]
+
+
+def test_memory_that_runs_out_is_helped_by_fewer_rows_in_the_next_session(tmp_path: Path) -> None:
+    """The blocks stay as they were cut, and are decoded in parts."""
+    fits, decoded = 2, list[int]()
+
+    def short_of_memory(prompts: Sequence[Prompt], *, within: Within = ignored) -> Block:
+        decoded.append(len(prompts))
+        if len(prompts) > fits:
+            raise MemoryError
+        within(0.5)
+        return decode(prompts)
+
+    for size in (5, 3):
+        with pytest.raises(RunError, match="there is not enough memory"):
+            run(tmp_path, by=short_of_memory, size=size)
+    run(tmp_path, by=short_of_memory, size=2)
+    assert decoded == [5, 3, 2, 2, 1, 2] and prompt_ids(tmp_path) == [prompt.id for prompt in PROMPTS]
+    (made,) = tmp_path.glob("guide-????????????")
+    assert json.loads((made / "cost.json").read_text()) == {"large": 70.0}
+
+
+def test_shards_that_began_together_with_unlike_rows_are_refused(tmp_path: Path) -> None:
+    """In one run directory, where neither saw the other's plan, and in two."""
+    one, two = run(tmp_path / "one", "1/2", size=2), run(tmp_path / "two", "2/2", size=3)
+    with pytest.raises(RunError, match=r"blocks of 2 of 7 prompts in .*one and of 3 of 7 in .*two: decode it anew in"):
+        merge_shards([one, two], tmp_path / "all")
+    (work,), (other,) = one.glob("guide-*.work"), two.glob("guide-*.work")
+    shutil.copytree(other, work, dirs_exist_ok=True)
+    with pytest.raises(RunError, match=r"cut their prompts into blocks of unlike sizes \(2 in shard-1-of-2.json, 3 in"):
+        run(one)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])

@@ -14,7 +14,7 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.registry import known_implementations
 
-from trimtab.errors import ConfigurationError, RunError
+from trimtab.errors import ConfigurationError, RunError, TakenOverError
 from trimtab.store import lock, url_folder
 from trimtab.store.artifacts import Artifact, RunDirectory
 from trimtab.store.blocks import Shard
@@ -291,7 +291,7 @@ def test_of_two_that_start_together_one_is_refused(monkeypatch: pytest.MonkeyPat
 
 def test_who_was_taken_over_uploads_nothing_more() -> None:
     """And leaves the other's note alone; what it has finished stays on its machine."""
-    with pytest.raises(RunError, match="was taken over by process 7 on elsewhere: this run ends"), run_lock(here()):
+    with pytest.raises(TakenOverError, match="over by process 7 on elsewhere: this run ends"), run_lock(here()):
         write_text(here() / "log.txt", ["of the one that was taken over"])
         note(replace(HERE, host="elsewhere", pid=7))
         made()

@@ -93,6 +93,51 @@ def test_other_errors_stay() -> None:
         raise RunError("the disk is full")
 
 
+def explained() -> None:
+    raise RunError("the disk is full")
+
+
+def of_itself() -> None:
+    error = ValueError("full")
+    raise error from error
+
+
+def of_its_cause() -> None:
+    try:
+        raise RunError("late") from ValueError("full")
+    except RunError as error:
+        assert error.__cause__ is not None
+        raise error.__cause__  # noqa: B904 (as openai's client does it)
+
+
+def of_its_cause_alone() -> None:
+    try:
+        raise RunError("late") from ValueError("full")
+    except RunError as error:
+        assert error.__cause__ is not None
+        raise error.__cause__ from None
+
+
+@pytest.mark.parametrize("raising", [of_itself, of_its_cause, of_its_cause_alone])
+def test_a_chain_that_leads_back_to_itself_has_an_end(raising: Callable[[], None]) -> None:
+    """Ray and openai's client raise such ones."""
+    signal.alarm(20)
+    try:
+        with pytest.raises(ValueError, match="full"), stopping():
+            raising()
+    finally:
+        signal.alarm(0)
+
+
+def test_an_interrupt_that_was_there_before_is_no_stop() -> None:
+    """As in a notebook whose cell tries once more after Ctrl-C."""
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        with pytest.raises(RunError, match="full"), stopping():
+            explained()
+
+
 @pytest.mark.parametrize("library", CHAINED)
 def test_a_signal_ends_all_work_of_the_process_and_not_one_step(
     library: Callable[[Interrupt], None], tmp_path: Path

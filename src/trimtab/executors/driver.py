@@ -16,7 +16,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab.errors import RunError, TrimtabError
+from trimtab.errors import RunError, TakenOverError, TrimtabError
 from trimtab.executors.open_step import OpenStep
 from trimtab.executors.tasks import Manner, Task
 from trimtab.executors.work import Decoded, Note, Result, Unfit, Work
@@ -210,6 +210,8 @@ class Driver:
             try:
                 step.receive(work, future.result())
                 self._note_device(future.result())
+            except TakenOverError:
+                raise
             except TrimtabError as problem:  # such as a full disk
                 self._fail(step, problem)
         elif isinstance(error, BrokenExecutor) and digest not in self._failed and self._may_go_again(digest, work):
@@ -271,6 +273,8 @@ class Driver:
         if digest not in self._failed:
             try:
                 step.finish()
+            except TakenOverError:  # it concerns every step
+                raise
             except TrimtabError as error:
                 self._failed[digest] = error
         else:

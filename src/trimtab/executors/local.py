@@ -130,7 +130,7 @@ class _ProcessWorker(Executor):
         receiver, sender = _SPAWN.Pipe(duplex=False)
         self._pool = ProcessPoolExecutor(1, _SPAWN, _begin, (self._start, sender))
         before = set(multiprocessing.active_children())
-        with _main_module_hidden():
+        with _main_module_hidden(), _interrupts_held():
             self._pool.submit(_load)
         (self._process,) = set(multiprocessing.active_children()) - before
         sender.close()  # so that the receiver sees the process end
@@ -149,8 +149,10 @@ class _ProcessWorker(Executor):
         return outer
 
     def _pass_on(self, inner: "Future[Any]", outer: "Future[Any]") -> None:
-        error = inner.exception()
-        if isinstance(error, BrokenExecutor):
+        error = None if inner.cancelled() else inner.exception()
+        if inner.cancelled():  # the run ended before the process came to it
+            outer.cancel()
+        elif isinstance(error, BrokenExecutor):
             outer.set_exception(WorkerDied(self._death()))
         elif error is not None:
             outer.set_exception(error)
@@ -182,8 +184,12 @@ class _ProcessWorker(Executor):
         process.join()
         name = f"worker {self._start.number}"
         if process.exitcode < 0:
-            return f"{name} was killed by {signal.Signals(-process.exitcode).name}: if memory is short, lower --jobs"
-        last = log.read_text(encoding="utf-8").strip().rpartition("\n")[2] if log.is_file() else ""
+            number = -process.exitcode
+            signals = {each.value: each.name for each in signal.Signals}  # without the real-time ones
+            return f"{name} was killed by {signals.get(number, f'signal {number}')}: if memory is short, lower --jobs"
+        last = ""
+        with contextlib.suppress(OSError):
+            last = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
         return f"{name} ended with code {process.exitcode} ({last}); {log.name} has more"
 
     def _read(self, receiver: "Connection[Any, Any]") -> None:
@@ -203,9 +209,21 @@ def _main_module_hidden() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits, also for a process that is started inside, until it says what it does then: it would print a
+    traceback beside the run's line."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin(start: _Start, sender: "Connection[Any, Any]") -> None:
     """Make a new process a worker. It ends with its parent, whatever it does then."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and the parent ends its workers
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     wait_briefly()
     os.environ |= {"OMP_NUM_THREADS": str(start.threads), "TOKENIZERS_PARALLELISM": "false"}

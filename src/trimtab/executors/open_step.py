@@ -8,7 +8,7 @@ from typing import Literal, Self, TypeVar
 from trimtab.executors.packing import unpack
 from trimtab.executors.tasks import Manner, Task
 from trimtab.executors.work import Decoded, Made, Note, Result, Work
-from trimtab.pipeline.merge import note_shard
+from trimtab.pipeline.merge import note_shard, plan_of_shards
 from trimtab.pipeline.traces import blocks_without_trace, is_searched, trace_file
 from trimtab.store import blocks
 from trimtab.store.artifacts import RunDirectory
@@ -42,12 +42,12 @@ class OpenStep:
     @classmethod
     def begun(cls, task: Task, directory: RunDirectory, watch: Watch, manner: Manner) -> Self:
         """Begin a task whose artifact is not whole."""
+        plan = _known_plan(task) if task.step.decodes else None
         step = cls(task, directory, watch, manner, task.name)
         if manner.shard is not None:
             step._stack.enter_context(directory.working(task.artifact, manner.shard))
         else:
             step._folder = step._stack.enter_context(directory.writing(task.artifact))
-        plan = blocks.recorded_plan(task.artifact.work) if task.step.decodes else None
         if plan is not None:
             step._cut(plan)
         return step
@@ -123,9 +123,10 @@ class OpenStep:
     def _receive_block(self, work: Work, result: Decoded) -> None:
         if result.trace:
             append_text(_trace_file(self._directory, self.task), result.trace)
-        if not self.traces_only:
-            blocks.write_block(self.task.artifact.work, work.block, result.block, result.device, self._manner.jobs)
         assert self._plan is not None
+        if not self.traces_only:
+            folder, device = self.task.artifact.work, result.device
+            blocks.write_block(folder, self._plan, work.block, result.block, device, self._manner.jobs)
         self._done += self._plan.size_of(work.block)
         self._within.pop(work.block, None)
         self.advance(self._done + sum(self._within.values()), self._total)
@@ -174,7 +175,7 @@ class OpenStep:
             note_shard(artifact, self.task.step.name, shard, plan)
         self._plan = plan
         own = [number for number in range(plan.blocks) if shard is None or shard.owns(number)]
-        self._waiting.extend(number for number in own if not blocks.finished(artifact.work, number))
+        self._waiting.extend(number for number in own if not blocks.finished(artifact.work, plan, number))
         self._total = sum(map(plan.size_of, own))
         self._done = self._total - sum(map(plan.size_of, self._waiting))
         self.advance(self._done, self._total)
@@ -186,6 +187,12 @@ class OpenStep:
             kind, task.experiment, task.step.name, task.artifact, task.inputs, manner.threads, manner.jobs, block, size,
             traced=(manner.traced or self.traces_only) and is_searched(task.step),
         )  # fmt: skip
+
+
+def _known_plan(task: Task) -> blocks.Plan | None:
+    """How earlier sessions or shards have cut the prompts into blocks; None where this one decides."""
+    work = task.artifact.work
+    return blocks.recorded_plan(work) or plan_of_shards(task.artifact, task.step.name)
 
 
 def _trace_file(directory: RunDirectory, task: Task) -> Path:

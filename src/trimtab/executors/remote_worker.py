@@ -4,7 +4,6 @@ import dataclasses
 import logging
 import shutil
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from trimtab.config.models import ModelConfig
 from trimtab.errors import AssetError, ConfigurationError
 from trimtab.executors.packing import pack, unpack
 from trimtab.executors.ray_start import Start
+from trimtab.executors.scratch import scratch_folder
 from trimtab.executors.work import Made, Note, PutNote, Result, Setup, Unfit, Wanted, Work
 from trimtab.executors.worker import Worker, begin
 from trimtab.models.hardware import device_type
@@ -34,7 +34,7 @@ class RemoteWorker(Worker):
     def __init__(self, start: Start, put: PutNote) -> None:
         self._start = start
         self._sees = start.token.is_file()
-        self._own = tempfile.TemporaryDirectory(prefix="trimtab-run-")
+        self._own = scratch_folder()
         self._run = start.run if self._sees else Path(self._own.name)
         self._suited: set[str] = set()
         super().__init__(Setup(self._run, _assets(start.path_map)), put)

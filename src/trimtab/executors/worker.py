@@ -5,8 +5,8 @@ import gc
 import logging
 import platform
 import re
-import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from trimtab.config.experiment import Experiment
 from trimtab.errors import AssetError, TrimtabError
 from trimtab.executors.collector import set_apart
 from trimtab.executors.memory_errors import explain_memory_errors
+from trimtab.executors.scratch import scratch_folder
 from trimtab.executors.work import Decoded, Made, Note, PutNote, Result, Setup, Work, WorkerFault
 from trimtab.models.allocator import give_back_freed_memory
 from trimtab.models.hardware import DTYPE_BYTES, default_device
@@ -25,8 +26,9 @@ from trimtab.pipeline.make import StepMaker, named
 from trimtab.pipeline.step import Decoding, Identities, Step
 from trimtab.pipeline.traces import trace_of
 from trimtab.pipeline.workspace import Workspace
+from trimtab.records import Prompt
 from trimtab.search.trace import Trace
-from trimtab.store.blocks import Plan, Within
+from trimtab.store.blocks import Block, Plan, Within, joined
 
 NOTE_SECONDS = 0.5
 """The shortest time between two notes on a block."""
@@ -43,7 +45,7 @@ class Worker:
         self._maker = StepMaker(Workspace(self._assets), setup.run)
         self._steps = functools.cache(_steps)
         self._opened: tuple[tuple[str, bool], Decoding, Trace | None] | None = None
-        self._scratch = tempfile.TemporaryDirectory(prefix="trimtab-")
+        self._scratch = scratch_folder()
 
     def perform(self, work: Work) -> Result:
         """Do what `work` asks for.
@@ -62,7 +64,7 @@ class Worker:
                 return Plan.of(len(decoding.prompts), decoding.block_size)
             start = work.block * work.size
             with named(step):
-                block = decoding.decode(decoding.prompts[start : start + work.size], within=self._within(work))
+                block = _decoded(decoding, decoding.prompts[start : start + work.size], self._within(work))
                 block = block if decoding.finish is None else decoding.finish(block)
             return Decoded(block, device_name(work.threads), "" if trace is None else _taken(trace.path))
 
@@ -169,6 +171,18 @@ def begin(worker: Worker) -> None:
     global _worker
     _worker = worker
     set_apart()
+
+
+def _decoded(decoding: Decoding, prompts: Sequence[Prompt], within: Within) -> Block:
+    """A block of prompts, in parts where it was cut for more rows than there are to be now: memory may have run out."""
+    done = []
+    for first in range(0, len(prompts), decoding.block_size):
+
+        def of_all(share: float, first: int = first) -> None:
+            within((first + share * min(decoding.block_size, len(prompts) - first)) / len(prompts))
+
+        done.append(decoding.decode(prompts[first : first + decoding.block_size], within=of_all))
+    return done[0] if len(done) == 1 else joined(done)
 
 
 def perform(work: Work) -> Result:

@@ -4,6 +4,7 @@
 `trimtab.executors.ray_workers` actors on a cluster.
 """
 
+import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from functools import partial
@@ -14,7 +15,7 @@ from trimtab.executors.collector import setting_apart
 from trimtab.executors.work import Result, Setup, Wanted, Work
 from trimtab.executors.worker import Worker
 from trimtab.store.artifacts import Artifact
-from trimtab.store.stopping import stopping
+from trimtab.store.stopping import chain_of, stopping
 
 Put = Callable[[object], None]
 
@@ -105,4 +106,6 @@ class InProcess(Executor):
                 with stopping():
                     future.set_result(call())
             except Exception as error:  # noqa: BLE001 (as every executor does: whoever asks for the result gets it)
+                for each in chain_of(error):  # a study keeps the error, whose frames would keep the step's models
+                    traceback.clear_frames(each.__traceback__)
                 future.set_exception(error)

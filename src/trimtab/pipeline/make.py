@@ -102,14 +102,15 @@ _LINKED: Mapping[str, str] = {"guide": GENERATIONS, "evaluate": SCORES}
 
 @contextlib.contextmanager
 def named(step: Step) -> Iterator[None]:
-    """Errors in a user's own code become one line that names the step; faults of trimtab's get the step as a note."""
+    """Errors in a user's own code, and `sys.exit`, become one line that names the step; faults of trimtab's get the
+    step as a note."""
     try:
         yield
     except (TrimtabError, MemoryError, OSError, torch.OutOfMemoryError):
         raise  # of which others say what to do
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         fault = fault_in(error)
-        if not fault.startswith("in "):  # none of a user's code was run
+        if not fault.startswith("in ") and isinstance(error, Exception):  # none of a user's code was run
             error.add_note(f"in the step {step.name}")
             raise
         _log.info("the step %s failed", step.name, exc_info=True)

@@ -17,7 +17,7 @@ from typing import Any
 from trimtab.errors import ConfigurationError, RunError
 from trimtab.store.artifacts import Artifact, RunDirectory
 from trimtab.store.blocks import Plan, Shard, block_file, ensure_plan, finished, merge_blocks
-from trimtab.store.files import is_sealed, sync, write_json
+from trimtab.store.files import append_text, is_sealed, sync, write_json
 from trimtab.store.lock import run_lock, suffix
 
 TIMES = {"seconds.json", "decode_seconds.json", "files.json"}
@@ -45,6 +45,30 @@ def note_shard(artifact: Artifact, label: str, shard: Shard, plan: Plan) -> None
     """Leave beside a shard's blocks what `merge_shards` must know of them."""
     note = {"label": label, "shard": str(shard), "plan": asdict(plan), "made_from": artifact.made_from}
     write_json(artifact.work / f"shard{suffix(shard)}.json", note)
+
+
+def plan_of_shards(artifact: Artifact, label: str) -> Plan | None:
+    """How shards of an artifact that were decoded in this run directory cut its prompts; None where there are none.
+
+    Raises:
+        RunError: they were cut in unlike ways, as by sessions that began at the same time with other settings.
+    """
+    notes = sorted(artifact.work.glob("shard-*-of-*.json"))
+    plans = {note.name: _plan_in(note) for note in notes}
+    if len(set(map(str, plans.values()))) > 1:
+        cuts = ", ".join(f"{plan.prompts_a_block} in {name}" for name, plan in plans.items())
+        raise RunError(
+            f"the shards of {label} cut their prompts into blocks of unlike sizes ({cuts}): delete {artifact.work} and "
+            "decode it anew, all with the same number of rows"
+        )
+    return next(iter(plans.values()), None)
+
+
+def _plan_in(note: Path) -> Plan:
+    try:
+        return Plan(**json.loads(note.read_text(encoding="utf-8"))["plan"])
+    except (OSError, ValueError, TypeError, KeyError):
+        raise RunError(f"{note} cannot be read: delete it, and decode this shard again") from None
 
 
 def merge_shards(directories: Sequence[Path], into: Path | None = None) -> list[str]:
@@ -103,13 +127,20 @@ def _faults(group: Sequence[Part], parts: Sequence[Part]) -> Iterator[str]:
     first = group[0]
     label, count = first.label, first.shard.count
     for part in group:
-        if part.shard.count != count or part.plan != first.plan:
+        if part.shard.count != count:
             yield (
                 f"{label} is cut into {count} shards in {first.directory} and into {part.shard.count} in "
                 f"{part.directory}: decode it anew in one way"
             )
             return
-        missing = [number for number in part.blocks if not finished(part.artifact.work, number)]
+        if part.plan != first.plan:
+            yield (
+                f"{label} is cut into blocks of {first.plan.prompts_a_block} of {first.plan.prompts} prompts in "
+                f"{first.directory} and of {part.plan.prompts_a_block} of {part.plan.prompts} in {part.directory}: "
+                "decode it anew in one way, with the same number of rows"
+            )
+            return
+        missing = [number for number in part.blocks if not finished(part.artifact.work, part.plan, number)]
         if missing:
             yield (
                 f"shard {part.shard} of {label} in {part.directory} lacks {len(missing)} of {len(part.blocks)} blocks: "
@@ -184,9 +215,7 @@ def _copy_results(directory: Path, target: Path) -> None:
                 sync(path)
             partial.rename(target / folder.name)
     for trace in sorted(directory.glob("traces/*.jsonl")):
-        (target / "traces").mkdir(exist_ok=True)
-        with (target / "traces" / trace.name).open("a", encoding="utf-8") as file:
-            file.write(trace.read_text(encoding="utf-8"))
+        append_text(target / "traces" / trace.name, trace.read_text(encoding="utf-8"))
 
 
 def _merge(group: Sequence[Part], target: RunDirectory) -> str:

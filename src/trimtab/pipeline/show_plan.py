@@ -47,7 +47,8 @@ def _state(artifact: Artifact) -> str:
     blocks = recorded_plan(artifact.work)
     if blocks is None:
         return "begun" if artifact.work.is_dir() else "missing"
-    return f"{sum(finished(artifact.work, number) for number in range(blocks.blocks))} of {blocks.blocks} blocks"
+    done = sum(finished(artifact.work, blocks, number) for number in range(blocks.blocks))
+    return f"{done} of {blocks.blocks} blocks"
 
 
 def _flops(step: Step, assets: Assets) -> float:

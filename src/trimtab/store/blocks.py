@@ -2,7 +2,8 @@
 
 The configuration alone determines how the prompts are cut into blocks, and a block is always decoded as a whole. So a
 run that is killed and resumed, or shared among processes, gives the same bytes. A finished block is one file, written
-atomically. The plan (how the prompts are cut) is recorded beside the blocks by the first session.
+atomically. The plan (how the prompts are cut) is recorded beside the blocks by the first session. A block says where it
+was cut, so that one of another plan is never taken for it.
 
     >>> [block for block in range(7) if Shard.parse("2/3").owns(block)]
     [1, 4]
@@ -71,6 +72,11 @@ class Plan:
         """How many prompts a block has."""
         return min(self.prompts_a_block, self.prompts - block * self.prompts_a_block)
 
+    def range_of(self, block: int) -> list[int]:
+        """The number of a block's first prompt, and of the first one behind it."""
+        start = block * self.prompts_a_block
+        return [start, start + self.size_of(block)]
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -120,16 +126,23 @@ def ensure_plan(work: Path, prompts: int, size: int) -> Plan:
     return plan
 
 
-def write_block(work: Path, number: int, block: Block, device: str, beside: int = 1) -> None:
-    """Write a decoded block to `work`. Where `beside` processes decode at the same time, it counts its share of the
-    wall time.
+def joined(blocks: Sequence[Block]) -> Block:
+    """One block of the records and costs of several."""
+    records = [record for block in blocks for record in block.records]
+    usage = {name: int(count) for name, count in _total(block.usage for block in blocks).items()}
+    return Block(records, _total(block.flops for block in blocks), sum(block.seconds for block in blocks), usage)
+
+
+def write_block(work: Path, plan: Plan, number: int, block: Block, device: str, beside: int = 1) -> None:
+    """Write a decoded block of a plan to `work`. Where `beside` processes decode at the same time, it counts its share
+    of the wall time.
 
     Raises:
         RunError: the disk is full.
     """
     cost = {
-        "records": len(block.records), "flops": block.flops, "seconds": block.seconds / beside, "usage": block.usage,
-        "device": device,
+        "prompts": plan.range_of(number), "records": len(block.records), "flops": block.flops,
+        "seconds": block.seconds / beside, "usage": block.usage, "device": device,
     }  # fmt: skip
     write_text(block_file(work, number), [*lines_of(block.records), json.dumps(cost) + "\n"])
 
@@ -138,7 +151,7 @@ def merge_blocks(work: Path, folder: Path) -> None:
     """Merge all blocks in `work` into `records.jsonl`, with their cost, seconds, plan and any endpoint's usage."""
     plan = recorded_plan(work)
     assert plan is not None, work
-    parts = [part for number in range(plan.blocks) if (part := _read(work, number)) is not None]
+    parts = [part for number in range(plan.blocks) if (part := _read(work, plan, number)) is not None]
     assert len(parts) == plan.blocks, work
     costs = [cost for _, cost, _ in parts]
     for number, (_, _, device) in enumerate(parts):
@@ -151,19 +164,20 @@ def merge_blocks(work: Path, folder: Path) -> None:
     write_json(folder / PLAN, asdict(plan))
 
 
-def finished(work: Path, number: int) -> bool:
-    """Whether the block was decoded and its file is intact."""
-    return _read(work, number) is not None
+def finished(work: Path, plan: Plan, number: int) -> bool:
+    """Whether the block of this plan was decoded and its file is intact."""
+    return _read(work, plan, number) is not None
 
 
 def block_file(work: Path, number: int) -> Path:
     return work / f"{number:05d}.jsonl"
 
 
-def _read(work: Path, number: int) -> tuple[list[str], Block, str] | None:
+def _read(work: Path, plan: Plan, number: int) -> tuple[list[str], Block, str] | None:
     """The lines of a finished block's records, a `Block` that holds their cost alone, and the device that decoded it.
 
-    None if there is no such block, or its file is truncated: its last line must give the cost and count the others.
+    None if there is no such block, or its file is truncated or of another plan: its last line must give the cost, count
+    the others, and name the block's prompts.
     """
     try:
         text = block_file(work, number).read_text(encoding="utf-8")
@@ -172,6 +186,8 @@ def _read(work: Path, number: int) -> tuple[list[str], Block, str] | None:
     except (FileNotFoundError, ValueError):
         return None
     if end or not isinstance(values, dict) or values.get("records") != len(lines):
+        return None
+    if values.get("prompts") != plan.range_of(number):
         return None
     return lines, Block([], values["flops"], values["seconds"], values.get("usage", {})), values.get("device", "")
 

@@ -17,7 +17,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import platformdirs
 
@@ -25,6 +25,7 @@ from trimtab.errors import RunError
 from trimtab.records import Generation, Pair, Prompt, Review, Score, lines_of
 
 SEAL = "files.json"
+CHUNK = 65_536  # bytes in which the end of a file is looked through
 FREE_SPACE = "free space or repair the folder, then run the same command again to resume"
 
 
@@ -72,17 +73,32 @@ def write_text(path: Path, parts: Iterable[str], *, durable: bool = True) -> Non
 
 
 def append_text(path: Path, text: str) -> None:
-    """Append to a text file, whose folder is created where it is missing.
+    """Append whole lines to a text file, whose folder is created where it is missing. A line that was cut, as by a full
+    disk, is taken away first.
 
     Raises:
         RunError: the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(text)
+        with path.open("a+b") as file:
+            file.truncate(_end_of_lines(file))
+            file.write(text.encode("utf-8"))
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _end_of_lines(file: BinaryIO) -> int:
+    """How many bytes the whole lines of a file take."""
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - CHUNK)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
 
 
 def seal(folder: Path) -> None:

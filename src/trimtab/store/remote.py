@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from trimtab.errors import RunError, shown
+from trimtab.errors import RunError, TakenOverError, shown
 from trimtab.store.files import (
     SEAL,
     cache_folder,
@@ -191,10 +191,10 @@ class Mirror:
         return {**note, "seen": None} == {**(read_json(self.folder / NOTE_WRITTEN) or {}), "seen": None}
 
     def check_writer(self) -> None:
-        """Raise RunError if the note at the URL is another's."""
+        """Raise TakenOverError if the note at the URL is another's."""
         note = self.remote.read_json(NOTE)
         if note is not None and not self.wrote(note):
-            raise RunError(
+            raise TakenOverError(
                 f"{self.remote.url} was taken over by process {note.get('pid')} on {note.get('host')}: this run ends, "
                 f"and what it has finished is in {self.folder}"
             )

@@ -16,6 +16,7 @@ stopped
 """
 
 import contextlib
+import sys
 from collections.abc import Iterator
 
 
@@ -25,18 +26,27 @@ class Terminated(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def stopping() -> Iterator[None]:
-    """Inside, an exception that came of Ctrl-C or SIGTERM is replaced by the one that the signal raised."""
+    """Inside, an exception that came of Ctrl-C or SIGTERM is replaced by the one that the signal raised.
+
+    One that the calling code had before, such as a notebook that goes on after Ctrl-C, does not count.
+    """
+    earlier = {id(each) for each in chain_of(sys.exception())}
     try:
         yield
     except Exception as error:
-        raise_stop(error)
+        stops = [each for each in chain_of(error) if isinstance(each, KeyboardInterrupt) and id(each) not in earlier]
+        if stops:
+            raise stops[0] from None
         raise
 
 
-def raise_stop(error: BaseException) -> None:
-    """Raise the KeyboardInterrupt that led to an exception, if any."""
-    seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, KeyboardInterrupt):
-        seen = seen.__cause__ or seen.__context__
-    if seen is not None:
-        raise seen from None
+def chain_of(error: BaseException | None) -> list[BaseException]:
+    """An exception and all that led to it, each once: a chain may lead back to itself."""
+    found: dict[int, BaseException] = {}
+    waiting = [error]
+    while waiting:
+        each = waiting.pop(0)
+        if each is not None and id(each) not in found:
+            found[id(each)] = each
+            waiting += [each.__cause__, each.__context__]
+    return list(found.values())
