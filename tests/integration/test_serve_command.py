@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -228,6 +229,66 @@ def test_the_command_says_how_to_call_it_and_lets_running_requests_end(models: d
         process.kill()
 
 
+def test_what_still_runs_when_the_drain_is_over_is_told_so(models: dict[str, Path]) -> None:
+    process, lines = started(f"--large={models['large']}", "--rows", "2", "--drain-seconds", "1")
+    try:
+        address = lines[0].removeprefix("trimtab serves ")
+        body = {"model": "tiny", "prompt": [f"{n}" for n in range(100)], "max_tokens": 200, "seed": 1}
+        answers: list[httpx.Response] = []
+        asking = threading.Thread(
+            target=lambda: answers.append(httpx.post(f"{address}/completions", json=body, timeout=60))
+        )
+        with httpx.stream("POST", f"{address}/completions", json={**body, "stream": True}, timeout=60) as stream:
+            events = stream.iter_lines()
+            next(line for line in events if line.startswith("data: "))
+            asking.start()
+            time.sleep(0.5)
+            process.send_signal(signal.SIGTERM)
+            *_, last, done = [line.removeprefix("data: ") for line in events if line.startswith("data: ")]
+        asking.join()
+        assert done == "[DONE]"
+        for error in (json.loads(last)["error"], answers[0].json()["error"]):
+            assert (error["code"], error["type"]) == ("shutting_down", "server_error")
+        assert answers[0].status_code == 503
+        assert process.wait(30) == 0
+        _, log = process.communicate()
+        assert "Traceback" not in log and "Cancel" not in log
+    finally:
+        process.kill()
+
+
+def test_a_reward_that_hangs_does_not_keep_the_server(models: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "hangs.py").write_text(
+        "import time\n\ndef hangs(texts):\n    print('scoring', flush=True)\n    time.sleep(1000)\n"
+    )
+    file = tmp_path / "hangs.yaml"
+    roles = {"large": models["large"], "small": models["untuned"]}
+    file.write_text(
+        json.dumps(
+            {
+                "name": "hangs", **{role: {"name": str(folder)} for role, folder in roles.items()},
+                "guide": {"tuned": {"name": str(models["tuned"])}}, "reward": {"by": f"{tmp_path}/hangs.py:hangs"},
+            }
+        )
+    )  # fmt: skip
+    process, lines = started(str(file), "--drain-seconds", "0.5")
+    try:
+        address = lines[0].removeprefix("trimtab serves ")
+        body = {"model": "tiny", "prompt": "a", "max_tokens": 2, "trimtab": {"reward": True}}
+        answers: list[httpx.Response] = []
+        asking = threading.Thread(
+            target=lambda: answers.append(httpx.post(f"{address}/completions", json=body, timeout=60))
+        )
+        asking.start()
+        assert process.stdout is not None and process.stdout.readline() == "scoring\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        asking.join()
+        assert answers[0].status_code == 503 and answers[0].json()["error"]["code"] == "shutting_down"
+    finally:
+        process.kill()
+
+
 @pytest.fixture
 def taken() -> Iterator[int]:
     with socket.socket() as listener:
@@ -244,7 +305,8 @@ def taken() -> Iterator[int]:
         (["runs/x", "--tuned", "y"], "leave out --tuned and --untuned"),
         (["--large", "y", "--tuned", "z"], "give both --tuned and --untuned"),
         (["nowhere.yaml"], "nowhere.yaml"),
-        (["--large", "y", "--queue", "-1"], "--queue is -1: give at least 0"),
+        (["--large", "y", "--queue", "-1"], "--queue is -1: give at least 1"),
+        (["--large", "y", "--queue", "0"], "--queue is 0: give at least 1"),
         (["--large", "y", "--drain-seconds", "nan"], "--drain-seconds is nan"),
         (["--large", "y", "--api-key-variable", "NO_SUCH_KEY"], "the environment has no NO_SUCH_KEY"),
         (["--large", "y", "--port", "TAKEN"], "cannot be listened on (Address already in use): give another"),

@@ -118,7 +118,7 @@ def test_a_reward_is_loaded_once_between_steps_and_scores_beside_them(server: Ru
     with rewarded_by(server, SharedReward(load)):
         for _ in range(2):
             assert server.post("/v1/completions", {**ASKED, "prompt": PROMPT}).status_code == 200
-    assert threads == ["trimtab-engine", "trimtab-own", "trimtab-own"]
+    assert threads == ["trimtab-engine", "trimtab-reward", "trimtab-reward"]
 
 
 def test_a_slow_reward_holds_no_other_request_up(server: RunningServer) -> None:

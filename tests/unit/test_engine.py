@@ -33,6 +33,7 @@ from trimtab.serve.requests import (
 from trimtab.serve.row_pool import RowPool
 
 EXACT = 1e-9
+BON_OVER_TUNED = DECODERS["bon"].model_copy(update={"model": "tuned"})
 
 
 @pytest.fixture(scope="module")
@@ -317,9 +318,11 @@ def test_costs_are_counted_and_nothing_is_lost_or_counted_twice() -> None:
     """What all requests have cost is what the models have done."""
     parts = tiny_parts()
     engine, models = Engine(parts), [parts._roles[role] for role in ("large", "tuned", "untuned")]
-    names = ("base", "bon", "cbs", "eft", "tuned")
-    handles = [engine.submit(request(name, n=2, logprobs=1 if name == "cbs" else None)) for name in names]
-    usages = {name: Answer.of(handle).usage for name, handle in zip(names, handles, strict=True)}
+    names = ("base", "bon", "cbs", "eft", "tuned", "cbs over eft")
+    requests = [request(name, n=2, logprobs=1 if name == "cbs" else None) for name in names]
+    requests.append(replace(request("tuned", n=2), decoder=BON_OVER_TUNED))
+    handles = [engine.submit(one) for one in requests]
+    usages = {name: Answer.of(handle).usage for name, handle in zip([*names, "bon of it"], handles, strict=True)}
     assert sum(usage.flops for usage in usages.values()) == pytest.approx(sum(model.flops for model in models))
     assert usages["base"].guide == usages["eft"].guide == 0 < usages["bon"].guide
     assert usages["base"].drawn == usages["base"].returned and usages["cbs"].drawn > usages["cbs"].returned
@@ -327,6 +330,10 @@ def test_costs_are_counted_and_nothing_is_lost_or_counted_twice() -> None:
     assert counters.drawn["cbs-3-2-2"] == usages["cbs"].drawn
     assert counters.returned["base"] == usages["base"].returned
     assert counters.steps > 0 and counters.step_seconds > 0
+    # guides read as much of a prompt and a first token wherever they judge, also where they are what is sampled
+    bon = request("bon", max_new_tokens=1)
+    decoders = bon.decoder, BON_OVER_TUNED, bon.decoder.model_copy(update={"beta": 0.5})
+    assert len({Answer.of(engine.submit(replace(bon, decoder=one))).usage.guide for one in decoders}) == 1
     # two choices are judged together: the guides have read the prompt once, and each choice once
     one, two = (Answer.of(engine.submit(request("bon", n=n, max_new_tokens=4))).usage for n in (1, 2))
     assert abs(two.drawn - 2 * one.drawn) <= 2 and one.guide < two.guide < 2 * one.guide

@@ -3,16 +3,17 @@ model's name stands for."""
 
 import importlib
 import json
+import random
 
 import pydantic
 import pytest
 
 from trimtab.config.guide import DecoderConfig, GuideConfig
 from trimtab.errors import ModelError, TrimtabError
-from trimtab.serve.answer_state import AnswerState
+from trimtab.serve.answer_state import AnswerState, Choice
 from trimtab.serve.api_errors import ApiError
 from trimtab.serve.body_faults import refusal_of
-from trimtab.serve.formats import completion_logprobs, offsets
+from trimtab.serve.formats import CompletionFormat, Heading, Offsets, ShownLogprobs
 from trimtab.serve.model_names import ModelNames, decoder_named, decoders_of
 from trimtab.serve.protocol import UNSUPPORTED, ChatRequest, CompletionRequest
 from trimtab.serve.requests import (
@@ -201,12 +202,45 @@ def test_offsets_follow_the_text_over_special_tokens_and_split_characters() -> N
         Token(4, "s"),
         Token(5, "<end>"),
     ]
-    assert offsets(tokens, "très") == [0, 0, 2, 2, 3, 4]
+    assert Offsets().more(tokens, "très") == [0, 0, 2, 2, 3, 4]
+
+
+def test_offsets_in_pieces_are_those_of_all_tokens_and_the_text_so_far() -> None:
+    """The tokens of a piece and its text need not end at the same character."""
+    draw = random.Random(5)
+    parts = [("<start>", ""), ("ab", "ab"), ("\ufffd", ""), ("\ufffd", "é"), ("b", "b"), ("ba", "ba"), ("<end>", "")]
+    for _ in range(2000):
+        drawn = draw.choices(parts, k=draw.randrange(1, 12))
+        tokens, text = [Token(1, word) for word, _ in drawn], "".join(written for _, written in drawn)
+        offsets, told, length = Offsets(), 0, 0
+        while told < len(tokens):
+            until, length = draw.randint(told, len(tokens)), draw.randint(length, len(text))
+            expected = Offsets().more(tokens[:until], text[:length])[told:]
+            assert offsets.more(tokens[told:until], text[:length]) == expected, (drawn, told, until, length)
+            told = until
+
+
+def test_a_piece_with_log_probabilities_costs_its_own_tokens_alone() -> None:
+    """Else long streamed answers would hold up the event loop, and with it all clients."""
+    read: list[str] = []
+
+    class Watched:
+        def __getattribute__(self, name: str) -> object:
+            read.append(name)
+            return getattr(Token(1, "ab", -1.0, ((1, "ab", -1.0),)), name)
+
+    form, choice, pieces = CompletionFormat(Heading("id", 0, "m", "m", 0, top=1)), Choice(0), 300
+    for _ in range(pieces):
+        piece = TextPiece(0, "ab", (Watched(),))  # type: ignore[arg-type]
+        choice.text += piece.text
+        choice.tokens += piece.tokens
+        form.piece(choice, piece)
+    assert 0 < len(read) < 40 * pieces  # 20 for each token; were all read for each piece, it would be 150 times as many
 
 
 def test_likely_tokens_hold_the_sampled_one_and_no_infinity() -> None:
     tokens = [Token(1, "a"), Token(2, "b", float("-inf"), ((3, "c", -0.5), (4, "\ufffd", -1.0), (5, "\ufffd", -2.0)))]
-    shown = completion_logprobs(tokens, "ab")
+    shown = ShownLogprobs().more(tokens, "ab")
     assert shown["token_logprobs"] == [None, -9999.0]
     assert shown["top_logprobs"] == [None, {"c": -0.5, "\ufffd": -1.0, "b": -9999.0}]
     json.dumps(shown, allow_nan=False)

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from sse_starlette import EventSourceResponse
+from sse_starlette.sse import AppStatus
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
@@ -28,7 +29,7 @@ from trimtab.serve.page_files import add_page
 from trimtab.serve.protocol import ChatRequest, CompletionRequest, TokenizeRequest
 from trimtab.serve.requests import GenerationRequest
 from trimtab.serve.service import Service, refusal
-from trimtab.serve.streams import Clock, stream, whole_answer
+from trimtab.serve.streams import Clock, fault_of_server, stream, whole_answer
 
 Asked = ChatRequest | CompletionRequest
 _REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -43,6 +44,7 @@ _EVENTS = {
 
 def application(service: Service, settings: GateSettings) -> ASGIApp:
     """The application, with the gate in front of it."""
+    AppStatus.disable_automatic_graceful_drain()  # streams that run at shutdown may end
     app = FastAPI(
         title="trimtab",
         version=version("trimtab"),
@@ -137,7 +139,10 @@ def _add_models(app: FastAPI, service: Service) -> None:
 def _add_operations(app: FastAPI, service: Service) -> None:
     @app.get("/health")
     async def health() -> Health:
-        """Whether the server takes requests."""
+        """Whether the server takes requests: no longer where its engine has stopped."""
+        if not service.engine.alive:
+            message = "the engine has stopped, and the server with it or for a reason in its log: start it again"
+            raise ApiError(503, message, code="engine_stopped")
         return Health()
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
@@ -175,4 +180,4 @@ def _answer_errors(app: FastAPI, metrics: Metrics) -> None:
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        return answer(request, ApiError(500, f"a fault of the server, request {request.state.request_id}: see its log"))
+        return answer(request, fault_of_server(request.state.request_id))

@@ -50,7 +50,7 @@ def _check(options: ServeOptions) -> None:
         raise ConfigurationError("give a run directory or an experiment file to serve, or --large with a model's name")
     if options.source is not None and (options.tuned or options.untuned):
         raise ConfigurationError(f"{options.source} names its own models: leave out --tuned and --untuned")
-    least = {"rows": 1, "queue": 0, "request_rows": 1, "context": 2, "max_tokens": 1, "max_body": 1, "port": 0}
+    least = {"rows": 1, "queue": 1, "request_rows": 1, "context": 2, "max_tokens": 1, "max_body": 1, "port": 0}
     for name, number in vars(options).items():
         if name in least and isinstance(number, int) and number < least[name]:
             raise ConfigurationError(f"--{name.replace('_', '-')} is {number}: give at least {least[name]}")

@@ -143,6 +143,11 @@ class Engine:
             refusals=dict(self._refusals),
         )
 
+    @property
+    def alive(self) -> bool:
+        """Whether requests are taken on: False once the engine is closing, or its thread has ended."""
+        return self._thread.is_alive() and not self._closing
+
     def close(self, drain_seconds: float = 0.0) -> None:
         """Take nothing on any more, let what runs or waits end for so many seconds, then end the rest."""
         with self._wake:
@@ -178,7 +183,7 @@ class Engine:
         keep_freed_memory()
         try:
             while self._wait():
-                self._work()
+                self._work_on()
         except BaseException:
             _log.exception("the engine has stopped")
             raise
@@ -196,6 +201,14 @@ class Engine:
             while not (self._closing or self._calls or self._new or self._schedule.entries):
                 self._wake.wait()
             return not self._closing or (bool(self._schedule.entries or self._new) and time.monotonic() < self._end_at)
+
+    def _work_on(self) -> None:
+        """One step; an error that escapes from it ends the requests that run, and the engine goes on with others."""
+        try:
+            self._work()
+        except Exception as error:  # noqa: BLE001 (whatever it is, other requests must not wait for ever)
+            _log.exception("a step of the engine has failed")
+            self._schedule.fail_running(error)
 
     def _work(self) -> None:
         """One step: what is new, a slice of a prompt, and a token for every row."""

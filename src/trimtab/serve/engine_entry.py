@@ -46,7 +46,8 @@ def entry_of(request: GenerationRequest, handle: Handle, parts: DecoderParts, te
         stop_ids=frozenset(request.stop_token_ids),
     )
     entry = Entry(request, handle, parts, texts, prompt_ids, prompt, search, proposer)
-    entry.choices = [Choice(entry, n, Prompt(prompt_id(content, n), prompt)) for n in range(request.n)]
+    numbered = [Prompt(prompt_id(content, request.first + n), prompt) for n in range(request.n)]
+    entry.choices = [Choice(entry, n, one) for n, one in enumerate(numbered)]
     return entry
 
 
@@ -62,6 +63,7 @@ def _check_settings(request: GenerationRequest, parts: DecoderParts) -> None:
     least = 0 if request.echo else 1
     for name, number, smallest, largest in (
         ("n", request.n, 1, None),
+        ("first", request.first, 0, None),
         ("max_new_tokens", request.max_new_tokens, least, None),
         ("seed", request.seed, 0, MAX_SEED),
         ("logprobs", request.logprobs or 0, 0, parts.model.vocab_size),

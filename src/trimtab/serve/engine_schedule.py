@@ -3,24 +3,19 @@
 All of it belongs to the engine's thread.
 """
 
-import gc
 import logging
-import math
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
-
-import torch
 
 from trimtab.models.language_model import DecodeState
 from trimtab.search.hypothesis import Step
 from trimtab.serve.engine_choice import Choice, Entry, ValuedRows
 from trimtab.serve.engine_reading import Reading, first_reading, last_reading, second_reading
-from trimtab.serve.engine_step import Judging, as_ours, draw_tokens, is_out_of_memory
+from trimtab.serve.engine_step import Judging, as_ours, draw_tokens, give_memory_back, is_out_of_memory, size_of
 from trimtab.serve.requests import CancelledError, Limits, RequestEnd, RequestFailed, ShutdownError
 from trimtab.serve.row_pool import RowPool
 
-SHORT = 512  # tokens of prompt and response: shorter ones are decoded together, longer ones in classes of 4 times that
 ATTEMPTS = 3  # to draw a token for a response that runs alone, where memory runs out
 CALM_STEPS = 200  # without an error of memory, after which twice as many rows are tried again
 _log = logging.getLogger(__name__)
@@ -37,7 +32,7 @@ class Schedule:
         self.active: list[Choice] = []  # in the order in which they were admitted
         self.waiting = 0  # requests of which no choice has begun
         self._waiting: deque[Choice] = deque()
-        self._parked: deque[Choice] = deque()  # had rows before memory ran out
+        self._parked: deque[Reading] = deque()  # of one choice each, which ran before memory ran out
         self._readings: deque[Reading] = deque()
         self._pools: dict[Hashable, RowPool] = {}
         self._calm = 0
@@ -61,17 +56,18 @@ class Schedule:
     def admit(self) -> None:
         """Let as many choices begin as there are rows for, in the order in which they came."""
         first: dict[Hashable, list[Choice]] = {}
-        while queue := self._parked or self._waiting:
-            choice = queue[0]
-            if self.active and self.rows + choice.entry.search.candidates > self.row_limit:
-                break
-            self.active.append(queue.popleft())
-            if choice.running is not None:
-                self._readings.append(second_reading(choice, self._limits.slice_tokens, self._begin))
-                continue
+        while self._parked or self._waiting:
+            choice = self._parked[0].choices[0] if self._parked else self._waiting[0]
             entry = choice.entry
+            if self.active and self.rows + entry.search.candidates > self.row_limit:
+                break
+            self.active.append(choice)
+            if self._parked:
+                self._readings.append(self._parked.popleft())
+                continue
+            self._waiting.popleft()
             alone = len(entry.prompt_ids) > self._limits.slice_tokens // 2 or entry.request.echo
-            first.setdefault(id(entry) if alone else id(entry.parts), []).append(choice)
+            first.setdefault(id(entry) if alone else (id(entry.parts), size_of(entry)), []).append(choice)
         self.waiting = sum(choice is choice.entry.choices[0] for choice in self._waiting)
         for choices in first.values():
             self._readings.append(first_reading(choices, self._limits.slice_tokens, self._begin))
@@ -97,11 +93,9 @@ class Schedule:
     def _begin(self, choice: Choice, state: DecodeState, rows: list[int], valued: ValuedRows | None) -> None:
         if choice.entry.ended:
             return
-        length = len(choice.entry.prompt_ids) + choice.entry.search.max_new_tokens
-        size = max(0, math.ceil(math.log(length / SHORT, 4)))
         model = choice.entry.parts.model
-        choice.pool = self._pools.setdefault((id(model), state.kind, size), RowPool(model))
-        choice.rows, choice.valued = choice.pool.enter(state, rows), valued
+        pool = self._pools.setdefault((id(model), state.kind, size_of(choice.entry)), RowPool(model))
+        choice.rows, choice.pool, choice.valued = pool.enter(state, rows), pool, valued
         choice.begin()
 
     # ------------------------------------------------------------------------------------------------------- one step
@@ -123,7 +117,7 @@ class Schedule:
             whole += [choice for choice in choices if choice.chunk_done]
         self._judge(whole)
         for choices, reason in failed:
-            self._step_failed([choice for choice in choices if not choice.entry.ended], reason)
+            self._step_failed([choice for choice in choices if choice.rows is not None], reason)
         self._calm += 1
         if self._calm >= CALM_STEPS and self.row_limit < self._limits.rows:
             self.row_limit, self._calm = min(self._limits.rows, 2 * self.row_limit), 0
@@ -132,9 +126,13 @@ class Schedule:
     def _judge(self, whole: Sequence[Choice]) -> None:
         """End a step of the search of each of these choices, whose chunks are whole."""
         for choice in whole:
-            if choice.waited and choice.pool is not None:
-                choice.pool.read_again(choice.rows or ())
-            choice.grow()
+            try:
+                if choice.waited and choice.pool is not None:
+                    choice.pool.read_again(choice.rows or ())
+                choice.grow()
+            except Exception as reason:  # noqa: BLE001 (an error in one request must not stop the others)
+                self.fail(choice.entry, reason)
+        whole = [choice for choice in whole if not choice.entry.ended]
         for choice in whole:
             if choice.entry.parts.value is None:
                 self._select(choice, None)
@@ -164,7 +162,7 @@ class Schedule:
         try:
             state, values = group.values()
         except Exception as error:  # noqa: BLE001 (a reward may be a user's code; it is tried for each choice alone)
-            return error
+            return error.with_traceback(None) if is_out_of_memory(error) else error  # its frames hold tensors
         first, kept = 0, dict[Choice, list[int]]()
         for choice, numbers in zip(group.choices, values, strict=True):
             if self._select(choice, numbers):
@@ -238,27 +236,32 @@ class Schedule:
                 choice.pool.free(choice.rows)
             choice.rows, choice.pool, choice.valued = None, None, None
         self.active = [choice for choice in self.active if choice.entry is not entry]
-        for queue in (self._waiting, self._parked):
-            kept = [choice for choice in queue if choice.entry is not entry]
-            queue.clear()
-            queue.extend(kept)
+        self._waiting = deque(choice for choice in self._waiting if choice.entry is not entry)
+        self._parked = deque(reading for reading in self._parked if reading.choices[0].entry is not entry)
         self._ended(entry, "cancelled" if isinstance(error, CancelledError | ShutdownError) else "failed")
         entry.handle.put(RequestFailed(as_ours(error)))
+
+    def fail_running(self, error: Exception) -> None:
+        """After an error of which nobody knows whose it is: end what runs (or all, where nothing does), and go on."""
+        for entry in {choice.entry for choice in self.active} or set(self.entries):
+            self.fail(entry, error)
+        self.active, self._readings, self._pools = [], deque(), {}
 
     # ----------------------------------------------------------------------------------------------- errors of a step
 
     def _reading_failed(self, reading: Reading, error: Exception) -> None:
         reading.choices = [choice for choice in reading.choices if not choice.entry.ended]
         alone = len(reading.choices) == 1
+        again = reading.again()
         if is_out_of_memory(error):
             if alone and self._is_hopeless(reading.choices[0]):
                 self.fail(reading.choices[0].entry, error)
                 return
-            self._make_way(set(reading.choices))
+            self._make_way({part.choices[0] for part in again})
         elif alone:
             self.fail(reading.choices[0].entry, error)
             return
-        self._readings.extendleft(reversed(reading.again()))
+        self._readings.extendleft(reversed(again))
 
     def _step_failed(self, choices: Sequence[Choice], error: Exception) -> None:
         if is_out_of_memory(error) and choices and not self._is_hopeless(choices[0]):
@@ -273,26 +276,25 @@ class Schedule:
         return choice.attempts >= ATTEMPTS
 
     def _make_way(self, keep: set[Choice]) -> None:
-        """Memory has run out: all rows but those of `keep` are given up, and half as many may run from now on.
+        """Memory has run out: all but what `keep` has is given up, and half as many rows may run from now on.
 
-        A choice that makes way waits in front of all others. Then its prompt and its responses so far are read again.
+        A choice that makes way waits in front of all others. Then its prompt and its responses so far are read again;
+        what was half read is begun anew, since it holds memory, too.
         """
         self.memory_cuts += 1
         self.row_limit, self._calm = max(1, self.rows // 2), 0
-        ways = [choice for choice in self.active if choice.rows is not None and choice not in keep]
-        for choice in ways:
-            assert choice.pool is not None and choice.rows is not None
-            choice.pool.free(choice.rows)
-            choice.rows, choice.pool = None, None
-        self._parked.extendleft(reversed(ways))
-        self.active = [choice for choice in self.active if choice not in ways]
+        parked = {again.choices[0]: again for reading in self._readings for again in reading.again()}
+        self._readings.clear()
+        for choice in self.active:
+            if choice.pool is not None and choice.rows is not None and choice not in keep:
+                choice.pool.free(choice.rows)
+                choice.rows, choice.pool = None, None
+                parked[choice] = second_reading(choice, self._limits.slice_tokens, self._begin)
+        self._parked.extendleft(parked[choice] for choice in reversed(self.active) if choice in parked)
+        self.active = [choice for choice in self.active if choice not in parked]
         for key, pool in list(self._pools.items()):
-            if any(choice.pool is pool for choice in self.active):
-                pool.shrink()
-            else:
+            if not any(choice.pool is pool for choice in self.active):
                 pool.drop()
                 del self._pools[key]
-        gc.collect()
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
+        give_memory_back(self._pools.values())
         _log.warning("memory has run out: %d rows may run now, %d responses wait", self.row_limit, len(self._parked))

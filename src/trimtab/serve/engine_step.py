@@ -1,7 +1,8 @@
 """One step of the engine: a token for each row of a pool, and one call of a value for all chunks that are whole."""
 
+import gc
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ from trimtab.models.device import on_device
 from trimtab.models.sampling import draw
 from trimtab.plugins.user_errors import fault_in
 from trimtab.search.joint_states import join, kind_of
-from trimtab.serve.engine_choice import Choice
+from trimtab.serve.engine_choice import Choice, Entry
 from trimtab.serve.engine_tokens import details_of
-from trimtab.serve.row_pool import RowPool
+from trimtab.serve.row_pool import RowPool, size_class
 
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 """In messages of what torch raises where the memory of a CPU runs out."""
@@ -27,6 +28,27 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in NO_MEMORY)
+
+
+def give_memory_back(pools: Iterable[RowPool]) -> None:
+    """Give the memory back that no row needs any more: of states that were dropped, and of rows that left these pools.
+
+    Where there is no memory for a smaller copy of a pool, its rows stay where they are.
+    """
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    for pool in pools:
+        try:
+            pool.shrink()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+
+
+def size_of(entry: Entry) -> int:
+    """The size class of a request's rows: those of unlike classes stand in states of their own."""
+    return size_class(len(entry.prompt_ids) + entry.search.max_new_tokens)
 
 
 def as_ours(error: Exception) -> TrimtabError:
@@ -107,7 +129,7 @@ def _fork_rows(pool: RowPool, choices: Sequence[Choice]) -> None:
 
 
 class Judging:
-    """Chunks that are whole, of choices that share a value and whose states join."""
+    """Chunks that are whole, of choices of one size that share a value and whose states join."""
 
     def __init__(self, choices: Sequence[Choice]) -> None:
         self.choices = list(choices)
@@ -120,7 +142,7 @@ class Judging:
             value = choice.entry.parts.value
             assert choice.valued is not None
             kind = kind_of(choice.valued.state)
-            key = (id(value), kind) if kind is not None else id(choice)
+            key = (id(value), kind, size_of(choice.entry)) if kind is not None else id(choice)
             groups.setdefault(key, []).append(choice)
         return [cls(group) for group in groups.values()]
 

@@ -112,6 +112,7 @@ class CompletionFormat:
 
     def __init__(self, heading: Heading) -> None:
         self.heading = heading
+        self._logprobs: dict[int, ShownLogprobs] = {}  # of each choice that is streamed
 
     def openings(self, state: AnswerState) -> list[dict[str, Any]]:
         """Nothing: text comes at once."""
@@ -121,10 +122,8 @@ class CompletionFormat:
         """An event with more text of a choice, which has it already."""
         body: dict[str, Any] = {"index": choice.index, "text": piece.text, "logprobs": None, "finish_reason": None}
         if self.heading.top is not None:
-            tokens = choice.echoed + choice.tokens
-            new = completion_logprobs(tokens, choice.echo + choice.text)
-            first = len(tokens) - len(piece.tokens)
-            body["logprobs"] = {name: None if part is None else part[first:] for name, part in new.items()}
+            logprobs = self._logprobs.setdefault(choice.index, ShownLogprobs())
+            body["logprobs"] = logprobs.more(piece.tokens, choice.echo + choice.text)
         if self.heading.shows_ids:
             body["prompt_token_ids" if piece.prompt else "token_ids"] = [token.id for token in piece.tokens]
         return self._chunk(body)
@@ -142,7 +141,8 @@ class CompletionFormat:
     def _choice(self, choice: Choice) -> answers.CompletionChoice:
         assert choice.end is not None
         shows_ids, text = self.heading.shows_ids, choice.echo + choice.text
-        logprobs = None if self.heading.top is None else completion_logprobs(choice.echoed + choice.tokens, text)
+        tokens = choice.echoed + choice.tokens
+        logprobs = None if self.heading.top is None else ShownLogprobs().more(tokens, text)
         return answers.CompletionChoice(
             index=choice.index,
             text=text,
@@ -187,17 +187,24 @@ def _finite(log_probability: float | None) -> float | None:
     return None if log_probability is None else max(log_probability, IMPOSSIBLE)
 
 
-def completion_logprobs(tokens: Sequence[Token], text: str) -> dict[str, Any]:
-    """The tokens with their log-probabilities, as completions show them; `text` is what they have written.
+class ShownLogprobs:
+    """The tokens of a choice with their log-probabilities, as completions show them: all at once, or piece by piece.
 
     The sampled token is among the likely ones, whether it is one of the likeliest or not, as OpenAI's server has it.
     """
-    return {
-        "tokens": [token.text for token in tokens],
-        "token_logprobs": [_finite(token.log_probability) for token in tokens],
-        "top_logprobs": [_likely(token) for token in tokens] if any(token.top for token in tokens) else None,
-        "text_offset": offsets(tokens, text),
-    }
+
+    def __init__(self) -> None:
+        self._offsets, self._has_likely = Offsets(), False
+
+    def more(self, tokens: Sequence[Token], text: str) -> dict[str, Any]:
+        """What is shown of the next tokens; `text` is what all tokens have written so far."""
+        self._has_likely |= any(token.top for token in tokens)
+        return {
+            "tokens": [token.text for token in tokens],
+            "token_logprobs": [_finite(token.log_probability) for token in tokens],
+            "top_logprobs": [_likely(token) for token in tokens] if self._has_likely else None,
+            "text_offset": self._offsets.more(tokens, text),
+        }
 
 
 def _likely(token: Token) -> dict[str, float] | None:
@@ -209,23 +216,41 @@ def _likely(token: Token) -> dict[str, float] | None:
     return likely
 
 
-def offsets(tokens: Sequence[Token], text: str) -> list[int]:
-    """The character of `text` at which each token begins.
+class Offsets:
+    """The character of a text at which each of its tokens begins, while both still grow.
 
     Special tokens, which the text leaves out, have no width there. Of a character that several tokens write, all have
     the character's place.
 
-    >>> offsets([Token(1, "<start>"), Token(5, "An"), Token(6, " \ufffd"), Token(7, "\ufffd"), Token(8, "!")], "An é!")
+    >>> tokens = [Token(1, "<start>"), Token(5, "An"), Token(6, " \ufffd"), Token(7, "\ufffd"), Token(8, "!")]
+    >>> Offsets().more(tokens, "An é!")
     [0, 0, 2, 2, 4]
     """
-    found, at, pending = [], 0, 0
-    for token in tokens:
-        if pending and UNFINISHED not in token.text:  # behind a character of several tokens
-            next_at = text.find(token.text, at, at + len(token.text) + pending + 1)
-            at, pending = (next_at if next_at >= 0 else at), 0
-        found.append(at)
-        if UNFINISHED in token.text:
-            pending += len(token.text)
-        elif text.startswith(token.text, at):
-            at += len(token.text)
-    return found
+
+    def __init__(self) -> None:
+        self._at, self._pending = 0, 0  # where the next token begins; the characters that are not whole before it
+        self._open: list[Token] = []  # tokens whose width more text may change
+
+    def more(self, tokens: Sequence[Token], text: str) -> list[int]:
+        """The offsets of the next tokens; `text` is what all tokens have written so far."""
+        looked_at, found = [*self._open, *tokens], []
+        at, pending, closed = self._at, self._pending, 0
+        for number, token in enumerate(looked_at):
+            if pending and UNFINISHED not in token.text:  # behind a character of several tokens
+                end = at + len(token.text) + pending + 1
+                next_at = text.find(token.text, at, end)
+                settled = next_at >= 0 or len(text) >= end
+                at, pending = (next_at if next_at >= 0 else at), 0
+            else:
+                settled = True
+            found.append(at)
+            if UNFINISHED in token.text:
+                pending += len(token.text)
+            elif text.startswith(token.text, at):
+                at += len(token.text)
+            else:
+                settled = settled and not token.text.startswith(text[at : at + len(token.text)])
+            if settled and closed == number:
+                closed, self._at, self._pending = number + 1, at, pending
+        self._open = looked_at[closed:]
+        return found[len(looked_at) - len(tokens) :]

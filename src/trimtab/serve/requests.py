@@ -19,7 +19,8 @@ from trimtab.records import Finish, PromptInput
 class GenerationRequest:
     """One request for `n` responses to one prompt.
 
-    Random numbers follow from `seed` and `prompt` alone: choice i is response i of `guided.generate([prompt] * n)`.
+    Random numbers follow from `seed`, `prompt` and `first` alone: choice i is response `first + i` of
+    `guided.generate([prompt] * (first + n))`.
 
     Attributes:
         id: names the request in logs and messages.
@@ -43,6 +44,7 @@ class GenerationRequest:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     max_new_tokens: int = 50
     n: int = 1
+    first: int = 0
     seed: int = 0
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
@@ -55,9 +57,6 @@ class GenerationRequest:
     def rows(self) -> int:
         """W·K·n: the largest number of rows that are decoded for it at a time."""
         return self.n * self.decoder.width * self.decoder.successors
-
-
-# ----------------------------------------------------------------------------------------------------------- events
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +168,6 @@ Event: TypeAlias = TextPiece | SearchStep | ChoiceEnd | RequestEnd | RequestFail
 """The events of a request, in order: pieces and steps, the end of each choice, then one end of the request."""
 
 
-# ----------------------------------------------------------------------------------------------- limits and refusals
-
-
 @dataclass(frozen=True)
 class Limits:
     """What the engine takes on.
@@ -249,9 +245,6 @@ class Counters:
     refusals: Mapping[str, int] = field(default_factory=dict)
 
 
-# ----------------------------------------------------------------------------------------------------------- engine
-
-
 class RequestHandle(Protocol):
     """A request that was taken on. Its events are read once, from any thread or from asyncio.
 
@@ -270,9 +263,12 @@ class RequestHandle(Protocol):
 
 
 class GenerationEngine(Protocol):
-    """Runs requests. All methods may be called from any thread."""
+    """Runs requests. All methods may be called from any thread. `alive`: whether its own thread still runs."""
 
     limits: Limits
+
+    @property
+    def alive(self) -> bool: ...
 
     def submit(self, request: GenerationRequest) -> RequestHandle:
         """Take a request on.

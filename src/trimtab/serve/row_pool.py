@@ -4,6 +4,7 @@ A row stands at a place of one common state. Rows enter, fork and leave between 
 copied, and a row that leaves is replaced by the last one.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,16 @@ import torch
 
 from trimtab.models.language_model import DecodeState, LanguageModel
 
+SHORT = 512  # tokens of prompt and response: shorter ones are decoded together, longer ones in classes of 4 times that
 SHRINK = 4  # a state that once had so many times the rows it has now is copied into a smaller one
+
+
+def size_class(length: int) -> int:
+    """The class of a response that has so many tokens with its prompt.
+
+    All rows of a state have the memory of its longest one, so those of unlike classes are never put into one state.
+    """
+    return max(0, math.ceil(math.log(length / SHORT, 4)))
 
 
 @dataclass(eq=False, slots=True)

@@ -6,12 +6,14 @@ import logging
 import math
 import shlex
 import socket
+import threading
 from collections.abc import Callable
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from trimtab.assets.resolve import Assets
+from trimtab.errors import ConfigurationError
 from trimtab.executors.collector import set_apart
 from trimtab.models.own_thread import in_own_thread
 from trimtab.serve.app import application
@@ -25,6 +27,7 @@ from trimtab.serve.requests import Limits
 from trimtab.serve.service import Defaults, Service
 
 KEEP_ALIVE_SECONDS = 15  # how long a connection may wait for its next request
+GOODBYE_SECONDS = 5  # after the drain, in which the engine ends its step and clients get what is left
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _log = logging.getLogger("trimtab.serve")
 
@@ -40,7 +43,8 @@ def serve(options: ServeOptions, key: str | None, listener: socket.socket, say: 
         text = announcement(address, service.names.listed(), options.api_key_variable)
         app = application(service, GateSettings(key, options.max_body, options.log_prompts))
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has stopped
-            Server(app, options.drain_seconds, lambda: say(text)).run(sockets=[listener])
+            server = Server(app, options.drain_seconds, lambda: say(text), service.drain)
+            server.run(sockets=[listener])
     finally:
         service.engine.close()
 
@@ -51,7 +55,14 @@ def replica(options: ServeOptions, key: str | None = None) -> ASGIApp:
 
 
 def load_service(options: ServeOptions) -> Service:
-    """What the routes answer with: the models loaded, and an engine over them."""
+    """What the routes answer with: the models loaded, and an engine over them.
+
+    Raises:
+        ConfigurationError: no request could ever be taken.
+        TrimtabError: the models cannot be loaded.
+    """
+    if options.queue < 1:  # every request waits for a moment before it begins
+        raise ConfigurationError(f"--queue is {options.queue}: give at least 1")
     assets = Assets(path_map=options.path_map)
     served = in_own_thread(lambda: Served(_source(options, assets), assets, options.name))
     set_apart()  # models and libraries: a collection among answers would hold all of them up
@@ -79,24 +90,37 @@ def service_of(served: Served, engine: Engine, max_tokens: int | None) -> Servic
 class Server(uvicorn.Server):
     """Serves an application; `ready` is called once connections are taken.
 
-    After a signal no connection is taken any more, and requests that run may go on for `drain_seconds`.
+    After a signal no connection is taken any more, and requests that run may go on for `drain_seconds`. `drain` is
+    called with this number then, in a thread of its own, and has the rest refused when the time is over. Their clients
+    get this answer within `GOODBYE_SECONDS`, after which their connections are cut.
     """
 
-    def __init__(self, app: ASGIApp, drain_seconds: float, ready: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        drain_seconds: float,
+        ready: Callable[[], None] = lambda: None,
+        drain: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
         config = uvicorn.Config(
             app,
             log_config=None,
             access_log=False,
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=math.ceil(drain_seconds),
+            timeout_graceful_shutdown=math.ceil(drain_seconds) + GOODBYE_SECONDS,
         )
         super().__init__(config)
-        self._ready = ready
+        self._ready, self._drain, self._drain_seconds = ready, drain, drain_seconds
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        drain = threading.Thread(target=self._drain, args=(self._drain_seconds,), name="trimtab-drain", daemon=True)
+        drain.start()
+        await super().shutdown(sockets)
 
 
 def _source(options: ServeOptions, assets: Assets) -> Source:

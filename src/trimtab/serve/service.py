@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import pydantic
-import torch
 from anyio.to_thread import run_sync
 
 from trimtab.config.guide import DecoderConfig
@@ -119,8 +118,7 @@ class Service:
         )
         if first.trace and not first.stream:
             raise ApiError(400, "trimtab.steps are events of a stream: give stream: true", param="trimtab.steps")
-        others = enumerate(prompts[1:], start=1)
-        return [first, *(replace(first, id=f"{request_id}-{number}", prompt=prompt) for number, prompt in others)]
+        return [first, *(_another(first, prompts, number) for number in range(1, len(prompts)))]
 
     def heading(self, body: ChatRequest | CompletionRequest, request: GenerationRequest, prefix: str) -> Heading:
         """What all events of the answer to a request have in common."""
@@ -166,8 +164,14 @@ class Service:
         """Hand the requests to the engine; all are taken on, or none. `prompt` is the field that holds their prompts.
 
         Raises:
-            ApiError: it refuses one.
+            ApiError: it refuses one, or could never hold all of them.
         """
+        queue = max(1, self.engine.limits.queue)
+        if len(requests) > queue:
+            message = (
+                f"{len(requests)} prompts are more than the queue of this server holds: send at most {queue} at once"
+            )
+            raise ApiError(400, message, param=prompt)
         handles: list[RequestHandle] = []
         try:
             for request in requests:
@@ -179,6 +183,14 @@ class Service:
                 for handle in handles:
                     handle.cancel()
         return handles
+
+    def drain(self, seconds: float) -> None:
+        """Take nothing on any more, let what runs end for so many seconds, then have the rest refused."""
+        end = time.monotonic() + seconds
+        self.engine.close(seconds)
+        if self.reward is not None:
+            time.sleep(max(0.0, end - time.monotonic()))  # answers may still be scored
+            self.reward.close()
 
     def label(self, decoder: DecoderConfig) -> str:
         """The decoder's name in metrics: its own where it is a listed one."""
@@ -208,6 +220,17 @@ class Service:
             raise ApiError(400, message, param=name) from None
 
 
+def _another(
+    first: GenerationRequest, prompts: Sequence[PromptInput | tuple[int, ...]], number: int
+) -> GenerationRequest:
+    """The request for the prompt of this number in a list, given that for the list's first prompt.
+
+    Answers to equal prompts differ: they are numbered through the whole list, as `guided.generate` does.
+    """
+    before = prompts[:number].count(prompts[number])
+    return replace(first, id=f"{first.id}-{number}", prompt=prompts[number], first=before * first.n)
+
+
 @contextlib.contextmanager
 def _reward_faults() -> Iterator[None]:
     """Inside, an error of the reward is the server's: the client's request is sound."""
@@ -215,8 +238,8 @@ def _reward_faults() -> Iterator[None]:
         yield
     except ShutdownError as error:
         raise refusal(error, "prompt") from None
-    except (TrimtabError, MemoryError, torch.OutOfMemoryError) as error:
-        raise ApiError(500, one_line(str(error) or "memory ran out"), code="reward_failed") from None
+    except TrimtabError as error:
+        raise ApiError(500, one_line(str(error)), code="reward_failed") from None
 
 
 def refusal(error: TrimtabError, prompt: str) -> ApiError:

@@ -2,12 +2,12 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
-from sse_starlette.sse import AppStatus
 from starlette.requests import Request
 
 from trimtab.serve.answer_state import AnswerState, events_of
@@ -15,11 +15,12 @@ from trimtab.serve.answers import ChatCompletion, Completion
 from trimtab.serve.api_errors import ApiError
 from trimtab.serve.formats import Format, step_of, usage_of
 from trimtab.serve.metrics import Metrics
-from trimtab.serve.requests import ChoiceEnd, RequestHandle, SearchStep, TextPiece
+from trimtab.serve.requests import ChoiceEnd, Event, RequestHandle, SearchStep, TextPiece
 
 KEEP_ALIVE_SECONDS = 5
 SEND_SECONDS = 60  # how long a client may leave an event unread
 DONE = "[DONE]"
+_log = logging.getLogger("trimtab.serve")
 
 
 class Clock:
@@ -30,9 +31,9 @@ class Clock:
         self._first = True
         self.note: dict[str, Any] = request.state.note
 
-    def text(self) -> None:
-        """There is text of the answer; only the first time counts."""
-        if self._first:
+    def saw(self, event: Event) -> None:
+        """Note when the first text of the answer came; an echoed prompt is none."""
+        if self._first and isinstance(event, TextPiece) and event.text and not event.prompt:
             self._first = False
             seconds = time.monotonic() - self._started
             self._metrics.first_token.labels(self._decoder).observe(seconds)
@@ -72,7 +73,7 @@ async def _collected(handles: Sequence[RequestHandle], state: AnswerState, clock
     try:
         async for prompt, event in events:
             state.take(prompt, event)
-            clock.text()
+            clock.saw(event)
     finally:
         await events.aclose()
     await state.score()
@@ -87,7 +88,6 @@ def stream(
     handles: Sequence[RequestHandle], state: AnswerState, form: Format, clock: Clock, include_usage: bool
 ) -> EventSourceResponse:
     """The answer event by event, with comments in between while nothing new is known."""
-    AppStatus.disable_automatic_graceful_drain()  # a stream that runs at shutdown may end
     return EventSourceResponse(
         _events(handles, state, form, clock, include_usage),
         ping=KEEP_ALIVE_SECONDS,
@@ -109,13 +109,12 @@ async def _events(
             yield _event({**opening, **null_usage})
         async for prompt, event in events:
             choice = state.take(prompt, event)
+            clock.saw(event)
             if choice is None:
                 continue
             if isinstance(event, SearchStep):
                 yield _event(form.heading.chunk(form.chunk_kind, [], trimtab=step_of(event, choice.index)))
             elif isinstance(event, TextPiece):
-                if not event.prompt:
-                    clock.text()
                 yield _event({**form.piece(choice, event), **null_usage})
             elif isinstance(event, ChoiceEnd):
                 end = {**form.end(choice), **null_usage}
@@ -132,11 +131,21 @@ async def _events(
     except ApiError as error:
         clock.note["failed"] = error.code
         yield _event(error.body)
+    except Exception:  # noqa: BLE001 (the events have begun: this one tells the client)
+        request_id = handles[0].request.id
+        _log.exception("request %s: its stream has failed", request_id)
+        clock.note["failed"] = "fault"
+        yield _event(fault_of_server(request_id).body)
     finally:
         if len(state.usages) < len(handles) and "failed" not in clock.note:
             clock.note["cut"] = True  # the client hung up, or the server ends
         await events.aclose()
     yield ServerSentEvent(DONE)
+
+
+def fault_of_server(request_id: str) -> ApiError:
+    """What a client is told where the server itself is at fault."""
+    return ApiError(500, f"a fault of the server, request {request_id}: see its log")
 
 
 def _event(body: dict[str, Any]) -> ServerSentEvent:
