@@ -6,7 +6,7 @@ import logging
 import platform
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +62,11 @@ class Worker:
             decoding, trace = self._decoding(step, work)
             if work.kind == "open":
                 return Plan.of(len(decoding.prompts), decoding.block_size)
-            start = work.block * work.size
+            start, done = work.block * work.size, list[Block]()
             with named(step):
-                block = _decoded(decoding, decoding.prompts[start : start + work.size], self._within(work))
-                block = block if decoding.finish is None else decoding.finish(block)
+                for part, within in _parts(decoding, decoding.prompts[start : start + work.size], self._within(work)):
+                    done.append(decoding.decode(part, within=within))
+                block = joined(done) if decoding.finish is None else decoding.finish(joined(done))
             return Decoded(block, device_name(work.threads), "" if trace is None else _taken(trace.path))
 
     def _within(self, work: Work) -> Within:
@@ -173,16 +174,18 @@ def begin(worker: Worker) -> None:
     set_apart()
 
 
-def _decoded(decoding: Decoding, prompts: Sequence[Prompt], within: Within) -> Block:
-    """A block of prompts, in parts where it was cut for more rows than there are to be now: memory may have run out."""
-    done = []
-    for first in range(0, len(prompts), decoding.block_size):
+def _parts(decoding: Decoding, block: Sequence[Prompt], within: Within) -> Iterator[tuple[Sequence[Prompt], Within]]:
+    """The prompts of a block, in parts where it was cut for more rows than there are to be now, as after memory ran out.
 
-        def of_all(share: float, first: int = first) -> None:
-            within((first + share * min(decoding.block_size, len(prompts) - first)) / len(prompts))
+    With each comes what is told how far the part is.
+    """
+    for first in range(0, len(block), decoding.block_size):
+        part = block[first : first + decoding.block_size]
+        yield part, functools.partial(_of_all, within, first / len(block), len(part) / len(block))
 
-        done.append(decoding.decode(prompts[first : first + decoding.block_size], within=of_all))
-    return done[0] if len(done) == 1 else joined(done)
+
+def _of_all(within: Within, before: float, part: float, share: float) -> None:
+    within(before + part * share)
 
 
 def perform(work: Work) -> Result:

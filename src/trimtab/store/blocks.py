@@ -127,7 +127,9 @@ def ensure_plan(work: Path, prompts: int, size: int) -> Plan:
 
 
 def joined(blocks: Sequence[Block]) -> Block:
-    """One block of the records and costs of several."""
+    """One block of the records and costs of several, or of one."""
+    if len(blocks) == 1:
+        return blocks[0]
     records = [record for block in blocks for record in block.records]
     usage = {name: int(count) for name, count in _total(block.usage for block in blocks).items()}
     return Block(records, _total(block.flops for block in blocks), sum(block.seconds for block in blocks), usage)
