@@ -175,9 +175,9 @@ def begin(worker: Worker) -> None:
 
 
 def _parts(decoding: Decoding, block: Sequence[Prompt], within: Within) -> Iterator[tuple[Sequence[Prompt], Within]]:
-    """The prompts of a block, in parts where it was cut for more rows than there are to be now, as after memory ran out.
+    """The prompts of a block; in parts where it was cut for more rows than there are to be now, since memory ran out.
 
-    With each comes what is told how far the part is.
+    With each part comes what is told how far it is.
     """
     for first in range(0, len(block), decoding.block_size):
         part = block[first : first + decoding.block_size]
