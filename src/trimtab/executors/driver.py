@@ -210,8 +210,6 @@ class Driver:
             try:
                 step.receive(work, future.result())
                 self._note_device(future.result())
-            except TakenOverError:
-                raise
             except TrimtabError as problem:  # such as a full disk
                 self._fail(step, problem)
         elif isinstance(error, BrokenExecutor) and digest not in self._failed and self._may_go_again(digest, work):

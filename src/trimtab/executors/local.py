@@ -149,10 +149,11 @@ class _ProcessWorker(Executor):
         return outer
 
     def _pass_on(self, inner: "Future[Any]", outer: "Future[Any]") -> None:
-        error = None if inner.cancelled() else inner.exception()
         if inner.cancelled():  # the run ended before the process came to it
             outer.cancel()
-        elif isinstance(error, BrokenExecutor):
+            return
+        error = inner.exception()
+        if isinstance(error, BrokenExecutor):
             outer.set_exception(WorkerDied(self._death()))
         elif error is not None:
             outer.set_exception(error)

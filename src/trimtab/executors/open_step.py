@@ -191,8 +191,7 @@ class OpenStep:
 
 def _known_plan(task: Task) -> blocks.Plan | None:
     """How earlier sessions or shards have cut the prompts into blocks; None where this one decides."""
-    work = task.artifact.work
-    return blocks.recorded_plan(work) or plan_of_shards(task.artifact, task.step.name)
+    return blocks.recorded_plan(task.artifact.work) or plan_of_shards(task.artifact)
 
 
 def _trace_file(directory: RunDirectory, task: Task) -> Path:

@@ -66,7 +66,8 @@ class Worker:
             with named(step):
                 for part, within in _parts(decoding, decoding.prompts[start : start + work.size], self._within(work)):
                     done.append(decoding.decode(part, within=within))
-                block = joined(done) if decoding.finish is None else decoding.finish(joined(done))
+                block = joined(done)
+                block = block if decoding.finish is None else decoding.finish(block)
             return Decoded(block, device_name(work.threads), "" if trace is None else _taken(trace.path))
 
     def _within(self, work: Work) -> Within:

@@ -8,10 +8,11 @@ waiting for it: on two processors, a second thread's forward passes then take 1.
 4
 """
 
+import contextlib
 import ctypes
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, InvalidStateError, wait
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -24,14 +25,7 @@ def in_own_thread(call: Callable[[], Result]) -> Result:
         What `call` raises. Ctrl-C stops the call as it would in the caller's thread.
     """
     future: Future[Result] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:  # noqa: BLE001 (the caller gets it)
-            future.set_exception(error)
-
-    thread = threading.Thread(target=run, name="trimtab-own", daemon=True)  # a second Ctrl-C does not wait for it
+    thread = own_thread(call, future)
     try:
         thread.start()
         wait([future])  # an interrupted join would take the thread for ended
@@ -43,3 +37,19 @@ def in_own_thread(call: Callable[[], Result]) -> Result:
         raise
     thread.join()
     return future.result()
+
+
+def own_thread(call: Callable[[], Result], future: "Future[Result]", name: str = "trimtab-own") -> threading.Thread:
+    """A thread, to be started, that ends with a call. `future` gets what comes of it, unless it has been given up.
+
+    A process that ends, as by a second Ctrl-C, does not wait for it.
+    """
+
+    def run() -> None:
+        with contextlib.suppress(InvalidStateError):  # it is given up
+            try:
+                future.set_result(call())
+            except BaseException as error:  # noqa: BLE001 (the caller gets it)
+                future.set_exception(error)
+
+    return threading.Thread(target=run, name=name, daemon=True)

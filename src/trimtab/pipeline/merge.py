@@ -22,6 +22,7 @@ from trimtab.store.lock import run_lock, suffix
 
 TIMES = {"seconds.json", "decode_seconds.json", "files.json"}
 """Files of an artifact that hold times, or the lengths of files that do."""
+NOTES = "shard-*-of-*.json"
 _ARTIFACT = re.compile(r"[a-z]+-[0-9a-f]{12}")
 
 
@@ -47,28 +48,21 @@ def note_shard(artifact: Artifact, label: str, shard: Shard, plan: Plan) -> None
     write_json(artifact.work / f"shard{suffix(shard)}.json", note)
 
 
-def plan_of_shards(artifact: Artifact, label: str) -> Plan | None:
+def plan_of_shards(artifact: Artifact) -> Plan | None:
     """How shards of an artifact that were decoded in this run directory cut its prompts; None where there are none.
 
     Raises:
-        RunError: they were cut in unlike ways, as by sessions that began at the same time with other settings.
+        RunError: they were cut in unlike ways, as by sessions that began at the same time with other settings; or a
+            note cannot be read.
     """
-    notes = sorted(artifact.work.glob("shard-*-of-*.json"))
-    plans = {note.name: _plan_in(note) for note in notes}
-    if len(set(map(str, plans.values()))) > 1:
-        cuts = ", ".join(f"{plan.prompts_a_block} in {name}" for name, plan in plans.items())
+    parts = [_read_part(note) for note in sorted(artifact.work.glob(NOTES))]
+    if any(part.plan != parts[0].plan for part in parts):
+        cuts = ", ".join(f"{part.plan.prompts_a_block} in shard{suffix(part.shard)}.json" for part in parts)
         raise RunError(
-            f"the shards of {label} cut their prompts into blocks of unlike sizes ({cuts}): delete {artifact.work} and "
-            "decode it anew, all with the same number of rows"
+            f"the shards of {parts[0].label} cut their prompts into blocks of unlike sizes ({cuts}): delete "
+            f"{artifact.work} and decode it anew, all with the same number of rows"
         )
-    return next(iter(plans.values()), None)
-
-
-def _plan_in(note: Path) -> Plan:
-    try:
-        return Plan(**json.loads(note.read_text(encoding="utf-8"))["plan"])
-    except (OSError, ValueError, TypeError, KeyError):
-        raise RunError(f"{note} cannot be read: delete it, and decode this shard again") from None
+    return parts[0].plan if parts else None
 
 
 def merge_shards(directories: Sequence[Path], into: Path | None = None) -> list[str]:
@@ -111,15 +105,19 @@ def _read_parts(directory: Path) -> Iterator[Part]:
     Raises:
         RunError: a note cannot be read.
     """
-    for note in sorted(directory.glob("*.work/shard-*-of-*.json")):
-        folder = note.parent.with_suffix("")
-        try:
-            values = json.loads(note.read_text(encoding="utf-8"))
-            stage, _, digest = folder.name.rpartition("-")
-            artifact = Artifact(stage, digest, folder, values["made_from"])
-            yield Part(directory, artifact, values["label"], Shard.parse(values["shard"]), Plan(**values["plan"]))
-        except (OSError, ValueError, TypeError, KeyError):
-            raise RunError(f"{note} cannot be read: decode this shard again") from None
+    yield from map(_read_part, sorted(directory.glob(f"*.work/{NOTES}")))
+
+
+def _read_part(note: Path) -> Part:
+    """The shard that has left a note."""
+    folder = note.parent.with_suffix("")
+    try:
+        values = json.loads(note.read_text(encoding="utf-8"))
+        stage, _, digest = folder.name.rpartition("-")
+        artifact = Artifact(stage, digest, folder, values["made_from"])
+        return Part(folder.parent, artifact, values["label"], Shard.parse(values["shard"]), Plan(**values["plan"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        raise RunError(f"{note} cannot be read: decode this shard again, once you have deleted it") from None
 
 
 def _faults(group: Sequence[Part], parts: Sequence[Part]) -> Iterator[str]:

@@ -6,7 +6,6 @@ $ trimtab serve runs/quickstart --port 8000
 import contextlib
 import importlib.util
 import logging
-import math
 import os
 import socket
 import sys
@@ -27,7 +26,7 @@ def run_command(options: ServeOptions) -> None:
         TrimtabError: the models cannot be loaded.
     """
     check_libraries()
-    _check(options)
+    options.check()
     key = read_key(options.api_key_variable)
     with contextlib.closing(bound_socket(options.host, options.port)) as listener, _logging():
         with importing():
@@ -42,20 +41,6 @@ def check_libraries() -> None:
     """Raise ConfigurationError where the libraries of the extra `serve` are not installed."""
     if any(importlib.util.find_spec(name) is None for name in LIBRARIES):
         raise ConfigurationError('the server\'s libraries are not installed: pip install "trimtab[serve]"')
-
-
-def _check(options: ServeOptions) -> None:
-    """Raise ConfigurationError for options that do not go together, or are out of range."""
-    if (options.source is None) == (options.large is None):
-        raise ConfigurationError("give a run directory or an experiment file to serve, or --large with a model's name")
-    if options.source is not None and (options.tuned or options.untuned):
-        raise ConfigurationError(f"{options.source} names its own models: leave out --tuned and --untuned")
-    least = {"rows": 1, "queue": 1, "request_rows": 1, "context": 2, "max_tokens": 1, "max_body": 1, "port": 0}
-    for name, number in vars(options).items():
-        if name in least and isinstance(number, int) and number < least[name]:
-            raise ConfigurationError(f"--{name.replace('_', '-')} is {number}: give at least {least[name]}")
-    if not 0 <= options.drain_seconds < math.inf:
-        raise ConfigurationError(f"--drain-seconds is {options.drain_seconds}: give a number of seconds, 0 or more")
 
 
 def read_key(variable: str | None) -> str | None:

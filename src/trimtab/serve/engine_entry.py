@@ -46,8 +46,7 @@ def entry_of(request: GenerationRequest, handle: Handle, parts: DecoderParts, te
         stop_ids=frozenset(request.stop_token_ids),
     )
     entry = Entry(request, handle, parts, texts, prompt_ids, prompt, search, proposer)
-    numbered = [Prompt(prompt_id(content, request.first + n), prompt) for n in range(request.n)]
-    entry.choices = [Choice(entry, n, one) for n, one in enumerate(numbered)]
+    entry.choices = [Choice(entry, n, Prompt(prompt_id(content, request.first + n), prompt)) for n in range(request.n)]
     return entry
 
 

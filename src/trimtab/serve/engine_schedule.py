@@ -12,7 +12,7 @@ from trimtab.models.language_model import DecodeState
 from trimtab.search.hypothesis import Step
 from trimtab.serve.engine_choice import Choice, Entry, ValuedRows
 from trimtab.serve.engine_reading import Reading, first_reading, last_reading, second_reading
-from trimtab.serve.engine_step import Judging, as_ours, draw_tokens, give_memory_back, is_out_of_memory, size_of
+from trimtab.serve.engine_step import Judging, as_ours, draw_tokens, is_out_of_memory, make_room, size_of
 from trimtab.serve.requests import CancelledError, Limits, RequestEnd, RequestFailed, ShutdownError
 from trimtab.serve.row_pool import RowPool
 
@@ -296,5 +296,5 @@ class Schedule:
             if not any(choice.pool is pool for choice in self.active):
                 pool.drop()
                 del self._pools[key]
-        give_memory_back(self._pools.values())
+        make_room(self._pools.values())
         _log.warning("memory has run out: %d rows may run now, %d responses wait", self.row_limit, len(self._parked))

@@ -30,7 +30,7 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in NO_MEMORY)
 
 
-def give_memory_back(pools: Iterable[RowPool]) -> None:
+def make_room(pools: Iterable[RowPool]) -> None:
     """Give the memory back that no row needs any more: of states that were dropped, and of rows that left these pools.
 
     Where there is no memory for a smaller copy of a pool, its rows stay where they are.

@@ -1,10 +1,13 @@
 """The options of `trimtab serve`."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
+
+from trimtab.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
@@ -52,3 +55,18 @@ class ServeOptions:
     log_prompts: bool = False
     runs: Path = Path("runs")
     path_map: Path | None = None
+
+    def check(self) -> None:
+        """Raise ConfigurationError for options that do not go together, or are out of range."""
+        if (self.source is None) == (self.large is None):
+            raise ConfigurationError(
+                "give a run directory or an experiment file to serve, or --large with a model's name"
+            )
+        if self.source is not None and (self.tuned or self.untuned):
+            raise ConfigurationError(f"{self.source} names its own models: leave out --tuned and --untuned")
+        least = {"rows": 1, "queue": 1, "request_rows": 1, "context": 2, "max_tokens": 1, "max_body": 1, "port": 0}
+        for name, number in vars(self).items():
+            if name in least and isinstance(number, int) and number < least[name]:
+                raise ConfigurationError(f"--{name.replace('_', '-')} is {number}: give at least {least[name]}")
+        if not 0 <= self.drain_seconds < math.inf:
+            raise ConfigurationError(f"--drain-seconds is {self.drain_seconds}: give a number of seconds, 0 or more")

@@ -13,7 +13,6 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from trimtab.assets.resolve import Assets
-from trimtab.errors import ConfigurationError
 from trimtab.executors.collector import set_apart
 from trimtab.models.own_thread import in_own_thread
 from trimtab.serve.app import application
@@ -58,11 +57,10 @@ def load_service(options: ServeOptions) -> Service:
     """What the routes answer with: the models loaded, and an engine over them.
 
     Raises:
-        ConfigurationError: no request could ever be taken.
+        ConfigurationError: an option is out of range.
         TrimtabError: the models cannot be loaded.
     """
-    if options.queue < 1:  # every request waits for a moment before it begins
-        raise ConfigurationError(f"--queue is {options.queue}: give at least 1")
+    options.check()
     assets = Assets(path_map=options.path_map)
     served = in_own_thread(lambda: Served(_source(options, assets), assets, options.name))
     set_apart()  # models and libraries: a collection among answers would hold all of them up

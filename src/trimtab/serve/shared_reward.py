@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from functools import partial
-from typing import TypeVar
 
 from trimtab.errors import ModelError, TrimtabError
+from trimtab.models.own_thread import own_thread
 from trimtab.plugins.user_errors import fault_in
 from trimtab.records import PromptInput
 from trimtab.rewards.reward import Reward, name_of
@@ -27,7 +27,6 @@ from trimtab.serve.requests import ShutdownError
 RETRY_SECONDS = 60
 """How long a reward that could not be loaded is not tried again: all requests wait for the attempt."""
 SHUT_DOWN = "the server has shut down"
-Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
 
 
@@ -75,7 +74,7 @@ class SharedReward:
             self._scoring = scoring
             if self._closed:
                 raise ShutdownError(SHUT_DOWN)
-            _in_daemon(partial(self._scored, prompts, responses), scoring)
+            own_thread(partial(self._scored, prompts, responses), scoring, "trimtab-reward").start()
             scores = await asyncio.wrap_future(scoring)
         return [score if math.isfinite(score) else None for score in scores]
 
@@ -122,19 +121,6 @@ class _View:
     @property
     def flops(self) -> float:
         return self._flops
-
-
-def _in_daemon(call: Callable[[], Result], future: Future[Result]) -> None:
-    """Start a call in a thread that ends with it, and keeps no process that ends; `future` gets what comes of it."""
-
-    def run() -> None:
-        with contextlib.suppress(InvalidStateError):  # it is given up
-            try:
-                future.set_result(call())
-            except Exception as error:  # noqa: BLE001 (who waits gets it)
-                future.set_exception(error)
-
-    threading.Thread(target=run, name="trimtab-reward", daemon=True).start()
 
 
 def _told(error: BaseException, words: str) -> str:
